@@ -505,6 +505,11 @@ class RegisterNodeResponse(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     LEASE_TTL_FIELD_NUMBER: _builtins.int
+    MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
+    manager_token: _builtins.str
+    """Secret that the scheduler sends with each `StartAttempt`, so that the node can tell it from a stranger. The same for
+    every start of the node.
+    """
     @_builtins.property
     def node(self) -> _nodes_pb2.Node:
         """The node as the scheduler knows it now."""
@@ -523,10 +528,11 @@ class RegisterNodeResponse(_message.Message):
         node: _nodes_pb2.Node | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         lease_ttl: _duration_pb2.Duration | None = ...,
+        manager_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "manager_token", b"manager_token", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,6 +84,7 @@ class StartAttemptRequest(_message.Message):
     VALIDATION_FIELD_NUMBER: _builtins.int
     NODE_RANK_FIELD_NUMBER: _builtins.int
     WORLD_SIZE_FIELD_NUMBER: _builtins.int
+    MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/jobs/{job}/attempts/{attempt}`, attempt from 1."""
     token: _builtins.str
@@ -92,6 +93,8 @@ class StartAttemptRequest(_message.Message):
     """Rank of this node inside the attempt, 0 to world_size - 1."""
     world_size: _builtins.int
     """Nodes of the attempt. 0: 1."""
+    manager_token: _builtins.str
+    """`RegisterNodeResponse.manager_token`. Required on a managed node."""
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
         """Required. What to train."""
@@ -119,10 +122,11 @@ class StartAttemptRequest(_message.Message):
         validation: Global___DataInput | None = ...,
         node_rank: _builtins.int = ...,
         world_size: _builtins.int = ...,
+        manager_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "name", b"name", "node_rank", b"node_rank", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

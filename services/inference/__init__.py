@@ -1,0 +1,1 @@
+"""Deployments: loaded bases and adapters, and the answers that they give."""

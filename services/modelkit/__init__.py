@@ -1,0 +1,1 @@
+"""Verified loading, quantisation and adapters: imported by trainer and inference only."""

@@ -1,0 +1,1 @@
+"""Data sets, models, versions, aliases, lineage, and their bytes by digest."""

@@ -1,0 +1,1 @@
+"""Jobs, attempts, nodes' leases, and the durable event log of every job."""

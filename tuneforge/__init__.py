@@ -1,0 +1,1 @@
+"""Tuneforge: fine-tuning as a service that other backend services call."""

@@ -1,0 +1,1 @@
+"""Training specs: dataclasses, validation and memory arithmetic; needs neither torch nor transformers."""
