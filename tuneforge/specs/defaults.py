@@ -1,0 +1,94 @@
+"""The defaults of a training spec, in one place; the comments in `spec.proto` name the same values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tuneforge.specs.spec import (
+    Architecture,
+    Checkpointing,
+    Evaluation,
+    FullMethod,
+    LoraMethod,
+    Method,
+    Optimization,
+    QloraMethod,
+    Resources,
+    TrainingSpec,
+)
+
+LORA_RANK = 16
+MAX_TOKENS = 1024
+LEARNING_RATE_ADAPTER = 2e-4
+LEARNING_RATE_FULL = 2e-5
+WARMUP_RATIO = 0.05
+MAX_GRAD_NORM = 1.0
+ROWS_PER_STEP = 8
+EPOCHS = 3.0
+CHECKPOINT_EVERY_STEPS = 50
+CHECKPOINTS_KEPT = 2
+SAMPLE_TOKENS = 48
+LOST_AFTER_S = 600.0
+
+
+def with_defaults(spec: TrainingSpec, architecture: Architecture | None = None) -> TrainingSpec:
+    """Returns the spec with every default filled in that does not depend on the node.
+
+    Args:
+        spec: A spec for which `validation.validate` found nothing.
+        architecture: Of the base, when it is known; bounds `max_tokens`.
+    """
+    limit = architecture.max_positions if architecture else None
+    return replace(
+        spec,
+        method=_method(spec.method),
+        data=replace(spec.data, max_tokens=spec.data.max_tokens or min(MAX_TOKENS, limit or MAX_TOKENS)),
+        optimization=_optimization(spec.optimization, is_full=isinstance(spec.method, FullMethod)),
+        checkpointing=_checkpointing(spec.checkpointing),
+        evaluation=_evaluation(spec.evaluation),
+        resources=_resources(spec.resources),
+        seed=spec.seed or 0,
+    )
+
+
+def _method(method: Method | None) -> Method | None:
+    if isinstance(method, LoraMethod):
+        return _lora(method)
+    if isinstance(method, QloraMethod):
+        return replace(method, lora=_lora(method.lora))
+    return method
+
+
+def _lora(lora: LoraMethod) -> LoraMethod:
+    rank = lora.rank or LORA_RANK
+    return replace(lora, rank=rank, alpha=lora.alpha or 2.0 * rank, dropout=lora.dropout or 0.0)
+
+
+def _optimization(optimization: Optimization, *, is_full: bool) -> Optimization:
+    has_length = optimization.epochs is not None or optimization.max_steps is not None
+    return replace(
+        optimization,
+        learning_rate=optimization.learning_rate or (LEARNING_RATE_FULL if is_full else LEARNING_RATE_ADAPTER),
+        warmup_ratio=WARMUP_RATIO if optimization.warmup_ratio is None else optimization.warmup_ratio,
+        weight_decay=optimization.weight_decay or 0.0,
+        max_grad_norm=MAX_GRAD_NORM if optimization.max_grad_norm is None else optimization.max_grad_norm,
+        rows_per_step=optimization.rows_per_step or ROWS_PER_STEP,
+        epochs=optimization.epochs if has_length else EPOCHS,
+    )
+
+
+def _checkpointing(checkpointing: Checkpointing) -> Checkpointing:
+    every = checkpointing.every_steps
+    return Checkpointing(
+        every_steps=CHECKPOINT_EVERY_STEPS if every is None else every,
+        keep_last=checkpointing.keep_last or CHECKPOINTS_KEPT,
+    )
+
+
+def _evaluation(evaluation: Evaluation) -> Evaluation:
+    return replace(evaluation, max_new_tokens=evaluation.max_new_tokens or SAMPLE_TOKENS)
+
+
+def _resources(resources: Resources) -> Resources:
+    lost_after_s = LOST_AFTER_S if resources.lost_after_s is None else resources.lost_after_s
+    return replace(resources, nodes=resources.nodes or 1, lost_after_s=lost_after_s)

@@ -1,0 +1,268 @@
+"""The training spec as frozen dataclasses, field by field as in `protos/tuneforge/v1/spec.proto`.
+
+`None` (and 0 where 0 has no meaning of its own) says "not set"; `defaults.with_defaults` fills it in,
+`validation.validate` lists what is wrong, `wire` converts to and from the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class OverlongPolicy(StrEnum):
+    """What happens to a row with more tokens than `DataConfig.max_tokens`."""
+
+    DROP = "drop"
+    TRUNCATE = "truncate"
+    REFUSE = "refuse"
+
+
+class Optimizer(StrEnum):
+    """Update rules."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+
+
+class LearningRateSchedule(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class ComputeType(StrEnum):
+    """Format of the matrix products."""
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """The model that a run starts from; exactly one field is set."""
+
+    model: str | None = None
+    """Version or alias: `projects/{project}/models/{model}/versions|aliases/{id}`."""
+    output_of_job: str | None = None
+    """The job whose result is the base: `projects/{project}/jobs/{job}`."""
+    local_path: str | None = None
+    """Folder below the inputs folder of an unmanaged trainer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedTask:
+    """Learn to continue a prompt with its completion; the loss counts completion tokens only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraMethod:
+    """Low-rank adapters (arXiv 2106.09685) beside frozen weights."""
+
+    rank: int = 0
+    """Width of the adapters, 1 to the smallest side of a target layer. 0: 16."""
+    alpha: float = 0.0
+    """Scale numerator, > 0. 0: twice the rank."""
+    dropout: float | None = None
+    """Probability that an input of an adapter is dropped in training, [0, 1). None: 0."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter. Empty: all of the decoder blocks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QloraMethod:
+    """Low-rank adapters beside weights kept in NF4 (arXiv 2305.14314)."""
+
+    lora: LoraMethod = field(default_factory=LoraMethod)
+    """The adapters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullMethod:
+    """Every weight moves."""
+
+
+Method = LoraMethod | QloraMethod | FullMethod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """Where rows come from; exactly one field is set."""
+
+    dataset: str | None = None
+    """`projects/{project}/datasets/{dataset}/versions/{version}`; without the version: the newest one."""
+    local_path: str | None = None
+    """JSONL file below the inputs folder of an unmanaged trainer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The rows a run learns from and how they become tokens."""
+
+    train: DataSource = field(default_factory=DataSource)
+    """Rows to learn from."""
+    validation: DataSource | None = None
+    """Rows the validation loss is computed on."""
+    max_tokens: int = 0
+    """Longest row in tokens, 8 to 131072. 0: 1024, or the model's limit when smaller."""
+    overlong: OverlongPolicy = OverlongPolicy.DROP
+    """What happens to a longer row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimization:
+    """How the weights move."""
+
+    optimizer: Optimizer = Optimizer.ADAMW
+    """The update rule."""
+    learning_rate: float = 0.0
+    """Peak learning rate, > 0. 0: 2e-4 for adapters, 2e-5 for full fine-tuning."""
+    schedule: LearningRateSchedule = LearningRateSchedule.COSINE
+    """How the rate falls after the warm-up."""
+    warmup_ratio: float | None = None
+    """Share of all steps of linear warm-up, [0, 1). None: 0.05."""
+    weight_decay: float | None = None
+    """Decoupled weight decay, >= 0. None: 0."""
+    max_grad_norm: float | None = None
+    """Gradients are scaled down to this norm, >= 0, 0 = no clipping. None: 1."""
+    rows_per_step: int = 0
+    """Rows behind one optimiser step, 1 to 65536. 0: 8."""
+    rows_per_micro_batch: int = 0
+    """Rows computed at once. 0: chosen by the trainer."""
+    epochs: float | None = None
+    """Passes over the rows, > 0. None with no `max_steps`: 3."""
+    max_steps: int | None = None
+    """Optimiser steps, >= 1; instead of `epochs`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpointing:
+    """When the state of a run is saved."""
+
+    every_steps: int | None = None
+    """Optimiser steps between two checkpoints, 0 = only when asked to stop. None: 50."""
+    keep_last: int = 0
+    """How many of the newest checkpoints stay, >= 1. 0: 2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What is measured during a run."""
+
+    every_steps: int = 0
+    """Optimiser steps between two evaluations, 0 = off."""
+    prompts: tuple[str, ...] = ()
+    """Prompts that are completed at each evaluation, at most 16."""
+    max_new_tokens: int = 0
+    """Tokens generated for each prompt, 1 to 512. 0: 48."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one run needs."""
+
+    nodes: int = 0
+    """Nodes that work together. 0: 1."""
+    devices_per_node: int | None = None
+    """Accelerators on each node, 0 = CPU only. None: 1 where a node has accelerators, else 0."""
+    cpu_millis: int = 0
+    """CPU share on each node in thousandths of a core. 0: the node's default for one attempt."""
+    memory_bytes: int = 0
+    """Host memory on each node in bytes. 0: no request."""
+    node_labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Labels that a node must carry, all of them."""
+    lost_after_s: float | None = None
+    """Seconds that a node may be unreachable before its attempt is replaced. None: 600."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """What to train: one task, one method, on one base and one data set."""
+
+    base: BaseModel = field(default_factory=BaseModel)
+    """The model to start from."""
+    method: Method | None = None
+    """Which weights move."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The rows to learn from."""
+    task: SupervisedTask | None = field(default_factory=SupervisedTask)
+    """What the model learns to do."""
+    optimization: Optimization = field(default_factory=Optimization)
+    """How the weights move."""
+    compute: ComputeType = ComputeType.AUTO
+    """Format of the matrix products (`precision.compute`)."""
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)
+    """When the state is saved."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """What is measured during the run."""
+    resources: Resources = field(default_factory=Resources)
+    """What the run needs."""
+    output_model: str | None = None
+    """Model that gets the new version (`output.model`). None: the project's model named like the job."""
+    seed: int | None = None
+    """Seed of every random choice. None: 0."""
+
+    @property
+    def lora(self) -> LoraMethod | None:
+        """The adapters of the method, `None` for full fine-tuning."""
+        if isinstance(self.method, QloraMethod):
+            return self.method.lora
+        return self.method if isinstance(self.method, LoraMethod) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorShape:
+    """Shape of one weight."""
+
+    name: str
+    """Its name in the file, e.g. `model.layers.0.self_attn.q_proj.weight`."""
+    shape: tuple[int, ...]
+    """Its sides, outermost first."""
+    dtype: str
+    """Its number format as safetensors names it, e.g. `BF16`."""
+
+    @property
+    def size(self) -> int:
+        """Number of weights in it."""
+        product = 1
+        for side in self.shape:
+            product *= side
+        return product
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What is known of a model without loading it."""
+
+    class_name: str
+    """Class in the model's configuration, e.g. `LlamaForCausalLM`."""
+    config: Mapping[str, object]
+    """The model's `config.json`."""
+    tensors: tuple[TensorShape, ...]
+    """Shapes of all weights."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence in tokens that the configuration allows; `None` when it does not say."""
+        value = self.config.get("max_position_embeddings", self.config.get("n_positions"))
+        return value if isinstance(value, int) else None
+
+    def linear_layers(self) -> dict[str, tuple[TensorShape, ...]]:
+        """Returns the two-dimensional weights of the decoder blocks by module name (e.g. `q_proj`)."""
+        layers: dict[str, list[TensorShape]] = {}
+        for tensor in self.tensors:
+            parts = tensor.name.split(".")
+            in_block = any(part.isdigit() for part in parts)
+            if in_block and parts[-1] == "weight" and len(tensor.shape) == 2:
+                layers.setdefault(parts[-2], []).append(tensor)
+        return {name: tuple(tensors) for name, tensors in layers.items()}

@@ -1,0 +1,183 @@
+"""What is wrong with a training spec: all of it at once, each with the field, the value and what it may be.
+
+Needs no model: what depends on the base's shapes is checked when its architecture is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from tuneforge.errors import FieldViolation
+from tuneforge.specs.spec import (
+    Architecture,
+    BaseModel,
+    DataConfig,
+    DataSource,
+    Evaluation,
+    LoraMethod,
+    Optimization,
+    QloraMethod,
+    Resources,
+    TrainingSpec,
+)
+
+MAX_TOKENS_RANGE = (8, 131_072)
+ROWS_PER_STEP_MAX = 65_536
+SAMPLE_PROMPTS_MAX = 16
+SAMPLE_TOKENS_MAX = 512
+LOST_AFTER_RANGE_S = (1.0, 7 * 24 * 3600.0)
+
+
+def validate(
+    spec: TrainingSpec, architecture: Architecture | None = None, *, allow_local_paths: bool = False
+) -> list[FieldViolation]:
+    """Returns everything that is wrong with a spec, an empty list when it can be trained.
+
+    Args:
+        spec: The spec, with or without defaults.
+        architecture: Of the base, when it is known: bounds the rank, the target modules and `max_tokens`.
+        allow_local_paths: On an unmanaged trainer a base and rows may be local paths.
+    """
+    return list(_violations(spec, architecture, allow_local_paths))
+
+
+def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_local: bool) -> Iterator[FieldViolation]:
+    yield from _base(spec.base, allow_local)
+    if spec.task is None:
+        yield FieldViolation("task", "is missing: set `supervised`")
+    if spec.method is None:
+        yield FieldViolation("method", "is missing: set one of `lora`, `qlora`, `full`")
+    if spec.lora is not None:
+        yield from _lora(spec.lora, "qlora.lora" if isinstance(spec.method, QloraMethod) else "lora", architecture)
+    yield from _data(spec.data, architecture, allow_local)
+    yield from _optimization(spec.optimization)
+    yield from _count("checkpointing.every_steps", spec.checkpointing.every_steps or 0, minimum=0)
+    yield from _count("checkpointing.keep_last", spec.checkpointing.keep_last, minimum=0)
+    yield from _evaluation(spec.evaluation)
+    yield from _resources(spec.resources)
+    yield from _count("seed", spec.seed or 0, minimum=0)
+
+
+def _base(base: BaseModel, allow_local: bool) -> Iterator[FieldViolation]:
+    chosen = [name for name in ("model", "output_of_job", "local_path") if getattr(base, name)]
+    if not chosen:
+        yield FieldViolation("base", "is missing: set `model` to a version or an alias, or `output_of_job` to a job")
+    elif len(chosen) > 1:
+        yield FieldViolation("base", f"has {' and '.join(f'`{name}`' for name in chosen)}: set one of them")
+    elif base.local_path and not allow_local:
+        yield FieldViolation(
+            "base.local_path", "is for unmanaged trainers only: import the model at the registry and set `base.model`"
+        )
+
+
+def _data(data: DataConfig, architecture: Architecture | None, allow_local: bool) -> Iterator[FieldViolation]:
+    yield from _source("data.train", data.train, allow_local)
+    if data.validation is not None:
+        yield from _source("data.validation", data.validation, allow_local)
+    low, high = MAX_TOKENS_RANGE
+    if data.max_tokens != 0 and not low <= data.max_tokens <= high:
+        yield FieldViolation("data.max_tokens", f"is {data.max_tokens}: use {low} to {high}, or 0 for the default")
+    elif architecture and architecture.max_positions and data.max_tokens > architecture.max_positions:
+        limit = architecture.max_positions
+        yield FieldViolation("data.max_tokens", f"is {data.max_tokens}: the base takes at most {limit} tokens")
+
+
+def _source(path: str, source: DataSource, allow_local: bool) -> Iterator[FieldViolation]:
+    if not source.dataset and not source.local_path:
+        yield FieldViolation(path, "is missing: set `dataset` to a data set version")
+    elif source.dataset and source.local_path:
+        yield FieldViolation(path, "has `dataset` and `local_path`: set one of them")
+    elif source.local_path and not allow_local:
+        yield FieldViolation(
+            f"{path}.local_path", "is for unmanaged trainers only: upload the rows to the registry and set `dataset`"
+        )
+
+
+def _lora(lora: LoraMethod, path: str, architecture: Architecture | None) -> Iterator[FieldViolation]:
+    if lora.rank < 0:
+        yield FieldViolation(f"{path}.rank", f"is {lora.rank}: use 1 or more, or 0 for the default")
+    yield from _number(f"{path}.alpha", lora.alpha, "use a number > 0, or 0 for twice the rank")
+    if lora.dropout is not None and not 0 <= lora.dropout < 1:
+        yield FieldViolation(f"{path}.dropout", f"is {lora.dropout}: use 0 or more and less than 1")
+    if architecture is None:
+        return
+    layers = architecture.linear_layers()
+    for index, module in enumerate(lora.target_modules):
+        if module not in layers:
+            known = ", ".join(sorted(layers)) or "none"
+            yield FieldViolation(f"{path}.target_modules[{index}]", f"is `{module}`: the base has {known}")
+    targets = [name for name in (lora.target_modules or sorted(layers)) if name in layers]
+    sides = {name: min(min(tensor.shape) for tensor in layers[name]) for name in targets}
+    if sides:
+        narrowest = min(sides, key=lambda name: sides[name])
+        if lora.rank > sides[narrowest]:
+            yield FieldViolation(
+                f"{path}.rank",
+                f"is {lora.rank}: the smallest side of the target layer `{narrowest}` is {sides[narrowest]}; "
+                f"use at most {sides[narrowest]}",
+            )
+
+
+def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:
+    prefix = "optimization"
+    yield from _number(f"{prefix}.learning_rate", optimization.learning_rate, "use a number > 0, or 0 for the default")
+    if optimization.warmup_ratio is not None and not 0 <= optimization.warmup_ratio < 1:
+        yield FieldViolation(f"{prefix}.warmup_ratio", f"is {optimization.warmup_ratio}: use 0 or more and less than 1")
+    yield from _number(f"{prefix}.weight_decay", optimization.weight_decay or 0.0, "use a number >= 0")
+    yield from _number(
+        f"{prefix}.max_grad_norm", optimization.max_grad_norm or 0.0, "use a number >= 0; 0 does not clip"
+    )
+    rows = optimization.rows_per_step
+    if not 0 <= rows <= ROWS_PER_STEP_MAX:
+        yield FieldViolation(
+            f"{prefix}.rows_per_step", f"is {rows}: use 1 to {ROWS_PER_STEP_MAX}, or 0 for the default"
+        )
+    yield from _count(f"{prefix}.rows_per_micro_batch", optimization.rows_per_micro_batch, minimum=0)
+    if optimization.epochs is not None and optimization.max_steps is not None:
+        yield FieldViolation(f"{prefix}.epochs", "is set beside `max_steps`: set one of them")
+    elif optimization.epochs is not None and not (math.isfinite(optimization.epochs) and optimization.epochs > 0):
+        yield FieldViolation(f"{prefix}.epochs", f"is {optimization.epochs}: use a number > 0")
+    elif optimization.max_steps is not None:
+        yield from _count(f"{prefix}.max_steps", optimization.max_steps, minimum=1)
+
+
+def _evaluation(evaluation: Evaluation) -> Iterator[FieldViolation]:
+    yield from _count("evaluation.every_steps", evaluation.every_steps, minimum=0)
+    if len(evaluation.prompts) > SAMPLE_PROMPTS_MAX:
+        found = len(evaluation.prompts)
+        yield FieldViolation("evaluation.prompts", f"has {found} entries: use at most {SAMPLE_PROMPTS_MAX}")
+    for index, prompt in enumerate(evaluation.prompts):
+        if not prompt.strip():
+            yield FieldViolation(f"evaluation.prompts[{index}]", "is empty: write a prompt or leave it out")
+    if not 0 <= evaluation.max_new_tokens <= SAMPLE_TOKENS_MAX:
+        found = evaluation.max_new_tokens
+        yield FieldViolation(
+            "evaluation.max_new_tokens", f"is {found}: use 1 to {SAMPLE_TOKENS_MAX}, or 0 for the default"
+        )
+
+
+def _resources(resources: Resources) -> Iterator[FieldViolation]:
+    if resources.nodes not in (0, 1):
+        yield FieldViolation("resources.nodes", f"is {resources.nodes}: this release trains on 1 node")
+    devices = resources.devices_per_node
+    if devices is not None and devices not in (0, 1):
+        yield FieldViolation("resources.devices_per_node", f"is {devices}: this release trains on 0 or 1 device")
+    yield from _count("resources.cpu_millis", resources.cpu_millis, minimum=0)
+    yield from _count("resources.memory_bytes", resources.memory_bytes, minimum=0)
+    low, high = LOST_AFTER_RANGE_S
+    if resources.lost_after_s is not None and not low <= resources.lost_after_s <= high:
+        yield FieldViolation(
+            "resources.lost_after", f"is {resources.lost_after_s} s: use {low:.0f} s to {high:.0f} s (7 days)"
+        )
+
+
+def _number(path: str, value: float, allowed: str) -> Iterator[FieldViolation]:
+    """A number that must be finite and not negative."""
+    if not math.isfinite(value) or value < 0:
+        yield FieldViolation(path, f"is {value}: {allowed}")
+
+
+def _count(path: str, value: int, *, minimum: int) -> Iterator[FieldViolation]:
+    if value < minimum:
+        yield FieldViolation(path, f"is {value}: use {minimum} or more")

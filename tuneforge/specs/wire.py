@@ -1,0 +1,284 @@
+"""Training specs and architectures: message <-> dataclass."""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from tuneforge.specs.spec import (
+    Architecture,
+    BaseModel,
+    Checkpointing,
+    ComputeType,
+    DataConfig,
+    DataSource,
+    Evaluation,
+    FullMethod,
+    LearningRateSchedule,
+    LoraMethod,
+    Method,
+    Optimization,
+    Optimizer,
+    OverlongPolicy,
+    QloraMethod,
+    Resources,
+    SupervisedTask,
+    TensorShape,
+    TrainingSpec,
+)
+from tuneforge.v1 import models_pb2, spec_pb2
+
+_OVERLONG = {
+    spec_pb2.OVERLONG_POLICY_UNSPECIFIED: OverlongPolicy.DROP,
+    spec_pb2.OVERLONG_POLICY_DROP: OverlongPolicy.DROP,
+    spec_pb2.OVERLONG_POLICY_TRUNCATE: OverlongPolicy.TRUNCATE,
+    spec_pb2.OVERLONG_POLICY_REFUSE: OverlongPolicy.REFUSE,
+}
+_OPTIMIZER = {
+    spec_pb2.OPTIMIZER_UNSPECIFIED: Optimizer.ADAMW,
+    spec_pb2.OPTIMIZER_ADAMW: Optimizer.ADAMW,
+    spec_pb2.OPTIMIZER_SGD: Optimizer.SGD,
+}
+_SCHEDULE = {
+    spec_pb2.LEARNING_RATE_SCHEDULE_UNSPECIFIED: LearningRateSchedule.COSINE,
+    spec_pb2.LEARNING_RATE_SCHEDULE_COSINE: LearningRateSchedule.COSINE,
+    spec_pb2.LEARNING_RATE_SCHEDULE_LINEAR: LearningRateSchedule.LINEAR,
+    spec_pb2.LEARNING_RATE_SCHEDULE_CONSTANT: LearningRateSchedule.CONSTANT,
+}
+_COMPUTE = {
+    spec_pb2.COMPUTE_TYPE_UNSPECIFIED: ComputeType.AUTO,
+    spec_pb2.COMPUTE_TYPE_AUTO: ComputeType.AUTO,
+    spec_pb2.COMPUTE_TYPE_BF16: ComputeType.BF16,
+    spec_pb2.COMPUTE_TYPE_FP32: ComputeType.FP32,
+}
+# The other direction; of two numbers for one value the later one, which is not UNSPECIFIED, stays.
+_OVERLONG_NUMBER = {value: number for number, value in _OVERLONG.items()}
+_OPTIMIZER_NUMBER = {value: number for number, value in _OPTIMIZER.items()}
+_SCHEDULE_NUMBER = {value: number for number, value in _SCHEDULE.items()}
+_COMPUTE_NUMBER = {value: number for number, value in _COMPUTE.items()}
+
+
+def unknown_enums(message: spec_pb2.TrainingSpec) -> list[str]:
+    """Returns the paths of enum fields whose number this release does not know; they would not convert."""
+    fields: dict[str, tuple[Any, dict[Any, Any]]] = {
+        "data.overlong": (message.data.overlong, _OVERLONG),
+        "optimization.optimizer": (message.optimization.optimizer, _OPTIMIZER),
+        "optimization.schedule": (message.optimization.schedule, _SCHEDULE),
+        "precision.compute": (message.precision.compute, _COMPUTE),
+    }
+    return [path for path, (number, known) in fields.items() if number not in known]
+
+
+def spec_from_proto(message: spec_pb2.TrainingSpec) -> TrainingSpec:
+    """Converts a message to a spec. An enum number that is not known becomes its default; see `unknown_enums`."""
+    return TrainingSpec(
+        base=_base_from_proto(message.base),
+        task=SupervisedTask() if message.WhichOneof("task") == "supervised" else None,
+        method=_method_from_proto(message),
+        data=_data_from_proto(message.data),
+        optimization=_optimization_from_proto(message.optimization),
+        compute=_COMPUTE.get(message.precision.compute, ComputeType.AUTO),
+        checkpointing=Checkpointing(
+            every_steps=message.checkpointing.every_steps if message.checkpointing.HasField("every_steps") else None,
+            keep_last=message.checkpointing.keep_last,
+        ),
+        evaluation=Evaluation(
+            every_steps=message.evaluation.every_steps,
+            prompts=tuple(message.evaluation.prompts),
+            max_new_tokens=message.evaluation.max_new_tokens,
+        ),
+        resources=_resources_from_proto(message.resources),
+        output_model=message.output.model or None,
+        seed=message.seed if message.HasField("seed") else None,
+    )
+
+
+def _base_from_proto(message: spec_pb2.BaseModel) -> BaseModel:
+    source = message.WhichOneof("source")
+    return BaseModel() if source is None else BaseModel(**{source: getattr(message, source)})
+
+
+def _source_from_proto(message: spec_pb2.DataSource) -> DataSource:
+    source = message.WhichOneof("source")
+    return DataSource() if source is None else DataSource(**{source: getattr(message, source)})
+
+
+def _lora_from_proto(message: spec_pb2.LoraMethod) -> LoraMethod:
+    return LoraMethod(
+        rank=message.rank,
+        alpha=message.alpha,
+        dropout=message.dropout if message.HasField("dropout") else None,
+        target_modules=tuple(message.target_modules),
+    )
+
+
+def _method_from_proto(message: spec_pb2.TrainingSpec) -> Method | None:
+    match message.WhichOneof("method"):
+        case "lora":
+            return _lora_from_proto(message.lora)
+        case "qlora":
+            return QloraMethod(lora=_lora_from_proto(message.qlora.lora))
+        case "full":
+            return FullMethod()
+        case _:
+            return None
+
+
+def _data_from_proto(message: spec_pb2.DataConfig) -> DataConfig:
+    return DataConfig(
+        train=_source_from_proto(message.train),
+        validation=_source_from_proto(message.validation) if message.HasField("validation") else None,
+        max_tokens=message.max_tokens,
+        overlong=_OVERLONG.get(message.overlong, OverlongPolicy.DROP),
+    )
+
+
+def _optimization_from_proto(message: spec_pb2.Optimization) -> Optimization:
+    length = message.WhichOneof("length")
+    return Optimization(
+        optimizer=_OPTIMIZER.get(message.optimizer, Optimizer.ADAMW),
+        learning_rate=message.learning_rate,
+        schedule=_SCHEDULE.get(message.schedule, LearningRateSchedule.COSINE),
+        warmup_ratio=message.warmup_ratio if message.HasField("warmup_ratio") else None,
+        weight_decay=message.weight_decay if message.HasField("weight_decay") else None,
+        max_grad_norm=message.max_grad_norm if message.HasField("max_grad_norm") else None,
+        rows_per_step=message.rows_per_step,
+        rows_per_micro_batch=message.rows_per_micro_batch,
+        epochs=message.epochs if length == "epochs" else None,
+        max_steps=message.max_steps if length == "max_steps" else None,
+    )
+
+
+def _resources_from_proto(message: spec_pb2.Resources) -> Resources:
+    lost_after = message.lost_after
+    return Resources(
+        nodes=message.nodes,
+        devices_per_node=message.devices_per_node if message.HasField("devices_per_node") else None,
+        cpu_millis=message.cpu_millis,
+        memory_bytes=message.memory_bytes,
+        node_labels=MappingProxyType(dict(message.node_labels)),
+        lost_after_s=lost_after.seconds + lost_after.nanos / 1e9 if message.HasField("lost_after") else None,
+    )
+
+
+def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
+    """Converts a spec to its message.
+
+    Raises:
+        ValueError: A number does not fit its field (e.g. a negative rank); `validation.validate` names it.
+    """
+    message = spec_pb2.TrainingSpec(
+        data=_data_to_proto(spec.data),
+        optimization=_optimization_to_proto(spec.optimization),
+        precision=spec_pb2.Precision(compute=_COMPUTE_NUMBER[spec.compute]),
+        checkpointing=spec_pb2.Checkpointing(
+            every_steps=spec.checkpointing.every_steps, keep_last=spec.checkpointing.keep_last
+        ),
+        evaluation=spec_pb2.Evaluation(
+            every_steps=spec.evaluation.every_steps,
+            prompts=spec.evaluation.prompts,
+            max_new_tokens=spec.evaluation.max_new_tokens,
+        ),
+        resources=_resources_to_proto(spec.resources),
+        seed=spec.seed,
+    )
+    for source in ("model", "output_of_job", "local_path"):
+        if (value := getattr(spec.base, source)) is not None:
+            setattr(message.base, source, value)
+    if spec.output_model is not None:
+        message.output.model = spec.output_model
+    if spec.task is not None:
+        message.supervised.SetInParent()
+    if isinstance(spec.method, FullMethod):
+        message.full.SetInParent()
+    elif isinstance(spec.method, QloraMethod):
+        message.qlora.lora.CopyFrom(_lora_to_proto(spec.method.lora))
+    elif spec.method is not None:
+        message.lora.CopyFrom(_lora_to_proto(spec.method))
+    return message
+
+
+def _lora_to_proto(lora: LoraMethod) -> spec_pb2.LoraMethod:
+    return spec_pb2.LoraMethod(
+        rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules
+    )
+
+
+def _source_to_proto(source: DataSource) -> spec_pb2.DataSource:
+    message = spec_pb2.DataSource()
+    for field in ("dataset", "local_path"):
+        if (value := getattr(source, field)) is not None:
+            setattr(message, field, value)
+    return message
+
+
+def _data_to_proto(data: DataConfig) -> spec_pb2.DataConfig:
+    return spec_pb2.DataConfig(
+        train=_source_to_proto(data.train),
+        validation=None if data.validation is None else _source_to_proto(data.validation),
+        max_tokens=data.max_tokens,
+        overlong=_OVERLONG_NUMBER[data.overlong],
+    )
+
+
+def _optimization_to_proto(optimization: Optimization) -> spec_pb2.Optimization:
+    message = spec_pb2.Optimization(
+        optimizer=_OPTIMIZER_NUMBER[optimization.optimizer],
+        learning_rate=optimization.learning_rate,
+        schedule=_SCHEDULE_NUMBER[optimization.schedule],
+        warmup_ratio=optimization.warmup_ratio,
+        weight_decay=optimization.weight_decay,
+        max_grad_norm=optimization.max_grad_norm,
+        rows_per_step=optimization.rows_per_step,
+        rows_per_micro_batch=optimization.rows_per_micro_batch,
+    )
+    if optimization.epochs is not None:
+        message.epochs = optimization.epochs
+    if optimization.max_steps is not None:
+        message.max_steps = optimization.max_steps
+    return message
+
+
+def _resources_to_proto(resources: Resources) -> spec_pb2.Resources:
+    message = spec_pb2.Resources(
+        nodes=resources.nodes,
+        devices_per_node=resources.devices_per_node,
+        cpu_millis=resources.cpu_millis,
+        memory_bytes=resources.memory_bytes,
+        node_labels=resources.node_labels,
+    )
+    if resources.lost_after_s is not None:
+        message.lost_after.CopyFrom(_duration(resources.lost_after_s))
+    return message
+
+
+def _duration(seconds: float) -> Duration:
+    nanos = round(seconds * 1e9)
+    return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+def architecture_from_proto(message: models_pb2.Architecture) -> Architecture:
+    """Converts what the registry knows of a model's architecture."""
+    return Architecture(
+        class_name=message.class_name,
+        config=json.loads(message.config_json or "{}"),
+        tensors=tuple(
+            TensorShape(name=tensor.name, shape=tuple(tensor.shape), dtype=tensor.dtype) for tensor in message.tensors
+        ),
+    )
+
+
+def architecture_to_proto(architecture: Architecture) -> models_pb2.Architecture:
+    """Converts an architecture to its message; `config_json` is the configuration with sorted keys."""
+    return models_pb2.Architecture(
+        class_name=architecture.class_name,
+        config_json=json.dumps(architecture.config, sort_keys=True),
+        tensors=[
+            models_pb2.TensorShape(name=tensor.name, shape=tensor.shape, dtype=tensor.dtype)
+            for tensor in architecture.tensors
+        ],
+        parameters=architecture.parameters,
+    )
