@@ -1,0 +1,68 @@
+"""`python -m services`: the four services on loopback over one data folder, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from services.launcher import DEFAULT_PORTS, SERVICES, StartFailed, Suite, free_ports, wait_for_end
+
+EXIT_CONFIGURATION = 78
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the suite; returns the exit code."""
+    options = _options(argv)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    suite = Suite(data=options.data.absolute(), ports=_ports(options.port))
+    try:
+        suite.start()
+    except StartFailed as error:
+        print(f"tuneforge: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION if error.exit_code == EXIT_CONFIGURATION else 1
+    _greet(suite)
+    ended = wait_for_end(suite, stopping)
+    if ended is None:
+        print("stopping; running jobs save a checkpoint and go on at the next start", flush=True)
+    suite.stop()
+    if ended is not None:
+        service, code = ended
+        print(f"tuneforge: the {service} ended with exit code {code}:\n{suite.last_lines(service)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(".tuneforge/data"), help="data folder (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=DEFAULT_PORTS["registry"],
+        help="port of the registry; the others follow, metrics are 10 higher; 0: any free ports (default: %(default)s)",
+    )
+    options = parser.parse_args(argv)
+    if options.port and not 1 <= options.port <= 65_500:
+        parser.error(f"--port is {options.port}: use 1 to 65500, or 0 for any free ports")
+    return options
+
+
+def _ports(first: int) -> dict[str, int]:
+    if first == 0:
+        return dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    return {service: first + index for index, service in enumerate(SERVICES)}
+
+
+def _greet(suite: Suite) -> None:
+    for service in SERVICES:
+        print(f"{service:<10} {suite.address(service)}   log {suite.log_path(service)}")
+    print(f"data in {suite.data}; Ctrl-C stops everything", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Starts, watches and stops the four services as separate processes on loopback, over one data folder.
+
+Used by `python -m services`, by the demo, the benchmarks and the fault tests. It knows the services by their module
+names and their environment only. It does not restart a service that dies: it says which one and why, and stops.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SERVICES = ("registry", "scheduler", "trainer", "inference")
+# The trainer goes first, so that its workers save their checkpoints while the others still answer.
+STOP_ORDER = ("trainer", "inference", "scheduler", "registry")
+DEFAULT_PORTS: Mapping[str, int] = {"registry": 7101, "scheduler": 7102, "trainer": 7103, "inference": 7104}
+METRICS_OFFSET = 10
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+class StartFailed(Exception):
+    """A service ended before it was ready."""
+
+    def __init__(self, service: str, exit_code: int, last_lines: str) -> None:
+        """Keeps which service ended, how, and what it said last."""
+        super().__init__(f"the {service} ended with exit code {exit_code} before it was ready:\n{last_lines}")
+        self.service = service
+        self.exit_code = exit_code
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports on loopback that nobody listens on at this moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass(slots=True)
+class Suite:
+    """The four services of one data folder.
+
+    Not safe for use from several threads. `start` them all or one by one, `kill` and `start` again in fault tests.
+    """
+
+    data: Path
+    """Root data folder; each service uses the folder of its name below it."""
+    ports: Mapping[str, int] = field(default_factory=lambda: DEFAULT_PORTS)
+    """gRPC port by service; the metrics port is 10 higher, none with `metrics=False`."""
+    metrics: bool = True
+    """Whether the services offer `/metrics`."""
+    extra_env: Mapping[str, str] = field(default_factory=dict)
+    """Settings on top of the environment."""
+    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    """Running services by name."""
+
+    def address(self, service: str) -> str:
+        """Returns `host:port` of a service."""
+        return f"127.0.0.1:{self.ports[service]}"
+
+    def addresses(self) -> dict[str, str]:
+        """Returns `host:port` of each service by name, as `tuneforge.Client` takes them."""
+        return {service: self.address(service) for service in SERVICES}
+
+    def log_path(self, service: str) -> Path:
+        """Returns the file that a service logs to."""
+        return self.data / "logs" / f"{service}.log"
+
+    def start(self, *services: str) -> None:
+        """Starts services (all four when none is named) and returns when each says that it is ready.
+
+        Raises:
+            StartFailed: One ended first; the others that were started here are stopped.
+        """
+        wanted = services or SERVICES
+        waiting = {service: self._spawn(service) for service in wanted}
+        try:
+            for service, ready in waiting.items():
+                if not ready.wait(START_TIMEOUT_S) or self.processes[service].poll() is not None:
+                    raise self._start_failed(service)
+        except BaseException:
+            self.stop(*wanted)
+            raise
+
+    def stop(self, *services: str) -> None:
+        """Asks services (all when none is named) to end, in the order that loses nothing, and waits for them."""
+        for service in STOP_ORDER:
+            if services and service not in services:
+                continue
+            process = self.processes.pop(service, None)
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def kill(self, service: str) -> None:
+        """Ends a service at once, as a crash would."""
+        process = self.processes.pop(service)
+        process.kill()
+        process.wait()
+
+    def first_exit(self) -> tuple[str, int] | None:
+        """Returns the name and exit code of a service that has ended by itself, if any."""
+        for service, process in self.processes.items():
+            code = process.poll()
+            if code is not None:
+                return service, code
+        return None
+
+    def last_lines(self, service: str, count: int = 5) -> str:
+        """Returns the end of a service's log."""
+        try:
+            return "\n".join(self.log_path(service).read_text(errors="replace").splitlines()[-count:])
+        except FileNotFoundError:
+            return ""
+
+    def environment(self, service: str) -> dict[str, str]:
+        """Returns the environment that a service is started with."""
+        name = service.upper()
+        env = dict(os.environ)
+        for peer in SERVICES:
+            env[f"TUNEFORGE_{peer.upper()}_ADDRESS"] = self.address(peer)
+        env["TUNEFORGE_DATA"] = str(self.data)
+        env[f"TUNEFORGE_{name}_LISTEN"] = self.address(service)
+        port = self.ports[service] + METRICS_OFFSET
+        env[f"TUNEFORGE_{name}_METRICS_LISTEN"] = f"127.0.0.1:{port}" if self.metrics else ""
+        return env | dict(self.extra_env)
+
+    def _spawn(self, service: str) -> threading.Event:
+        self.log_path(service).parent.mkdir(parents=True, exist_ok=True)
+        parent = os.getpid()
+        with self.log_path(service).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{service}"],
+                env=self.environment(service),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
+                preexec_fn=lambda: _end_with_parent(parent),
+            )
+        self.processes[service] = process
+        ready = threading.Event()
+        threading.Thread(target=_read_ready_line, args=(process, ready), daemon=True).start()
+        return ready
+
+    def _start_failed(self, service: str) -> StartFailed:
+        process = self.processes[service]
+        if process.poll() is None:
+            process.kill()
+        return StartFailed(service, process.wait(), self.last_lines(service))
+
+
+def _read_ready_line(process: subprocess.Popen[str], ready: threading.Event) -> None:
+    """Sets `ready` at the first line or at the end of the output, and reads on so that the pipe never fills."""
+    if process.stdout is None:
+        return
+    with process.stdout:
+        for _line in process.stdout:
+            ready.set()
+    process.wait()
+    ready.set()
+
+
+def _end_with_parent(parent: int) -> None:
+    """In the child: ends it with SIGTERM when its parent dies, even by kill -9."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # the parent died before prctl
+        os._exit(1)
+
+
+def wait_for_end(suite: Suite, stopping: threading.Event, poll_s: float = 0.2) -> tuple[str, int] | None:
+    """Blocks until `stopping` is set (returns None) or a service ends by itself (returns its name and exit code)."""
+    while not stopping.wait(poll_s):
+        ended = suite.first_exit()
+        if ended is not None:
+            return ended
+    return None
