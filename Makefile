@@ -35,3 +35,41 @@ protos: $(PROTO_VENV)/.ready  ## Generate tuneforge/v1 from protos/
 	rm -f tuneforge/v1/*_pb2*
 	PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iprotos \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/tuneforge/v1/*.proto
+
+.PHONY: protos-clean
+protos-clean: protos  ## Fail when the committed code is not what protos/ generates
+	@test -z "$$(git status --porcelain tuneforge/v1)" || { git status --short tuneforge/v1; echo 'tuneforge/v1 is not what protos/ generates: commit it'; exit 1; }
+
+.PHONY: protos-baseline
+protos-baseline: setup  ## Take today's contract as the one that later changes are held against
+	$(BIN)/buf build -o protos/baseline.binpb
+
+# --- run --------------------------------------------------------------------------------------------------------------
+.PHONY: demo
+demo: setup  ## Tune, register, promote and serve a real model; the report lands in .tuneforge/demo
+	$(BIN)/python -m examples.demo
+
+.PHONY: up
+up: setup  ## Run the four services on loopback until Ctrl-C
+	exec $(BIN)/python -m services
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+.PHONY: check
+check: setup  ## Format, lint, types, import rules, contract, unit tests: under two minutes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 tests/unit
+
+.PHONY: test
+test: setup  ## Every test; light ones side by side, heavy ones one after another
+	$(BIN)/python -m pytest -q -n 2 -m 'not heavy'
+	$(BIN)/python -m pytest -q -m heavy
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+.PHONY: bench
+bench: setup  ## Run a benchmark beside its peer: make bench NAME=...; all of them without NAME
+	$(BIN)/python -m benchmarks $(NAME)
