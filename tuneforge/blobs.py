@@ -1,0 +1,294 @@
+"""Bytes by digest: upload and download through the registry, resumable, retried and verified.
+
+A transfer that breaks off goes on where it stopped, also after a restart of the registry or of this process. Nothing
+that does not have the announced digest is ever kept under its final name. Which files make a data set or a model is
+not known here; `tuneforge.manifest` names them.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256 as new_sha256
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import grpc
+
+from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, is_retriable, open_channel
+from tuneforge.errors import TuneforgeError, from_rpc_error
+from tuneforge.manifest import IntegrityError, Manifest, ManifestFile, build, check_path, sha256_file
+from tuneforge.v1.blobs_pb2 import (
+    BLOB_DIRECTION_WRITE,
+    DownloadBlobRequest,
+    GetBlobAccessRequest,
+    UploadBlobRequest,
+    UploadBlobResponse,
+)
+from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that were moved since the last call; bytes that need no moving count too."""
+
+_TRY_DEADLINE_S = 600.0
+"""Deadline of one try of a transfer. A longer one is broken off and resumed, so that no half-dead stream hangs."""
+_CHUNK_BYTES = 1024 * 1024
+"""Largest chunk sent; a smaller `BlobStream.chunk_bytes` wins."""
+_READ_BYTES = 4 * 1024 * 1024
+
+
+class BlobClient:
+    """Moves blobs of one project.
+
+    Safe to use from several threads and processes at once: two downloads of the same file wait for each other.
+    """
+
+    def __init__(self, channel: grpc.Channel, project: str, *, retry: RetryPolicy | None = None) -> None:
+        """Uses a channel to the registry, which stays the caller's to close.
+
+        Args:
+            channel: From `tuneforge._transport.open_channel`.
+            project: Id of the project, e.g. `default`.
+            retry: How long to go on without progress; None gives up after 60 seconds.
+        """
+        self._stub = RegistryServiceStub(channel)
+        self._owned: grpc.Channel | None = None
+        self._parent = f"projects/{project}"
+        self._retry = retry or RetryPolicy(budget_s=60.0, max_s=5.0)
+
+    @classmethod
+    def connect(
+        cls,
+        address: str,
+        project: str,
+        *,
+        settings: TransportSettings | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Self:
+        """Opens a channel of its own to the registry at `host:port`; close it, or use `with`."""
+        channel = open_channel(address, settings)
+        client = cls(channel, project, retry=retry)
+        client._owned = channel
+        return client
+
+    def close(self) -> None:
+        """Closes the channel if `connect` opened it."""
+        if self._owned is not None:
+            self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def upload_file(self, path: Path, *, progress: Progress | None = None) -> ManifestFile:
+        """Stores the bytes of a file and returns its entry for a manifest, under the file's own name.
+
+        Raises:
+            OSError: The file cannot be read.
+            TuneforgeError: The registry refused the bytes or stayed away.
+        """
+        digest = sha256_file(path)
+        entry = ManifestFile(path=path.name, sha256=digest, size_bytes=path.stat().st_size)
+        self._upload(path, entry, progress)
+        return entry
+
+    def upload_folder(self, folder: Path, *, progress: Progress | None = None) -> Manifest:
+        """Stores every file below a folder and returns the manifest of the folder.
+
+        Raises:
+            OSError: A file cannot be read.
+            IntegrityError: A file changed during the upload.
+            TuneforgeError: The registry refused the bytes or stayed away.
+        """
+        manifest = build(folder)
+        self.upload_manifest(folder, manifest, progress=progress)
+        return manifest
+
+    def upload_manifest(self, folder: Path, manifest: Manifest, *, progress: Progress | None = None) -> None:
+        """Stores the files of a manifest that was built from a folder before; errors as for `upload_folder`."""
+        for entry in manifest.files:
+            self._upload(folder / entry.path, entry, progress)
+
+    def download(self, sha256: str, size_bytes: int, dest: Path, *, progress: Progress | None = None) -> None:
+        """Brings a blob to `dest`, verified; a file with the right content that lies there already is kept.
+
+        The bytes arrive in `.{name}.{digest}.part` beside `dest`, which is renamed when it is whole. A part left by a
+        broken download is gone on with.
+
+        Args:
+            sha256: Digest of the content, 64 lower-case hexadecimal digits.
+            size_bytes: Size of the content, >= 0.
+            dest: The file to make; its folder is made when missing.
+            progress: Told about each piece.
+
+        Raises:
+            OSError: The disk refused.
+            IntegrityError: The bytes that arrived, twice, are not those of the digest.
+            TuneforgeError: The project has no such blob, or the registry stayed away.
+        """
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        if _has_content(dest, sha256, size_bytes):
+            _tell(progress, size_bytes)
+            return
+        part = dest.with_name(f".{dest.name}.{sha256[:16]}.part")
+        with _locked(part) as file:
+            if _has_content(dest, sha256, size_bytes):
+                part.unlink(missing_ok=True)
+                _tell(progress, size_bytes)
+                return
+            found = self._fill(file, sha256, size_bytes, progress)
+            if found != sha256:
+                file.truncate(0)
+                found = self._fill(file, sha256, size_bytes, None)
+            if found != sha256:
+                part.unlink(missing_ok=True)
+                raise IntegrityError(str(dest), sha256, found)
+            file.flush()
+            os.fsync(file.fileno())
+            part.replace(dest)
+
+    def download_folder(self, manifest: Manifest, folder: Path, *, progress: Progress | None = None) -> None:
+        """Brings every file of a manifest below a folder; errors as for `download`."""
+        for entry in manifest.files:
+            check_path(entry.path)
+            self.download(entry.sha256, entry.size_bytes, folder / entry.path, progress=progress)
+
+    def _upload(self, path: Path, entry: ManifestFile, progress: Progress | None) -> None:
+        backoff = Backoff(self._retry)
+        access_request = GetBlobAccessRequest(
+            name=f"{self._parent}/blobs/{entry.sha256}", direction=BLOB_DIRECTION_WRITE, size_bytes=entry.size_bytes
+        )
+        told = 0
+        while True:
+            access = call(self._stub.GetBlobAccess, access_request, retry=self._retry)
+            committed = entry.size_bytes if access.is_stored else access.stream.committed_bytes
+            if committed > told:
+                _tell(progress, committed - told)
+                told = committed
+                backoff.progress()
+            if access.is_stored:
+                return
+            source = _Chunks(path, access.stream.upload, entry, committed, access.stream.chunk_bytes)
+            try:
+                if self._send(source).is_stored:
+                    _tell(progress, entry.size_bytes - told)
+                    return
+                error: TuneforgeError | None = None
+            except grpc.RpcError as rpc_error:
+                error = _resumable(rpc_error)
+            source.raise_own_error()
+            if error is not None:
+                backoff.wait_or_raise(error)
+
+    def _send(self, source: "_Chunks") -> UploadBlobResponse:
+        return self._stub.UploadBlob(iter(source), timeout=_TRY_DEADLINE_S)
+
+    def _fill(self, file: BinaryIO, sha256: str, size_bytes: int, progress: Progress | None) -> str:
+        """Appends what is missing of a blob to a part of it and returns the digest of the whole."""
+        hasher = new_sha256()
+        file.seek(0)
+        while piece := file.read(_READ_BYTES):
+            hasher.update(piece)
+        offset = file.tell()
+        if offset > size_bytes:  # left by a blob of another size: not ours
+            file.truncate(0)
+            file.seek(0)
+            offset, hasher = 0, new_sha256()
+        _tell(progress, offset)
+        backoff = Backoff(self._retry)
+        while offset < size_bytes:
+            request = DownloadBlobRequest(name=f"{self._parent}/blobs/{sha256}", offset=offset)
+            try:
+                for message in self._stub.DownloadBlob(request, timeout=_TRY_DEADLINE_S):
+                    file.write(message.data)
+                    hasher.update(message.data)
+                    offset += len(message.data)
+                    _tell(progress, len(message.data))
+                    backoff.progress()
+                if offset < size_bytes:
+                    raise IntegrityError(f"blob {sha256}", f"{size_bytes} bytes", f"{offset} bytes")
+            except grpc.RpcError as rpc_error:
+                backoff.wait_or_raise(_resumable(rpc_error))
+        return hasher.hexdigest()
+
+
+@dataclass
+class _Chunks:
+    """The messages of one upload try; keeps an error of its own, which gRPC would swallow."""
+
+    path: Path
+    upload: str
+    entry: ManifestFile
+    offset: int
+    chunk_bytes: int
+    error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[UploadBlobRequest]:
+        size = min(self.chunk_bytes, _CHUNK_BYTES) or _CHUNK_BYTES
+        left = self.entry.size_bytes - self.offset
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(min(size, left))
+                yield UploadBlobRequest(
+                    upload=self.upload, size_bytes=self.entry.size_bytes, offset=self.offset, data=data
+                )
+                while left := left - len(data):
+                    if not data:
+                        raise IntegrityError(str(self.path), self.entry.sha256, "a file that became shorter")
+                    data = file.read(min(size, left))
+                    yield UploadBlobRequest(data=data)
+        except (OSError, IntegrityError) as error:
+            self.error = error
+
+    def raise_own_error(self) -> None:
+        """Raises what stopped the reading of the file, if anything did."""
+        if self.error is not None:
+            raise self.error
+
+
+def _resumable(rpc_error: grpc.RpcError) -> TuneforgeError:
+    """Returns the typed error when the transfer may go on after it, else raises it."""
+    error = from_rpc_error(rpc_error)
+    code = rpc_error.code() if isinstance(rpc_error, grpc.Call) else None
+    if is_retriable(rpc_error) or code is grpc.StatusCode.DEADLINE_EXCEEDED or error.reason == "OFFSET_MISMATCH":
+        return error
+    raise error from None
+
+
+def _has_content(path: Path, sha256: str, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == size_bytes and sha256_file(path) == sha256
+
+
+def _tell(progress: Progress | None, moved: int) -> None:
+    if progress is not None and moved:
+        progress(moved)
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """Opens a part for reading and appending, for one process and thread at a time."""
+    while True:
+        with part.open("a+b") as file:
+            _lock(file)
+            # Whoever held the lock before may have renamed the part away; then this handle is of the finished file.
+            try:
+                is_same = part.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:
+                is_same = False
+            if is_same:
+                yield file
+                return
+
+
+def _lock(file: BinaryIO) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two downloads of one file at once are refused by its rename instead
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
