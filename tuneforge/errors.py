@@ -1,0 +1,363 @@
+"""Every error that a Tuneforge service gives: one table from its reason to its gRPC code, its exception and its cure.
+
+The services raise by reason (`services/grpckit/errors.py`), the SDK reads the answer back with `from_rpc_error`; both
+look the reason up here, so that the two ends cannot drift. The reasons themselves are declared in
+`protos/tuneforge/v1/errors.proto`, and a test holds the table against that enum.
+
+This module imports no grpc at its top: rules and stores use it too.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import grpc
+    from google.rpc import status_pb2
+
+    from tuneforge.v1 import errors_pb2
+
+DOMAIN = "tuneforge.dev"
+"""`google.rpc.ErrorInfo.domain` of every error of the suite."""
+
+REQUEST_ID_KEY = "request_id"
+"""Key of `ErrorInfo.metadata` with the request id under which every service logged the call."""
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata in which gRPC carries a serialised `google.rpc.Status`."""
+
+_WIRE_PREFIX = "ERROR_REASON_"
+
+
+class Reason(StrEnum):
+    """A reason, by its name on the wire (`ErrorInfo.reason`)."""
+
+    INVALID_FIELD = "INVALID_FIELD"
+    INVALID_NAME = "INVALID_NAME"
+    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105 - the name of an error
+    INVALID_RESUME_TOKEN = "INVALID_RESUME_TOKEN"  # noqa: S105 - the name of an error
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    DIGEST_MISMATCH = "DIGEST_MISMATCH"
+    INVALID_DATA = "INVALID_DATA"
+    INVALID_MODEL = "INVALID_MODEL"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    ETAG_MISMATCH = "ETAG_MISMATCH"
+    STALE_ATTEMPT = "STALE_ATTEMPT"
+    OFFSET_MISMATCH = "OFFSET_MISMATCH"
+    BLOB_MISSING = "BLOB_MISSING"
+    WRONG_STATE = "WRONG_STATE"
+    ALREADY_PUBLISHED = "ALREADY_PUBLISHED"
+    NODE_MANAGED = "NODE_MANAGED"
+    DOES_NOT_FIT = "DOES_NOT_FIT"
+    BASE_MISMATCH = "BASE_MISMATCH"
+    LOCAL_PATH_REFUSED = "LOCAL_PATH_REFUSED"
+    CURSOR_OUT_OF_RANGE = "CURSOR_OUT_OF_RANGE"
+    NODE_FULL = "NODE_FULL"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    DISK_FULL = "DISK_FULL"
+    PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
+    DRAINING = "DRAINING"
+    ENGINE_NOT_READY = "ENGINE_NOT_READY"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    INTERNAL = "INTERNAL"
+    LOSS_NOT_FINITE = "LOSS_NOT_FINITE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    NOTHING_TO_LEARN = "NOTHING_TO_LEARN"
+    WORKER_LOST = "WORKER_LOST"
+    NODE_LOST = "NODE_LOST"
+    INTEGRITY = "INTEGRITY"
+    DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
+    RETRIES_SPENT = "RETRIES_SPENT"
+
+    @property
+    def number(self) -> "errors_pb2.ErrorReason.ValueType":
+        """The value of `tuneforge.v1.ErrorReason`, for `Failure.reason`."""
+        from tuneforge.v1 import errors_pb2
+
+        return errors_pb2.ErrorReason.Value(_WIRE_PREFIX + self.value)
+
+    @classmethod
+    def from_number(cls, number: int) -> "Reason":
+        """Returns the reason of a value of `tuneforge.v1.ErrorReason`; INTERNAL for one that this release lacks."""
+        from tuneforge.v1 import errors_pb2
+
+        try:
+            return cls(errors_pb2.ErrorReason.Name(errors_pb2.ErrorReason.ValueType(number)).removeprefix(_WIRE_PREFIX))
+        except ValueError:
+            return cls.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field of a request that is wrong."""
+
+    field: str
+    """Path of the field in the request, as in the proto: `spec.lora.rank`, `rows[3].messages`."""
+    description: str
+    """What is wrong with it, with the value, and what it may be: one sentence."""
+
+
+class TuneforgeError(Exception):
+    """What a service answered instead of a result; each subclass is one kind of answer.
+
+    `str()` gives the whole text for a person: what is wrong, each wrong field, and what to do.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        cure: str | None = None,
+        fields: Iterable[FieldViolation] = (),
+        metadata: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """Stable name of the reason, see `Reason`; a gRPC code's name when something other than a service answered."""
+        self.message = message
+        """What is wrong, with the value that is wrong."""
+        row = TABLE.get(reason)
+        self.cure = cure if cure is not None else (row.cure if row else "")
+        """What to do about it."""
+        self.fields = tuple(fields)
+        """All wrong fields of the request."""
+        self.metadata = dict(metadata or {})
+        """All that varies in the message, by key."""
+        self.retry_after_s = retry_after_s
+        """Seconds after which a retry makes sense; None where the service did not say."""
+        self.request_id = request_id
+        """The id under which every service that took part logged the call; empty when no service answered."""
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {violation.field}: {violation.description}" for violation in self.fields)]
+        return "\n".join([*lines, self.cure] if self.cure else lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The keyword-only arguments would be lost by the default, and an error may come from another process.
+        return _rebuild, (type(self), (self.reason, self.message), self._keywords())
+
+    def _keywords(self) -> dict[str, Any]:
+        return {
+            "cure": self.cure,
+            "fields": self.fields,
+            "metadata": self.metadata,
+            "retry_after_s": self.retry_after_s,
+            "request_id": self.request_id,
+        }
+
+
+def _rebuild(kind: type[TuneforgeError], args: tuple[str, str], keywords: dict[str, Any]) -> TuneforgeError:
+    return kind(*args, **keywords)
+
+
+class InvalidArgument(TuneforgeError):
+    """The request is wrong, and would be wrong at any other time."""
+
+
+class NotFound(TuneforgeError):
+    """There is no such resource, or none that the caller may see."""
+
+
+class AlreadyExists(TuneforgeError):
+    """There is a resource with this name and other content."""
+
+
+class Conflict(TuneforgeError):
+    """Somebody else was faster: read again, decide again, retry."""
+
+
+class FailedPrecondition(TuneforgeError):
+    """The request is right, but not in the present state of the resource."""
+
+
+class OutOfRange(TuneforgeError):
+    """A cursor points at what is not kept any more, or not there yet."""
+
+
+class ResourceExhausted(TuneforgeError):
+    """A limit is reached; `retry_after_s` says when to try again."""
+
+
+class Unavailable(TuneforgeError):
+    """Nobody answers, for the moment; the same call may succeed later."""
+
+
+class Unauthenticated(TuneforgeError):
+    """The call came without a valid token."""
+
+
+class PermissionDenied(TuneforgeError):
+    """The caller is known, but may not do this."""
+
+
+class DeadlineExceeded(TuneforgeError):
+    """The answer took longer than the call's deadline; whether it took effect is not known."""
+
+
+class Cancelled(TuneforgeError):
+    """The caller gave up before the answer."""
+
+
+class InternalError(TuneforgeError):
+    """A fault of the service; `metadata["incident"]` is the id under which it was logged."""
+
+
+class JobFailed(TuneforgeError):
+    """Something was started and then failed; its resource says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonRow:
+    """What belongs to one reason."""
+
+    code: str
+    """Name of the gRPC status code. For reasons of failures inside a resource: the code if a call meets it."""
+    exception: type[TuneforgeError]
+    """What the SDK raises."""
+    cure: str
+    """What to do: one sentence for a person."""
+    retry_after_s: float | None = None
+    """Default of `RetryInfo` in seconds; None where a retry alone does not help."""
+
+
+def _rows() -> dict[str, ReasonRow]:
+    invalid, state = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
+    row = ReasonRow
+    return {
+        Reason.INVALID_FIELD: row(invalid, InvalidArgument, "Correct the fields that are named."),
+        Reason.INVALID_NAME: row(invalid, InvalidArgument, "Give the name in the form that is shown."),
+        Reason.INVALID_PAGE_TOKEN: row(invalid, InvalidArgument, "Start the list again without a page token."),
+        Reason.INVALID_RESUME_TOKEN: row(invalid, InvalidArgument, "Start the watch again without a resume token."),
+        Reason.REQUEST_ID_REUSED: row(invalid, InvalidArgument, "Send a new request id with a changed request."),
+        Reason.DIGEST_MISMATCH: row(invalid, InvalidArgument, "Compute the digest again and send all bytes once more."),
+        Reason.INVALID_DATA: row(
+            invalid, InvalidArgument, "Correct the lines that are named, then send the file again."
+        ),
+        Reason.INVALID_MODEL: row(invalid, InvalidArgument, "Give safetensors weights of a supported architecture."),
+        Reason.NOT_FOUND: row("NOT_FOUND", NotFound, "List what there is, and check project and name."),
+        Reason.ALREADY_EXISTS: row("ALREADY_EXISTS", AlreadyExists, "Use the existing one or choose another id."),
+        Reason.ETAG_MISMATCH: row("ABORTED", Conflict, "Read the resource again, decide, and retry with its etag."),
+        Reason.STALE_ATTEMPT: row("ABORTED", Conflict, "A newer attempt or node has taken over; this one must end."),
+        Reason.OFFSET_MISMATCH: row("ABORTED", Conflict, "Ask for the committed offset and go on from there."),
+        Reason.BLOB_MISSING: row(state, FailedPrecondition, "Upload the blobs that are named, then call again."),
+        Reason.WRONG_STATE: row(state, FailedPrecondition, "Look at the resource's state; it does not allow this."),
+        Reason.ALREADY_PUBLISHED: row(state, FailedPrecondition, "Use the version that the job has published."),
+        Reason.NODE_MANAGED: row(state, FailedPrecondition, "Submit a job to the node's scheduler instead."),
+        Reason.DOES_NOT_FIT: row(state, FailedPrecondition, "Ask for less, as the message says, or add a larger node."),
+        Reason.BASE_MISMATCH: row(state, FailedPrecondition, "Serve the adapter on the base it was trained on."),
+        Reason.LOCAL_PATH_REFUSED: row(
+            state, FailedPrecondition, "Register the files at the registry, or put them below the node's inputs folder."
+        ),
+        Reason.CURSOR_OUT_OF_RANGE: row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor."),
+        Reason.NODE_FULL: row(
+            "RESOURCE_EXHAUSTED", ResourceExhausted, "Wait until an attempt ends, or use another node.", 5.0
+        ),
+        Reason.TOO_MANY_CALLS: row("RESOURCE_EXHAUSTED", ResourceExhausted, "Retry later, with fewer calls open.", 1.0),
+        Reason.DISK_FULL: row("RESOURCE_EXHAUSTED", ResourceExhausted, "Free space on the service's disk.", 30.0),
+        Reason.PEER_UNAVAILABLE: row(
+            "UNAVAILABLE", Unavailable, "Check that the service runs at this address, then retry.", 1.0
+        ),
+        Reason.DRAINING: row("UNAVAILABLE", Unavailable, "Retry; another replica or the next start answers.", 1.0),
+        Reason.ENGINE_NOT_READY: row(
+            "UNAVAILABLE", Unavailable, "Wait until the deployment is ready, then retry.", 1.0
+        ),
+        Reason.UNAUTHENTICATED: row("UNAUTHENTICATED", Unauthenticated, "Send a valid token (TUNEFORGE_TOKEN)."),
+        Reason.PERMISSION_DENIED: row(
+            "PERMISSION_DENIED", PermissionDenied, "Ask for the role or the project that the message names."
+        ),
+        Reason.DEADLINE_EXCEEDED: row(
+            "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
+        ),
+        Reason.INTERNAL: row("INTERNAL", InternalError, "Report the incident id; the service's log has it."),
+        Reason.LOSS_NOT_FINITE: row(state, JobFailed, "Lower the learning rate or look at the rows of that step."),
+        Reason.OUT_OF_MEMORY: row(
+            state, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."
+        ),
+        Reason.NOTHING_TO_LEARN: row(state, JobFailed, "Give rows with an answer that fits in the token limit."),
+        Reason.WORKER_LOST: row(
+            "UNAVAILABLE", JobFailed, "Nothing; it is started again from its last checkpoint.", 5.0
+        ),
+        Reason.NODE_LOST: row("UNAVAILABLE", JobFailed, "Nothing; it is started again on another node.", 5.0),
+        Reason.INTEGRITY: row("DATA_LOSS", JobFailed, "Delete the damaged file; it is fetched again by its digest."),
+        Reason.DEPENDENCY_FAILED: row(state, JobFailed, "Repair the job it waits for and submit both again."),
+        Reason.RETRIES_SPENT: row(state, JobFailed, "Look at its attempts for the cause, then submit again."),
+    }
+
+
+TABLE: Mapping[str, ReasonRow] = _rows()
+"""The table: reason → code, exception, cure."""
+
+# Answers that carry no ErrorInfo come from gRPC itself or from something between: code → (exception, reason, cure).
+_BARE: Mapping[str, tuple[type[TuneforgeError], str, str]] = {
+    "UNAVAILABLE": (Unavailable, Reason.PEER_UNAVAILABLE, TABLE[Reason.PEER_UNAVAILABLE].cure),
+    "DEADLINE_EXCEEDED": (DeadlineExceeded, Reason.DEADLINE_EXCEEDED, TABLE[Reason.DEADLINE_EXCEEDED].cure),
+    "CANCELLED": (Cancelled, "CANCELLED", ""),
+    "RESOURCE_EXHAUSTED": (ResourceExhausted, "RESOURCE_EXHAUSTED", "Send or ask for less in one call."),
+    "UNIMPLEMENTED": (
+        FailedPrecondition,
+        "UNIMPLEMENTED",
+        "Check the address: the service there has no such method, or is of an older release.",
+    ),
+    "UNAUTHENTICATED": (Unauthenticated, Reason.UNAUTHENTICATED, TABLE[Reason.UNAUTHENTICATED].cure),
+    "PERMISSION_DENIED": (PermissionDenied, Reason.PERMISSION_DENIED, TABLE[Reason.PERMISSION_DENIED].cure),
+}
+
+
+def from_rpc_error(error: "grpc.RpcError") -> TuneforgeError:
+    """Returns the typed exception for what a call ended with; for sync and aio errors alike.
+
+    Args:
+        error: What a stub raised.
+    """
+    code = error.code().name if hasattr(error, "code") else "UNKNOWN"
+    text = (error.details() if hasattr(error, "details") else None) or f"the call ended with {code}"
+    trailing: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    for key, value in trailing or ():
+        if key == STATUS_DETAILS_KEY:
+            from google.protobuf.message import DecodeError
+            from google.rpc import status_pb2
+
+            try:
+                return from_status(status_pb2.Status.FromString(value), code)
+            except DecodeError:
+                break
+    kind, reason, cure = _BARE.get(code, (InternalError, code, ""))
+    return kind(reason, text, cure=cure)
+
+
+def from_status(status: "status_pb2.Status", code: str = "UNKNOWN") -> TuneforgeError:
+    """Returns the typed exception for a `google.rpc.Status`.
+
+    Args:
+        status: The status with its details.
+        code: Name of the gRPC code, for a status without an ErrorInfo.
+    """
+    from google.rpc import error_details_pb2
+
+    reason, metadata, fields, retry_after_s = "", dict[str, str](), list[FieldViolation](), None
+    for detail in status.details:
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad):
+            fields = [FieldViolation(violation.field, violation.description) for violation in bad.field_violations]
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    row = TABLE.get(reason)
+    kind, fallback_reason, cure = _BARE.get(code, (InternalError, code, ""))
+    return (row.exception if row else kind)(
+        reason or fallback_reason,
+        status.message,
+        cure=row.cure if row else cure,
+        fields=fields,
+        metadata=metadata,
+        retry_after_s=retry_after_s,
+        request_id=metadata.pop(REQUEST_ID_KEY, ""),
+    )
