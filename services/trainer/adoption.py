@@ -1,0 +1,146 @@
+"""Which process is an attempt's worker, after anything may have been restarted.
+
+A pid alone says nothing: pids are used again. A process is known by its pid, the tick of its start and the boot that
+the tick counts from. A zombie is dead: in a container without an init nobody may ever collect it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """Names one process for ever."""
+
+    pid: int
+    """Its number; also that of its session."""
+    start_ticks: int
+    """When it started, in clock ticks since the boot."""
+    boot_id: str
+    """The boot; empty on a machine that does not say."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ProcessIdentity:
+        """Reads what `to_json` gave."""
+        return cls(pid=int(content["pid"]), start_ticks=int(content["start_ticks"]), boot_id=str(content["boot_id"]))
+
+
+NOBODY = ProcessIdentity(pid=0, start_ticks=0, boot_id="")
+"""Stands for a worker that never was: the agent itself has ended the attempt."""
+
+
+def boot_id() -> str:
+    """Returns the id of this boot of the machine; empty when it cannot be read."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Returns the identity of a living process, `None` when there is none or it is a zombie."""
+    stat = _read_stat(pid)
+    if stat is None or stat[0] in "ZX":
+        return None
+    return ProcessIdentity(pid=pid, start_ticks=stat[1], boot_id=boot_id())
+
+
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Tells whether exactly this process is still running."""
+    return identity.pid > 0 and identify(identity.pid) == identity
+
+
+def open_pidfd(identity: ProcessIdentity) -> int | None:
+    """Opens a descriptor that becomes readable when the process ends; `None` when it has ended.
+
+    Raises:
+        OSError: This machine gives no such descriptors; poll `is_alive` instead.
+    """
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    # Checked after opening: now the pid cannot be used again without the descriptor telling.
+    if not is_alive(identity):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def signal_worker(identity: ProcessIdentity, number: signal.Signals) -> bool:
+    """Signals the process; false when it has ended."""
+    if not is_alive(identity):
+        return False
+    try:
+        os.kill(identity.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_session(identity: ProcessIdentity) -> bool:
+    """Ends the process and its process group at once; false when it has ended."""
+    if not is_alive(identity):
+        return False
+    try:
+        # The worker leads a group of its own, so its pid names the group.
+        os.killpg(identity.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def count_oom_kills() -> int | None:
+    """Returns how many processes of this cgroup the kernel has ended for lack of memory; `None` when it cannot say."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            candidates = [f"/sys/fs/cgroup{path}/memory.events", f"/sys/fs/cgroup/unified{path}/memory.events"]
+        elif "memory" in controllers.split(","):
+            candidates = [f"/sys/fs/cgroup/memory{path}/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control"]
+        else:
+            continue
+        for candidate in candidates:
+            count = _oom_kills_in(Path(candidate))
+            if count is not None:
+                return count
+    return None
+
+
+def _oom_kills_in(path: Path) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, value = line.partition(" ")
+        if key == "oom_kill":
+            return int(value)
+    return None
+
+
+def _read_stat(pid: int) -> tuple[str, int] | None:
+    """Returns (state, start tick) of a process."""
+    try:
+        content = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The second field is the command's name in brackets and may hold anything, brackets and blanks too.
+    fields = content.rpartition(")")[2].split()
+    return fields[0], int(fields[19])

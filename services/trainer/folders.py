@@ -1,0 +1,162 @@
+"""Where things lie in a trainer's data folder, and how a small file is written so that it is whole or not there.
+
+    jobs/{project}/{job}/checkpoints/          the job's checkpoints on this node; they outlive its attempts
+    jobs/{project}/{job}/attempts/{n}-{rank}/  one attempt: request, identity of its worker, stop file, spool, output
+    jobs/{project}/{job}/ended/{n}-{rank}.json what is left of an attempt whose end was acknowledged
+    results/{project}/{job}/{n}/               the artifact of an attempt that no scheduler asked for
+    cache/                                     artifacts by digest
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and its parents, durably."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(index for index, parent in enumerate(missing) if parent.is_dir())]
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(parent.parent)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Writes a file that is whole or not there, also after a power cut; only its owner may read it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object durably."""
+    write_durably(path, json.dumps(content, sort_keys=True).encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object; `None` when there is no such file."""
+    try:
+        return cast("dict[str, Any]", json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFolder:
+    """The files of one attempt."""
+
+    path: Path
+    """`jobs/{project}/{job}/attempts/{n}-{rank}`."""
+
+    @property
+    def request(self) -> Path:
+        """The `StartAttemptRequest` as accepted, without the manager's secret."""
+        return self.path / "request.binpb"
+
+    @property
+    def assignment(self) -> Path:
+        """What the agent decided: token, slot, device, threads, folders (`assignment.Assignment`)."""
+        return self.path / "assignment.json"
+
+    @property
+    def worker(self) -> Path:
+        """Identity of the worker's process; whoever creates it owns the attempt's spool."""
+        return self.path / "worker.json"
+
+    @property
+    def stop(self) -> Path:
+        """How and until when the attempt is to stop."""
+        return self.path / "stop.json"
+
+    @property
+    def end(self) -> Path:
+        """How the attempt ended, as far as its spool does not say."""
+        return self.path / "end.json"
+
+    @property
+    def spool(self) -> Path:
+        """Its events."""
+        return self.path / "spool"
+
+    @property
+    def output(self) -> Path:
+        """The artifact while it is made."""
+        return self.path / "output"
+
+    @property
+    def log(self) -> Path:
+        """Standard output and error of the worker."""
+        return self.path / "worker.log"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """The data folder of one trainer."""
+
+    root: Path
+    """Made by `make`."""
+
+    def make(self) -> None:
+        """Makes what must be there."""
+        for folder in (self.root / "jobs", self.cache):
+            make_folder(folder)
+
+    @property
+    def cache(self) -> Path:
+        """Artifacts by digest."""
+        return self.root / "cache"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that owns the folder."""
+        return self.root / "lock"
+
+    def job(self, project: str, job: str) -> Path:
+        """Folder of a job."""
+        return self.root / "jobs" / project / job
+
+    def attempt(self, project: str, job: str, key: str) -> AttemptFolder:
+        """Folder of an attempt; `key` is `{n}-{rank}`."""
+        return AttemptFolder(self.job(project, job) / "attempts" / key)
+
+    def ended(self, project: str, job: str, key: str) -> Path:
+        """What is left of an attempt whose end was acknowledged."""
+        return self.job(project, job) / "ended" / f"{key}.json"
+
+    def checkpoints(self, project: str, job: str) -> Path:
+        """Checkpoints of a job."""
+        return self.job(project, job) / "checkpoints"
+
+    def result(self, project: str, job: str, attempt: int) -> Path:
+        """Artifact of an attempt that no scheduler asked for."""
+        return self.root / "results" / project / job / str(attempt)
+
+    def attempts(self) -> Iterator[AttemptFolder]:
+        """Gives every attempt whose start was written down whole."""
+        for assignment in sorted((self.root / "jobs").glob("*/*/attempts/*/assignment.json")):
+            yield AttemptFolder(assignment.parent)
