@@ -1,0 +1,281 @@
+"""The database: what is acknowledged is on disk, and who may not open it is told why."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pysqlite3
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from services.grpckit.database import Database, FolderLocked, SchemaTooNew, StartRefused
+from services.grpckit.errors import Reason, ServiceError
+
+FIRST_REVISION = '''
+"""One table."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table("notes", sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", sa.String))
+'''
+SECOND_REVISION = '''
+"""One column more."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("notes", sa.Column("author", sa.String))
+'''
+
+
+@pytest.fixture
+def migrations(tmp_path: Path) -> Path:
+    """Gives a migrations folder with one revision."""
+    folder = tmp_path / "migrations"
+    (folder / "versions").mkdir(parents=True)
+    (folder / "versions" / "r0001.py").write_text(FIRST_REVISION)
+    return folder
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrations: Path) -> Iterator[Database]:
+    """Gives an open database with one table."""
+    database = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001")
+    database.open()
+    yield database
+    database.close()
+
+
+def _insert(note_id: int) -> Callable[[Connection], int]:
+    def run(connection: Connection) -> int:
+        connection.execute(text("INSERT INTO notes (id, text) VALUES (:id, 'x')"), {"id": note_id})
+        return note_id
+
+    return run
+
+
+def _count(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT count(*) FROM notes")).scalar_one())
+
+
+def test_a_write_is_seen_by_the_next_read(database: Database) -> None:
+    """Once a write returned, readers see it."""
+    assert database.write_sync(_insert(7)) == 7
+    assert database.read_sync(_count) == 1
+
+
+def test_writes_are_durable_and_foreign_keys_hold(database: Database) -> None:
+    """The writer's connection runs in WAL with a full sync at each commit."""
+
+    def pragmas(connection: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "query_only")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    assert database.write_sync(pragmas) == ["wal", 2, 1, 0]
+    assert database.read_sync(pragmas) == ["wal", 2, 1, 1]
+
+
+def test_a_failed_write_undoes_itself_and_not_its_neighbours(database: Database) -> None:
+    """Of writes that share one commit, the one that fails is undone whole and the others stay."""
+
+    def two_notes_then_fail(connection: Connection) -> None:
+        _insert(100)(connection)
+        _insert(1)(connection)
+
+    async def all_at_once() -> list[object]:
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)  # hand over to the task, so that the gate is queued before the others
+        others = [database.write(_insert(1)), database.write(two_notes_then_fail), database.write(_insert(2))]
+        pending = asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        return list(await pending)
+
+    outcomes = asyncio.run(all_at_once())
+    assert outcomes[0] == 1
+    assert isinstance(outcomes[1], IntegrityError)
+    assert outcomes[2] == 2
+    assert database.read_sync(_count) == 2
+
+
+def test_writes_that_wait_share_a_commit(database: Database) -> None:
+    """A hundred writes queued behind one transaction take one more transaction, not a hundred."""
+
+    async def burst() -> None:
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        pending = asyncio.gather(*(database.write(_insert(n)) for n in range(100)))
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        await pending
+
+    before = database.commits
+    asyncio.run(burst())
+    assert database.commits - before <= 2
+    assert database.read_sync(_count) == 100
+
+
+def test_a_cancelled_caller_withdraws_a_queued_write(database: Database) -> None:
+    """A write whose caller went away before it ran is never run."""
+
+    async def cancel_while_queued() -> None:
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(database.write(_insert(5)))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        gate.set()
+        await first
+
+    asyncio.run(cancel_while_queued())
+    assert database.read_sync(_count) == 0
+
+
+def test_readers_cannot_write(database: Database) -> None:
+    """A reader's connection refuses every change."""
+    with pytest.raises(DBAPIError, match="readonly"):
+        database.read_sync(_insert(1))
+
+
+def test_close_finishes_what_was_queued(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """Writes accepted before the close are committed by it."""
+    futures = [database._submit(_insert(n)) for n in range(20)]
+    database.close()
+    assert [future.result(0) for future in futures] == list(range(20))
+    again = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001")
+    again.open()
+    assert again.read_sync(_count) == 20
+    again.close()
+
+
+def test_a_full_disk_is_told_as_such_and_nothing_is_written(database: Database) -> None:
+    """When SQLite has no room, the caller gets DISK_FULL and every write of that commit is undone."""
+
+    def limit(connection: Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    database.write_sync(limit)
+
+    def too_much(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO notes (id, text) VALUES (1, :text)"), {"text": "x" * 100_000})
+
+    with pytest.raises(ServiceError) as caught:
+        database.write_sync(too_much)
+    assert caught.value.reason == Reason.DISK_FULL
+    assert database.read_sync(_count) == 0
+
+
+def test_a_second_process_on_the_same_folder_is_refused(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """The second process is told which one holds the folder, and touches nothing."""
+    program = (
+        "import sys; from pathlib import Path; from services.grpckit.database import *\n"
+        "try: Database(Path(sys.argv[1]), migrations=Path(sys.argv[2]), schema_head='0001').open()\n"
+        "except FolderLocked as error: sys.exit(str(error))"
+    )
+    path = tmp_path / "data" / "notes.sqlite"
+    done = subprocess.run([sys.executable, "-c", program, str(path), str(migrations)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "in use by process" in done.stderr
+    assert "TUNEFORGE_DATA" in done.stderr
+
+
+def test_the_same_process_is_refused_too(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """Two databases of one process on one folder are a mistake as well."""
+    with pytest.raises(FolderLocked):
+        Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001").open()
+
+
+def test_a_schema_behind_is_brought_to_its_head(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """A start with a new revision keeps the rows and adds the column."""
+    database.write_sync(_insert(3))
+    database.close()
+    (migrations / "versions" / "r0002.py").write_text(SECOND_REVISION)
+    newer = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0002")
+    newer.open()
+    rows = newer.read_sync(lambda connection: connection.execute(text("SELECT id, author FROM notes")).all())
+    newer.close()
+    assert [tuple(row) for row in rows] == [(3, None)]
+
+
+def test_a_newer_schema_is_refused(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """A file of a newer release is left alone, and the sentence says what to do."""
+    database.write_sync(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '0999'")))
+    database.close()
+    older = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001")
+    with pytest.raises(SchemaTooNew, match="0999, which is newer than 0001"):
+        older.open()
+    older.close()
+
+
+def test_a_start_at_head_does_not_import_alembic(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """The import is a third of a second that only a migration pays."""
+    database.close()
+    program = (
+        "import sys; from pathlib import Path; from services.grpckit.database import Database\n"
+        "database = Database(Path(sys.argv[1]), migrations=Path(sys.argv[2]), schema_head='0001')\n"
+        "database.open(); database.close(); sys.exit('alembic' in sys.modules)"
+    )
+    path = tmp_path / "data" / "notes.sqlite"
+    subprocess.run([sys.executable, "-c", program, str(path), str(migrations)], check=True)
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path, migrations: Path) -> None:
+    """A file of something else gives one sentence with its path."""
+    path = tmp_path / "notes.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StartRefused, match=r"notes\.sqlite cannot be opened as a database"):
+        Database(path, migrations=migrations, schema_head="0001").open()
+
+
+def test_an_old_sqlite_is_refused(tmp_path: Path, migrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that can lose committed writes is not used."""
+    monkeypatch.setattr(pysqlite3, "sqlite_version_info", (3, 40, 1))
+    with pytest.raises(StartRefused, match="can lose committed writes"):
+        Database(tmp_path / "notes.sqlite", migrations=migrations, schema_head="0001").open()
+
+
+def test_a_killed_process_loses_nothing_acknowledged(tmp_path: Path, migrations: Path) -> None:
+    """Every write that a process printed as done before SIGKILL is there afterwards."""
+    program = (
+        "import sys; from pathlib import Path; from sqlalchemy import text\n"
+        "from services.grpckit.database import Database\n"
+        "database = Database(Path(sys.argv[1]), migrations=Path(sys.argv[2]), schema_head='0001')\n"
+        "database.open()\n"
+        "for n in range(10**6):\n"
+        "    database.write_sync(lambda c: c.execute(text('INSERT INTO notes VALUES (:id, 0)'), {'id': n}) and None)\n"
+        "    print(n, flush=True)"
+    )
+    path = tmp_path / "data" / "notes.sqlite"
+    command = [sys.executable, "-c", program, str(path), str(migrations)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        acknowledged = [int(process.stdout.readline()) for _ in range(20)]
+        process.kill()
+        acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
+    database = Database(path, migrations=migrations, schema_head="0001")
+    database.open()
+    stored = database.read_sync(lambda connection: set(connection.execute(text("SELECT id FROM notes")).scalars()))
+    database.close()
+    assert stored.issuperset(acknowledged)
