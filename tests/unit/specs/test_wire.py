@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ loras = st.builds(
     target_modules=st.lists(texts, max_size=3).map(tuple),
 )
 sources = texts.map(lambda text: DataSource(dataset=text)) | texts.map(lambda text: DataSource(local_path=text))
-lengths = st.one_of(
+lengths: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}), numbers.map(lambda value: {"epochs": value}), counts.map(lambda value: {"max_steps": value})
 )
 
