@@ -1,0 +1,1 @@
+"""Real input: data sets, specs and client programs."""
