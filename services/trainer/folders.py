@@ -1,10 +1,10 @@
 """Where things lie in a trainer's data folder, and how a small file is written so that it is whole or not there.
 
-    jobs/{project}/{job}/checkpoints/          the job's checkpoints on this node; they outlive its attempts
-    jobs/{project}/{job}/attempts/{n}-{rank}/  one attempt: request, identity of its worker, stop file, spool, output
-    jobs/{project}/{job}/ended/{n}-{rank}.json what is left of an attempt whose end was acknowledged
-    results/{project}/{job}/{n}/               the artifact of an attempt that no scheduler asked for
-    cache/                                     artifacts by digest
+- `jobs/{project}/{job}/checkpoints/`: the job's checkpoints on this node; they outlive its attempts
+- `jobs/{project}/{job}/attempts/{n}-{rank}/`: one attempt: request, orders, identity of its worker, spool, output
+- `jobs/{project}/{job}/ended/{n}-{rank}.json`: what is left of an attempt whose end was acknowledged
+- `results/{project}/{job}/{n}/`: the artifact of an attempt that no scheduler asked for
+- `cache/`: artifacts by digest
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class AttemptFolder:
 
     @property
     def assignment(self) -> Path:
-        """What the agent decided: token, slot, device, threads, folders (`assignment.Assignment`)."""
+        """What the agent decided: token, slot, device, threads, folders (`orders.Assignment`)."""
         return self.path / "assignment.json"
 
     @property
@@ -130,11 +130,6 @@ class DataFolder:
     def cache(self) -> Path:
         """Artifacts by digest."""
         return self.root / "cache"
-
-    @property
-    def lock(self) -> Path:
-        """Locked by the process that owns the folder."""
-        return self.root / "lock"
 
     def job(self, project: str, job: str) -> Path:
         """Folder of a job."""

@@ -241,7 +241,9 @@ class SpoolReader:
         """Number of the last event that was read."""
         return self._next - 1
 
-    def read(self, *, up_to_seq: int | None = None, limit: int = 500, max_bytes: int = MAX_RECORD_BYTES) -> list[Record]:
+    def read(
+        self, *, up_to_seq: int | None = None, limit: int = 500, max_bytes: int = MAX_RECORD_BYTES
+    ) -> list[Record]:
         """Returns the next events, none when there are no more yet.
 
         Args:

@@ -1,0 +1,143 @@
+"""One attempt as its node sees it: its files, what its events have told so far, and who waits for more.
+
+Nothing here waits or decides; `supervision.py` does the first and `agent.py` the second. Not safe for use from several
+threads: all of it belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from services.trainer.adoption import ProcessIdentity
+from services.trainer.ends import AttemptState, End, Outcome, read_outcome
+from services.trainer.events import glance
+from services.trainer.folders import AttemptFolder, read_json, write_json
+from services.trainer.orders import Assignment, StopOrder
+from services.trainer.spool import SpoolGone, SpoolReader, segments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptView:
+    """An attempt at one moment."""
+
+    name: str
+    """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
+    node_rank: int
+    """Rank of this node inside the attempt."""
+    state: AttemptState
+    """Its state."""
+    last_seq: int
+    """Number of the newest event in its spool; 0: none yet."""
+    acked_seq: int
+    """Number up to which events were acknowledged and may be gone."""
+    step: int
+    """Last finished optimiser step."""
+    accepted_at: float
+    """When it was accepted, Unix time in seconds."""
+    end: End | None = None
+    """Set once its process has ended."""
+
+
+class Attempt:
+    """The files of an attempt and what is known of it."""
+
+    def __init__(self, folder: AttemptFolder, assignment: Assignment) -> None:
+        self.folder = folder
+        self.assignment = assignment
+        self.stop_order = StopOrder.read(folder.stop)
+        ended = read_json(folder.end)
+        self.end = End.from_json(ended) if ended else None
+        self.outcome: Outcome | None = None
+        self.watchers = 0
+        self.acked_seq = 0
+        self._step = 0
+        self._is_training = False
+        oldest = segments(folder.spool)
+        if oldest:
+            self.acked_seq = oldest[0][0] - 1
+        self._reader = SpoolReader(folder.spool, after_seq=self.acked_seq)
+        self._changed = asyncio.Event()
+        self._attention = asyncio.Event()
+
+    @property
+    def id(self) -> tuple[str, int]:
+        """Name and rank: what a caller knows it by."""
+        return str(self.assignment.name), self.assignment.node_rank
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest event that was seen."""
+        return self._reader.position
+
+    @property
+    def oldest_seq(self) -> int:
+        """Number of the oldest event in the spool; one more than the newest when there is none."""
+        found = segments(self.folder.spool)
+        return found[0][0] if found else self.last_seq + 1
+
+    @property
+    def worker(self) -> ProcessIdentity | None:
+        """The worker's process as it has identified itself; `None` before."""
+        content = read_json(self.folder.worker)
+        return ProcessIdentity.from_json(content) if content else None
+
+    def view(self) -> AttemptView:
+        """Returns the attempt as it is known now."""
+        if self.end is not None:
+            state = self.end.state
+        elif self.stop_order is not None:
+            state = AttemptState.STOPPING
+        else:
+            state = AttemptState.RUNNING if self._is_training else AttemptState.STARTING
+        name, node_rank = self.id
+        return AttemptView(
+            name=name,
+            node_rank=node_rank,
+            state=state,
+            last_seq=self.last_seq,
+            acked_seq=self.acked_seq,
+            step=self._step,
+            accepted_at=self.assignment.accepted_at,
+            end=self.end,
+        )
+
+    def refresh(self) -> bool:
+        """Reads the events that have come; returns whether there were any."""
+        try:
+            records = self._reader.read()
+        except SpoolGone as gone:  # only after someone has removed segments by hand
+            self._reader = SpoolReader(self.folder.spool, after_seq=gone.oldest_seq - 1)
+            return self.refresh()
+        for record in records:
+            seen = glance(record.payload)
+            if seen.step is not None:
+                self._step = seen.step
+            if seen.state:
+                self._is_training = seen.state == AttemptState.RUNNING
+            if seen.outcome is not None:
+                self.outcome = read_outcome(seen.outcome)
+        if records:
+            self.tell()
+        return bool(records)
+
+    def finish(self, end: End) -> None:
+        """Writes down that the attempt has ended, and how."""
+        write_json(self.folder.end, end.to_json())
+        self.end = end
+        self._reader.close()
+        self.tell()
+
+    def tell(self) -> None:
+        """Wakes everyone who waits for a change."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def next_change(self) -> asyncio.Event:
+        """Returns the event that is set at the next change; take it before looking, or a change is missed."""
+        return self._changed
+
+    @property
+    def attention(self) -> asyncio.Event:
+        """Set by whoever wants the supervisor to look at once."""
+        return self._attention
