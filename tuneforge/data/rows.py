@@ -1,8 +1,8 @@
 """Rows of a JSONL data set: read one by one, and checked with a sentence for every fault.
 
 A file has one row a line, all of one shape: `messages` (a conversation), `prompt` and `completion` (plain text), or
-`instruction` with `output` and perhaps `input`. Memory stays bounded: one line is held at a time. How a row becomes text
-is in `rendering.py`.
+`instruction` with `output` and perhaps `input`. Memory stays bounded: one line is held at a time. How a row becomes
+text is in `rendering.py`.
 """
 
 import dataclasses

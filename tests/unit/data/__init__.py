@@ -1,0 +1,1 @@
+"""Tests of rows, chat templates and token masks."""

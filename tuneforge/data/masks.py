@@ -1,0 +1,142 @@
+"""From text to tokens, and which of the tokens are learned.
+
+Special tokens are added once: what a chat template writes is tokenised as it stands; plain text gets the tokenizer's
+beginning-of-text token, if it has one and the text does not begin with it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneforge.data.faults import MissingExtra, OverlongRow, RenderingError
+from tuneforge.data.rendering import ChatFormat
+from tuneforge.data.rows import Row, RowShape, Turn
+from tuneforge.specs.spec import OverlongPolicy
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRow:
+    """A row as tokens."""
+
+    ids: tuple[int, ...]
+    """Token ids, prompt and completion together."""
+    supervised: tuple[bool, ...]
+    """Whether each token is learned, i.e. is a label; one entry a token."""
+    is_cut: bool = False
+    """Whether the row was longer than allowed and lost its end."""
+
+    @property
+    def num_supervised(self) -> int:
+        """How many tokens are learned."""
+        return sum(self.supervised)
+
+
+def load_tokenizer(folder: Path) -> "Tokenizer":
+    """Loads `tokenizer.json` of a model's folder, with truncation and padding off.
+
+    Raises:
+        RenderingError: the file is missing or malformed.
+        MissingExtra: the package `tokenizers` is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingExtra("tokenizers", "Making tokens") from error
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        message = "The model has no tokenizer.json."
+        raise RenderingError(message, "Save its tokenizer with `save_pretrained` from a fast tokenizer.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust binding raises plain Exception
+        raise RenderingError(f"tokenizer.json of the model cannot be read: {error}.", "Copy the file again.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def encode(
+    row: Row,
+    tokenizer: "Tokenizer",
+    chat_format: ChatFormat,
+    max_tokens: int,
+    overlong: OverlongPolicy = OverlongPolicy.DROP,
+) -> EncodedRow | None:
+    """Makes a row's tokens and marks those that are learned.
+
+    A token is learned when it lies in a supervised span whole; one that reaches into the prompt is not.
+
+    Args:
+        row: the row.
+        tokenizer: the model's tokenizer, from `load_tokenizer`.
+        chat_format: how the model's texts are written.
+        max_tokens: most tokens of a row, >= 1.
+        overlong: what happens to a longer row.
+
+    Returns:
+        The tokens; None for a row that is dropped, or of whose completion nothing is left after the cut.
+
+    Raises:
+        RenderingError: the template cannot write the row.
+        OverlongRow: the row is too long and the policy is REFUSE.
+    """
+    rendering = chat_format.render_row(row)
+    encoding = tokenizer.encode(rendering.text, add_special_tokens=False)
+    prefix = _text_prefix(rendering.text, tokenizer, chat_format) if row.shape is RowShape.PROMPT_COMPLETION else ()
+    ids = (*prefix, *encoding.ids)
+    supervised = (*(False for _ in prefix), *_marks(encoding.offsets, rendering.supervised))
+    if len(ids) <= max_tokens:
+        return EncodedRow(ids=ids, supervised=supervised)
+    if overlong is OverlongPolicy.REFUSE:
+        raise OverlongRow(row.line, len(ids), max_tokens)
+    if overlong is OverlongPolicy.DROP or not any(supervised[:max_tokens]):
+        return None
+    return EncodedRow(ids=ids[:max_tokens], supervised=supervised[:max_tokens], is_cut=True)
+
+
+def encode_prompt(prompt: str | Sequence[Turn], tokenizer: "Tokenizer", chat_format: ChatFormat) -> list[int]:
+    """Makes the tokens of a prompt that a model is to continue, exactly as they stand before a completion in training.
+
+    Args:
+        prompt: plain text, or a conversation whose next turn is the assistant's.
+        tokenizer: the model's tokenizer, from `load_tokenizer`.
+        chat_format: how the model's texts are written.
+
+    Raises:
+        RenderingError: the template cannot write the conversation.
+    """
+    if isinstance(prompt, str):
+        prefix = _text_prefix(prompt, tokenizer, chat_format)
+        return [*prefix, *tokenizer.encode(prompt, add_special_tokens=False).ids]
+    return list(tokenizer.encode(chat_format.render_prompt(prompt), add_special_tokens=False).ids)
+
+
+def _text_prefix(text: str, tokenizer: "Tokenizer", chat_format: ChatFormat) -> tuple[int, ...]:
+    """Returns the beginning-of-text token where the tokenizer would add one and the text does not bring it."""
+    bos = chat_format.special_tokens.get("bos_token")
+    bos_id = tokenizer.token_to_id(bos) if bos else None
+    added = tokenizer.encode("").ids
+    if bos is None or bos_id is None or added[:1] != [bos_id] or text.startswith(bos):
+        return ()
+    return (bos_id,)
+
+
+def _marks(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Tells for each token, given by its span of characters, whether it lies in one of `spans` (in order)."""
+    marks = []
+    span = 0
+    for start, end in offsets:
+        while span < len(spans) and end > spans[span][1]:
+            span += 1
+        if span == len(spans):
+            marks.append(False)
+            continue
+        first, last = spans[span]
+        # Some tokenizers trim white space from offsets: a token of nothing else is then empty and lies at its own end.
+        is_inside = first <= start and end <= last if start < end else first < end <= last
+        marks.append(is_inside)
+    return marks

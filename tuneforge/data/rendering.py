@@ -1,0 +1,262 @@
+"""From conversations to the text that a model reads, and which part of that text it is to learn.
+
+`ChatFormat` is how one model's texts are written: its chat template and its special tokens. Training and inference use
+the same one, so a model is asked in the form that it was taught in. Tokens are made in `masks.py`.
+"""
+
+import dataclasses
+import datetime as dt
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tuneforge.data.faults import MissingExtra, RenderingError
+from tuneforge.data.rows import Row, RowShape, Turn
+
+TRAINING_TIME: Final = dt.datetime(2024, 7, 26, tzinfo=dt.UTC)
+"""What `strftime_now` tells in training: fixed, so that a row gives the same tokens on every day of a run and of its
+resume. The date is the fall-back that Llama 3's own template names."""
+
+_MARK: Final = "\ue000"
+"""Stands around a turn's number in place of its content while its place is looked for: a private-use character."""
+_MARK_PATTERN: Final = re.compile(f"{_MARK}[0-9]+{_MARK}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """A row as text."""
+
+    text: str
+    supervised: tuple[tuple[int, int], ...]
+    """What is learned, as half-open spans of characters in order, none empty: what the assistant writes after the
+    generation prompt, with the token that ends its turn."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatFormat:
+    """How a model's texts are written."""
+
+    template: str | None
+    """Source of its chat template; None for a model without one, which then takes plain text only."""
+    special_tokens: Mapping[str, str]
+    """Its named special tokens: `bos_token`, `eos_token` and so on."""
+    control_tokens: frozenset[str]
+    """Texts that the tokenizer turns into one control token, wherever they stand."""
+    now: dt.datetime = TRAINING_TIME
+    """What the template's `strftime_now` tells."""
+
+    @classmethod
+    def load(cls, folder: Path, *, now: dt.datetime = TRAINING_TIME) -> "ChatFormat":
+        """Reads the format of the model in `folder` from its tokenizer's files.
+
+        Raises:
+            RenderingError: a file of the tokenizer is missing or malformed.
+        """
+        config = _read_json(folder / "tokenizer_config.json")
+        added = _read_json(folder / "tokenizer.json").get("added_tokens") or []
+        control = {token["content"] for token in added if token.get("special")}
+        special = _special_tokens(config, {token.get("id"): token["content"] for token in added}, folder)
+        return cls(
+            template=_template_source(config, folder),
+            special_tokens=special,
+            control_tokens=frozenset(control | set(special.values())),
+            now=now,
+        )
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the template's source, 64 hexadecimal digits; that of nothing for a model without a template."""
+        return hashlib.sha256((self.template or "").encode()).hexdigest()
+
+    @property
+    def eos_token(self) -> str:
+        """The token that ends a text.
+
+        Raises:
+            RenderingError: the model names none.
+        """
+        eos = self.special_tokens.get("eos_token")
+        if not eos:
+            raise RenderingError("The tokenizer names no eos_token.", "Add `eos_token` to tokenizer_config.json.")
+        return eos
+
+    def render_prompt(self, turns: Sequence[Turn]) -> str:
+        """Writes a conversation up to where the assistant's answer begins.
+
+        Raises:
+            RenderingError: there is no template, it refuses the conversation, or a turn holds a control token.
+        """
+        self._check_turns(turns)
+        return self._render(turns, add_generation_prompt=True)
+
+    def render_row(self, row: Row) -> Rendering:
+        """Writes a row and finds what is learned from it.
+
+        Plain rows are prompt, completion and the token that ends a text. Conversations go through the template, and
+        every assistant's turn is learned.
+
+        Raises:
+            RenderingError: there is no template, it refuses, drops or rewrites a turn, it ends an assistant's turn
+                without a control token, or a turn holds a control token.
+        """
+        if row.shape is RowShape.PROMPT_COMPLETION:
+            start = len(row.prompt)
+            text = row.prompt + row.completion + self.eos_token
+            return Rendering(text=text, supervised=((start, len(text)),))
+        self._check_turns(row.turns)
+        return self._render_conversation(row.turns)
+
+    def _render_conversation(self, turns: Sequence[Turn]) -> Rendering:
+        text = self._render(turns, add_generation_prompt=False)
+        places = self._content_places(turns, text)
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        end_token = self._first_control_token(text[places[-1][1] :])
+        if end_token is None:
+            raise RenderingError(
+                "The chat template ends an assistant's turn without a control token, so it could not learn to stop.",
+                "Add the eos_token after the assistant's content in the template.",
+            )
+        spans: list[tuple[int, int]] = []
+        for number, (index, (start, end)) in enumerate(zip(answers, places, strict=True)):
+            following = places[number + 1][0] if number + 1 < len(places) else len(text)
+            stop = text.find(end_token, end, following)
+            is_ended = stop >= 0 and self._first_control_token(text[end:following]) == end_token
+            before = spans[-1][1] if spans else 0
+            begin = self._answer_start(turns[:index], text, before, start)
+            spans.append((begin, stop + len(end_token) if is_ended else end))
+        return Rendering(text=text, supervised=tuple(spans))
+
+    def _content_places(self, turns: Sequence[Turn], text: str) -> list[tuple[int, int]]:
+        """Finds where each assistant's content stands in the rendered text.
+
+        The conversation is rendered once more with a sentinel for every assistant's content: what stands between the
+        sentinels must then stand in `text` too, around the contents themselves.
+        """
+        self._check_nothing_dropped(turns)
+        marked = [_marked(turn, index) if turn.role == "assistant" else turn for index, turn in enumerate(turns)]
+        first, *following = _MARK_PATTERN.split(self._render(marked, add_generation_prompt=False))
+        places: list[tuple[int, int]] = []
+        position = len(first) if text.startswith(first) else -1
+        answers = [(index, turn.content) for index, turn in enumerate(turns) if turn.role == "assistant"]
+        for (index, content), after in zip(answers, following, strict=True):
+            # Many templates strip the content, which is the same text to a reader.
+            forms = (content, content.lstrip(), content.rstrip(), content.strip())
+            written = next((form for form in forms if text.startswith(form + after, position)), None)
+            if written is None or position < 0:
+                raise RenderingError(
+                    f"The chat template rewrites turn {index + 1} (assistant), so the row would not be learned.",
+                    "Change the row to what the template writes, or use another template.",
+                )
+            places.append((position, position + len(written)))
+            position += len(written) + len(after)
+        return places
+
+    def _check_nothing_dropped(self, turns: Sequence[Turn]) -> None:
+        marked = [_marked(turn, index) for index, turn in enumerate(turns)]
+        text = self._render(marked, add_generation_prompt=False)
+        position = 0
+        for index, turn in enumerate(turns):
+            mark = marked[index].content
+            if text.count(mark) != 1 or text.find(mark) < position:
+                fate = "drops" if mark not in text else "repeats or moves"
+                raise RenderingError(
+                    f"The chat template {fate} turn {index + 1} ({turn.role}).",
+                    "Leave such turns out of the row, or use a template that writes every turn.",
+                )
+            position = text.find(mark)
+
+    def _answer_start(self, earlier: Sequence[Turn], text: str, before: int, content: int) -> int:
+        """Returns where the model begins to write: after the generation prompt, else at the content."""
+        prompt = self._render(earlier, add_generation_prompt=True)
+        return len(prompt) if before <= len(prompt) <= content and text.startswith(prompt) else content
+
+    def _first_control_token(self, text: str) -> str | None:
+        places = [(text.find(token), -len(token), token) for token in self.control_tokens if token in text]
+        return min(places)[2] if places else None
+
+    def _check_turns(self, turns: Sequence[Turn]) -> None:
+        for index, turn in enumerate(turns):
+            if (token := self._first_control_token(turn.content)) is not None:
+                raise RenderingError(
+                    f"Turn {index + 1} ({turn.role}) holds the text `{token}`, which this model reads as a "
+                    "control token.",
+                    "Take it out, or put a space into it.",
+                )
+            if _MARK in turn.content:
+                raise RenderingError(f"Turn {index + 1} holds the private-use character U+E000.", "Take it out.")
+
+    def _render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return self._compiled(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **self.special_tokens,
+        )
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., str]:
+        if self.template is None:
+            raise RenderingError(
+                "The model has no chat template, so a conversation cannot be written.",
+                "Use plain text (`prompt` and `completion`), or add `chat_template` to tokenizer_config.json.",
+            )
+        try:
+            from tuneforge.data import _environment
+        except ImportError as error:
+            raise MissingExtra("jinja2", "Writing a conversation") from error
+        return _environment.compile_template(self.template, self.now)
+
+
+def _marked(turn: Turn, index: int) -> Turn:
+    return dataclasses.replace(turn, content=f"{_MARK}{index}{_MARK}")
+
+
+def _special_tokens(config: Mapping[str, Any], ids: Mapping[int, str], folder: Path) -> dict[str, str]:
+    """Reads the named special tokens; an `eos_token` that is missing is looked up by id in the generation settings."""
+    sources = [_read_json(folder / "special_tokens_map.json", required=False), config]
+    special: dict[str, str] = {}
+    for source in sources:
+        for name, value in source.items():
+            content = value.get("content") if isinstance(value, dict) else value
+            if name.endswith("_token") and isinstance(content, str):
+                special[name] = content
+    for file in ("generation_config.json", "config.json"):
+        if "eos_token" not in special:
+            eos: Any = _read_json(folder / file, required=False).get("eos_token_id")
+            first: Any = eos[0] if isinstance(eos, list) and eos else eos
+            if first in ids:
+                special["eos_token"] = ids[first]
+    return special
+
+
+def _template_source(config: Mapping[str, Any], folder: Path) -> str | None:
+    """Finds the template where transformers keeps it: a file of its own, or a field that is a text or a named list."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    source = config.get("chat_template")
+    if isinstance(source, list):
+        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = named.get("default")
+    return source if isinstance(source, str) else None
+
+
+def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        message = f"The model has no {path.name}."
+        raise RenderingError(message, "Save its tokenizer with `save_pretrained` from a fast tokenizer.") from None
+    except (ValueError, RecursionError) as error:
+        raise RenderingError(f"{path.name} of the model is not JSON: {error}.", "Copy the file again.") from error
+    if not isinstance(value, dict):
+        raise RenderingError(f"{path.name} of the model is not a JSON object.", "Copy the file again.")
+    return value
