@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from tuneforge.errors import InvalidArgument, TuneforgeError, from_rpc_error
+from tuneforge.errors import DeadlineExceeded, InvalidArgument, Reason, TuneforgeError, Unavailable, from_rpc_error
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -121,12 +121,26 @@ def is_retriable(error: grpc.RpcError) -> bool:
     return code is grpc.StatusCode.RESOURCE_EXHAUSTED and from_rpc_error(error).retry_after_s is not None
 
 
+def typed_error(error: grpc.RpcError, peer: str) -> TuneforgeError:
+    """Returns the exception for an error of a call, in words that name the peer when nobody answered there."""
+    typed = from_rpc_error(error)
+    if typed.request_id or typed.metadata:  # a service answered, and has said it better
+        return typed
+    if isinstance(typed, Unavailable):
+        cause = "the connection was refused" if "Connection refused" in typed.message else typed.message[:300]
+        return Unavailable(Reason.PEER_UNAVAILABLE, f"{peer} does not answer: {cause}")
+    if isinstance(typed, DeadlineExceeded):
+        return DeadlineExceeded(Reason.DEADLINE_EXCEEDED, f"{peer} did not answer in time")
+    return typed
+
+
 def call(
     method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
     request: Request,
     *,
     timeout_s: float | None = None,
     retry: RetryPolicy = DEFAULT_RETRY,
+    peer: str = "the service",
 ) -> Response:
     """Makes one unary call, again after errors that pass.
 
@@ -135,6 +149,7 @@ def call(
         request: Its request; a changing one carries its `request_id`.
         timeout_s: Deadline of each try in seconds; None takes the channel's default.
         retry: How to go on after UNAVAILABLE.
+        peer: Who is called, for people: `the scheduler at 127.0.0.1:7102`.
 
     Raises:
         TuneforgeError: A typed exception for whatever the service answered at last.
@@ -145,7 +160,7 @@ def call(
         try:
             return method(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
-            typed = from_rpc_error(error)
+            typed = typed_error(error, peer)
             if not is_retriable(error):
                 raise typed from None
         backoff.wait_or_raise(typed)
@@ -165,13 +180,12 @@ def open_channel(address: str, settings: TransportSettings | None = None) -> grp
     settings = settings or TransportSettings()
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise InvalidArgument(
-            "INVALID_FIELD", f"the address {address!r} is not of the form host:port", cure="Give e.g. 127.0.0.1:7102."
-        )
+        message = f"the address {address!r} is not of the form host:port"
+        raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Give e.g. 127.0.0.1:7102.")
     if settings.ca is None:
         if settings.token and not _is_loopback(host):
             raise InvalidArgument(
-                "INVALID_FIELD",
+                Reason.INVALID_FIELD,
                 f"the token would travel unencrypted to {address}",
                 cure="Give the services' certificate authority (ca=..., --ca or TUNEFORGE_TLS_CA).",
             )
@@ -190,7 +204,7 @@ def _credentials(ca: Path) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(root_certificates=ca.read_bytes())
     except OSError as error:
         raise InvalidArgument(
-            "INVALID_FIELD",
+            Reason.INVALID_FIELD,
             f"the certificate authority {str(ca)!r} cannot be read: {error.strerror}",
             cure="Give a readable PEM file.",
         ) from None

@@ -16,8 +16,8 @@ from typing import BinaryIO, Self
 
 import grpc
 
-from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, is_retriable, open_channel
-from tuneforge.errors import TuneforgeError, from_rpc_error
+from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, is_retriable, open_channel, typed_error
+from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError, Manifest, ManifestFile, build, check_path, sha256_file
 from tuneforge.v1.blobs_pb2 import (
     BLOB_DIRECTION_WRITE,
@@ -141,7 +141,12 @@ class BlobClient:
                 part.unlink(missing_ok=True)
                 _tell(progress, size_bytes)
                 return
-            found = self._fill(file, sha256, size_bytes, progress)
+            try:
+                found = self._fill(file, sha256, size_bytes, progress)
+            except TuneforgeError:
+                if not file.tell():
+                    part.unlink(missing_ok=True)
+                raise
             if found != sha256:
                 file.truncate(0)
                 found = self._fill(file, sha256, size_bytes, None)
@@ -164,8 +169,9 @@ class BlobClient:
             name=f"{self._parent}/blobs/{entry.sha256}", direction=BLOB_DIRECTION_WRITE, size_bytes=entry.size_bytes
         )
         told = 0
+        stalled = TuneforgeError(Reason.INTERNAL, f"the upload of {path} does not move forward")
         while True:
-            access = call(self._stub.GetBlobAccess, access_request, retry=self._retry)
+            access = call(self._stub.GetBlobAccess, access_request, retry=self._retry, peer="the registry")
             committed = entry.size_bytes if access.is_stored else access.stream.committed_bytes
             if committed > told:
                 _tell(progress, committed - told)
@@ -178,12 +184,11 @@ class BlobClient:
                 if self._send(source).is_stored:
                     _tell(progress, entry.size_bytes - told)
                     return
-                error: TuneforgeError | None = None
+                error = stalled
             except grpc.RpcError as rpc_error:
                 error = _resumable(rpc_error)
             source.raise_own_error()
-            if error is not None:
-                backoff.wait_or_raise(error)
+            backoff.wait_or_raise(error)
 
     def _send(self, source: "_Chunks") -> UploadBlobResponse:
         return self._stub.UploadBlob(iter(source), timeout=_TRY_DEADLINE_S)
@@ -254,9 +259,9 @@ class _Chunks:
 
 def _resumable(rpc_error: grpc.RpcError) -> TuneforgeError:
     """Returns the typed error when the transfer may go on after it, else raises it."""
-    error = from_rpc_error(rpc_error)
+    error = typed_error(rpc_error, "the registry")
     code = rpc_error.code() if isinstance(rpc_error, grpc.Call) else None
-    if is_retriable(rpc_error) or code is grpc.StatusCode.DEADLINE_EXCEEDED or error.reason == "OFFSET_MISMATCH":
+    if is_retriable(rpc_error) or code is grpc.StatusCode.DEADLINE_EXCEEDED or error.reason == Reason.OFFSET_MISMATCH:
         return error
     raise error from None
 
