@@ -6,12 +6,12 @@ beginning-of-text token, if it has one and the text does not begin with it.
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneforge.data.faults import MissingExtra, OverlongRow, RenderingError
+from tuneforge.data.faults import OverlongRow
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Row, RowShape, Turn
+from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.specs.spec import OverlongPolicy
 
 if TYPE_CHECKING:
@@ -33,30 +33,6 @@ class EncodedRow:
     def num_supervised(self) -> int:
         """How many tokens are learned."""
         return sum(self.supervised)
-
-
-def load_tokenizer(folder: Path) -> "Tokenizer":
-    """Loads `tokenizer.json` of a model's folder, with truncation and padding off.
-
-    Raises:
-        RenderingError: the file is missing or malformed.
-        MissingExtra: the package `tokenizers` is not installed.
-    """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingExtra("tokenizers", "Making tokens") from error
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        message = "The model has no tokenizer.json."
-        raise RenderingError(message, "Save its tokenizer with `save_pretrained` from a fast tokenizer.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust binding raises plain Exception
-        raise RenderingError(f"tokenizer.json of the model cannot be read: {error}.", "Copy the file again.") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def encode(
@@ -140,3 +116,6 @@ def _marks(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]])
         is_inside = first <= start and end <= last if start < end else first < end <= last
         marks.append(is_inside)
     return marks
+
+
+__all__ = ["EncodedRow", "encode", "encode_prompt", "load_tokenizer"]

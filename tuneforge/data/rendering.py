@@ -12,10 +12,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tuneforge.data.faults import MissingExtra, RenderingError
 from tuneforge.data.rows import Row, RowShape, Turn
+from tuneforge.data.vocabulary import load_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 TRAINING_TIME: Final = dt.datetime(2024, 7, 26, tzinfo=dt.UTC)
 """What `strftime_now` tells in training: fixed, so that a row gives the same tokens on every day of a run and of its
@@ -50,16 +54,23 @@ class ChatFormat:
     """What the template's `strftime_now` tells."""
 
     @classmethod
-    def load(cls, folder: Path, *, now: dt.datetime = TRAINING_TIME) -> "ChatFormat":
+    def load(
+        cls, folder: Path, tokenizer: "Tokenizer | None" = None, *, now: dt.datetime = TRAINING_TIME
+    ) -> "ChatFormat":
         """Reads the format of the model in `folder` from its tokenizer's files.
+
+        Args:
+            folder: the model's folder.
+            tokenizer: its tokenizer when it is loaded already; None loads it, which takes a tenth of a second.
+            now: what `strftime_now` tells.
 
         Raises:
             RenderingError: a file of the tokenizer is missing or malformed.
         """
+        added = (tokenizer or load_tokenizer(folder)).get_added_tokens_decoder()
         config = _read_json(folder / "tokenizer_config.json")
-        added = _read_json(folder / "tokenizer.json").get("added_tokens") or []
-        control = {token["content"] for token in added if token.get("special")}
-        special = _special_tokens(config, {token.get("id"): token["content"] for token in added}, folder)
+        special = _special_tokens(config, {number: token.content for number, token in added.items()}, folder)
+        control = {token.content for token in added.values() if token.special}
         return cls(
             template=_template_source(config, folder),
             special_tokens=special,

@@ -68,6 +68,7 @@ def test_the_beginning_token_is_added_once(folder: Path, tmp_path: Path) -> None
     copy = make_tiny_model(tmp_path / "with-bos")
     content = json.loads((copy / "tokenizer.json").read_text())
     bos = load_tokenizer(copy).token_to_id("<|im_start|>")
+    assert bos is not None
     content["post_processor"] = {
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
