@@ -6,14 +6,16 @@ the tick counts from. A zombie is dead: in a container without an init nobody ma
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _PROC = Path("/proc")
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,54 @@ def open_pidfd(identity: ProcessIdentity) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+class ProcessEnd:
+    """Watches for the end of a process from the event loop, while entered.
+
+    `has_ended` turns true, and `tell` is called once, when the process has ended, also as a zombie.
+    """
+
+    def __init__(self, identity: ProcessIdentity, tell: Callable[[], None]) -> None:
+        self.has_ended = False
+        self._identity = identity
+        self._tell = tell
+        self._descriptor: int | None = None
+        self._poll: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._descriptor = open_pidfd(self._identity)
+        except (OSError, AttributeError):  # an old kernel
+            self._look()
+            return self
+        if self._descriptor is None:
+            self.has_ended = True
+        else:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+        self._close()
+
+    def _look(self) -> None:
+        if is_alive(self._identity):
+            self._poll = asyncio.get_running_loop().call_later(_POLL_S, self._look)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._close()
+        self.has_ended = True
+        self._tell()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def signal_worker(identity: ProcessIdentity, number: signal.Signals) -> bool:

@@ -7,6 +7,7 @@ threads: all of it belongs to the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from services.trainer.adoption import ProcessIdentity
@@ -121,6 +122,13 @@ class Attempt:
             self.tell()
         return bool(records)
 
+    async def catch_up(self) -> None:
+        """Reads all events that have come, letting others run in between."""
+        while True:
+            if not self.refresh():
+                return
+            await asyncio.sleep(0)
+
     def finish(self, end: End) -> None:
         """Writes down that the attempt has ended, and how."""
         write_json(self.folder.end, end.to_json())
@@ -137,7 +145,12 @@ class Attempt:
         """Returns the event that is set at the next change; take it before looking, or a change is missed."""
         return self._changed
 
-    @property
-    def attention(self) -> asyncio.Event:
-        """Set by whoever wants the supervisor to look at once."""
-        return self._attention
+    def call_attention(self) -> None:
+        """Lets the supervisor look at once: something was ordered, someone watches, or the process has ended."""
+        self._attention.set()
+
+    async def wait_for_attention(self, timeout_s: float) -> None:
+        """Returns at the next call of `call_attention`, one that came before included, or when the time is over."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._attention.wait(), timeout_s)
+        self._attention.clear()

@@ -85,17 +85,20 @@ _RESULTS = {
     events_pb2.ATTEMPT_RESULT_INTERRUPTED: AttemptState.INTERRUPTED,
     events_pb2.ATTEMPT_RESULT_CANCELLED: AttemptState.CANCELLED,
 }
+_MESSAGE_CHARACTERS = 4096
 _RESULT_NUMBERS = {state: number for number, state in _RESULTS.items()}
 
 
-def failure(reason: Reason, message: str, *, is_user: bool = False, **metadata: object) -> AttemptFailure:
+def failure(
+    reason: Reason, message: str, *, is_user: bool = False, metadata: Mapping[str, str] | None = None
+) -> AttemptFailure:
     """Makes a failure with the cure that the table of reasons has."""
     return AttemptFailure(
         reason=reason.value,
-        message=message,
+        message=message[:_MESSAGE_CHARACTERS],
         cure=TABLE[reason].cure,
         is_user=is_user,
-        metadata={key: str(value) for key, value in metadata.items()},
+        metadata=dict(metadata or {}),
     )
 
 

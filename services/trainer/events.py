@@ -17,7 +17,9 @@ from tuneforge.names import AttemptName
 from tuneforge.v1 import events_pb2
 
 _KIND_OF = {
-    field.message_type.full_name: field.name for field in events_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+    field.message_type.full_name: field.name
+    for field in events_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+    if field.message_type is not None
 }
 # After these the run's history must survive a power cut at once: others act on them.
 _SYNCED = frozenset({"checkpoint", "outcome"})
@@ -57,7 +59,7 @@ class EventLog:
         if kind in _SYNCED:
             self._spool.sync()
 
-    def log(self, message: str, severity: events_pb2.LogSeverity = events_pb2.LOG_SEVERITY_INFO) -> None:
+    def log(self, message: str, severity: events_pb2.LogSeverity.ValueType = events_pb2.LOG_SEVERITY_INFO) -> None:
         """Writes a line for people."""
         self.emit(events_pb2.LogLine(severity=severity, message=message))
 

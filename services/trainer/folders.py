@@ -58,6 +58,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_durably(path, json.dumps(content, sort_keys=True).encode())
 
 
+def create_json(path: Path, content: Mapping[str, Any]) -> bool:
+    """Writes a JSON object durably unless the file exists; tells whether it did, to exactly one of several callers."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    write_durably(temporary, json.dumps(content, sort_keys=True).encode())
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+    return True
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Reads a JSON object; `None` when there is no such file."""
     try:

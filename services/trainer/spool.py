@@ -11,6 +11,7 @@ The worker is the only writer (the agent is its heir once it is dead). What an e
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 import struct
 import threading
@@ -66,16 +67,15 @@ class Record:
 def segments(folder: Path) -> list[tuple[int, Path]]:
     """Returns the segments of a spool as (number of the first event, path), oldest first."""
     try:
-        names = os.listdir(folder)
+        return sorted((int(path.stem), path) for path in folder.iterdir() if path.suffix == _SUFFIX)
     except FileNotFoundError:
         return []
-    return sorted((int(name.removesuffix(_SUFFIX)), folder / name) for name in names if name.endswith(_SUFFIX))
 
 
 def drop_acknowledged(folder: Path, seq: int) -> None:
     """Removes the segments whose events all have numbers up to `seq`; the newest segment always stays."""
     found = segments(folder)
-    for (_, path), (next_first, _) in zip(found, found[1:], strict=False):
+    for (_, path), (next_first, _) in itertools.pairwise(found):
         if next_first <= seq + 1:
             path.unlink(missing_ok=True)
 
