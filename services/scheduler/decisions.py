@@ -1,0 +1,237 @@
+"""What is to be done next: a pure function from what was observed to actions, each with its reason.
+
+`reconcile.py` observes and acts. Nothing is remembered between two decisions: every action is derived again from the
+database and from what the nodes say, so a crash between deciding and acting, or in the middle of acting, loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from services.scheduler import placement
+from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, Failure, JobState, dependency_failure
+from services.scheduler.records import ActiveJob, Attempt, Node
+from services.scheduler.store.nodes import UNREACHABLE
+from services.scheduler.store.outbox import Publication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """All that a decision looks at, from one moment."""
+
+    now_ms: int
+    """By the database's clock."""
+    jobs: tuple[ActiveJob, ...]
+    """Jobs that have not ended, oldest first."""
+    attempts: tuple[Attempt, ...]
+    """Attempts that may still run or whose node does not yet know that their end is kept."""
+    nodes: tuple[Node, ...]
+    publications: tuple[Publication, ...] = ()
+    """Results to be registered."""
+    dependencies: Mapping[int, tuple[str, JobState]] = field(default_factory=dict)
+    """Name and state of the jobs that BLOCKED ones wait for, by number."""
+    reported: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    """By node: the attempts that it named last, and whether each still runs. A node not heard since the start lacks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkUnreachable:
+    """A node's lease has run out."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailDependent:
+    """The job that a job waits for did not succeed."""
+
+    job: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The output that a job waits for is there."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceAttempt:
+    """A queued job gets an attempt on a node."""
+
+    job: int
+    node: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A placed attempt is to be started at its node, or found there."""
+
+    attempt: Attempt
+    node: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """The events of an attempt are to be read."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """An attempt is to be stopped: its job was cancelled, or it is fenced and still runs."""
+
+    attempt: Attempt
+    node: Node
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lose:
+    """An attempt is given up because of its node."""
+
+    attempt: Attempt
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """A node is to be told that an attempt's end is kept."""
+
+    attempt: Attempt
+    node: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """A result is to be registered."""
+
+    publication: Publication
+
+
+Action = MarkUnreachable | FailDependent | Release | PlaceAttempt | Start | Follow | Stop | Lose | Close | Publish
+
+
+def decide(seen: Observation) -> list[Action]:
+    """Returns everything that is due, in the order in which it should be done."""
+    return [*_leases(seen), *_dependents(seen), *_attempts(seen), *_placements(seen), *map(_publish, seen.publications)]
+
+
+def _publish(publication: Publication) -> Publish:
+    return Publish(publication=publication)
+
+
+def _leases(seen: Observation) -> Iterator[Action]:
+    for node in seen.nodes:
+        if node.state != UNREACHABLE and node.lease_until_ms < seen.now_ms:
+            yield MarkUnreachable(node=node.node)
+
+
+def _dependents(seen: Observation) -> Iterator[Action]:
+    for job in seen.jobs:
+        if job.state is not JobState.BLOCKED or job.depends_on is None:
+            continue
+        name, state = seen.dependencies[job.depends_on]
+        if state is JobState.SUCCEEDED:
+            yield Release(job=job.number)
+        elif state in TERMINAL:
+            yield FailDependent(job=job.number, failure=dependency_failure(name, state))
+
+
+def _attempts(seen: Observation) -> Iterator[Action]:
+    jobs = {job.number: job for job in seen.jobs}
+    nodes = {node.node: node for node in seen.nodes}
+    for attempt in seen.attempts:
+        node = nodes[attempt.node]
+        job = jobs.get(attempt.job)
+        if attempt.state not in LIVE_ATTEMPT:
+            yield from _ended(seen, attempt, node)
+        elif job is not None and job.token == attempt.token:
+            yield from _live(seen, job, attempt, node)
+
+
+def _live(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> Iterator[Action]:
+    is_away = node.state == UNREACHABLE and node.lease_until_ms < seen.now_ms
+    if is_away and (failure := _given_up(seen, job, attempt, node)) is not None:
+        yield Lose(attempt=attempt, failure=failure)
+        return
+    if attempt.is_confirmed:
+        yield Follow(attempt=attempt)
+    if is_away:
+        return
+    if job.state is JobState.CANCELLING:
+        yield Stop(attempt=attempt, node=node, why="its job was cancelled")
+    elif not attempt.is_confirmed:
+        yield Start(attempt=attempt, node=node)
+
+
+def _given_up(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> Failure | None:
+    """Returns why an attempt on a node that does not answer is given up, or None while it may come back."""
+    if not attempt.is_confirmed:
+        return Failure(
+            reason="NODE_LOST",
+            message=f"nodes/{node.node} stopped answering before it said that it holds attempt {attempt.name.attempt}.",
+            cure="Look at the node.",
+        )
+    since_ms = node.unreachable_ms if node.unreachable_ms is not None else node.lease_until_ms
+    away_ms = seen.now_ms - since_ms
+    if away_ms < job.lost_after_ms:
+        return None
+    return Failure(
+        reason="NODE_LOST",
+        message=f"nodes/{node.node} has not answered for {away_ms // 1000} s; the job allows "
+        f"{job.lost_after_ms // 1000} s.",
+        cure="Look at the node, or set resources.lost_after.",
+        metadata=(("lost_after_s", str(job.lost_after_ms // 1000)), ("node", f"nodes/{node.node}")),
+    )
+
+
+def _ended(seen: Observation, attempt: Attempt, node: Node) -> Iterator[Action]:
+    held = seen.reported.get(attempt.node)
+    if node.state == UNREACHABLE or held is None:
+        return
+    if held.get(str(attempt.name), False):
+        yield Stop(attempt=attempt, node=node, why="it was replaced and still runs")
+    else:
+        yield Close(attempt=attempt, node=node)
+
+
+def _placements(seen: Observation) -> Iterator[Action]:
+    used = _slots_used(seen)
+    capacities = {node.node: node.capacity for node in seen.nodes}
+    for job in seen.jobs:
+        if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms:
+            continue
+        place = placement.choose(job.needs, seen.nodes, used, job.checkpoint_node)
+        if place is not None:
+            taken = placement.slots_on(job.needs, capacities[place.node])
+            used[place.node] = used.get(place.node, 0) + taken
+            yield PlaceAttempt(job=job.number, node=place.node, why=place.why)
+
+
+def _slots_used(seen: Observation) -> dict[str, int]:
+    """Returns the slots taken on each node: by attempts placed here, and by those that it names and we gave up."""
+    jobs = {job.number: job for job in seen.jobs}
+    capacities = {node.node: node.capacity for node in seen.nodes}
+    used: dict[str, int] = {}
+    placed: set[tuple[str, str]] = set()
+    for attempt in seen.attempts:
+        job = jobs.get(attempt.job)
+        if attempt.state in LIVE_ATTEMPT and job is not None:
+            used[attempt.node] = used.get(attempt.node, 0) + placement.slots_on(job.needs, capacities[attempt.node])
+            placed.add((attempt.node, str(attempt.name)))
+    for node, held in seen.reported.items():
+        strays = sum(is_live and (node, name) not in placed for name, is_live in held.items())
+        used[node] = used.get(node, 0) + strays
+    return used
+
+
+def next_moment_ms(seen: Observation) -> int | None:
+    """Returns when something becomes due by the clock alone: a lease, a retry, a lost node; None: nothing will."""
+    moments = [node.lease_until_ms + 1 for node in seen.nodes if node.state != UNREACHABLE]
+    moments += [job.not_before_ms for job in seen.jobs if job.not_before_ms > seen.now_ms]
+    return min(moments, default=None)

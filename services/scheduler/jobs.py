@@ -1,0 +1,222 @@
+"""What states a job has, which changes are legal, and what the end of an attempt means for its job. Pure rules.
+
+`store.py` enforces the same table a second time inside SQL (`WHERE state IN (...) AND token = ?`), and a trigger keeps
+terminal states terminal. Read `decisions.py` next: it says when a change is due.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """State of a job, spelt as in the contract without its prefix."""
+
+    BLOCKED = "BLOCKED"
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    PUBLISHING = "PUBLISHING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class AttemptState(StrEnum):
+    """State of an attempt, spelt as in the contract without its prefix."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+    CANCELLED = "CANCELLED"
+    LOST = "LOST"
+
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.BLOCKED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.STARTING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.STARTING: frozenset({JobState.RUNNING, JobState.QUEUED, JobState.FAILED, JobState.CANCELLING}),
+    JobState.RUNNING: frozenset({JobState.PUBLISHING, JobState.CANCELLING, JobState.QUEUED, JobState.FAILED}),
+    JobState.PUBLISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+"""Architecture page, section 5; PAUSING, PAUSED and PREEMPTING come with their verbs."""
+
+TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
+"""States that a job never leaves."""
+
+WAITING = frozenset({JobState.BLOCKED, JobState.QUEUED})
+"""States without an attempt: a cancel takes effect at once."""
+
+HELD = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CANCELLING})
+"""States in which an attempt may hold a device."""
+
+LIVE_ATTEMPT = frozenset({AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING})
+"""States of an attempt that may still compute."""
+
+
+def sources_of(target: JobState) -> frozenset[JobState]:
+    """Returns the states from which `target` can be reached in one change."""
+    return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
+
+
+def is_legal(source: JobState, target: JobState) -> bool:
+    """Returns whether a job may go from `source` to `target` in one change."""
+    return target in TRANSITIONS[source]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why something that was started ended badly."""
+
+    reason: str
+    """Name from `ErrorReason` without its prefix."""
+    message: str
+    """What is wrong, with the value that is wrong."""
+    cure: str = ""
+    """What to do about it."""
+    is_user_fault: bool = False
+    """Whether the same input fails again; then nothing is retried."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """All that varies in `message`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnd:
+    """How an attempt ended, as its node reported it or as the scheduler judged it."""
+
+    state: AttemptState
+    """One of the ended states."""
+    failure: Failure | None = None
+    """Set with FAILED and LOST."""
+
+    def __post_init__(self) -> None:
+        """Refuses the end of an attempt that has not ended."""
+        if self.state in LIVE_ATTEMPT:
+            raise ValueError(f"an attempt in state {self.state} has not ended")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how soon infrastructure faults are retried. User faults never are."""
+
+    budget: int = 5
+    """Attempts that may be lost to infrastructure before the job fails."""
+    first_delay_s: float = 1.0
+    """Upper bound of the first wait; it doubles with each fault."""
+    longest_delay_s: float = 300.0
+    """Cap of the upper bound."""
+
+    def delay_s(self, faults: int, jitter: float) -> float:
+        """Returns the wait before the next attempt.
+
+        Args:
+            faults: infrastructure faults so far, this one included, >= 1.
+            jitter: random number in [0, 1): full jitter, so that a fleet does not come back all at once.
+        """
+        bound: float = min(self.longest_delay_s, self.first_delay_s * 2.0 ** (min(faults, 32) - 1))
+        return bound * jitter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the end of an attempt means for its job."""
+
+    to: JobState
+    """The job's next state."""
+    reason: str
+    """Stable word for the log."""
+    message: str
+    """Sentence for a person."""
+    failure: Failure | None = None
+    """Set with FAILED."""
+    uses_budget: bool = False
+    """Whether the infrastructure budget shrinks by one."""
+    delay_s: float = 0.0
+    """Wait before the next attempt; with QUEUED."""
+
+
+def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, jitter: float) -> Verdict | None:
+    """Decides what becomes of a job whose current attempt has ended.
+
+    Args:
+        job: the job's state: STARTING, RUNNING or CANCELLING.
+        end: how the attempt ended.
+        faults: infrastructure faults of the job before this one.
+        policy: budget and delays.
+        jitter: random number in [0, 1).
+
+    Returns:
+        The change, or None when the state does not wait for an attempt (the end has no meaning for it any more).
+    """
+    if job not in HELD:
+        return None
+    if job is JobState.CANCELLING:
+        return Verdict(to=JobState.CANCELLED, reason="CANCELLED", message="The job was cancelled and its device is free.")
+    if end.state is AttemptState.SUCCEEDED:
+        return Verdict(
+            to=JobState.PUBLISHING, reason="TRAINED", message="Training is done; its result is being registered."
+        )
+    if end.state is AttemptState.INTERRUPTED:
+        return Verdict(
+            to=JobState.QUEUED, reason="INTERRUPTED", message="The attempt was stopped after it had saved a checkpoint."
+        )
+    failure = end.failure or _unsaid(end.state)
+    if end.state is AttemptState.FAILED and failure.is_user_fault:
+        return Verdict(to=JobState.FAILED, reason=failure.reason, message=failure.message, failure=failure)
+    return _retry(failure, faults + 1, policy, jitter)
+
+
+def _retry(failure: Failure, faults: int, policy: RetryPolicy, jitter: float) -> Verdict:
+    if faults > policy.budget:
+        spent = Failure(
+            reason="RETRIES_SPENT",
+            message=f"{faults} attempts were lost to infrastructure, {policy.budget} are allowed; the last: "
+            f"{failure.message}",
+            cure="Look at the nodes that ran its attempts, then create the job again.",
+            metadata=(("attempts_lost", str(faults)), ("budget", str(policy.budget)), ("last_reason", failure.reason)),
+        )
+        return Verdict(
+            to=JobState.FAILED, reason=spent.reason, message=spent.message, failure=spent, uses_budget=True
+        )
+    delay_s = policy.delay_s(faults, jitter)
+    return Verdict(
+        to=JobState.QUEUED,
+        reason=failure.reason,
+        message=f"{failure.message} Infrastructure fault {faults} of {policy.budget} allowed; a new attempt follows.",
+        uses_budget=True,
+        delay_s=delay_s,
+    )
+
+
+def _unsaid(state: AttemptState) -> Failure:
+    if state is AttemptState.CANCELLED:
+        return Failure(
+            reason="WORKER_LOST",
+            message="The attempt was cancelled at its node, not by the scheduler.",
+            cure="Cancel jobs with CancelJob.",
+        )
+    return Failure(
+        reason="WORKER_LOST",
+        message="The attempt's process ended without an outcome.",
+        cure="Look at the node's log for the end of the process.",
+    )
+
+
+def dependency_failure(dependency: str, state: JobState) -> Failure:
+    """Returns why a job fails that waits for `dependency`, which ended in `state` instead of SUCCEEDED."""
+    return Failure(
+        reason="DEPENDENCY_FAILED",
+        message=f"It waits for the output of {dependency}, which ended as {state}.",
+        cure=f"Make {dependency} succeed under a new name, then create this job again on that output.",
+        is_user_fault=True,
+        metadata=(("job", dependency), ("state", str(state))),
+    )

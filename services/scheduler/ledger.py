@@ -1,0 +1,71 @@
+"""The one way to the scheduler's database: writes tell the watchers and the loop once they are on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from services.grpckit.database import Database
+from services.scheduler.broadcast import Broadcast
+from services.scheduler.store.transaction import DatabaseClock, Transaction, database_clock
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """Reads and writes of the scheduler.
+
+    Args:
+        database: The open database.
+        broadcast: Told of every committed event.
+        clock: Gives the database's time; tests give one that they move.
+    """
+
+    def __init__(self, database: Database, broadcast: Broadcast, clock: DatabaseClock = database_clock) -> None:
+        self._database = database
+        self._broadcast = broadcast
+        self._clock = clock
+        self._running: set[asyncio.Task[object]] = set()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after each write that added events: the loop looks again."""
+
+    async def write(self, run: Callable[[Transaction], T]) -> T:
+        """Runs a function in a write transaction; returns after the commit.
+
+        A caller that is cancelled does not cancel the write: what was committed is always told to the watchers.
+        """
+        task = asyncio.ensure_future(self._write(run))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, run: Callable[[Transaction], T]) -> T:
+        latest: list[Transaction] = []
+
+        def execute(connection: Connection) -> T:
+            tx = Transaction(connection, self._clock(connection))
+            latest[:] = [tx]
+            return run(tx)
+
+        result = await self._database.write(execute)
+        tx = latest[0]
+        if tx.chunks or tx.ended:
+            self._broadcast.publish(tx.chunks, tx.ended)
+            self.on_change()
+        return result
+
+    async def read(self, run: Callable[[Connection], T]) -> T:
+        """Runs a function on one snapshot of what is committed."""
+        return await self._database.read(run)
+
+    async def read_now(self, run: Callable[[Connection, int], T]) -> T:
+        """Runs a function on one snapshot, with the database's time."""
+        return await self._database.read(lambda connection: run(connection, self._clock(connection)))
+
+    async def settle(self) -> None:
+        """Waits for the writes whose callers have gone."""
+        while self._running:
+            await asyncio.wait(set(self._running))

@@ -1,0 +1,18 @@
+"""Who may call which method of the scheduler; one row a method, deny by default."""
+
+from __future__ import annotations
+
+from services.grpckit.auth import Policy
+
+POLICIES: dict[str, Policy] = {
+    "CreateJob": Policy("jobs.write", "parent"),
+    "GetJob": Policy("jobs.read", "name"),
+    "ListJobs": Policy("jobs.read", "parent"),
+    "CancelJob": Policy("jobs.write", "name"),
+    "WatchJob": Policy("jobs.read", "name"),
+    "ListAttempts": Policy("jobs.read", "parent"),
+    "ListCheckpoints": Policy("jobs.read", "parent"),
+    "RegisterNode": Policy("nodes.internal"),
+    "Heartbeat": Policy("nodes.internal", is_quiet=True),
+    "ListNodes": Policy("nodes.read"),
+}

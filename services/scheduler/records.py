@@ -1,0 +1,207 @@
+"""What the scheduler remembers, as frozen dataclasses: one a resource. Times are milliseconds since 1970."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.scheduler.jobs import AttemptState, JobState
+from tuneforge.names import AttemptName, JobName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """A version and the digest that its bytes must have."""
+
+    version: str
+    """Resource name of the version."""
+    digest: str
+    """Digest of its manifest, 64 hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What one attempt of a job asks of a node."""
+
+    devices: int | None = None
+    """Accelerators; None: one where the node has some."""
+    peak_bytes: int = 0
+    """Predicted peak memory on the device, or on the host without one; 0: not known."""
+    host_bytes: int = 0
+    """Host memory asked for; 0: no request."""
+    cpu_millis: int = 0
+    """CPU share asked for in thousandths of a core; 0: the node's default."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that the node must carry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """What a spec's names stand for, by digest; set once they are all known."""
+
+    base: Ref
+    """The base."""
+    inputs: bytes
+    """Serialised `StartAttemptRequest` that holds the layers of the base and the rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job that was admitted and is not stored yet."""
+
+    name: JobName
+    creator: str
+    labels: Mapping[str, str]
+    spec: bytes
+    """Serialised `TrainingSpec`, defaults filled in and names pinned."""
+    train: Ref
+    validation: Ref | None
+    pinned: Pinned | None
+    """None: it waits for the output of `depends_on`."""
+    depends_on: JobName | None
+    architecture_version: str | None
+    output_model: str
+    estimate: bytes | None
+    """Serialised `MemoryEstimate`."""
+    needs: Needs
+    lost_after_ms: int
+    keep_checkpoints: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is stored."""
+
+    number: int
+    uid: int
+    name: JobName
+    state: JobState
+    from_state: str
+    reason: str
+    message: str
+    creator: str
+    labels: Mapping[str, str]
+    spec: bytes
+    inputs: bytes | None
+    estimate: bytes | None
+    base: Ref | None
+    train: Ref
+    validation: Ref | None
+    architecture_version: str | None
+    output_model: str
+    depends_on: int | None
+    needs: Needs
+    attempt: int
+    token: int
+    faults: int
+    not_before_ms: int
+    failure: bytes | None
+    resolved: bytes | None
+    published: Ref | None
+    step: int
+    total_steps: int
+    create_ms: int
+    start_ms: int | None
+    end_ms: int | None
+    latest_seq: int
+    is_unreachable: bool = False
+    """Whether the node of its attempt does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveJob:
+    """What decisions need to know of a job that has not ended."""
+
+    number: int
+    name: JobName
+    state: JobState
+    token: int
+    depends_on: int | None
+    not_before_ms: int
+    lost_after_ms: int
+    needs: Needs
+    checkpoint_node: str | None
+    """Node that has its newest checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at a job on a node."""
+
+    job: int
+    """Number of its job."""
+    name: AttemptName
+    node: str
+    token: int
+    state: AttemptState
+    is_confirmed: bool
+    """Whether its node has said that it holds it."""
+    is_closed: bool
+    """Whether its node knows that its end is kept here."""
+    failure: bytes | None
+    outcome: bytes | None
+    resumed_step: int
+    step: int
+    last_seq: int
+    create_ms: int
+    end_ms: int | None
+
+    @property
+    def wire_token(self) -> str:
+        """The fencing token as it is sent: digits of one length, so that text order is number order."""
+        return f"{self.token:016d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A saved state of a job's run."""
+
+    step: int
+    attempt: int
+    node: str
+    digest: str
+    size_bytes: int
+    create_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a node has."""
+
+    device_bytes: tuple[int, ...]
+    """Memory of each accelerator; empty: attempts run on the CPU."""
+    cpu_millis: int
+    memory_bytes: int
+    slots: int
+    """How many attempts it runs at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A trainer process that runs attempts."""
+
+    node: str
+    """Its id, without `nodes/`."""
+    address: str
+    capacity: Capacity
+    capacity_message: bytes
+    """Serialised `NodeCapacity`."""
+    labels: Mapping[str, str]
+    generation: str
+    version: str
+    state: str
+    """READY, UNREACHABLE or DRAINING."""
+    lease_until_ms: int
+    unreachable_ms: int | None
+    manager_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive events of one job, serialised once and shared by everybody who reads them."""
+
+    job: int
+    first_seq: int
+    last_seq: int
+    payload: bytes
+    """Serialised `EventBatch`."""

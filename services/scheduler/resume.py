@@ -1,0 +1,48 @@
+"""Resume tokens of `WatchJob`: where a watcher stands, opaque to it and checked when it comes back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import zlib
+
+_FORM = struct.Struct(">BQQ")
+_CHECK = struct.Struct(">I")
+_VERSION = 1
+
+
+class BadToken(ValueError):
+    """The text is not a resume token of this job."""
+
+
+def write_token(uid: int, job_seq: int) -> str:
+    """Returns the token that means: everything up to `job_seq` was received.
+
+    Args:
+        uid: the job's random 63-bit identity, so that a token of a namesake in another data folder is refused.
+        job_seq: number of the last event received; 0: none.
+    """
+    body = _FORM.pack(_VERSION, uid, job_seq)
+    return base64.urlsafe_b64encode(body + _CHECK.pack(zlib.crc32(body))).decode().rstrip("=")
+
+
+def read_token(text: str, uid: int) -> int:
+    """Returns the `job_seq` in a token.
+
+    Raises:
+        BadToken: it is malformed, damaged, or of another job.
+    """
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadToken("it is not one that WatchJob gave") from error
+    if len(raw) != _FORM.size + _CHECK.size:
+        raise BadToken("it is not one that WatchJob gave")
+    body, (check,) = raw[: _FORM.size], _CHECK.unpack(raw[_FORM.size :])
+    version, owner, job_seq = _FORM.unpack(body)
+    if check != zlib.crc32(body) or version != _VERSION:
+        raise BadToken("it is not one that WatchJob gave")
+    if owner != uid:
+        raise BadToken("it was given for another job")
+    return int(job_seq)

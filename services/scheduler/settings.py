@@ -1,0 +1,81 @@
+"""Settings of the scheduler: each knob with type, unit, default and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.grpckit.settings import Environment, ServerSettings, peer_address
+from services.scheduler.jobs import RetryPolicy
+
+DEFAULT_PORT = 7102
+REGISTRY_PORT = 7101
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How often and how long; all in seconds."""
+
+    heartbeat_interval_s: float = 1.0
+    """How often a node renews its lease. 1: a dead node is seen within a lease, at one small write a second."""
+    lease_ttl_s: float = 10.0
+    """How long a lease lasts. 10: ten missed heartbeats, longer than a restart of the scheduler takes."""
+    flush_s: float = 0.15
+    """How long events are collected before they are committed. 0.15: a tenth of what a person notices as late, and at
+    most seven synced writes a second a job."""
+    watch_heartbeat_s: float = 10.0
+    """Longest silence of a watch. 10: half-open connections are found within two of them."""
+    longest_tick_s: float = 1.0
+    """Longest sleep of the loop when nothing wakes it. 1: bounds what a missed wake-up can cost."""
+    retry_first_s: float = 0.2
+    """First wait before a call to a peer is repeated; doubles with each failure, half of it is jitter."""
+    retry_longest_s: float = 5.0
+    """Longest wait before a call to a peer is repeated."""
+    stop_again_s: float = 5.0
+    """How soon a stop is asked again when the attempt has not ended: a node may have been restarted over it."""
+    stop_grace_s: float = 30.0
+    """How long an attempt may take to stop before its process is ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSettings:
+    """All settings of the scheduler."""
+
+    server: ServerSettings
+    """Address, data folder, TLS, tokens, log level."""
+    registry: str
+    """Address of the registry, `host:port`."""
+    timing: Timing = field(default_factory=Timing)
+    """How often and how long."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """How infrastructure faults are retried."""
+
+    @classmethod
+    def from_env(cls, env: Environment | None = None) -> SchedulerSettings:
+        """Reads the environment.
+
+        Raises:
+            SettingsError: something in it is wrong; all of it is named.
+        """
+        reader = env or Environment()
+        timing = Timing(
+            heartbeat_interval_s=reader.seconds("TUNEFORGE_SCHEDULER_HEARTBEAT_S", default=1.0, minimum=0.05, maximum=60),
+            lease_ttl_s=reader.seconds("TUNEFORGE_SCHEDULER_LEASE_TTL_S", default=10.0, minimum=0.2, maximum=3600),
+            flush_s=reader.seconds("TUNEFORGE_SCHEDULER_FLUSH_S", default=0.15, minimum=0.001, maximum=5),
+            watch_heartbeat_s=reader.seconds(
+                "TUNEFORGE_SCHEDULER_WATCH_HEARTBEAT_S", default=10.0, minimum=0.05, maximum=300
+            ),
+        )
+        if timing.lease_ttl_s < 2 * timing.heartbeat_interval_s:
+            reader.refuse("TUNEFORGE_SCHEDULER_LEASE_TTL_S", "at least twice TUNEFORGE_SCHEDULER_HEARTBEAT_S")
+        settings = cls(
+            server=ServerSettings.from_env("scheduler", DEFAULT_PORT, env=reader),
+            registry=peer_address("registry", REGISTRY_PORT, reader),
+            timing=timing,
+            retry=RetryPolicy(
+                budget=reader.integer("TUNEFORGE_SCHEDULER_RETRY_BUDGET", default=5, minimum=0, maximum=100),
+                first_delay_s=reader.seconds("TUNEFORGE_SCHEDULER_RETRY_FIRST_S", default=1.0, maximum=3600),
+            ),
+        )
+        if env is None:
+            reader.finish()
+        return settings

@@ -1,0 +1,282 @@
+"""Attempts on disk: placing them, keeping their events, ending them. Every write is fenced by the attempt's token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from services.scheduler import wire
+from services.scheduler.jobs import (
+    HELD,
+    LIVE_ATTEMPT,
+    AttemptEnd,
+    AttemptState,
+    JobState,
+    RetryPolicy,
+    Verdict,
+    verdict,
+)
+from services.scheduler.records import Attempt
+from services.scheduler.store import events, outbox
+from services.scheduler.store import jobs as jobs_store
+from services.scheduler.store.tables import attempts, counters, jobs
+from services.scheduler.store.transaction import Transaction
+from tuneforge.names import JobName
+
+_LIVE = [str(state) for state in LIVE_ATTEMPT]
+_FENCE = "fence"
+
+
+class SequenceGap(Exception):
+    """A node sent events that do not follow those kept so far; ask again after `last_seq`."""
+
+    def __init__(self, last_seq: int, got: int) -> None:
+        super().__init__(f"the newest event kept is {last_seq}, the node went on with {got}")
+        self.last_seq = last_seq
+
+
+class Fenced(Exception):
+    """The attempt is not the job's current one any more, or has ended: nothing it says counts."""
+
+
+def place(tx: Transaction, job: int, node: str, why: str) -> Attempt | None:
+    """Gives a queued job a new attempt on a node; None when it is not queued any more."""
+    token = _next_token(tx)
+    row = tx.connection.execute(
+        select(jobs.c.attempt, jobs.c.project, jobs.c.job_id).where(jobs.c.number == job)
+    ).one()
+    number = row.attempt + 1
+    step = jobs_store.Step(
+        to=JobState.STARTING, reason="PLACED", message=why, values={"attempt": number, "token": token}
+    )
+    if not jobs_store.advance(tx, job, step):
+        return None
+    tx.connection.execute(
+        insert(attempts).values(
+            job=job, attempt=number, node=node, token=token, state=str(AttemptState.STARTING), create_ms=tx.now_ms
+        )
+    )
+    return load(tx.connection, job, number)
+
+
+def _next_token(tx: Transaction) -> int:
+    """Returns a fencing token larger than every one before, over all jobs."""
+    grown = tx.connection.execute(
+        update(counters).where(counters.c.name == _FENCE).values(value=counters.c.value + 1).returning(counters.c.value)
+    ).scalar_one_or_none()
+    if grown is None:
+        tx.connection.execute(insert(counters).values(name=_FENCE, value=1))
+        return 1
+    return int(grown)
+
+
+def confirm(tx: Transaction, attempt: Attempt) -> bool:
+    """Notes that the node holds the attempt; False when it has ended meanwhile."""
+    return _update(tx, attempt, is_confirmed=True)
+
+
+def mark_running(tx: Transaction, attempt: Attempt) -> None:
+    """Notes that the attempt's worker trains."""
+    if _update(tx, attempt, only_state=AttemptState.STARTING, state=str(AttemptState.RUNNING), is_confirmed=True):
+        _job_runs(tx, attempt)
+
+
+def _job_runs(tx: Transaction, attempt: Attempt) -> None:
+    step = jobs_store.Step(
+        to=JobState.RUNNING,
+        reason="STARTED",
+        message=f"Attempt {attempt.name.attempt} runs on nodes/{attempt.node}.",
+        token=attempt.token,
+    )
+    jobs_store.advance(tx, attempt.job, step)
+
+
+def mark_stopping(tx: Transaction, attempt: Attempt) -> None:
+    """Notes that the attempt's node was asked to stop it."""
+    _update(tx, attempt, state=str(AttemptState.STOPPING), is_confirmed=True)
+
+
+def _update(tx: Transaction, attempt: Attempt, only_state: AttemptState | None = None, **values: Any) -> bool:
+    allowed = _LIVE if only_state is None else [str(only_state)]
+    statement = (
+        update(attempts)
+        .where(
+            attempts.c.job == attempt.job,
+            attempts.c.attempt == attempt.name.attempt,
+            attempts.c.token == attempt.token,
+            attempts.c.state.in_(allowed),
+        )
+        .values(**values)
+    )
+    return tx.connection.execute(statement).rowcount == 1
+
+
+def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
+    """Keeps events of an attempt that were not kept before, and returns the new high-water mark.
+
+    Args:
+        tx: The transaction; the mark moves in it together with the log.
+        attempt: The attempt that they come from.
+        batch: Events in the order of their `seq`; those up to the mark are dropped as repeats.
+
+    Raises:
+        Fenced: the attempt is not the current one of its job, or has ended.
+        SequenceGap: an event before the first new one is missing.
+    """
+    row = tx.connection.execute(
+        select(attempts.c.last_seq, jobs.c.keep_checkpoints)
+        .join(jobs, jobs.c.number == attempts.c.job)
+        .where(
+            attempts.c.job == attempt.job,
+            attempts.c.attempt == attempt.name.attempt,
+            attempts.c.state.in_(_LIVE),
+            jobs.c.token == attempt.token,
+            jobs.c.state.in_([str(state) for state in HELD]),
+        )
+    ).one_or_none()
+    if row is None:
+        raise Fenced(str(attempt.name))
+    mark = int(row.last_seq)
+    fresh = batch.after(mark)
+    if not fresh.events:
+        return mark
+    if fresh.first_seq != mark + 1:
+        raise SequenceGap(mark, fresh.first_seq)
+    for part in fresh.split(events.EVENTS_PER_CHUNK):
+        events.append(tx, attempt.job, len(part.events), part.encode)
+    _apply(tx, attempt, fresh, row.keep_checkpoints)
+    return fresh.last_seq
+
+
+def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch, keep_last: int) -> None:
+    """Moves what resources show of a run: step, total, resume point, resolved spec, checkpoints, outcome."""
+    facts = fresh.facts()
+    values: dict[str, Any] = {"last_seq": fresh.last_seq}
+    job_values: dict[str, Any] = {}
+    if facts.step is not None:
+        values["step"] = facts.step
+        job_values |= {"step": facts.step, "total_steps": facts.total_steps}
+    if facts.resumed_step is not None:
+        values["resumed_step"] = facts.resumed_step
+    if facts.outcome is not None:
+        values["outcome"] = facts.outcome
+    _update(tx, attempt, **values)
+    if facts.resolved is not None:
+        job_values["resolved"] = func.coalesce(jobs.c.resolved, facts.resolved)
+    if job_values:
+        tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**job_values))
+    if facts.checkpoints:
+        saved = [checkpoint(attempt.node, attempt.name.attempt) for checkpoint in facts.checkpoints]
+        events.keep_checkpoints(tx, attempt.job, saved, keep_last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An attempt's end with all that is needed to judge it."""
+
+    attempt: Attempt
+    end: AttemptEnd
+    retry: RetryPolicy
+    jitter: float
+    """Random number in [0, 1) for the wait before a retry."""
+
+
+def finish(tx: Transaction, ending: Ending) -> Verdict | None:
+    """Ends an attempt and moves its job, once: a second end of the same attempt changes nothing and returns None.
+
+    A success becomes PUBLISHING only where the token is still the job's (the fence), and writes the publish row into
+    the outbox in the same transaction.
+    """
+    attempt, end = ending.attempt, ending.end
+    ended = _update(
+        tx,
+        attempt,
+        state=str(end.state),
+        failure=wire.failure_bytes(end.failure) if end.failure else None,
+        end_ms=tx.now_ms,
+    )
+    if not ended:
+        return None
+    job = jobs_store.load(tx.connection, attempt.job)
+    if job.token != attempt.token:
+        return None
+    ruling = verdict(job.state, end, job.faults, ending.retry, ending.jitter)
+    if ruling is None:
+        return None
+    if ruling.to is JobState.PUBLISHING and job.state is JobState.STARTING:
+        _job_runs(tx, attempt)  # it ended so fast that nobody saw it run
+    values: dict[str, Any] = {}
+    if ruling.uses_budget:
+        values["faults"] = job.faults + 1
+    if ruling.to is JobState.QUEUED:
+        values["not_before_ms"] = tx.now_ms + round(ruling.delay_s * 1000)
+    if ruling.failure is not None:
+        values["failure"] = wire.failure_bytes(ruling.failure)
+    step = jobs_store.Step(
+        to=ruling.to, reason=ruling.reason, message=ruling.message, token=attempt.token, values=values
+    )
+    if not jobs_store.advance(tx, attempt.job, step):
+        return None
+    if ruling.to is JobState.PUBLISHING:
+        kept = load(tx.connection, attempt.job, attempt.name.attempt)
+        outbox.add(tx, job.number, attempt.token, wire.publish_request(jobs_store.load(tx.connection, job.number), kept))
+    return ruling
+
+
+def close(tx: Transaction, attempt: Attempt) -> None:
+    """Notes that the node was told that the attempt's end is kept, or that it holds the attempt no more."""
+    tx.connection.execute(
+        update(attempts)
+        .where(attempts.c.job == attempt.job, attempts.c.attempt == attempt.name.attempt)
+        .values(is_closed=True)
+    )
+
+
+def load(connection: Connection, job: int, number: int) -> Attempt:
+    """Returns an attempt; it must exist."""
+    return _attempt(connection.execute(_query().where(attempts.c.job == job, attempts.c.attempt == number)).one())
+
+
+def open_ones(connection: Connection) -> list[Attempt]:
+    """Returns attempts that may still run or whose node does not yet know that their end is kept."""
+    return [_attempt(row) for row in connection.execute(_query().where(attempts.c.is_closed.is_(False)))]
+
+
+def find(connection: Connection, job: JobName, number: int) -> Attempt | None:
+    """Returns an attempt by name, or None."""
+    query = _query().where(jobs.c.project == job.project, jobs.c.job_id == job.job, attempts.c.attempt == number)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _attempt(row)
+
+
+def list_newest(connection: Connection, job: int, before: int | None, limit: int) -> list[Attempt]:
+    """Returns attempts of a job, newest first, those below `before` when it is given."""
+    query = _query().where(attempts.c.job == job).order_by(attempts.c.attempt.desc()).limit(limit)
+    if before is not None:
+        query = query.where(attempts.c.attempt < before)
+    return [_attempt(row) for row in connection.execute(query)]
+
+
+def _query() -> Any:
+    return select(attempts, jobs.c.project, jobs.c.job_id).join(jobs, jobs.c.number == attempts.c.job)
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    return Attempt(
+        job=row.job,
+        name=JobName(row.project, row.job_id).attempt(row.attempt),
+        node=row.node,
+        token=row.token,
+        state=AttemptState(row.state),
+        is_confirmed=row.is_confirmed,
+        is_closed=row.is_closed,
+        failure=row.failure,
+        outcome=row.outcome,
+        resumed_step=row.resumed_step,
+        step=row.step,
+        last_seq=row.last_seq,
+        create_ms=row.create_ms,
+        end_ms=row.end_ms,
+    )

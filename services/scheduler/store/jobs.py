@@ -1,0 +1,276 @@
+"""Jobs on disk. Each change of state is guarded in SQL by the table of legal changes and by the fencing token."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, insert, select, update
+
+from services.scheduler import wire
+from services.scheduler.jobs import TERMINAL, JobState, sources_of
+from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Pinned, Ref
+from services.scheduler.store import events
+from services.scheduler.store.tables import attempts, jobs, nodes
+from services.scheduler.store.transaction import Transaction
+from tuneforge.names import JobName
+
+_ACTIVE_COLUMNS = (
+    "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
+    "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A change of a job's state that is to be made if the job still is where it is believed to be."""
+
+    to: JobState
+    reason: str
+    """Stable word."""
+    message: str
+    """Sentence for a person."""
+    token: int | None = None
+    """The job's fencing token must be this one; None: whatever it is."""
+    sources: frozenset[JobState] | None = None
+    """The job must be in one of these; None: in any from which `to` is legal."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns to set."""
+
+
+def advance(tx: Transaction, job: int, step: Step) -> bool:
+    """Makes a change of state and writes its event; False when the job is not where it was believed to be."""
+    legal = sources_of(step.to)
+    allowed = legal if step.sources is None else legal & step.sources
+    before = tx.connection.execute(
+        select(jobs.c.state, jobs.c.project, jobs.c.job_id, jobs.c.start_ms).where(jobs.c.number == job).with_for_update()
+    ).one_or_none()
+    if before is None:
+        return False
+    guard = [jobs.c.number == job, jobs.c.state.in_([str(state) for state in allowed]), jobs.c.state == before.state]
+    if step.token is not None:
+        guard.append(jobs.c.token == step.token)
+    values: dict[str, Any] = {
+        "state": str(step.to),
+        "from_state": before.state,
+        "reason": step.reason,
+        "message": step.message,
+        **step.values,
+    }
+    if step.to in TERMINAL:
+        values["end_ms"] = tx.now_ms
+    if step.to is JobState.RUNNING and before.start_ms is None:
+        values["start_ms"] = tx.now_ms
+    if tx.connection.execute(update(jobs).where(*guard).values(**values)).rowcount != 1:
+        return False
+    events.append_state(
+        tx,
+        job,
+        wire.Change(
+            job=str(JobName(before.project, before.job_id)),
+            source=before.state,
+            target=str(step.to),
+            reason=step.reason,
+            message=step.message,
+        ),
+    )
+    if step.to in TERMINAL:
+        tx.ended.add(job)
+    return True
+
+
+def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
+    """Stores a job, QUEUED or BLOCKED, with its first event; None when its name is taken."""
+    taken = select(jobs.c.number).where(jobs.c.project == new.name.project, jobs.c.job_id == new.name.job)
+    if tx.connection.execute(taken).one_or_none() is not None:
+        return None
+    state, reason, message = _first_state(new)
+    number = tx.connection.execute(
+        insert(jobs)
+        .values(
+            uid=secrets.randbits(63),
+            project=new.name.project,
+            job_id=new.name.job,
+            state=str(state),
+            reason=reason,
+            message=message,
+            creator=new.creator,
+            labels=json.dumps(dict(new.labels)),
+            spec=new.spec,
+            estimate=new.estimate,
+            train_version=new.train.version,
+            train_digest=new.train.digest,
+            validation_version=new.validation.version if new.validation else None,
+            validation_digest=new.validation.digest if new.validation else None,
+            architecture_version=new.architecture_version,
+            output_model=new.output_model,
+            depends_on=depends_on,
+            lost_after_ms=new.lost_after_ms,
+            keep_checkpoints=new.keep_checkpoints,
+            create_ms=tx.now_ms,
+            **_needs_values(new.needs),
+            **(_pinned_values(new.pinned) if new.pinned else {}),
+        )
+        .returning(jobs.c.number)
+    ).scalar_one()
+    events.append_state(
+        tx, number, wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
+    )
+    return int(number)
+
+
+def _first_state(new: NewJob) -> tuple[JobState, str, str]:
+    if new.pinned is None:
+        return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for the output of {new.depends_on}."
+    return JobState.QUEUED, "CREATED", "It waits for a node."
+
+
+def release(tx: Transaction, job: int, pinned: Pinned, estimate: bytes | None, needs: Needs) -> bool:
+    """Queues a job whose base is there now."""
+    values = {**_pinned_values(pinned), **_needs_values(needs), "estimate": estimate}
+    return advance(
+        tx,
+        job,
+        Step(to=JobState.QUEUED, reason="BASE_READY", message=f"Its base {pinned.base.version} is there.", values=values),
+    )
+
+
+def fail(tx: Transaction, job: int, failure: bytes, step: Step) -> bool:
+    """Fails a job; `failure` is the serialised reason that its resource keeps."""
+    return advance(tx, job, replace(step, values={**step.values, "failure": failure}))
+
+
+def find(connection: Connection, name: JobName) -> Job | None:
+    """Returns a job by name, or None."""
+    query = _query().where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _job(row)
+
+
+def load(connection: Connection, number: int) -> Job:
+    """Returns a job by number; it must exist."""
+    return _job(connection.execute(_query().where(jobs.c.number == number)).one())
+
+
+def list_newest(
+    connection: Connection, project: str, states: Collection[JobState], before: int | None, limit: int
+) -> list[Job]:
+    """Returns jobs of a project, newest first: below number `before` when given, in one of `states` when not empty."""
+    query = _query().where(jobs.c.project == project).order_by(jobs.c.number.desc()).limit(limit)
+    if states:
+        query = query.where(jobs.c.state.in_([str(state) for state in states]))
+    if before is not None:
+        query = query.where(jobs.c.number < before)
+    return [_job(row) for row in connection.execute(query)]
+
+
+def active(connection: Connection) -> list[ActiveJob]:
+    """Returns what decisions need of all jobs that have not ended, oldest first."""
+    columns = [jobs.c[name] for name in _ACTIVE_COLUMNS]
+    known = [str(state) for state in JobState if state not in TERMINAL]
+    rows = connection.execute(select(*columns).where(jobs.c.state.in_(known)).order_by(jobs.c.number)).all()
+    places = events.newest_checkpoint_nodes(connection, [row.number for row in rows if row.attempt])
+    return [
+        ActiveJob(
+            number=row.number,
+            name=JobName(row.project, row.job_id),
+            state=JobState(row.state),
+            token=row.token,
+            depends_on=row.depends_on,
+            not_before_ms=row.not_before_ms,
+            lost_after_ms=row.lost_after_ms,
+            needs=_needs(row),
+            checkpoint_node=places.get(row.number),
+        )
+        for row in rows
+    ]
+
+
+def states_of(connection: Connection, numbers: Collection[int]) -> dict[int, tuple[str, JobState]]:
+    """Returns name and state of jobs by number."""
+    rows = connection.execute(
+        select(jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.state).where(jobs.c.number.in_(numbers))
+    )
+    return {row.number: (str(JobName(row.project, row.job_id)), JobState(row.state)) for row in rows}
+
+
+def _query() -> Any:
+    is_unreachable = exists().where(
+        attempts.c.job == jobs.c.number,
+        attempts.c.attempt == jobs.c.attempt,
+        attempts.c.node == nodes.c.node,
+        nodes.c.state == "UNREACHABLE",
+        jobs.c.state.in_(["STARTING", "RUNNING", "CANCELLING"]),
+    )
+    return select(jobs, is_unreachable.label("is_unreachable"))
+
+
+def _pinned_values(pinned: Pinned) -> dict[str, Any]:
+    return {"base_version": pinned.base.version, "base_digest": pinned.base.digest, "inputs": pinned.inputs}
+
+
+def _needs_values(needs: Needs) -> dict[str, Any]:
+    return {
+        "devices": needs.devices,
+        "peak_bytes": needs.peak_bytes,
+        "host_bytes": needs.host_bytes,
+        "cpu_millis": needs.cpu_millis,
+        "node_labels": json.dumps(dict(needs.labels)),
+    }
+
+
+def _ref(version: str | None, digest: str | None) -> Ref | None:
+    return None if version is None or digest is None else Ref(version=version, digest=digest)
+
+
+def _needs(row: Row[Any]) -> Needs:
+    return Needs(
+        devices=row.devices,
+        peak_bytes=row.peak_bytes,
+        host_bytes=row.host_bytes,
+        cpu_millis=row.cpu_millis,
+        labels=json.loads(row.node_labels),
+    )
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(
+        number=row.number,
+        uid=row.uid,
+        name=JobName(row.project, row.job_id),
+        state=JobState(row.state),
+        from_state=row.from_state,
+        reason=row.reason,
+        message=row.message,
+        creator=row.creator,
+        labels=json.loads(row.labels),
+        spec=row.spec,
+        inputs=row.inputs,
+        estimate=row.estimate,
+        base=_ref(row.base_version, row.base_digest),
+        train=Ref(version=row.train_version, digest=row.train_digest),
+        validation=_ref(row.validation_version, row.validation_digest),
+        architecture_version=row.architecture_version,
+        output_model=row.output_model,
+        depends_on=row.depends_on,
+        needs=_needs(row),
+        attempt=row.attempt,
+        token=row.token,
+        faults=row.faults,
+        not_before_ms=row.not_before_ms,
+        failure=row.failure,
+        resolved=row.resolved,
+        published=_ref(row.version, row.digest),
+        step=row.step,
+        total_steps=row.total_steps,
+        create_ms=row.create_ms,
+        start_ms=row.start_ms,
+        end_ms=row.end_ms,
+        latest_seq=row.latest_seq,
+        is_unreachable=row.is_unreachable,
+    )
+
+

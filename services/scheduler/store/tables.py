@@ -1,0 +1,153 @@
+"""The scheduler's tables. Times are integers: milliseconds since 1970, by the database's clock.
+
+Messages that are only stored and handed on (specs, inputs, failures, events) are columns of bytes: serialised protobuf.
+What SQL decides on has a column of its own.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# SQLite numbers only a column of type INTEGER by itself.
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True, comment="order of creation; never used again"),
+    Column("uid", BigInteger, nullable=False, comment="random identity that resume tokens carry"),
+    Column("project", String(63), nullable=False),
+    Column("job_id", String(63), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("from_state", String(16), nullable=False, default=""),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("creator", String(256), nullable=False),
+    Column("labels", Text, nullable=False, comment="JSON object"),
+    Column("spec", LargeBinary, nullable=False, comment="TrainingSpec with defaults and pinned names"),
+    Column("inputs", LargeBinary, comment="StartAttemptRequest with base, train, validation; NULL while BLOCKED"),
+    Column("estimate", LargeBinary, comment="MemoryEstimate"),
+    Column("base_version", Text),
+    Column("base_digest", String(64)),
+    Column("train_version", Text, nullable=False),
+    Column("train_digest", String(64), nullable=False),
+    Column("validation_version", Text),
+    Column("validation_digest", String(64)),
+    Column("architecture_version", Text, comment="version whose architecture the base will have, also while BLOCKED"),
+    Column("output_model", Text, nullable=False),
+    Column("depends_on", _Number, ForeignKey("jobs.number"), comment="job whose output is the base"),
+    Column("devices", Integer, comment="accelerators asked for; NULL: one where a node has some"),
+    Column("peak_bytes", BigInteger, nullable=False, default=0, comment="predicted peak memory; 0: not known"),
+    Column("host_bytes", BigInteger, nullable=False, default=0, comment="host memory asked for"),
+    Column("cpu_millis", BigInteger, nullable=False, default=0),
+    Column("node_labels", Text, nullable=False, comment="JSON object"),
+    Column("lost_after_ms", BigInteger, nullable=False),
+    Column("keep_checkpoints", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False, default=0, comment="attempts so far"),
+    Column("token", BigInteger, nullable=False, default=0, comment="fencing token of the newest attempt"),
+    Column("faults", Integer, nullable=False, default=0, comment="infrastructure faults so far"),
+    Column("not_before_ms", BigInteger, nullable=False, default=0, comment="QUEUED: no attempt before this"),
+    Column("failure", LargeBinary, comment="Failure; with FAILED"),
+    Column("resolved", LargeBinary, comment="Resolved of the first attempt that got so far"),
+    Column("version", Text, comment="published version; with SUCCEEDED"),
+    Column("digest", String(64)),
+    Column("step", BigInteger, nullable=False, default=0),
+    Column("total_steps", BigInteger, nullable=False, default=0),
+    Column("create_ms", BigInteger, nullable=False),
+    Column("start_ms", BigInteger),
+    Column("end_ms", BigInteger),
+    Column("latest_seq", BigInteger, nullable=False, default=0, comment="job_seq of the newest event"),
+    UniqueConstraint("project", "job_id", name="jobs_name"),
+    Index("jobs_by_project", "project", "number"),
+    Index("jobs_by_state", "state"),
+    Index("jobs_by_dependency", "depends_on"),
+    sqlite_autoincrement=True,
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", _Number, ForeignKey("jobs.number"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("node", String(63), nullable=False),
+    Column("token", BigInteger, nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("is_confirmed", Boolean, nullable=False, default=False, comment="its node has said that it holds it"),
+    Column("is_closed", Boolean, nullable=False, default=False, comment="its node knows that the end is kept here"),
+    Column("failure", LargeBinary),
+    Column("outcome", LargeBinary, comment="AttemptOutcome"),
+    Column("resumed_step", BigInteger, nullable=False, default=0),
+    Column("step", BigInteger, nullable=False, default=0),
+    Column("last_seq", BigInteger, nullable=False, default=0, comment="high-water mark: seq of the newest event kept"),
+    Column("create_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger),
+    Index("attempts_open", "is_closed"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("job", _Number, ForeignKey("jobs.number"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("node", String(63), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("create_ms", BigInteger, nullable=False),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("job", _Number, ForeignKey("jobs.number"), primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False, comment="EventBatch with the events first_seq to last_seq"),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("capacity", LargeBinary, nullable=False, comment="NodeCapacity"),
+    Column("labels", Text, nullable=False, comment="JSON object"),
+    Column("generation", String(64), nullable=False),
+    Column("version", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    Column("unreachable_ms", BigInteger, comment="since when its lease is overdue"),
+    Column("manager_token", String(64), nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("job", _Number, ForeignKey("jobs.number"), nullable=False, unique=True),
+    Column("token", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False, comment="PublishVersionRequest"),
+    Column("create_ms", BigInteger, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)

@@ -1,0 +1,19 @@
+"""Messages of the contract <-> dataclasses of the scheduler; the only place beside servicer and peers that knows both."""
+
+from services.scheduler.wire.events import Batch, Change, Facts, state_event, warning_event
+from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto
+from services.scheduler.wire.publications import publish_request
+from services.scheduler.wire.resources import capacity_from_bytes
+
+__all__ = [
+    "Batch",
+    "Change",
+    "Facts",
+    "capacity_from_bytes",
+    "failure_bytes",
+    "failure_from_bytes",
+    "failure_from_proto",
+    "publish_request",
+    "state_event",
+    "warning_event",
+]

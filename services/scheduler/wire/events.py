@@ -1,0 +1,141 @@
+"""Events on their way from a node into a job's log and out to watchers.
+
+Events stay messages: they are numbered, serialised once when they are committed, and shared as they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from services.scheduler.records import Checkpoint
+from services.scheduler.wire.times import milliseconds, timestamp
+from tuneforge.v1 import events_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of a job's state, as its log tells it."""
+
+    job: str
+    source: str
+    target: str
+    reason: str
+    message: str
+
+
+def state_event(change: Change, job_seq: int, now_ms: int) -> bytes:
+    """Returns the `EventBatch` with one change of state, made by the scheduler itself (attempt 0)."""
+    event = events_pb2.Event(
+        job=change.job,
+        job_seq=job_seq,
+        time=timestamp(now_ms),
+        state=events_pb2.StateChange(to=change.target, reason=change.reason, message=change.message),
+    )
+    setattr(event.state, "from", change.source)  # a keyword of Python
+    return events_pb2.EventBatch(events=[event]).SerializeToString()
+
+
+def warning_event(job: str, message: str, job_seq: int, now_ms: int) -> bytes:
+    """Returns the `EventBatch` with one warning of the scheduler itself."""
+    line = events_pb2.LogLine(severity=events_pb2.LOG_SEVERITY_WARNING, message=message)
+    event = events_pb2.Event(job=job, job_seq=job_seq, time=timestamp(now_ms), log=line)
+    return events_pb2.EventBatch(events=[event]).SerializeToString()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a batch says that a resource shows."""
+
+    step: int | None = None
+    total_steps: int = 0
+    resumed_step: int | None = None
+    resolved: bytes | None = None
+    """Serialised `Resolved`."""
+    outcome: bytes | None = None
+    """Serialised `AttemptOutcome`."""
+    checkpoints: tuple[Callable[[str, int], Checkpoint], ...] = ()
+    """For each saved checkpoint: node and attempt -> its record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events of one attempt in the order of their `seq`, none left out between the first and the last."""
+
+    events: tuple[events_pb2.Event, ...]
+
+    @property
+    def first_seq(self) -> int:
+        """Number of the first event; 0 for an empty batch."""
+        return self.events[0].seq if self.events else 0
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the last event; 0 for an empty batch."""
+        return self.events[-1].seq if self.events else 0
+
+    def after(self, seq: int) -> Batch:
+        """Returns the events beyond a number."""
+        if self.first_seq > seq:
+            return self
+        return Batch(tuple(event for event in self.events if event.seq > seq))
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yields the events in parts of at most `size`."""
+        for start in range(0, len(self.events), size):
+            yield Batch(self.events[start : start + size])
+
+    def encode(self, first_job_seq: int) -> bytes:
+        """Returns the serialised `EventBatch`, its events numbered from `first_job_seq` on."""
+        batch = events_pb2.EventBatch(events=self.events)
+        for offset, event in enumerate(batch.events):
+            event.job_seq = first_job_seq + offset
+        return batch.SerializeToString()
+
+    def facts(self) -> Facts:
+        """Returns what the events say that a resource shows; the newest word of each kind."""
+        step: int | None = None
+        total, resumed = 0, None
+        resolved = outcome = None
+        saved: list[Callable[[str, int], Checkpoint]] = []
+        for event in self.events:
+            match event.WhichOneof("payload"):
+                case "step":
+                    step, total = event.step.step, event.step.total_steps
+                case "resumed_from":
+                    resumed = event.resumed_from.step
+                case "checkpoint":
+                    saved.append(_checkpoint(event))
+                case "resolved":
+                    resolved = event.resolved.SerializeToString()
+                case "outcome":
+                    outcome = event.outcome.SerializeToString()
+        return Facts(
+            step=step,
+            total_steps=total,
+            resumed_step=resumed,
+            resolved=resolved,
+            outcome=outcome,
+            checkpoints=tuple(saved),
+        )
+
+
+def _checkpoint(event: events_pb2.Event) -> Callable[[str, int], Checkpoint]:
+    saved, create_ms = event.checkpoint, milliseconds(event.time)
+
+    def at(node: str, attempt: int) -> Checkpoint:
+        return Checkpoint(
+            step=saved.step,
+            attempt=attempt,
+            node=node,
+            digest=saved.digest,
+            size_bytes=saved.size_bytes,
+            create_ms=create_ms,
+        )
+
+    return at
+
+
+def batch_of(received: Sequence[events_pb2.Event]) -> Batch:
+    """Returns received events as a batch."""
+    return Batch(tuple(received))

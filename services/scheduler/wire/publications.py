@@ -1,0 +1,53 @@
+"""What the registry is told when a job has a result, and what a node is told when an attempt begins."""
+
+from __future__ import annotations
+
+from services.scheduler.records import Attempt, Job, Ref
+from tuneforge.v1 import events_pb2, models_pb2, spec_pb2, trainer_pb2, types_pb2
+
+
+def publish_request(job: Job, attempt: Attempt) -> bytes:
+    """Returns the serialised `PublishVersionRequest` for a job whose attempt has succeeded."""
+    outcome = events_pb2.AttemptOutcome.FromString(attempt.outcome or b"")
+    resolved = _resolved(job)
+    lineage = models_pb2.Lineage(
+        base=_ref(job.base),
+        dataset=_ref(job.train),
+        validation=_ref(job.validation),
+        job=str(job.name),
+        attempt=attempt.name.attempt,
+        spec=resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec),
+        environment=dict(resolved.environment) if resolved is not None else {},
+    )
+    request = models_pb2.PublishVersionRequest(
+        parent=job.output_model,
+        manifest=outcome.manifest,
+        kind=outcome.artifact_kind,
+        lineage=lineage,
+        metrics=dict(outcome.metrics),
+    )
+    return request.SerializeToString()
+
+
+def start_request(job: Job, attempt: Attempt, manager_token: str) -> trainer_pb2.StartAttemptRequest:
+    """Returns what starts an attempt; a job that ran before goes on with the spec that its first attempt resolved."""
+    request = trainer_pb2.StartAttemptRequest.FromString(job.inputs or b"")
+    resolved = _resolved(job)
+    request.name = str(attempt.name)
+    request.token = attempt.wire_token
+    request.spec.CopyFrom(resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec))
+    request.node_rank = 0
+    request.world_size = 1
+    request.manager_token = manager_token
+    return request
+
+
+def _resolved(job: Job) -> events_pb2.Resolved | None:
+    if job.resolved is None:
+        return None
+    resolved = events_pb2.Resolved.FromString(job.resolved)
+    return resolved if resolved.HasField("spec") else None
+
+
+def _ref(ref: Ref | None) -> types_pb2.VersionRef | None:
+    return None if ref is None else types_pb2.VersionRef(version=ref.version, digest=ref.digest)

@@ -1,0 +1,120 @@
+"""Jobs, attempts, checkpoints and nodes: record -> message, and back where a message comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from services.scheduler.jobs import JobState
+from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node, Ref
+from services.scheduler.wire.times import optional_timestamp, timestamp
+from tuneforge.names import NodeName
+from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, spec_pb2, types_pb2
+
+_JOB_STATES = {state: jobs_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
+_JOB_STATE_NAMES = {number: state for state, number in _JOB_STATES.items()}
+
+
+def job_state_to_proto(state: JobState) -> jobs_pb2.JobState.ValueType:
+    """Converts a state to its number."""
+    return _JOB_STATES[state]
+
+
+def job_state_from_proto(number: int) -> JobState | None:
+    """Converts a number to a state; None when this release does not know it."""
+    return _JOB_STATE_NAMES.get(jobs_pb2.JobState.ValueType(number))
+
+
+def job_to_proto(job: Job) -> jobs_pb2.Job:
+    """Converts a job to its resource."""
+    change = events_pb2.StateChange(to=str(job.state), reason=job.reason, message=job.message)
+    setattr(change, "from", job.from_state)  # a keyword of Python
+    message = jobs_pb2.Job(
+        name=str(job.name),
+        spec=spec_pb2.TrainingSpec.FromString(job.spec),
+        state=job_state_to_proto(job.state),
+        last_change=change,
+        attempt=job.attempt,
+        version=ref_to_proto(job.published),
+        base=ref_to_proto(job.base),
+        train=ref_to_proto(job.train),
+        validation=ref_to_proto(job.validation),
+        step=job.step,
+        total_steps=job.total_steps,
+        create_time=timestamp(job.create_ms),
+        start_time=optional_timestamp(job.start_ms),
+        end_time=optional_timestamp(job.end_ms),
+        creator=job.creator,
+        labels=dict(job.labels),
+        latest_job_seq=job.latest_seq,
+        conditions=[jobs_pb2.JOB_CONDITION_UNREACHABLE] if job.is_unreachable else [],
+    )
+    if job.failure is not None:
+        message.failure.MergeFromString(job.failure)
+    if job.estimate is not None:
+        message.memory_estimate.MergeFromString(job.estimate)
+    return message
+
+
+def attempt_to_proto(attempt: Attempt) -> jobs_pb2.Attempt:
+    """Converts an attempt to its resource."""
+    message = jobs_pb2.Attempt(
+        name=str(attempt.name),
+        node=str(NodeName(attempt.node)),
+        state=nodes_pb2.AttemptState.Value(f"ATTEMPT_STATE_{attempt.state}"),
+        resumed_step=attempt.resumed_step,
+        step=attempt.step,
+        create_time=timestamp(attempt.create_ms),
+        end_time=optional_timestamp(attempt.end_ms),
+    )
+    if attempt.failure is not None:
+        message.failure.MergeFromString(attempt.failure)
+    return message
+
+
+def checkpoint_to_proto(name: str, checkpoint: Checkpoint) -> jobs_pb2.Checkpoint:
+    """Converts a checkpoint of the job `name` to its resource."""
+    return jobs_pb2.Checkpoint(
+        name=f"{name}/checkpoints/{checkpoint.step}",
+        digest=checkpoint.digest,
+        size_bytes=checkpoint.size_bytes,
+        node=str(NodeName(checkpoint.node)),
+        attempt=checkpoint.attempt,
+        create_time=timestamp(checkpoint.create_ms),
+    )
+
+
+def node_to_proto(node: Node, held: Iterable[nodes_pb2.AttemptStatus] = ()) -> nodes_pb2.Node:
+    """Converts a node to its resource; its manager token stays here.
+
+    Args:
+        node: The node as it is stored.
+        held: The attempts that it named in its last heartbeat.
+    """
+    return nodes_pb2.Node(
+        name=str(NodeName(node.node)),
+        address=node.address,
+        capacity=nodes_pb2.NodeCapacity.FromString(node.capacity_message),
+        labels=dict(node.labels),
+        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{node.state}"),
+        is_managed=True,
+        attempts=held,
+        lease_expire_time=timestamp(node.lease_until_ms),
+        generation=node.generation,
+        version=node.version,
+    )
+
+
+def capacity_from_bytes(stored: bytes) -> Capacity:
+    """Converts a stored `NodeCapacity`."""
+    message = nodes_pb2.NodeCapacity.FromString(stored)
+    return Capacity(
+        device_bytes=tuple(device.memory_bytes for device in message.devices),
+        cpu_millis=message.cpu_millis,
+        memory_bytes=message.memory_bytes,
+        slots=message.slots,
+    )
+
+
+def ref_to_proto(ref: Ref | None) -> types_pb2.VersionRef | None:
+    """Converts a pinned version to its message."""
+    return None if ref is None else types_pb2.VersionRef(version=ref.version, digest=ref.digest)
