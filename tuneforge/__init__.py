@@ -1,1 +1,233 @@
-"""Tuneforge: fine-tuning as a service that other backend services call."""
+"""Tuneforge: fine-tuning as a service that other backend services call.
+
+    import tuneforge
+
+    with tuneforge.Client() as client:
+        job = client.jobs.create("spec.json")
+        for event in job.watch():
+            print(event.kind, event.payload)
+        print(job.result().version)
+
+The names below are the public ones. They are loaded when they are first used: services import parts of this package
+where neither gRPC nor protobuf may be loaded, and the command line starts quickly.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tuneforge.blobs import BlobClient
+    from tuneforge.client import Client
+    from tuneforge.datasets import Dataset, DatasetVersion, RowShape
+    from tuneforge.deployments import (
+        ChatMessage,
+        Completion,
+        CompletionPiece,
+        Deployment,
+        DeploymentFailed,
+        DeploymentState,
+        FinishReason,
+        GenerationOptions,
+        ServedModel,
+    )
+    from tuneforge.errors import (
+        AlreadyExists,
+        Cancelled,
+        Conflict,
+        DeadlineExceeded,
+        FailedPrecondition,
+        FieldViolation,
+        InternalError,
+        InvalidArgument,
+        JobFailed,
+        NotFound,
+        OutOfRange,
+        PermissionDenied,
+        Reason,
+        ResourceExhausted,
+        TuneforgeError,
+        Unauthenticated,
+        Unavailable,
+    )
+    from tuneforge.events import (
+        AttemptOutcome,
+        AttemptResult,
+        CheckpointSaved,
+        DeviceMetrics,
+        DeviceSample,
+        EvaluationMetrics,
+        Event,
+        Gap,
+        LogLine,
+        LogSeverity,
+        Resolved,
+        ResumedFrom,
+        Sample,
+        StateChange,
+        StepMetrics,
+    )
+    from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
+    from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
+    from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, ManifestFile
+    from tuneforge.models import ABSENT, Alias, AliasChange, Lineage, Model, ModelVersion
+    from tuneforge.nodes import Device, Node, NodeState
+    from tuneforge.specs.spec import (
+        BaseModel,
+        Checkpointing,
+        ComputeType,
+        DataConfig,
+        DataSource,
+        Evaluation,
+        FullMethod,
+        LearningRateSchedule,
+        LoraMethod,
+        Optimization,
+        Optimizer,
+        OverlongPolicy,
+        QloraMethod,
+        Resources,
+        SupervisedTask,
+        TrainingSpec,
+    )
+    from tuneforge.values import ArtifactKind, Failure, FaultClass, VersionRef
+
+    __version__: str
+
+_HOMES: Final[dict[str, str]] = {
+    "blobs": "BlobClient",
+    "client": "Client",
+    "datasets": "Dataset DatasetVersion RowShape",
+    "deployments": (
+        "ChatMessage Completion CompletionPiece Deployment DeploymentFailed DeploymentState FinishReason "
+        "GenerationOptions ServedModel"
+    ),
+    "errors": (
+        "AlreadyExists Cancelled Conflict DeadlineExceeded FailedPrecondition FieldViolation InternalError "
+        "InvalidArgument JobFailed NotFound OutOfRange PermissionDenied Reason ResourceExhausted "
+        "TuneforgeError Unauthenticated Unavailable"
+    ),
+    "events": (
+        "AttemptOutcome AttemptResult CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics Event Gap "
+        "LogLine LogSeverity Resolved ResumedFrom Sample StateChange StepMetrics"
+    ),
+    "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
+    "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
+    "manifest": "IntegrityError InvalidManifest Manifest ManifestFile",
+    "models": "ABSENT Alias AliasChange Lineage Model ModelVersion",
+    "nodes": "Device Node NodeState",
+    "specs.spec": (
+        "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod LearningRateSchedule "
+        "LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask TrainingSpec"
+    ),
+    "values": "ArtifactKind Failure FaultClass VersionRef",
+}
+
+__all__ = [
+    "ABSENT",
+    "Alias",
+    "AliasChange",
+    "AlreadyExists",
+    "ArtifactKind",
+    "Attempt",
+    "AttemptOutcome",
+    "AttemptResult",
+    "AttemptState",
+    "BaseModel",
+    "BlobClient",
+    "Cancelled",
+    "ChatMessage",
+    "Checkpoint",
+    "CheckpointSaved",
+    "Checkpointing",
+    "Client",
+    "Completion",
+    "CompletionPiece",
+    "ComputeType",
+    "Conflict",
+    "DataConfig",
+    "DataSource",
+    "Dataset",
+    "DatasetVersion",
+    "DeadlineExceeded",
+    "Deployment",
+    "DeploymentFailed",
+    "DeploymentState",
+    "Device",
+    "DeviceMetrics",
+    "DeviceSample",
+    "Evaluation",
+    "EvaluationMetrics",
+    "Event",
+    "FailedPrecondition",
+    "Failure",
+    "FaultClass",
+    "FieldViolation",
+    "FinishReason",
+    "FullMethod",
+    "Gap",
+    "GenerationOptions",
+    "IntegrityError",
+    "InternalError",
+    "InvalidArgument",
+    "InvalidManifest",
+    "Job",
+    "JobCancelled",
+    "JobCondition",
+    "JobFailed",
+    "JobHandle",
+    "JobState",
+    "JobWatch",
+    "LearningRateSchedule",
+    "Lineage",
+    "LogLine",
+    "LogSeverity",
+    "LoraMethod",
+    "Manifest",
+    "ManifestFile",
+    "Model",
+    "ModelVersion",
+    "Node",
+    "NodeState",
+    "NotFound",
+    "Optimization",
+    "Optimizer",
+    "OutOfRange",
+    "OverlongPolicy",
+    "PermissionDenied",
+    "QloraMethod",
+    "Reason",
+    "Resolved",
+    "ResourceExhausted",
+    "Resources",
+    "ResumedFrom",
+    "RowShape",
+    "Sample",
+    "ServedModel",
+    "StateChange",
+    "StepMetrics",
+    "SupervisedTask",
+    "TrainingSpec",
+    "TuneforgeError",
+    "Unauthenticated",
+    "Unavailable",
+    "VersionRef",
+    "WatchOptions",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tuneforge")
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = getattr(importlib.import_module(f"tuneforge.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'tuneforge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,99 @@
+"""`Client`: the suite from one place, with lazily opened channels that are reused and closed together."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tuneforge import _short_names as names
+from tuneforge._connections import Addresses, Connections
+from tuneforge._transport import TransportSettings
+from tuneforge.blobs import BlobClient
+from tuneforge.datasets import Datasets
+from tuneforge.deployments import Deployments
+from tuneforge.jobs import Jobs
+from tuneforge.models import Models
+from tuneforge.nodes import Nodes
+
+_DEFAULTS = Addresses()
+
+
+class Client:
+    """The four services and one project.
+
+    Nothing is connected before the first call. A client is safe to use from several threads; close it, or use `with`.
+
+        with Client() as client:
+            job = client.jobs.create("spec.json")
+            for event in job.watch():
+                print(event)
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: str | None = None,
+        scheduler: str | None = None,
+        trainer: str | None = None,
+        inference: str | None = None,
+        project: str | None = None,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        deadline_s: float = 30.0,
+    ) -> None:
+        """Takes what is not given from the environment, then from the defaults of the embedded suite.
+
+        Args:
+            registry: `host:port`; TUNEFORGE_REGISTRY_ADDRESS, else 127.0.0.1:7101.
+            scheduler: `host:port`; TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102.
+            trainer: `host:port`; TUNEFORGE_TRAINER_ADDRESS, else 127.0.0.1:7103.
+            inference: `host:port`; TUNEFORGE_INFERENCE_ADDRESS, else 127.0.0.1:7104.
+            project: Id of the project; TUNEFORGE_PROJECT, else `default`.
+            token: Sent with each call as `authorization: Bearer ...`; TUNEFORGE_TOKEN, else none.
+            ca: PEM file of the authority behind the services' certificates; TUNEFORGE_TLS_CA, else plain text.
+            deadline_s: Deadline of a call that has none of its own, in seconds, > 0.
+
+        Raises:
+            InvalidArgument: The project's id is malformed.
+        """
+        ca = ca or os.environ.get("TUNEFORGE_TLS_CA") or None
+        self.project = project or os.environ.get("TUNEFORGE_PROJECT") or "default"
+        names.parent(self.project)
+        self._connections = Connections(
+            Addresses(
+                registry=_address("registry", registry, _DEFAULTS.registry),
+                scheduler=_address("scheduler", scheduler, _DEFAULTS.scheduler),
+                trainer=_address("trainer", trainer, _DEFAULTS.trainer),
+                inference=_address("inference", inference, _DEFAULTS.inference),
+            ),
+            TransportSettings(
+                token=token or os.environ.get("TUNEFORGE_TOKEN") or None,
+                ca=Path(ca) if ca else None,
+                deadline_s=deadline_s,
+            ),
+        )
+        self.datasets = Datasets(self._connections, self.project, self.blobs)
+        self.models = Models(self._connections, self.project, self.blobs)
+        self.jobs = Jobs(self._connections, self.project)
+        self.deployments = Deployments(self._connections, self.project)
+        self.nodes = Nodes(self._connections)
+
+    def blobs(self) -> BlobClient:
+        """Returns a client for the project's bytes by digest, on this client's channel."""
+        return BlobClient(self._connections.registry.channel, self.project)
+
+    def close(self) -> None:
+        """Closes every channel; what runs on them is cancelled. Closing twice is fine."""
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _address(service: str, given: str | None, default: str) -> str:
+    return given or os.environ.get(f"TUNEFORGE_{service.upper()}_ADDRESS") or default

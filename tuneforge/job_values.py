@@ -1,0 +1,197 @@
+"""What the scheduler knows of a job, its attempts and its checkpoints, as plain values; the calls are in `jobs.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from tuneforge import _wire
+from tuneforge.events import StateChange, state_change
+from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.spec import TrainingSpec
+from tuneforge.specs.wire import spec_from_proto
+from tuneforge.v1 import jobs_pb2 as pb
+from tuneforge.v1 import nodes_pb2
+from tuneforge.values import Failure, VersionRef, Word
+
+
+class JobState(Word):
+    """States of a job."""
+
+    UNKNOWN = "UNKNOWN"
+    BLOCKED = "BLOCKED"
+    """It waits for the job whose output it starts from."""
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    PUBLISHING = "PUBLISHING"
+    """Its result is being registered; it cannot be cancelled any more."""
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a job in this state will never leave it."""
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+
+class AttemptState(Word):
+    """States of an attempt."""
+
+    UNKNOWN = "UNKNOWN"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+    """It stopped on request after it had saved a checkpoint."""
+    CANCELLED = "CANCELLED"
+    LOST = "LOST"
+    """Its process ended without saying how."""
+
+
+class JobCondition(Word):
+    """Something to know about a job that is not a state."""
+
+    UNKNOWN = "UNKNOWN"
+    UNREACHABLE = "UNREACHABLE"
+    """The node of its attempt does not answer; the attempt may still be running."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One fine-tuning run as it was when it was read."""
+
+    name: str
+    """`projects/{project}/jobs/{job}`."""
+    spec: TrainingSpec
+    """Defaults filled in and names pinned."""
+    state: JobState
+    last_change: StateChange | None
+    """Why it is in this state."""
+    failure: Failure | None
+    """Why it failed; set with FAILED."""
+    attempt: int
+    """Attempts so far."""
+    version: VersionRef | None
+    """What it published; set with SUCCEEDED."""
+    base: VersionRef | None
+    train: VersionRef | None
+    validation: VersionRef | None
+    step: int
+    """Last finished optimiser step."""
+    total_steps: int
+    """0 until the first attempt has resolved them."""
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    creator: str
+    labels: Mapping[str, str]
+    memory_estimate: MemoryEstimate | None
+    """Predicted peak memory of one attempt."""
+    conditions: tuple[JobCondition, ...]
+    latest_job_seq: int
+    """Number of its newest event."""
+
+    @property
+    def id(self) -> str:
+        """Last part of its name."""
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at a job on a node."""
+
+    name: str
+    """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
+    node: str
+    state: AttemptState
+    failure: Failure | None
+    resumed_step: int
+    """Step it began after; 0: from the beginning."""
+    step: int
+    create_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A saved state of a job's run."""
+
+    name: str
+    """`projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    step: int
+    digest: str
+    size_bytes: int
+    node: str
+    """Node that has it."""
+    attempt: int
+    """Attempt that saved it."""
+    create_time: datetime
+
+
+def job_from_proto(message: pb.Job) -> Job:
+    """Converts a job."""
+    return Job(
+        name=message.name,
+        spec=spec_from_proto(message.spec),
+        state=_wire.word(JobState, pb.JobState.DESCRIPTOR, message.state),
+        last_change=state_change(message.last_change) if message.HasField("last_change") else None,
+        failure=_wire.failure(message.failure),
+        attempt=message.attempt,
+        version=_wire.version_ref(message.version),
+        base=_wire.version_ref(message.base),
+        train=_wire.version_ref(message.train),
+        validation=_wire.version_ref(message.validation),
+        step=message.step,
+        total_steps=message.total_steps,
+        create_time=_wire.instant(message.create_time),
+        start_time=_wire.instant_or_none(message.start_time),
+        end_time=_wire.instant_or_none(message.end_time),
+        creator=message.creator,
+        labels=_wire.frozen(message.labels),
+        memory_estimate=_memory(message.memory_estimate) if message.HasField("memory_estimate") else None,
+        conditions=tuple(_wire.word(JobCondition, pb.JobCondition.DESCRIPTOR, each) for each in message.conditions),
+        latest_job_seq=message.latest_job_seq,
+    )
+
+
+def _memory(message: pb.MemoryEstimate) -> MemoryEstimate:
+    return MemoryEstimate(
+        weights_bytes=message.weights_bytes,
+        adapter_bytes=message.adapter_bytes,
+        gradients_bytes=message.gradients_bytes,
+        optimizer_bytes=message.optimizer_bytes,
+        activations_bytes=message.activations_bytes,
+        overhead_bytes=message.overhead_bytes,
+    )
+
+
+def attempt_from_proto(message: pb.Attempt) -> Attempt:
+    """Converts an attempt."""
+    return Attempt(
+        name=message.name,
+        node=message.node,
+        state=_wire.word(AttemptState, nodes_pb2.AttemptState.DESCRIPTOR, message.state),
+        failure=_wire.failure(message.failure),
+        resumed_step=message.resumed_step,
+        step=message.step,
+        create_time=_wire.instant(message.create_time),
+        end_time=_wire.instant_or_none(message.end_time),
+    )
+
+
+def checkpoint_from_proto(message: pb.Checkpoint) -> Checkpoint:
+    """Converts a checkpoint."""
+    return Checkpoint(
+        name=message.name,
+        step=int(message.name.rpartition("/")[2]),
+        digest=message.digest,
+        size_bytes=message.size_bytes,
+        node=message.node,
+        attempt=message.attempt,
+        create_time=_wire.instant(message.create_time),
+    )

@@ -1,0 +1,97 @@
+"""Nodes: the machines that run attempts, as the scheduler or the node itself sees them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from tuneforge import _wire
+from tuneforge._connections import Connections
+from tuneforge.v1 import nodes_pb2 as pb
+from tuneforge.v1.scheduler_pb2 import ListNodesRequest
+from tuneforge.v1.trainer_pb2 import GetNodeRequest
+from tuneforge.values import Word
+
+
+class NodeState(Word):
+    """Whether a node can be given work."""
+
+    UNKNOWN = "UNKNOWN"
+    READY = "READY"
+    UNREACHABLE = "UNREACHABLE"
+    """Its lease has run out; its attempts may still be running."""
+    DRAINING = "DRAINING"
+    """It is shutting down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One accelerator."""
+
+    index: int
+    model: str
+    """What it is, e.g. `NVIDIA H200`."""
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One trainer process and what it has."""
+
+    name: str
+    """`nodes/{node}`."""
+    address: str
+    """Where its TrainerService listens."""
+    state: NodeState
+    is_managed: bool
+    """Whether a scheduler manages it."""
+    devices: tuple[Device, ...]
+    """Empty: attempts run on the CPU."""
+    cpu_millis: int
+    """Processor share for attempts in thousandths of a core."""
+    memory_bytes: int
+    slots: int
+    """How many attempts it runs at once."""
+    labels: Mapping[str, str]
+    attempts: tuple[str, ...]
+    """Names of the attempts that it holds."""
+    lease_expire_time: datetime | None
+    version: str
+    """Version of Tuneforge that it runs."""
+
+
+class Nodes:
+    """Nodes; `client.nodes`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def list(self) -> Iterator[Node]:
+        """Yields the scheduler's nodes by name."""
+        scheduler = self._connections.scheduler
+        for page in scheduler.pages(scheduler.stub.ListNodes, ListNodesRequest()):
+            yield from map(_node, page.nodes)
+
+    def ask(self) -> Node:
+        """Returns the node behind the client's trainer address, asked directly."""
+        trainer = self._connections.trainer
+        return _node(trainer.call(trainer.stub.GetNode, GetNodeRequest()))
+
+
+def _node(message: pb.Node) -> Node:
+    return Node(
+        name=message.name,
+        address=message.address,
+        state=_wire.word(NodeState, pb.NodeState.DESCRIPTOR, message.state),
+        is_managed=message.is_managed,
+        devices=tuple(
+            Device(index=device.index, model=device.model, memory_bytes=device.memory_bytes)
+            for device in message.capacity.devices
+        ),
+        cpu_millis=message.capacity.cpu_millis,
+        memory_bytes=message.capacity.memory_bytes,
+        slots=message.capacity.slots,
+        labels=_wire.frozen(message.labels),
+        attempts=tuple(attempt.name for attempt in message.attempts),
+        lease_expire_time=_wire.instant_or_none(message.lease_expire_time),
+        version=message.version,
+    )
