@@ -1,0 +1,182 @@
+"""From verified files to a model that computes.
+
+Every byte is checked against the manifest first. Weights are read from safetensors only, code that comes with a model
+is never run, and an architecture outside `tuneforge/architectures.py` is refused. Adapters of lower layers are merged
+into the weights in order; quantisation comes last, so that it sees the merged weights.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from services.modelkit.adapters import merge_adapter
+from services.modelkit.artifacts import LocalArtifact
+from services.modelkit.faults import InvalidModel
+from services.modelkit.quantization import quantize_nf4
+from tuneforge.architectures import SUPPORTED_ARCHITECTURES
+from tuneforge.data.rendering import TRAINING_TIME, ChatFormat
+from tuneforge.data.vocabulary import load_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+transformers_logging.disable_progress_bar()
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""Files beside the weights that a model needs to read and write text."""
+
+
+_LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedBase:
+    """A model in memory with all that is needed to ask it."""
+
+    model: Any
+    """A `transformers.PreTrainedModel` in evaluation mode, without gradients."""
+    tokenizer: "Tokenizer"
+    chat_format: ChatFormat
+    stop_ids: frozenset[int]
+    """Tokens that end a completion."""
+    max_positions: int
+    """Most tokens of prompt and completion together."""
+    layers: tuple[LocalArtifact, ...]
+    """What it was made of, the base first."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the base, with its tokenizer's files."""
+        return self.layers[0].folder
+
+
+def load_base(
+    layers: Sequence[LocalArtifact],
+    *,
+    dtype: torch.dtype,
+    quantization: Literal["nf4"] | None = None,
+    device: str | torch.device = "cpu",
+) -> LoadedBase:
+    """Loads a model, merges the adapters above it, and quantises it if asked to.
+
+    Args:
+        layers: the base, a whole model, then adapters in the order they were trained, each on all below it.
+        dtype: number format of the weights; with NF4, of its products and of the weights that stay whole.
+        quantization: `nf4` keeps linear layers of the decoder blocks in 4 bits with double quantisation.
+        device: where the weights go, `cpu` or `cuda:N`.
+
+    Raises:
+        IntegrityError: a byte is not what a manifest says; the file is named.
+        InvalidModel: the files are no model that is supported, or an adapter does not fit it.
+    """
+    for layer in layers:
+        layer.verify()
+    base, *adapters = layers
+    if base.kind != "model" or any(layer.kind != "adapter" for layer in adapters):
+        kinds = ", ".join(layer.kind for layer in layers)
+        raise InvalidModel(f"The layers are {kinds}.", "Give one whole model first, then adapters only.")
+    config = read_config(base.folder)
+    model = _from_pretrained(base.folder, config, dtype)
+    for adapter in adapters:
+        model = merge_adapter(model, adapter)
+    model.requires_grad_(False).eval()
+    model = quantize_nf4(model, dtype, device) if quantization == "nf4" else model.to(device)
+    tokenizer = load_tokenizer(base.folder)
+    return LoadedBase(
+        model=model,
+        tokenizer=tokenizer,
+        chat_format=ChatFormat.load(base.folder, tokenizer, now=TRAINING_TIME),
+        stop_ids=stop_ids(base.folder, config, tokenizer),
+        max_positions=_max_positions(config),
+        layers=tuple(layers),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads `config.json` of a model and refuses what must not be loaded.
+
+    Raises:
+        InvalidModel: there is none, it wants code of its own, is quantised already, or of another architecture.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        architecture = (config.get("architectures") or [None])[0]
+    except FileNotFoundError:
+        raise InvalidModel("The model has no config.json.", "Import the whole model folder.") from None
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise InvalidModel(f"config.json cannot be read: {error}.", "Import the model folder again.") from error
+    if "auto_map" in config:
+        raise InvalidModel(
+            "config.json names code of its own (`auto_map`), which is never run.",
+            "Import a model whose architecture transformers has, without `auto_map`.",
+        )
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        supported = ", ".join(SUPPORTED_ARCHITECTURES)
+        raise InvalidModel(f"The architecture {architecture} is not supported.", f"Supported: {supported}.")
+    if "quantization_config" in config:
+        raise InvalidModel(
+            "The model's weights are quantised already.", "Import it in bfloat16 or float32; QLoRA quantises it itself."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise InvalidModel("The model has no *.safetensors file.", "Save it with `safe_serialization=True`.")
+    return dict(config)
+
+
+def stop_ids(folder: Path, config: dict[str, Any], tokenizer: "Tokenizer") -> frozenset[int]:
+    """Finds the tokens that end a completion: those of the generation settings, and the tokenizer's `eos_token`."""
+    found: set[int] = set()
+    settings = folder / "generation_config.json"
+    sources = [config, json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}]
+    for source in sources:
+        value = source.get("eos_token_id")
+        found.update(number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int))
+    eos = ChatFormat.load(folder, tokenizer).special_tokens.get("eos_token")
+    number = tokenizer.token_to_id(eos) if eos else None
+    return frozenset(found if number is None else found | {number})
+
+
+def _from_pretrained(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
+    model_class = getattr(transformers, config["architectures"][0])
+    try:
+        model, report = model_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    # What a malformed file makes transformers raise is not documented; all of it means that the files are no model.
+    except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
+        first = str(error).strip().partition("\n")[0].rstrip(".:")
+        raise InvalidModel(f"The model cannot be loaded: {first}.", "Import the model folder again.") from error
+    missing = sorted(report.get("missing_keys", ()))
+    if missing:
+        names = ", ".join(missing[:3])
+        raise InvalidModel(f"Weights are missing from the model's files: {names}.", "Import the whole model folder.")
+    return model
+
+
+def _max_positions(config: dict[str, Any]) -> int:
+    for name in ("max_position_embeddings", "n_positions"):
+        if isinstance(config.get(name), int):
+            return int(config[name])
+    return 2048  # no supported architecture lacks both; a short window fails early rather than late

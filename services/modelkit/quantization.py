@@ -1,0 +1,42 @@
+"""NF4: linear layers of the decoder blocks in 4 bits, as QLoRA has them (Dettmers et al., arXiv 2305.14314, section 3).
+
+The weights are quantised here, layer by layer, from a model that is loaded already, so that merged adapters are in
+them; the output head and the embeddings stay whole. Runs on the CPU too.
+"""
+
+from typing import Any
+
+import torch
+
+from services.modelkit.layers import decoder_linears
+
+
+def quantize_nf4(model: Any, compute_dtype: torch.dtype, device: str | torch.device) -> Any:
+    """Replaces the linear layers of the decoder blocks by 4-bit ones with double quantisation, in place.
+
+    Args:
+        model: a causal language model with frozen weights.
+        compute_dtype: number format of the matrix products.
+        device: where the model goes.
+
+    Returns:
+        The model, on `device`, marked so that PEFT and `prepare_model_for_kbit_training` know it as a 4-bit one.
+    """
+    import bitsandbytes as bnb
+
+    for parent, name, layer in decoder_linears(model):
+        # GPT-2 keeps its weights transposed (`Conv1D`); in 4 bits all layers are (output, input).
+        is_transposed = not isinstance(layer, torch.nn.Linear)
+        weight = layer.weight.data.T.contiguous() if is_transposed else layer.weight.data
+        quantized = bnb.nn.Linear4bit(
+            weight.shape[1], weight.shape[0], bias=layer.bias is not None, compute_dtype=compute_dtype, device="meta"
+        )
+        quantized.weight = bnb.nn.Params4bit(
+            weight, requires_grad=False, quant_type="nf4", compress_statistics=True, module=quantized
+        )
+        quantized.bias = layer.bias
+        quantized.train(layer.training)
+        setattr(parent, name, quantized.to(device))
+    model.is_loaded_in_4bit = True
+    model.is_quantized = True
+    return model.to(device)

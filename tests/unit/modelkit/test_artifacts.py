@@ -1,0 +1,98 @@
+"""Artifacts come into the cache once, whole or not at all, and what is damaged is found and brought anew."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from services.modelkit.artifacts import LocalArtifact, artifact_folder, discard, fetch
+from tests.support.tiny_model import make_tiny_model
+from tuneforge.manifest import IntegrityError, Manifest, build, verify
+
+
+class _FolderSource:
+    """Blobs of the files of a folder; counts what it hands out and may break off."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {file.sha256: folder / file.path for file in build(folder).files}
+        self.handed_out: list[str] = []
+        self.fail_after: int | None = None
+
+    def download(self, sha256: str, size_bytes: int, dest: Path) -> None:
+        if self.fail_after is not None and len(self.handed_out) >= self.fail_after:
+            raise ConnectionError("the registry went away")
+        if not dest.exists():
+            assert self.files[sha256].stat().st_size == size_bytes
+            self.handed_out.append(sha256)
+            part = dest.with_name(f".{dest.name}.{threading.get_ident()}")
+            part.write_bytes(self.files[sha256].read_bytes())
+            part.replace(dest)
+
+
+@pytest.fixture(name="source")
+def _source(tmp_path: Path) -> _FolderSource:
+    return _FolderSource(make_tiny_model(tmp_path / "model"))
+
+
+@pytest.fixture(name="manifest")
+def _manifest(source: _FolderSource, tmp_path: Path) -> Manifest:
+    return build(tmp_path / "model")
+
+
+def test_an_artifact_is_fetched_once(source: _FolderSource, manifest: Manifest, tmp_path: Path) -> None:
+    """The files come as the manifest says, and a second call moves nothing."""
+    folder = fetch(manifest, source, tmp_path / "cache")
+    verify(folder, manifest)
+    moved = len(source.handed_out)
+    assert fetch(manifest, source, tmp_path / "cache") == folder
+    assert len(source.handed_out) == moved == len({file.sha256 for file in manifest.files})
+
+
+def test_a_broken_fetch_leaves_no_artifact(source: _FolderSource, manifest: Manifest, tmp_path: Path) -> None:
+    """A fetch that breaks off shows no half artifact, and the next one goes on where it stopped."""
+    source.fail_after = 2
+    with pytest.raises(ConnectionError):
+        fetch(manifest, source, tmp_path / "cache")
+    assert not artifact_folder(tmp_path / "cache", manifest.digest).exists()
+    source.fail_after = None
+    verify(fetch(manifest, source, tmp_path / "cache"), manifest)
+    assert len(source.handed_out) == len(set(source.handed_out))
+
+
+def test_versions_share_equal_files(source: _FolderSource, manifest: Manifest, tmp_path: Path) -> None:
+    """A version with one other file takes only that file's space."""
+    folder = fetch(manifest, source, tmp_path / "cache")
+    other = Manifest.of(file for file in manifest.files if file.path != "generation_config.json")
+    second = fetch(other, source, tmp_path / "cache")
+    assert (folder / "model.safetensors").stat().st_ino == (second / "model.safetensors").stat().st_ino
+
+
+def test_many_callers_at_once_get_one_artifact(source: _FolderSource, manifest: Manifest, tmp_path: Path) -> None:
+    """Callers that race for the same manifest all get the whole artifact, and no leftovers stay."""
+    results: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(fetch(manifest, source, tmp_path / "cache"))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(results) == {artifact_folder(tmp_path / "cache", manifest.digest)}
+    verify(results[0], manifest)
+    assert [path.name for path in (tmp_path / "cache" / "artifacts").iterdir()] == [manifest.digest]
+
+
+def test_a_changed_byte_is_refused_by_name_and_cured(source: _FolderSource, manifest: Manifest, tmp_path: Path) -> None:
+    """A damaged file in the cache is named when it is verified; discarded, it is brought anew."""
+    folder = fetch(manifest, source, tmp_path / "cache")
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(content)
+    damaged = LocalArtifact(folder=folder, manifest=manifest, kind="model", ref_version="", digest=manifest.digest)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        damaged.verify()
+    discard(manifest, tmp_path / "cache")
+    discard(manifest, tmp_path / "cache")
+    verify(fetch(manifest, source, tmp_path / "cache"), manifest)
