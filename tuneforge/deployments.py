@@ -205,6 +205,7 @@ class Deployments:
         prompts: str | Sequence[str] = (),
         *,
         messages: Sequence[Message] = (),
+        conversations: Sequence[Sequence[Message]] = (),
         options: GenerationOptions | None = None,
         stream: Literal[False] = False,
     ) -> tuple[Completion, ...]: ...
@@ -216,6 +217,7 @@ class Deployments:
         prompts: str | Sequence[str] = (),
         *,
         messages: Sequence[Message] = (),
+        conversations: Sequence[Sequence[Message]] = (),
         options: GenerationOptions | None = None,
         stream: Literal[True],
     ) -> Iterator[CompletionPiece]: ...
@@ -226,28 +228,27 @@ class Deployments:
         prompts: str | Sequence[str] = (),
         *,
         messages: Sequence[Message] = (),
+        conversations: Sequence[Sequence[Message]] = (),
         options: GenerationOptions | None = None,
         stream: bool = False,
     ) -> tuple[Completion, ...] | Iterator[CompletionPiece]:
-        """Completes prompts as they stand, or one conversation through the model's chat template.
+        """Completes prompts as they stand, or conversations through the model's chat template.
 
         Args:
             deployment: Id or name.
             prompts: A text, or up to 64 that are computed as one batch.
             messages: A conversation instead, its last turn not the assistant's.
+            conversations: Up to 64 conversations instead, computed as one batch.
             options: Length, sampling and deadline.
             stream: Return an iterator of pieces as they are made, else a completion for each prompt, in order.
 
         Raises:
-            InvalidArgument: Both or none of `prompts` and `messages` are given, or the service refuses a field.
+            InvalidArgument: Not exactly one of `prompts`, `messages` and `conversations` is given, or the service
+                refuses a field.
             FailedPrecondition: The deployment failed to load.
             Unavailable: It is still loading.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if bool(texts) == bool(messages):
-            message = "both prompts and messages are given" if texts else "neither prompts nor messages are given"
-            raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Give one of them.")
-        asked = [pb.Prompt(text=text) for text in texts] or [pb.Prompt(conversation=_conversation(messages))]
+        asked = _prompts(prompts, [*conversations, messages] if messages else conversations)
         pieces = self._stream(_request(names.deployment(self._project, deployment), asked, options), options)
         return pieces if stream else _gather(pieces, len(asked))
 
@@ -282,6 +283,16 @@ class Deployments:
 
         registry = self._connections.registry
         return registry.call(registry.stub.GetModelVersion, GetModelVersionRequest(name=name)).name
+
+
+def _prompts(prompts: str | Sequence[str], conversations: Sequence[Sequence[Message]]) -> list[pb.Prompt]:
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if bool(texts) == bool(conversations):
+        message = "both prompts and messages are given" if texts else "neither prompts nor messages are given"
+        raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Give one of them.")
+    return [pb.Prompt(text=text) for text in texts] or [
+        pb.Prompt(conversation=_conversation(messages)) for messages in conversations
+    ]
 
 
 def _request(name: str, prompts: Sequence[pb.Prompt], options: GenerationOptions | None) -> pb.GenerateRequest:
