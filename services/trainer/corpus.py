@@ -1,0 +1,125 @@
+"""The rows of a run as tokens, held in flat arrays: five bytes a token, however many rows there are."""
+# ruff: noqa: N806, N815  (tensors carry their shape in upper case at the end of their names)
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.trainer.training_task import Fault, TrainingFault
+from tuneforge.data.faults import OverlongRow, RenderingError
+from tuneforge.data.masks import EncodedRow
+from tuneforge.data.rows import MalformedRow, Row, RowShape, read_rows
+from tuneforge.errors import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row to learn from."""
+
+    id: str
+    """Id of the row, see `tuneforge.data.rows.Row.id`."""
+    tokens_T: NDArray[np.int32]
+    """Token ids, prompt and completion together."""
+    labels_S: NDArray[np.int32]
+    """Positions of the tokens that the loss counts, ascending, each >= 1: a token is predicted from those before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """Encoded rows in file order."""
+
+    examples: tuple[Example, ...]
+    """The rows that are left after the over-length policy and that have a token to learn."""
+    dropped: int
+    """Rows that the over-length policy left out."""
+    digest: str
+    """SHA-256 over ids, tokens and labels of all examples, 64 hexadecimal digits."""
+    end_token: int | None
+    """The token that most completions end with; None without examples."""
+    is_chat: bool
+    """Whether the rows are conversations."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example."""
+        return [len(example.tokens_T) for example in self.examples]
+
+
+Encode = Callable[[Row], EncodedRow | None]
+"""Makes a row's tokens; None for a row that the over-length policy drops."""
+
+
+def read_corpus(paths: Sequence[Path], encode: Encode, *, check_stop: Callable[[], None]) -> Corpus:
+    """Reads and encodes the rows of some files, in order.
+
+    Args:
+        paths: JSONL files.
+        encode: Makes a row's tokens.
+        check_stop: Called after every 256 rows; may raise to end the reading.
+
+    Raises:
+        TrainingFault: A row is malformed (INVALID_DATA), too long under REFUSE (INVALID_DATA), or cannot be written by
+            the model's chat template (INVALID_MODEL when there is none, else INVALID_DATA).
+    """
+    examples: list[Example] = []
+    dropped = 0
+    digest = hashlib.sha256()
+    ends: Counter[int] = Counter()
+    is_chat = False
+    for number, row in enumerate(row for path in paths for row in _rows(path)):
+        if number % 256 == 255:
+            check_stop()
+        is_chat = row.shape is not RowShape.PROMPT_COMPLETION
+        encoded = _encoded(row, encode)
+        if encoded is None:
+            dropped += 1
+            continue
+        example = _example(row.id, encoded)
+        if not len(example.labels_S):
+            continue
+        examples.append(example)
+        if not encoded.is_cut:
+            ends[int(example.tokens_T[example.labels_S[-1]])] += 1
+        digest.update(f"{example.id} {len(example.tokens_T)} {len(example.labels_S)}\n".encode())
+        digest.update(example.tokens_T.tobytes() + example.labels_S.tobytes())
+    end_token = ends.most_common(1)[0][0] if ends else None
+    return Corpus(
+        examples=tuple(examples), dropped=dropped, digest=digest.hexdigest(), end_token=end_token, is_chat=is_chat
+    )
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    try:
+        yield from read_rows(path)
+    except MalformedRow as error:
+        problem = error.problem
+        raise TrainingFault(
+            Reason.INVALID_DATA, f"{path.name}, line {problem.line}: {problem.message}", problem.cure
+        ) from error
+
+
+def _encoded(row: Row, encode: Encode) -> EncodedRow | None:
+    try:
+        return encode(row)
+    except OverlongRow as error:
+        raise TrainingFault(
+            Reason.INVALID_DATA,
+            f"Line {error.line} has {error.tokens} tokens, and data.max_tokens is {error.max_tokens}.",
+            "Shorten the row, raise data.max_tokens, or set data.overlong to DROP or TRUNCATE.",
+            metadata={"line": str(error.line), "tokens": str(error.tokens), "max_tokens": str(error.max_tokens)},
+        ) from error
+    except RenderingError as error:
+        message = f"Line {row.line}: {error.message}"
+        raise TrainingFault(
+            Reason.INVALID_DATA, message, error.cure, Fault.USER, metadata={"line": str(row.line)}
+        ) from error
+
+
+def _example(row_id: str, encoded: EncodedRow) -> Example:
+    labels_S = np.flatnonzero(np.asarray(encoded.supervised, dtype=bool)).astype(np.int32)
+    return Example(id=row_id, tokens_T=np.asarray(encoded.ids, dtype=np.int32), labels_S=labels_S[labels_S > 0])

@@ -1,0 +1,112 @@
+"""What is measured during a run without changing it: the validation loss, and samples.
+
+Dropout is off, no gradient is kept, and the generators of random numbers are put back, so that a run with evaluations
+has the same weights as one without.
+
+Suffixes: B prompts, T positions, V vocabulary.
+"""
+# ruff: noqa: N806  (tensors carry their shape in upper case at the end of their names)
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from services.trainer.batches import BatchLimits, micro_batches
+from services.trainer.corpus import Example
+from services.trainer.losses import supervised_loss
+from services.trainer.precision import autocast, is_four_bit
+from services.trainer.randomness import random_state, restore_random_state
+from tuneforge.specs.spec import ComputeType
+
+_ROWS_AT_ONCE = 256
+"""Rows that are sorted by length together: enough for little filling, few enough to hold their tensors."""
+
+
+@contextlib.contextmanager
+def measuring(model: Any, device: torch.device) -> Iterator[None]:
+    """Puts a model into evaluation mode, and back, with the random state that was there."""
+    state = random_state(device)
+    model.eval()
+    for module in model.modules():
+        if is_four_bit(module):
+            # In evaluation mode bitsandbytes packs 4-bit weights for good, in a form that has no backward pass: the
+            # next training step would get wrong gradients. Such a layer has no dropout, so its mode matters for nothing.
+            module.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
+        restore_random_state(state, device)
+
+
+def evaluate(model: Any, examples: Sequence[Example], limits: BatchLimits, compute: ComputeType) -> tuple[float, int]:
+    """Returns the mean loss over the supervised tokens of some rows, in nats a token, and how many tokens these are."""
+    device = _device(model)
+    loss_sum, count = 0.0, 0
+    with measuring(model, device), autocast(compute, device):
+        for start in range(0, len(examples), _ROWS_AT_ONCE):
+            for batch in micro_batches(examples[start : start + _ROWS_AT_ONCE], limits):
+                loss = supervised_loss(model, batch.to(device))
+                loss_sum += loss.sum.item()
+                count += loss.count
+    return loss_sum / count, count
+
+
+def complete(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    end_tokens: frozenset[int],
+    compute: ComputeType,
+) -> list[list[int]]:
+    """Continues some prompts together, each time with the likeliest token.
+
+    Args:
+        model: A causal language model.
+        prompts: Token ids of each prompt, at least one.
+        max_new_tokens: Most tokens of a completion, >= 1.
+        end_tokens: Tokens that end a completion; they are left out of it.
+        compute: Format of the products.
+
+    Returns:
+        The completions' token ids, in the order of the prompts.
+    """
+    if not prompts:
+        return []
+    device = _device(model)
+    longest = max(map(len, prompts))
+    input_ids_BT = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    position_ids_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+    completions: list[list[int]] = [[] for _ in prompts]
+    open_lines = set(range(len(prompts)))
+    cache = None
+    with measuring(model, device), autocast(compute, device):
+        for _ in range(max_new_tokens):
+            output = model(
+                input_ids=input_ids_BT,
+                attention_mask=mask_BT,
+                position_ids=position_ids_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            input_ids_BT = output.logits[:, -1].argmax(-1, keepdim=True)
+            tokens = input_ids_BT[:, 0].tolist()
+            open_lines = {line for line in open_lines if tokens[line] not in end_tokens}
+            for line in open_lines:
+                completions[line].append(tokens[line])
+            if not open_lines:
+                break
+            mask_BT = torch.cat([mask_BT, torch.ones_like(input_ids_BT)], dim=1)
+            position_ids_BT = position_ids_BT[:, -1:] + 1
+    return completions
+
+
+def _device(model: Any) -> torch.device:
+    return torch.device(next(model.parameters()).device)

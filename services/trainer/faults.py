@@ -1,0 +1,67 @@
+"""Faults that libraries raise in their own words, named as the reasons of the contract."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+import torch
+from safetensors import SafetensorError
+
+from services.modelkit.faults import InvalidModel
+from services.trainer.training_task import Fault, TrainingFault
+from tuneforge.data.faults import RenderingError
+from tuneforge.errors import Reason
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words on a CPU and on a GPU
+_NO_SPACE = "No space left on device"
+
+
+@contextlib.contextmanager
+def faults_named() -> Iterator[None]:
+    """Turns what libraries raise into `TrainingFault` where a person can act on it; lets everything else through.
+
+    Raises:
+        TrainingFault: OUT_OF_MEMORY, DISK_FULL or INVALID_MODEL.
+    """
+    try:
+        yield
+    except (InvalidModel, RenderingError) as error:
+        raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, *_NO_MEMORY):
+            raise
+        raise TrainingFault(
+            Reason.OUT_OF_MEMORY,
+            f"Memory ran out: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+            "Lower optimization.rows_per_micro_batch or data.max_tokens, or train with QLoRA or on a larger node.",
+        ) from error
+    except (OSError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full("the run cannot write its files", str(error)) from error
+
+
+def disk_full(consequence: str, detail: str) -> TrainingFault:
+    """Returns the fault of a full disk.
+
+    Args:
+        consequence: What does not happen because of it, as a clause.
+        detail: What the system said.
+    """
+    return TrainingFault(
+        Reason.DISK_FULL,
+        f"The disk is full, so {consequence}.",
+        "Free space in the trainer's data folder, or lower checkpointing.keep_last.",
+        Fault.INFRASTRUCTURE,
+        metadata={"detail": detail},
+    )
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Tells whether an error of the system or of safetensors says that no space is left."""
+    return getattr(error, "errno", None) == errno.ENOSPC or _says(error, _NO_SPACE)
+
+
+def _says(error: Exception, *words: str) -> bool:
+    text = str(error)
+    return any(word in text for word in words)

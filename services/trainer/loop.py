@@ -1,0 +1,155 @@
+"""The training loop, on one page. Read this first: every other module of the engine is one of its words.
+
+It speaks four verbs (forward_backward, optim_step, save_state, sample) and never touches a tensor. All of its own state
+is `Progress`, so that a resumed run cannot be told from an unbroken one.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from services.trainer import reports
+from services.trainer.corpus import Corpus
+from services.trainer.engine import Engine, StepLoss
+from services.trainer.plan import StepPlan
+from services.trainer.schedules import learning_rate
+from services.trainer.training_task import EventSink, RunResult, StopRequest, TrainingFault
+from tuneforge.specs.spec import TrainingSpec
+from tuneforge.v1 import events_pb2
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a run is; saved with every checkpoint."""
+
+    step: int = 0
+    """Last finished step."""
+    tokens: int = 0
+    """Tokens computed so far, filling left out."""
+    train_seconds: float = 0.0
+    """Time spent in steps so far, over all attempts."""
+    loss: float | None = None
+    """Loss of the last step."""
+    evaluation_loss: float | None = None
+    """Last validation loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a loop works with."""
+
+    spec: TrainingSpec
+    """Fully resolved."""
+    plan: StepPlan
+    """The rows of every step."""
+    corpus: Corpus
+    """Rows to learn from."""
+    validation: Corpus | None
+    """Rows to measure on."""
+    prompts: tuple[tuple[str, list[int]], ...]
+    """Prompts to sample, as text and as token ids."""
+    decode: Callable[[list[int]], str]
+    """Makes text of token ids."""
+    facts: Mapping[str, Any]
+    """What was resolved; saved with every checkpoint."""
+
+
+def train_loop(
+    run: Run, engine: Engine, progress: Progress, sink: EventSink, stop: Callable[[], StopRequest | None]
+) -> RunResult:
+    """Trains from the step that `progress` tells to the last one, or until it is asked to stop.
+
+    Raises:
+        TrainingFault: The loss is no finite number, or the state that was asked for cannot be saved.
+    """
+    saved_step, first_step, begun = progress.step, progress.step, time.monotonic()
+    checkpoint_every = run.spec.checkpointing.every_steps
+    while progress.step < run.plan.total_steps:
+        match stop():
+            case StopRequest.CANCEL:
+                return RunResult.CANCELLED
+            case StopRequest.CHECKPOINT:
+                if progress.step > saved_step:
+                    _save(run, engine, progress, sink)
+                return RunResult.INTERRUPTED
+        step, started = progress.step + 1, time.monotonic()
+        rows = [run.corpus.examples[row] for row in run.plan.rows_of(step)]
+        rate = _rate(run, step)
+        loss = engine.forward_backward(rows)
+        grad_norm = engine.optim_step(rate)
+        seconds = time.monotonic() - started
+        _advance(progress, loss, seconds)
+        # The mean over this attempt, with evaluations and checkpoints in it: they will come again.
+        eta_s = (time.monotonic() - begun) / (step - first_step) * (run.plan.total_steps - step)
+        sink.emit(
+            reports.step_metrics(
+                reports.StepReport(
+                    step=step,
+                    total_steps=run.plan.total_steps,
+                    epoch=run.plan.epochs_after(step),
+                    loss=loss.loss,
+                    learning_rate=rate,
+                    grad_norm=grad_norm,
+                    tokens=loss.tokens,
+                    supervised_tokens=loss.supervised_tokens,
+                    seconds=seconds,
+                    eta_s=eta_s,
+                    row_ids=[row.id for row in rows],
+                )
+            )
+        )
+        if _is_due(run.spec.evaluation.every_steps, step) or step == run.plan.total_steps:
+            _measure(run, engine, progress, sink)
+        if _is_due(checkpoint_every, step) and _try_save(run, engine, progress, sink):
+            saved_step = step
+    return RunResult.SUCCEEDED
+
+
+def _advance(progress: Progress, loss: StepLoss, seconds: float) -> None:
+    progress.step += 1
+    progress.tokens += loss.tokens
+    progress.train_seconds += seconds
+    progress.loss = loss.loss
+
+
+def _rate(run: Run, step: int) -> float:
+    optimization = run.spec.optimization
+    return learning_rate(
+        step,
+        run.plan.total_steps,
+        peak=optimization.learning_rate,
+        warmup_ratio=optimization.warmup_ratio or 0.0,
+        schedule=optimization.schedule,
+    )
+
+
+def _is_due(every_steps: int | None, step: int) -> bool:
+    return bool(every_steps) and step % (every_steps or 1) == 0
+
+
+def _measure(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
+    if run.validation:
+        loss, count = engine.evaluate(run.validation.examples)
+        progress.evaluation_loss = loss
+        rows = len(run.validation.examples)
+        sink.emit(events_pb2.EvaluationMetrics(step=progress.step, loss=loss, supervised_tokens=count, rows=rows))
+    completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
+    for (prompt, _), completion in zip(run.prompts, completions, strict=True):
+        sink.emit(events_pb2.Sample(step=progress.step, prompt=prompt, completion=run.decode(completion)))
+
+
+def _save(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
+    started = time.monotonic()
+    saved = engine.save_state(progress.step, {**run.facts, "progress": asdict(progress)})
+    sink.emit(reports.checkpoint_saved(saved.step, saved.manifest, time.monotonic() - started))
+
+
+def _try_save(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> bool:
+    """Saves the state; a full disk costs this checkpoint and not the run."""
+    try:
+        _save(run, engine, progress, sink)
+    except TrainingFault as fault:
+        reports.warn(sink, f"{fault.message} {fault.cure} The run goes on.")
+        return False
+    return True

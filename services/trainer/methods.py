@@ -1,0 +1,128 @@
+"""Which weights move: LoRA, QLoRA or all of them.
+
+A model comes out with its number formats set: weights that move in float32, frozen matrices in the format of the
+products (see `precision`), everything else in float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from services.modelkit.adapters import attach_lora
+from services.modelkit.artifacts import LocalArtifact
+from services.modelkit.faults import InvalidModel
+from services.modelkit.layers import decoder_linears, linear_names
+from services.modelkit.loading import LoadedBase, load_base, read_config
+from services.trainer.precision import set_formats
+from services.trainer.training_task import Fault, TrainingFault
+from tuneforge.errors import Reason
+from tuneforge.manifest import IntegrityError
+from tuneforge.specs.spec import ComputeType, LoraMethod, QloraMethod, TrainingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedModel:
+    """A model that is ready to be trained."""
+
+    model: Any
+    """The model; with adapters, PEFT's wrapping of it."""
+    base: LoadedBase
+    """What it was loaded from, with its tokenizer."""
+    trainable_parameters: int
+    """Weights that move."""
+    total_parameters: int
+    """All weights."""
+
+
+def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: torch.device) -> PreparedModel:
+    """Loads a base and makes the weights of a spec's method trainable.
+
+    Args:
+        layers: The base, then adapters that are merged into it.
+        spec: Fully resolved.
+        device: Where the model goes.
+
+    Raises:
+        TrainingFault: INTEGRITY, INVALID_MODEL, or INVALID_FIELD when the method does not fit the model.
+    """
+    quantization: Literal["nf4"] | None = "nf4" if isinstance(spec.method, QloraMethod) else None
+    try:
+        base = load_base(layers, dtype=_load_format(layers, spec), quantization=quantization, device=device)
+    except IntegrityError as error:
+        raise TrainingFault(
+            Reason.INTEGRITY,
+            f"A file of the base model is damaged: {error}.",
+            "The next attempt fetches it again.",
+            Fault.INFRASTRUCTURE,
+            metadata={"path": error.path, "expected": error.expected, "found": error.found},
+        ) from error
+    except InvalidModel as error:
+        raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
+    model = base.model
+    # The attention that keeps packed rows apart on every device; others would read no mask.
+    model.set_attn_implementation("sdpa")
+    total = sum(_size(parameter) for parameter in model.parameters())
+    if spec.lora is None:
+        model.requires_grad_(True)
+    else:
+        check_adapters(model, spec.lora)
+        model = attach_lora(model, spec.lora, spec.seed or 0)
+    set_formats(model, spec.compute)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    is_adapter = spec.lora is not None
+    return PreparedModel(
+        model=model,
+        base=base,
+        trainable_parameters=trainable,
+        total_parameters=total + (trainable if is_adapter else 0),
+    )
+
+
+def check_adapters(model: Any, lora: LoraMethod) -> None:
+    """Checks that a model has the layers that adapters are asked for, and that the rank is not above their sides.
+
+    Raises:
+        TrainingFault: INVALID_FIELD.
+    """
+    names = linear_names(model)
+    unknown = sorted(set(lora.target_modules) - set(names))
+    if unknown:
+        raise TrainingFault(
+            Reason.INVALID_FIELD,
+            f"lora.target_modules names {', '.join(unknown)}, which the base model does not have.",
+            f"Its linear layers are {', '.join(names)}.",
+            metadata={"field": "lora.target_modules", "unknown": ",".join(unknown), "known": ",".join(names)},
+        )
+    targets = set(lora.target_modules or names)
+    smallest, name = min((_smallest_side(layer), name) for _, name, layer in decoder_linears(model) if name in targets)
+    if lora.rank > smallest:
+        raise TrainingFault(
+            Reason.INVALID_FIELD,
+            f"lora.rank is {lora.rank}, and the smallest side of the layer {name} is {smallest}.",
+            f"Choose a rank of at most {smallest}.",
+            metadata={"field": "lora.rank", "value": str(lora.rank), "limit": str(smallest), "layer": name},
+        )
+
+
+def _load_format(layers: Sequence[LocalArtifact], spec: TrainingSpec) -> torch.dtype:
+    """Returns bfloat16 where that loses nothing: the files' own format, frozen, for products, and nothing merged in."""
+    try:
+        config = read_config(layers[0].folder)
+    except InvalidModel as error:
+        raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
+    is_stored = config.get("dtype", config.get("torch_dtype")) == "bfloat16"
+    is_frozen = spec.lora is not None and len(layers) == 1
+    return torch.bfloat16 if is_stored and is_frozen and spec.compute is ComputeType.BF16 else torch.float32
+
+
+def _smallest_side(layer: torch.nn.Module) -> int:
+    if isinstance(layer, torch.nn.Linear):  # 4-bit layers too: their packed weight does not tell
+        return min(layer.in_features, layer.out_features)
+    return min(map(int, layer.weight.shape))
+
+
+def _size(parameter: torch.nn.Parameter) -> int:
+    quantized = getattr(parameter, "quant_state", None)  # two 4-bit weights lie in one byte
+    return int(quantized.shape.numel()) if quantized is not None else parameter.numel()

@@ -1,0 +1,75 @@
+"""Number formats: which one a device computes natively, and how a run uses it.
+
+With BF16 the products run under autocast and the weights that move stay in float32. Frozen matrices are kept in
+bfloat16: autocast would round them to the same values before each product, so the numbers are the same, in half the
+memory and without the casts.
+"""
+
+import contextlib
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from tuneforge.specs.spec import ComputeType
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 twice, then ARM's name
+
+
+def resolve_compute(compute: ComputeType, device: torch.device) -> ComputeType:
+    """Returns BF16 or FP32: AUTO is BF16 where the device computes it natively."""
+    if compute is not ComputeType.AUTO:
+        return compute
+    return ComputeType.BF16 if computes_bf16(device) else ComputeType.FP32
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Tells whether a device has instructions for bfloat16 products."""
+    if device.type == "cuda":
+        return bool(torch.cuda.get_device_capability(device) >= (8, 0))
+    return not _BF16_FLAGS.isdisjoint(_cpu_flags())
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    """Returns the instruction sets of the CPU; none where the system does not tell."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features")))
+    return frozenset(next(flags, "").split())
+
+
+def autocast(compute: ComputeType, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Returns the context in which a forward pass runs."""
+    if compute is ComputeType.BF16:
+        context: contextlib.AbstractContextManager[Any] = torch.autocast(device.type, dtype=torch.bfloat16)
+        return context
+    return contextlib.nullcontext()
+
+
+def set_formats(model: torch.nn.Module, compute: ComputeType) -> None:
+    """Sets the number format of every weight; weights in 4 bits stay, only the format of their products is set.
+
+    Frozen linear layers get the format of the products, but for a head that shares its weights with the embedding.
+    Weights that move, embeddings and norms are float32, so the residual stream is too.
+    """
+    product_format = torch.bfloat16 if compute is ComputeType.BF16 else torch.float32
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    for module in model.modules():
+        is_matrix = isinstance(module, torch.nn.Linear | Conv1D) and id(module.weight) not in embeddings
+        if is_four_bit(module):
+            module.compute_dtype = product_format
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                is_frozen_matrix = is_matrix and not parameter.requires_grad
+                parameter.data = parameter.data.to(product_format if is_frozen_matrix else torch.float32)
+
+
+def is_four_bit(module: torch.nn.Module) -> bool:
+    """Tells whether a layer is one of bitsandbytes that keeps its weights in 4 bits."""
+    return hasattr(module, "compute_dtype") and hasattr(module, "quant_state")

@@ -1,0 +1,135 @@
+"""What goes into a training run, what comes out of it, and how it fails: the engine's face to the worker.
+
+No torch here: the node agent may import it too. The run itself is `training.train`.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from services.modelkit.artifacts import LocalArtifact
+from tuneforge.errors import Reason
+from tuneforge.manifest import Manifest
+from tuneforge.specs.spec import TrainingSpec
+from tuneforge.v1 import events_pb2
+
+Payload = (
+    events_pb2.StepMetrics
+    | events_pb2.EvaluationMetrics
+    | events_pb2.LogLine
+    | events_pb2.CheckpointSaved
+    | events_pb2.Sample
+    | events_pb2.ResumedFrom
+    | events_pb2.Resolved
+)
+"""What the engine reports; each is one field of `Event.payload`."""
+
+
+class StopRequest(enum.Enum):
+    """What a worker is asked for; the engine looks at every step's end."""
+
+    CHECKPOINT = "checkpoint"
+    """Save the state, then end as INTERRUPTED."""
+    CANCEL = "cancel"
+    """End as CANCELLED; nothing is saved."""
+
+
+class EventSink(Protocol):
+    """Where reports go."""
+
+    def emit(self, payload: Payload) -> None:
+        """Takes one report; it is durable against the end of the process when this returns."""
+
+
+class RunResult(enum.Enum):
+    """How a run ended; a run that fails raises `TrainingFault` instead."""
+
+    SUCCEEDED = "SUCCEEDED"
+    INTERRUPTED = "INTERRUPTED"
+    CANCELLED = "CANCELLED"
+
+
+class ArtifactKind(enum.Enum):
+    """What the files of the output folder are."""
+
+    MODEL = "model"
+    ADAPTER = "adapter"
+
+
+class Fault(enum.Enum):
+    """Whose fault a failure is; the two have separate retry budgets."""
+
+    USER = "user"
+    """The same input fails again."""
+    INFRASTRUCTURE = "infrastructure"
+    """The same input may well succeed next time, or elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingInputs:
+    """All that one attempt needs; every file is on this machine."""
+
+    spec: TrainingSpec
+    """Validated; defaults may be missing."""
+    base: Sequence[LocalArtifact]
+    """The model to start from: a whole model, then the adapters that were trained on it, in order."""
+    train: Sequence[Path]
+    """JSONL files of the rows to learn from, in order."""
+    validation: Sequence[Path] = ()
+    """JSONL files of the rows that the validation loss is computed on."""
+    checkpoints: Path
+    """The job's checkpoints, of all its attempts."""
+    attempt: int
+    """Number of this attempt, from 1."""
+    output: Path
+    """Folder that the artifact is written into; emptied first."""
+    threads: int
+    """CPU threads that were leased for the attempt, >= 1."""
+    device: str = "cpu"
+    """`cpu` or `cuda:N`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """How a run ended."""
+
+    result: RunResult
+    """The end."""
+    step: int
+    """Last finished step."""
+    artifact: Manifest | None = None
+    """Files of the output folder; set with SUCCEEDED."""
+    artifact_kind: ArtifactKind | None = None
+    """What they are; set with SUCCEEDED."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """`loss`, `evaluation_loss` (with validation rows), `train_seconds`, `peak_memory_bytes`, `tokens`."""
+
+
+class TrainingFault(Exception):
+    """A run cannot go on, for a reason that a person can act on.
+
+    Attributes:
+        reason: Stable across releases.
+        message: What is wrong, with the value that is wrong.
+        cure: What to do about it.
+        fault: Whose fault it is.
+        metadata: All that varies in `message`, by key.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        cure: str,
+        fault: Fault = Fault.USER,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{message} {cure}")
+        self.reason = reason
+        self.message = message
+        self.cure = cure
+        self.fault = fault
+        self.metadata = dict(metadata or {})
