@@ -1,0 +1,152 @@
+"""Exceptions to `google.rpc.Status`: what a caller is told, and what only the log is told.
+
+Everything sent here travels in HTTP/2 trailers, for which gRPC clients take about 8 KB in all; a longer answer would
+reach them as "received trailing metadata size exceeds". So long texts and long lists are cut, and `fields_omitted` says
+so.
+"""
+
+import errno
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
+from tuneforge.errors import DOMAIN, REQUEST_ID_KEY, STATUS_DETAILS_KEY, from_rpc_error
+from tuneforge.manifest import InvalidManifest
+from tuneforge.names import InvalidName
+
+_MAX_STATUS_BYTES = 4096
+_MAX_MESSAGE_BYTES = 500  # percent-encoded it may be three times as long, and it is sent twice
+_MAX_VALUE_CHARS = 256
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+CODES: Mapping[str, grpc.StatusCode] = {code.name: code for code in grpc.StatusCode}
+"""Name of a gRPC code → the code."""
+
+
+def from_peer(error: grpc.RpcError, *, peer: str = "another service") -> ServiceError:
+    """Returns what to answer when a call to another service failed.
+
+    A reason that the peer gave is passed on with its fields and metadata. What no service said (nobody answers, a
+    broken connection), and a refusal of our own token, is PEER_UNAVAILABLE: the caller can only wait.
+    """
+    typed = from_rpc_error(error)
+    known = typed.reason in Reason.__members__ and typed.reason != Reason.UNAUTHENTICATED
+    if not known:
+        return ServiceError(
+            Reason.PEER_UNAVAILABLE, f"{peer} did not answer: {typed.message}", metadata={"cause": typed.reason}
+        )
+    return ServiceError(
+        typed.reason,
+        typed.message,
+        fields=typed.fields,
+        metadata=typed.metadata,
+        retry_after_s=typed.retry_after_s,
+    )
+
+
+def expected(error: BaseException) -> ServiceError | None:
+    """Returns the answer for an exception that a caller, a peer or a full disk can cause; None for a fault of ours."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, InvalidName):
+        metadata = {"value": error.value, "expected": error.expected}
+        return ServiceError(Reason.INVALID_NAME, str(error), metadata=metadata)
+    if isinstance(error, InvalidManifest):
+        return invalid_fields([FieldViolation("manifest", str(error))])
+    if isinstance(error, grpc.RpcError):
+        return from_peer(error)
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return ServiceError(Reason.DISK_FULL, "the service's disk is full; nothing was written")
+    return None
+
+
+def internal(incident: str) -> ServiceError:
+    """Returns the answer for a fault of ours: the id under which it was logged, and nothing else."""
+    return ServiceError(
+        Reason.INTERNAL, f"the service failed; its log has it as incident {incident}", metadata={"incident": incident}
+    )
+
+
+class RichStatus(grpc.Status):
+    """What `context.abort_with_status` takes."""
+
+    def __init__(self, error: ServiceError, request_id: str) -> None:
+        status = to_proto(error, request_id)
+        self.code = CODES[error.code]
+        self.details = status.message
+        self.trailing_metadata = (
+            (STATUS_DETAILS_KEY, status.SerializeToString()),
+            ("x-request-id", request_id),
+        )
+
+
+def to_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
+    """Returns the status with its details: ErrorInfo always, the others as the code asks.
+
+    Args:
+        error: What to answer.
+        request_id: Id of the call, told in the ErrorInfo's metadata.
+    """
+    message = _cut_bytes(error.message, _MAX_MESSAGE_BYTES)
+    metadata = {key: _cut(value, _MAX_VALUE_CHARS) for key, value in error.metadata.items()}
+    metadata[REQUEST_ID_KEY] = request_id
+    status = status_pb2.Status(code=CODES[error.code].value[0], message=message)
+    details: list[Message] = []
+    if error.code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(round(1000 * (error.retry_after_s or 1.0)))
+        details.append(retry)
+    if error.code == "FAILED_PRECONDITION":
+        details.append(error_details_pb2.PreconditionFailure(violations=[_precondition(error)]))
+    # For people at grpcurl; the SDK has the same sentence in its table.
+    details.append(error_details_pb2.LocalizedMessage(locale="en", message=error.cure))
+    left = _MAX_STATUS_BYTES - status.ByteSize() - sum(detail.ByteSize() + 64 for detail in details)
+    left -= sum(len(key.encode()) + len(value.encode()) + 8 for key, value in metadata.items()) + 128
+    fields = _fitting(error.fields, left)
+    if len(fields) < len(error.fields):
+        metadata["fields_omitted"] = str(len(error.fields) - len(fields))
+    if fields:
+        details.insert(0, error_details_pb2.BadRequest(field_violations=fields))
+    details.insert(0, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _precondition(error: ServiceError) -> error_details_pb2.PreconditionFailure.Violation:
+    return error_details_pb2.PreconditionFailure.Violation(
+        type=error.reason,
+        subject=_cut(error.metadata.get("name", ""), _MAX_VALUE_CHARS),
+        description=_cut(error.message, _MAX_VALUE_CHARS),
+    )
+
+
+def _fitting(
+    violations: tuple[FieldViolation, ...], budget_bytes: int
+) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """Returns as many violations, from the first one on, as the budget holds."""
+    fitting = []
+    for violation in violations:
+        entry = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(violation.field, _MAX_VALUE_CHARS), description=_cut(violation.description, 2 * _MAX_VALUE_CHARS)
+        )
+        budget_bytes -= entry.ByteSize() + 4
+        if budget_bytes < 0:
+            break
+        fitting.append(entry)
+    return fitting
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 3] + "..."
+
+
+def _cut_bytes(text: str, size: int) -> str:
+    encoded = text.encode("utf-8", "replace")
+    return encoded.decode() if len(encoded) <= size else encoded[: size - 3].decode("utf-8", "ignore") + "..."
