@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from services.trainer.adoption import ProcessIdentity
 from services.trainer.ends import AttemptState, End, Outcome, read_outcome
@@ -38,6 +40,16 @@ class AttemptView:
     """When it was accepted, Unix time in seconds."""
     end: End | None = None
     """Set once its process has ended."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> AttemptView:
+        """Reads what `to_json` gave."""
+        end = content["end"]
+        return cls(**{**content, "state": AttemptState(content["state"]), "end": End.from_json(end) if end else None})
 
 
 class Attempt:
@@ -103,6 +115,11 @@ class Attempt:
             end=self.end,
         )
 
+    def view_before_end(self) -> AttemptView:
+        """Returns the attempt as it was just before its end."""
+        view = self.view()
+        return replace(view, state=AttemptState.STOPPING if self.stop_order else AttemptState.RUNNING, end=None)
+
     def refresh(self) -> bool:
         """Reads the events that have come; returns whether there were any."""
         try:
@@ -121,6 +138,11 @@ class Attempt:
         if records:
             self.tell()
         return bool(records)
+
+    def refresh_unless_ended(self) -> None:
+        """Reads the events that have come; an ended attempt has told all."""
+        if self.end is None:
+            self.refresh()
 
     async def catch_up(self) -> None:
         """Reads all events that have come, letting others run in between."""

@@ -88,6 +88,8 @@ class Assignment:
     """Folder of artifacts by digest."""
     registry: str
     """`host:port` of the registry; empty: none."""
+    spool_bytes: int
+    """Most bytes of its spool."""
     oom_kills: int | None
     """Processes that the kernel had ended for lack of memory until then; `None`: it does not say."""
 

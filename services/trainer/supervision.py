@@ -34,17 +34,14 @@ _CLAIM_POLL_S = 0.005
 logger = logging.getLogger(__name__)
 
 
-async def supervise(attempt: Attempt, launcher: WorkerLauncher, *, after: asyncio.Task[None] | None = None) -> None:
+async def supervise(attempt: Attempt, launcher: WorkerLauncher) -> None:
     """Sees to it that the attempt has a worker, follows its events, enforces its stop, and writes down its end.
 
     Args:
         attempt: One that has not ended.
         launcher: Gives it a worker when it has none yet.
-        after: An attempt of the same job that must end first; both would write the job's checkpoints.
     """
     name, node_rank = attempt.id
-    if after is not None:
-        await asyncio.wait([after])
     worker = await _worker_of(attempt, launcher)
     if worker is None:
         return

@@ -1,0 +1,149 @@
+"""Brings what an attempt needs to this machine: layers of the base and rows, by digest through the cache, or local.
+
+Runs in the worker. While the registry is away it waits, for as long as nobody asks the worker to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from services.modelkit.artifacts import LocalArtifact, artifact_folder, discard, fetch
+from services.trainer.admission import ArtifactInput, StartRequest
+from services.trainer.orders import Assignment
+from tuneforge.errors import Reason, TuneforgeError
+from tuneforge.manifest import IntegrityError, build, verify
+from tuneforge.names import InvalidName, project_of
+
+if TYPE_CHECKING:
+    from tuneforge.blobs import BlobClient
+
+Result = TypeVar("Result")
+
+_TRANSFER_BUDGET_S = 5.0
+"""How long one try of a transfer goes on without progress, before this module looks whether it is to stop."""
+_WAIT_S = 1.0
+_RETRIED = frozenset({Reason.PEER_UNAVAILABLE, Reason.DRAINING, Reason.TOO_MANY_CALLS, Reason.DEADLINE_EXCEEDED})
+_RETRIED_CODES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+
+
+class Stopped(Exception):
+    """The worker was asked to stop while it waited."""
+
+
+class Patience(Protocol):
+    """Waits, unless the worker is to stop."""
+
+    def wait(self, seconds: float) -> None:
+        """Waits.
+
+        Raises:
+            Stopped: The worker is to stop.
+        """
+
+    def say_waiting(self, message: str) -> None:
+        """Tells people, once for each reason, that the attempt waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What an attempt trains with, on this machine."""
+
+    base: tuple[LocalArtifact, ...]
+    """The layers of the base, root first."""
+    train: tuple[Path, ...]
+    """Files of rows."""
+    validation: tuple[Path, ...]
+    """Files of validation rows."""
+
+
+def bring(request: StartRequest, assignment: Assignment, patience: Patience) -> Inputs:
+    """Fetches, or finds, everything that an attempt needs.
+
+    Raises:
+        Stopped: The worker was asked to stop meanwhile.
+        IntegrityError: Bytes that were fetched twice are not those of the manifest.
+        TuneforgeError: The registry refuses.
+        OSError: The disk refuses.
+    """
+    base: tuple[LocalArtifact, ...]
+    if assignment.base is not None:
+        folder = Path(assignment.base)
+        manifest = build(folder)
+        base = (LocalArtifact(folder=folder, manifest=manifest, kind="model", ref_version="", digest=manifest.digest),)
+    else:
+        base = tuple(_layer(layer, assignment, patience) for layer in request.base)
+    return Inputs(
+        base=base,
+        train=_rows(request.train, assignment.train, assignment, patience),
+        validation=_rows(request.validation, assignment.validation, assignment, patience),
+    )
+
+
+def _layer(layer: ArtifactInput, assignment: Assignment, patience: Patience) -> LocalArtifact:
+    folder = _fetch(layer, assignment, patience)
+    return LocalArtifact(
+        folder=folder,
+        manifest=layer.manifest,
+        kind="adapter" if layer.kind == "adapter" else "model",
+        ref_version=layer.version,
+        digest=layer.digest,
+    )
+
+
+def _rows(
+    rows: ArtifactInput | None, local: str | None, assignment: Assignment, patience: Patience
+) -> tuple[Path, ...]:
+    if rows is None:
+        return (Path(local),) if local else ()
+    folder = _fetch(rows, assignment, patience)
+    try:
+        verify(folder, rows.manifest)
+    except IntegrityError:  # the cache is damaged, what the registry has is not
+        discard(rows.manifest, Path(assignment.cache))
+        folder = _fetch(rows, assignment, patience)
+        verify(folder, rows.manifest)
+    return tuple(folder / file.path for file in rows.manifest.files if file.path.endswith(".jsonl")) or tuple(
+        folder / file.path for file in rows.manifest.files
+    )
+
+
+def _fetch(artifact: ArtifactInput, assignment: Assignment, patience: Patience) -> Path:
+    cache = Path(assignment.cache)
+    if (folder := artifact_folder(cache, artifact.digest)).is_dir():
+        return folder  # so that a run whose inputs are here needs no registry
+    try:
+        project = project_of(artifact.version)
+    except InvalidName:
+        project = assignment.name.project
+    with blob_client(assignment.registry, project) as blobs:
+        return insist(lambda: fetch(artifact.manifest, blobs, cache), assignment.registry, patience)
+
+
+@contextlib.contextmanager
+def blob_client(registry: str, project: str) -> Iterator[BlobClient]:
+    """Opens the way to a project's blobs. Imports grpc, so only a worker may call it, never the fork server."""
+    from services.grpckit.settings import PeerSettings
+    from tuneforge._transport import RetryPolicy, TransportSettings
+    from tuneforge.blobs import BlobClient
+
+    peers = PeerSettings.from_env()
+    settings = TransportSettings(token=peers.token or None, ca=peers.tls_ca)
+    retry = RetryPolicy(budget_s=_TRANSFER_BUDGET_S, max_s=1.0)
+    with BlobClient.connect(registry, project, settings=settings, retry=retry) as client:
+        yield client
+
+
+def insist(transfer: Callable[[], Result], registry: str, patience: Patience) -> Result:
+    """Does a transfer again and again while the registry is away; what was moved already is not moved again."""
+    while True:
+        try:
+            return transfer()
+        except TuneforgeError as error:
+            if error.reason not in _RETRIED and error.reason not in _RETRIED_CODES:
+                raise
+            patience.say_waiting(f"waiting for the registry at {registry}: {error.message}")
+            patience.wait(max(_WAIT_S, min(error.retry_after_s or 0.0, 10.0)))

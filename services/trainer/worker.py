@@ -1,0 +1,293 @@
+"""The worker: one forked process that trains one attempt and is the only writer of its spool.
+
+It needs nobody: with agent, scheduler and registry dead it trains on, and its events wait on disk. It looks at the stop
+file at every step's end; SIGTERM without a stop file (a machine that shuts down) asks for a checkpoint too. Its last
+event is the outcome. No grpc at module level: the fork server imports this before it forks.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+from services.trainer import adoption
+from services.trainer.devices import Sampler
+from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
+from services.trainer.events import EventLog
+from services.trainer.folders import AttemptFolder, create_json
+from services.trainer.inputs import Stopped, blob_client, bring, insist
+from services.trainer.orders import Assignment, StopMode, StopOrder
+from services.trainer.training_task import (
+    Fault,
+    RunResult,
+    StopRequest,
+    TrainingFault,
+    TrainingInputs,
+    TrainingResult,
+)
+from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
+from tuneforge.errors import Reason, TuneforgeError
+from tuneforge.manifest import IntegrityError
+from tuneforge.v1 import events_pb2, trainer_pb2
+
+EXIT_NOT_OURS = 4
+"""Exit code of a worker whose attempt has another worker already."""
+_SAMPLE_S = 1.0
+_WAIT_SLICE_S = 0.1
+
+
+def preload() -> None:
+    """Imports what a worker needs; called once, in the fork server."""
+    from services.trainer import training
+
+    training.preload()
+
+
+def run(folder: Path) -> int:
+    """Trains the attempt whose folder this is; returns the exit code of the process."""
+    files = AttemptFolder(folder)
+    _redirect_output(files.log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to handle
+    stop = StopFile(files.stop)
+    signal.signal(signal.SIGTERM, lambda *_: stop.note_signal())
+    identity = adoption.identify(os.getpid())
+    if identity is None or not create_json(files.worker, identity.to_json()):
+        return EXIT_NOT_OURS
+    assignment = Assignment.read(files.assignment)
+    if assignment.device_index is not None:
+        # Set before CUDA is touched: the worker sees its own accelerator only, as `cuda:0`.
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(assignment.device_index)
+    log = EventLog(files.spool, assignment.name, assignment.node_rank, limit_bytes=assignment.spool_bytes)
+    with _Sampling(log, assignment.device_index):
+        outcome = Worker(files, assignment, log, stop).work()
+    log.emit(outcome)
+    log.close()
+    return 0
+
+
+class StopFile:
+    """Whether the worker is to stop; called at every step's end, it costs one look for a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_signalled = False
+
+    def note_signal(self) -> None:
+        """Notes a SIGTERM."""
+        self._is_signalled = True
+
+    def __call__(self) -> StopRequest | None:
+        """Returns what the worker is asked for."""
+        if self._path.exists():
+            order = StopOrder.read(self._path)
+            if order is not None and order.mode is StopMode.CANCEL:
+                return StopRequest.CANCEL
+            return StopRequest.CHECKPOINT
+        return StopRequest.CHECKPOINT if self._is_signalled else None
+
+
+class Worker:
+    """One attempt, from its inputs to its outcome."""
+
+    def __init__(self, files: AttemptFolder, assignment: Assignment, log: EventLog, stop: StopFile) -> None:
+        self._files = files
+        self._assignment = assignment
+        self._log = log
+        self._stop = stop
+        self._said = ""
+        self._step = 0
+
+    def work(self) -> events_pb2.AttemptOutcome:
+        """Returns how the attempt ended; raises nothing."""
+        try:
+            return self._train()
+        except Stopped:
+            is_cancel = self._stop() is StopRequest.CANCEL
+            return outcome_message(
+                Outcome(AttemptState.CANCELLED if is_cancel else AttemptState.INTERRUPTED, None), step=self._step
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has to say how it ended
+            traceback.print_exc()
+            fault = named(error)
+            if isinstance(error, IntegrityError):
+                self._distrust_cache()
+            self._say(f"{fault.message} {fault.cure}", events_pb2.LOG_SEVERITY_ERROR)
+            return outcome_message(Outcome(AttemptState.FAILED, fault), step=self._step)
+
+    def wait(self, seconds: float) -> None:
+        """Waits.
+
+        Raises:
+            Stopped: The worker is to stop.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            if self._stop() is not None:
+                raise Stopped
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _WAIT_SLICE_S))
+
+    def say_waiting(self, message: str) -> None:
+        """Tells people, once for each reason, that the attempt waits."""
+        if message != self._said:
+            self._said = message
+            self._say(message, events_pb2.LOG_SEVERITY_WARNING)
+
+    def _train(self) -> events_pb2.AttemptOutcome:
+        from services.trainer.training import train
+
+        assignment = self._assignment
+        self._log.change_state("", AttemptState.STARTING, "ACCEPTED", "its worker fetches what it needs")
+        self.wait(0)
+        begin = time.monotonic()
+        request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
+        inputs = bring(request, assignment, self)
+        self._log.change_state(
+            AttemptState.STARTING,
+            AttemptState.RUNNING,
+            "INPUTS_READY",
+            f"base and rows were here after {time.monotonic() - begin:.1f} s; training begins",
+        )
+        output = Path(assignment.output)
+        result = train(
+            TrainingInputs(
+                spec=request.spec,
+                base=inputs.base,
+                train=inputs.train,
+                validation=inputs.validation,
+                checkpoints=Path(assignment.checkpoints),
+                attempt=assignment.name.attempt,
+                output=output,
+                threads=assignment.threads,
+                device="cpu" if assignment.device_index is None else "cuda:0",
+            ),
+            self._log,
+            self._stop,
+        )
+        self._step = result.step
+        if result.result is RunResult.SUCCEEDED:
+            self._store(result, output)
+        return _outcome_of(result)
+
+    def _store(self, result: TrainingResult, output: Path) -> None:
+        """Brings the artifact to the registry, unless the base was a folder of this node: nobody knows that there."""
+        assignment, artifact = self._assignment, result.artifact
+        if assignment.base is None and artifact is not None:
+            with blob_client(assignment.registry, assignment.name.project) as blobs:
+                insist(lambda: blobs.upload_manifest(output, artifact), assignment.registry, self)
+        if assignment.is_kept:
+            self._say(f"the result is in {output}")
+
+    def _distrust_cache(self) -> None:
+        """Lets the next attempt fetch anew what may be damaged here."""
+        from services.modelkit.artifacts import discard
+
+        request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
+        for artifact in (*request.base, request.train, request.validation):
+            if artifact is not None:
+                discard(artifact.manifest, Path(self._assignment.cache))
+
+    def _say(self, message: str, severity: events_pb2.LogSeverity.ValueType = events_pb2.LOG_SEVERITY_INFO) -> None:
+        self._log.log(message, severity)
+
+
+def named(error: Exception) -> AttemptFailure:
+    """Says why a run cannot go on, for a person."""
+    if isinstance(error, TrainingFault):
+        return AttemptFailure(
+            reason=error.reason.value,
+            message=error.message,
+            cure=error.cure,
+            is_user=error.fault is Fault.USER,
+            metadata=error.metadata,
+        )
+    if isinstance(error, IntegrityError):
+        return failure(Reason.INTEGRITY, f"a file is damaged: {error}", metadata={"path": error.path})
+    if isinstance(error, TuneforgeError):
+        known = error.reason in Reason.__members__
+        reason = Reason(error.reason) if known else Reason.PEER_UNAVAILABLE
+        return failure(reason, f"the registry refused: {error.message}", metadata=error.metadata)
+    if isinstance(error, OSError):
+        reason = Reason.DISK_FULL if error.errno == errno.ENOSPC else Reason.INTERNAL
+        return failure(reason, f"a file could not be read or written: {error.strerror} ({error.filename})")
+    if isinstance(error, MemoryError):
+        return failure(Reason.OUT_OF_MEMORY, "the host ran out of memory", is_user=True)
+    # It would fail again: a fault of the code, not of the machine. The text stays in the node's log.
+    incident = uuid.uuid4().hex[:12]
+    sys.stderr.write(f"incident {incident}\n")
+    return failure(
+        Reason.INTERNAL,
+        f"the training code failed ({type(error).__name__}); the log of the worker has it as incident {incident}",
+        is_user=True,
+        metadata={"incident": incident},
+    )
+
+
+def _outcome_of(result: TrainingResult) -> events_pb2.AttemptOutcome:
+    message = outcome_message(Outcome(AttemptState(result.result.value), None), step=result.step)
+    for name, value in result.metrics.items():
+        message.metrics[name] = value
+    if result.artifact is not None and result.artifact_kind is not None:
+        message.manifest.CopyFrom(manifest_to_proto(result.artifact))
+        message.artifact_kind = KIND_NUMBERS[result.artifact_kind.value]
+    return message
+
+
+class _Sampling:
+    """Samples devices and process once a second, and syncs the spool, while entered."""
+
+    def __init__(self, log: EventLog, device_index: int | None) -> None:
+        self._log = log
+        self._indices = () if device_index is None else (device_index,)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="sampling", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        sampler = Sampler(self._indices)
+        try:
+            while not self._done.wait(_SAMPLE_S):
+                process = sampler.read_process()
+                message = events_pb2.DeviceMetrics(
+                    cpu_percent=process.cpu_percent,
+                    memory_bytes=process.memory_bytes,
+                    memory_peak_bytes=process.memory_peak_bytes,
+                    devices=[events_pb2.DeviceSample(**asdict(reading)) for reading in sampler.read_devices()],
+                )
+                try:
+                    self._log.emit(message)
+                    self._log.sync()
+                except OSError as error:  # a full disk; the run itself will say so when it matters
+                    sys.stderr.write(f"a sample was not written: {error}\n")
+        finally:
+            sampler.close()
+
+
+def _redirect_output(path: Path) -> None:
+    """Sends what libraries print to the attempt's own file: the agent's pipes may be gone one day."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    os.close(null)
+    faulthandler.enable()
