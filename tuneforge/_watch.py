@@ -9,14 +9,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from tuneforge._connections import Service
-from tuneforge._transport import Backoff, RetryPolicy, is_retriable, typed_error
+from tuneforge._transport import Backoff, is_retriable, typed_error
 from tuneforge.errors import InternalError, InvalidArgument, Reason, TuneforgeError, Unavailable
 from tuneforge.events import Event, event_from_proto
 from tuneforge.v1 import jobs_pb2, scheduler_pb2
@@ -87,6 +87,8 @@ class JobWatch(Iterator[Event]):
         return self
 
     def __next__(self) -> Event:
+        if self._is_closed:
+            raise StopIteration
         return next(self._events)
 
     def __enter__(self) -> Self:
@@ -105,7 +107,7 @@ class JobWatch(Iterator[Event]):
 
     def _run(self) -> Iterator[Event]:
         backoff = Backoff(self._scheduler.retry)
-        patient = RetryPolicy(max_s=5.0, budget_s=self._options.give_up_after_s)
+        patient = replace(self._scheduler.retry, budget_s=self._options.give_up_after_s)
         is_known = False
         while not self._is_closed:
             try:
