@@ -79,7 +79,7 @@ def main() -> int:
     FOLDER.mkdir(parents=True)
     suite = Suite(data=FOLDER.absolute() / "data", ports=dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True)))
     try:
-        with _running(suite), Client(**suite.addresses()) as client:
+        with _running(suite), _connect(suite) as client:
             return _run(client, weights, began)
     except StartFailed as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -101,6 +101,11 @@ def _running(suite: Suite) -> Iterator[None]:
         yield
     finally:
         suite.stop()
+
+
+def _connect(suite: Suite) -> Client:
+    registry, scheduler, trainer, inference = map(suite.address, SERVICES)
+    return Client(registry=registry, scheduler=scheduler, trainer=trainer, inference=inference)
 
 
 def _run(client: Client, weights: Path, began: float) -> int:

@@ -71,10 +71,6 @@ class Suite:
         """Returns `host:port` of a service."""
         return f"127.0.0.1:{self.ports[service]}"
 
-    def addresses(self) -> dict[str, str]:
-        """Returns `host:port` of each service by name, as `tuneforge.Client` takes them."""
-        return {service: self.address(service) for service in SERVICES}
-
     def log_path(self, service: str) -> Path:
         """Returns the file that a service logs to."""
         return self.data / "logs" / f"{service}.log"

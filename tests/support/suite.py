@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services.launcher import SERVICES, Suite, free_ports
 from tests.support.tiny_model import make_tiny_model, write_rows
+from tuneforge import Client
 
 
 def new_suite(folder: Path, env: Mapping[str, str] | None = None) -> Suite:
@@ -30,6 +31,12 @@ def running_suite(folder: Path, env: Mapping[str, str] | None = None) -> Iterato
         yield suite
     finally:
         suite.stop()
+
+
+def connect(suite: Suite) -> Client:
+    """Returns a client of a suite's services."""
+    registry, scheduler, trainer, inference = map(suite.address, SERVICES)
+    return Client(registry=registry, scheduler=scheduler, trainer=trainer, inference=inference)
 
 
 def tiny_inputs(folder: Path, rows: int = 24) -> tuple[Path, Path]:

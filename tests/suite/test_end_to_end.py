@@ -1,0 +1,167 @@
+"""The whole flow on four real processes: import, upload, tune, publish, promote, serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.launcher import Suite
+from tests.support.suite import connect, running_suite, tiny_inputs
+from tuneforge import Client, Conflict, GenerationOptions, InvalidArgument, NotFound
+from tuneforge.events import AttemptOutcome, CheckpointSaved, DeviceMetrics, Resolved, StepMetrics
+from tuneforge.job_values import JobState
+from tuneforge.specs.spec import (
+    BaseModel,
+    Checkpointing,
+    DataConfig,
+    DataSource,
+    FullMethod,
+    LoraMethod,
+    Method,
+    Optimization,
+    QloraMethod,
+    TrainingSpec,
+)
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """Four running services."""
+    with running_suite(tmp_path_factory.mktemp("suite")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client, with the tiny model registered as `tiny` and rows as `animals`."""
+    model, rows = tiny_inputs(tmp_path_factory.mktemp("inputs"))
+    with connect(suite) as connected:
+        connected.models.import_folder(model, "tiny")
+        connected.datasets.upload(rows, "animals")
+        yield connected
+
+
+def spec(method: Method, base: str = "tiny/1", **optimization: object) -> TrainingSpec:
+    """Returns a spec of a few steps on the rows."""
+    length = {"max_steps": STEPS, "rows_per_step": 2, "learning_rate": 1e-2, **optimization}
+    return TrainingSpec(
+        base=BaseModel(model=base),
+        method=method,
+        data=DataConfig(train=DataSource(dataset="animals")),
+        optimization=Optimization(**length),  # type: ignore[arg-type]
+        checkpointing=Checkpointing(every_steps=2),
+        seed=3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("lora", LoraMethod(rank=4)),
+        ("qlora", QloraMethod(lora=LoraMethod(rank=4))),
+        ("full", FullMethod()),
+    ],
+)
+def test_each_method_ends_in_a_version_that_answers(client: Client, name: str, method: Method) -> None:
+    """A job streams every step, publishes one version with its lineage, and the version answers with its digests."""
+    job = client.jobs.create(spec(method), job_id=f"flow-{name}")
+    events = list(job.watch())
+    assert [event.job_seq for event in events] == list(range(1, len(events) + 1))
+    steps = [event.payload for event in events if isinstance(event.payload, StepMetrics)]
+    assert [step.step for step in steps] == list(range(1, STEPS + 1))
+    assert steps[-1].loss < steps[0].loss
+    assert all(step.tokens_per_second > 0 and step.supervised_tokens > 0 for step in steps)
+    for kind in (Resolved, CheckpointSaved, DeviceMetrics, AttemptOutcome):
+        assert any(isinstance(event.payload, kind) for event in events), kind.__name__
+
+    ended = job.result(timeout_s=30)
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.version is not None
+    version = client.models.version(ended.version.version)
+    assert version.manifest.digest == ended.version.digest
+    assert version.lineage.job == job.name
+    assert version.lineage.base is not None
+    assert version.lineage.base.digest == client.models.version("tiny/1").manifest.digest
+    assert version.lineage.dataset is not None
+    assert version.metrics["loss"] == pytest.approx(steps[-1].loss)
+
+    deployment = client.deployments.create(name, ended.version.version)
+    (answer,) = client.deployments.generate(
+        deployment.name,
+        messages=[{"role": "user", "content": "Say cat 0."}],
+        options=GenerationOptions(max_new_tokens=8),
+    )
+    assert answer.served.version == ended.version
+    assert answer.completion_tokens > 0
+    client.deployments.delete(deployment.name)
+
+
+def test_alias_moves_with_compare_and_set(client: Client) -> None:
+    """An alias moves, a stale move is refused, and the log has each move with its reason."""
+    first = client.models.set_alias("tiny", "production", 1, reason="first")
+    with pytest.raises(Conflict):
+        client.models.set_alias("tiny", "production", 1, expected="stale", reason="late")
+    client.models.set_alias("tiny", "production", 1, expected=first, reason="again")
+    assert [change.reason for change in client.models.alias_log("tiny", "production")] == ["again", "first"]
+
+
+def test_output_of_a_job_is_the_base_of_the_next(client: Client) -> None:
+    """A job that names another job as its base waits for it and starts from what it published."""
+    first = client.jobs.create(spec(LoraMethod(rank=2)), job_id="parent")
+    second = client.jobs.create(
+        TrainingSpec(
+            base=BaseModel(output_of_job=first.name),
+            method=LoraMethod(rank=2),
+            data=DataConfig(train=DataSource(dataset="animals")),
+            optimization=Optimization(max_steps=2, rows_per_step=2),
+        ),
+        job_id="child",
+    )
+    parent, child = first.result(timeout_s=120), second.result(timeout_s=120)
+    assert parent.version is not None
+    assert child.version is not None
+    lineage = client.models.version(child.version.version).lineage
+    assert lineage.base == parent.version
+
+
+def test_all_faults_of_a_spec_in_one_answer(client: Client) -> None:
+    """An unknown model, an unknown data set, a rank too large and a negative rate are named together."""
+    bad = TrainingSpec(
+        base=BaseModel(model="nothing/1"),
+        method=LoraMethod(rank=4),
+        data=DataConfig(train=DataSource(dataset="nowhere")),
+        optimization=Optimization(learning_rate=-1.0),
+    )
+    with pytest.raises(InvalidArgument) as caught:
+        client.jobs.validate(bad)
+    assert {violation.field for violation in caught.value.fields} >= {
+        "base.model",
+        "data.train.dataset",
+        "optimization.learning_rate",
+    }
+    with pytest.raises(InvalidArgument) as caught:
+        client.jobs.validate(spec(LoraMethod(rank=4096)))
+    assert [violation.field for violation in caught.value.fields] == ["lora.rank"]
+
+
+def test_cancel_frees_the_node(client: Client) -> None:
+    """A running job that is cancelled ends as CANCELLED, and the next job gets its place."""
+    long = client.jobs.create(spec(LoraMethod(rank=2), max_steps=100_000), job_id="long")
+    for event in long.watch():
+        if isinstance(event.payload, StepMetrics):
+            break
+    long.cancel("the test has seen enough")
+    assert list(long.watch())[-1].kind == "state"
+    assert long.refresh().state is JobState.CANCELLED
+    assert client.jobs.create(spec(LoraMethod(rank=2)), job_id="next").result(timeout_s=60).version is not None
+
+
+def test_what_is_not_there_is_said(client: Client) -> None:
+    """A job, a model and a deployment that do not exist are NOT_FOUND by name."""
+    for call in (client.jobs.get, client.models.get, client.deployments.get):
+        with pytest.raises(NotFound, match="nobody"):
+            call("nobody")
