@@ -24,7 +24,8 @@ _STREAM_BUCKETS_S = (1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 4 * 3600.0, 24 * 36
 _LOOP_PERIOD_S = 0.5
 _HEAD_TIMEOUT_S = 5.0
 
-disable_created_metrics()  # a time stamp for each series would double the page, and go's servers do not have it
+# A time stamp for each series would double the page, and go's servers do not have it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class MethodMetrics:

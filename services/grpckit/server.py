@@ -9,7 +9,7 @@
     )
     sys.exit(run(serve(definition, settings.server)))
 
-What a single call passes is in `interceptors.py`; where a service may listen, in `binding.py`.
+What a single call passes is in `calls.py`; where a service may listen, in `binding.py`.
 """
 
 import asyncio
@@ -27,9 +27,10 @@ from grpc_health.v1 import health_pb2_grpc
 from services.grpckit import logging
 from services.grpckit.auth import Policy
 from services.grpckit.binding import authenticator_for, bind, check_exposure, parts, refused_address
+from services.grpckit.calls import Gate
 from services.grpckit.folder_lock import StartRefused
 from services.grpckit.health import Health
-from services.grpckit.interceptors import CallInterceptor, Gate
+from services.grpckit.interceptors import CallInterceptor
 from services.grpckit.limits import Limits
 from services.grpckit.metrics import ServerMetrics, serve_page
 from services.grpckit.reflection import add_reflection
