@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import logging
 import secrets
 import shutil
 import signal
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 from services.grpckit.errors import Reason, ServiceError, not_found
+from services.grpckit.logging import get_logger
 from services.trainer import admission, adoption
 from services.trainer.admission import LocalInputs, StartRequest
 from services.trainer.attempts import Attempt, AttemptView
@@ -32,7 +32,7 @@ from tuneforge.names import AttemptName, NodeName
 
 _KILL_MARGIN_S = 10.0
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 AttemptId = tuple[str, int]
 """Name and rank of an attempt's part."""
@@ -123,7 +123,7 @@ class Agent:
                 self.stop_attempt(each, StopMode.CANCEL, 0.0)
             self._attempts[attempt.id] = attempt
             self._supervise(attempt, after=[self._tasks[each.id] for each in older if each.id in self._tasks])
-        logger.info("attempt accepted", extra={"attempt": str(request.name), "node_rank": request.node_rank})
+        _log.info("attempt accepted", attempt=str(request.name), node_rank=request.node_rank)
         return attempt.view()
 
     def stop_attempt(self, attempt: Attempt, mode: StopMode, grace_s: float) -> AttemptView:
@@ -199,7 +199,7 @@ class Agent:
             self.stop_attempt(attempt, StopMode.CHECKPOINT, grace_s)
         tasks = list(self._tasks.values())
         if tasks:
-            logger.info("workers are saving their state", extra={"workers": len(tasks), "grace_s": grace_s})
+            _log.info("workers are saving their state", workers=len(tasks), grace_s=grace_s)
             await asyncio.wait(tasks, timeout=grace_s + _KILL_MARGIN_S)
 
     async def close(self) -> None:
@@ -310,9 +310,9 @@ class Agent:
             if after:
                 await asyncio.wait(after)
             await supervise(attempt, self._launcher)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one attempt must not take the others with it
             # The attempt stays as it is, with its worker; a restart of this process takes it up again.
-            logger.exception("an attempt is no longer followed", extra={"attempt": attempt.id[0]})
+            _log.exception("an attempt is no longer followed", attempt=attempt.id[0])
 
 
 def _remove(folder: AttemptFolder) -> None:

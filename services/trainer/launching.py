@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import logging
 import os
 import random
 import socket
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import services
+from services.grpckit.logging import get_logger
 from services.trainer.forkserver import PACKET_BYTES
 
 PRELOAD = "services.trainer.worker:preload"
@@ -30,7 +30,7 @@ _STOP_TIMEOUT_S = 5.0
 _REPORT_TIMEOUT_S = 1.0
 _LOG_BYTES = 1024 * 1024
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class LaunchFailed(Exception):
@@ -130,7 +130,7 @@ class WorkerLauncher:
             if self._is_closing:
                 return
             failed_starts = 0 if started_warm else failed_starts + 1
-            logger.error("the fork server has ended", extra={"failed_starts": failed_starts, "log": self._last_words()})
+            _log.error("the fork server has ended", failed_starts=failed_starts, log=self._last_words())
             if failed_starts >= STARTS_BEFORE_FAILING:
                 self._fail_all(LaunchFailed(f"the process that starts workers does not start: {self._last_words()}"))
             # At once when it had worked, else ever slower: importing costs seconds of processor time.
@@ -176,7 +176,7 @@ class WorkerLauncher:
     def _take(self, message: dict[str, Any]) -> None:
         request = self._requests.get(message.get("forked", message.get("refused", 0)))
         if "ready" in message:
-            logger.info("workers start warm from now on", extra={"seconds": round(message["ready"], 2)})
+            _log.info("workers start warm from now on", seconds=round(message["ready"], 2))
             self._warm.set()
             for number, waiting in self._requests.items():
                 self._send(number, waiting)

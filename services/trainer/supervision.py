@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 
+from services.grpckit.logging import get_logger
 from services.trainer import adoption
 from services.trainer.adoption import NOBODY, ProcessIdentity
 from services.trainer.attempts import Attempt
@@ -31,7 +31,7 @@ LINGER_S = 10.0
 """How long a worker may take to end after it has written its outcome."""
 _CLAIM_POLL_S = 0.005
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 async def supervise(attempt: Attempt, launcher: WorkerLauncher) -> None:
@@ -45,7 +45,7 @@ async def supervise(attempt: Attempt, launcher: WorkerLauncher) -> None:
     worker = await _worker_of(attempt, launcher)
     if worker is None:
         return
-    logger.info("attempt has a worker", extra={"attempt": name, "node_rank": node_rank, "pid": worker.pid})
+    _log.info("attempt has a worker", attempt=name, node_rank=node_rank, pid=worker.pid)
     await _follow(attempt, worker)
     exit_code = _reap(worker)
     await _settle(attempt, await launcher.exit_code(worker.pid) if exit_code is None else exit_code)
@@ -123,7 +123,7 @@ async def _settle(attempt: Attempt, exit_code: int | None) -> None:
         end = End(state=AttemptState.LOST, time=time.time(), failure=_loss(attempt, exit_code))
     attempt.finish(end)
     name, node_rank = attempt.id
-    logger.info("attempt has ended", extra={"attempt": name, "node_rank": node_rank, "state": end.state.value})
+    _log.info("attempt has ended", attempt=name, node_rank=node_rank, state=end.state.value)
 
 
 async def _end_without_worker(attempt: Attempt, fault: AttemptFailure | None) -> None:

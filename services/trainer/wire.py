@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.trainer.admission import ArtifactInput, StartRequest
@@ -115,8 +117,8 @@ def status_to_proto(view: AttemptView) -> nodes_pb2.AttemptStatus:
     return message
 
 
-def node_to_proto(node: NodeView) -> nodes_pb2.Node:
-    """Returns the node as a message."""
+def node_to_proto(node: NodeView, is_shown: Callable[[AttemptView], bool] = lambda _: True) -> nodes_pb2.Node:
+    """Returns the node as a message, with those of its attempts that are to be shown."""
     return nodes_pb2.Node(
         name=node.name,
         address=node.address,
@@ -132,7 +134,7 @@ def node_to_proto(node: NodeView) -> nodes_pb2.Node:
         labels=node.labels,
         state=nodes_pb2.NODE_STATE_DRAINING if node.is_draining else nodes_pb2.NODE_STATE_READY,
         is_managed=node.is_managed,
-        attempts=[status_to_proto(view) for view in node.attempts],
+        attempts=[status_to_proto(view) for view in node.attempts if is_shown(view)],
         generation=node.generation,
         version=node.version,
     )
