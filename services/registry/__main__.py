@@ -1,0 +1,51 @@
+"""The registry as a process: `python -m services.registry`."""
+
+import sys
+
+from services.grpckit.database import Database
+from services.grpckit.logging import get_logger
+from services.grpckit.server import ServiceDefinition, run, serve
+from services.registry.blob_files import BlobFiles
+from services.registry.library import Library
+from services.registry.policy import POLICIES
+from services.registry.servicer import RegistryServicer
+from services.registry.settings import RegistrySettings
+from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
+from tuneforge.v1 import registry_pb2, registry_pb2_grpc
+
+_log = get_logger(__name__)
+
+
+def define(settings: RegistrySettings) -> ServiceDefinition:
+    """Returns the registry, wired together and not yet open."""
+    data = settings.server.data
+    database = Database(data / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+    library = Library(database, BlobFiles(data, reserve_bytes=settings.reserve_bytes))
+
+    async def start() -> None:
+        database.open()
+        swept = await library.transfer(lambda: library.blobs.prepare(upload_kept_s=settings.upload_kept_s))
+        if swept:
+            _log.info("removed unfinished uploads", count=swept, kept_s=settings.upload_kept_s)
+
+    async def close() -> None:
+        library.close()
+
+    return ServiceDefinition(
+        descriptor=registry_pb2.DESCRIPTOR.services_by_name["RegistryService"],
+        add_to_server=registry_pb2_grpc.add_RegistryServiceServicer_to_server,
+        servicer=RegistryServicer(library),
+        policies=POLICIES,
+        start=start,
+        close=close,
+    )
+
+
+async def main() -> int:
+    """Serves until SIGTERM; returns the exit code."""
+    settings = RegistrySettings.from_env()
+    return await serve(define(settings), settings.server)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main(), service="registry"))

@@ -1,0 +1,32 @@
+"""Who may call each method of the registry: one row an RPC, and what has no row is not served."""
+
+from collections.abc import Mapping
+
+from services.grpckit.auth import Policy
+
+# Reading every row of a data set, or the digests behind a large manifest, takes longer than other calls may.
+_CHECK_DEADLINE_S = 600.0
+
+POLICIES: Mapping[str, Policy] = {
+    "CreateDataset": Policy("datasets.write", "parent"),
+    "GetDataset": Policy("datasets.read", "name"),
+    "ListDatasets": Policy("datasets.read", "parent"),
+    "CreateDatasetVersion": Policy("datasets.write", "parent", deadline_s=_CHECK_DEADLINE_S),
+    "GetDatasetVersion": Policy("datasets.read", "name"),
+    "ListDatasetVersions": Policy("datasets.read", "parent"),
+    "CreateModel": Policy("models.write", "parent"),
+    "GetModel": Policy("models.read", "name"),
+    "ListModels": Policy("models.read", "parent"),
+    "CreateModelVersion": Policy("models.write", "parent", deadline_s=_CHECK_DEADLINE_S),
+    "PublishVersion": Policy("models.internal", "parent", deadline_s=_CHECK_DEADLINE_S),
+    "GetModelVersion": Policy("models.read", "name"),
+    "ListModelVersions": Policy("models.read", "parent"),
+    "GetAlias": Policy("aliases.read", "name"),
+    "ListAliases": Policy("aliases.read", "parent"),
+    "SetAlias": Policy("aliases.write", "name"),
+    "ListAliasChanges": Policy("aliases.read", "parent"),
+    "GetBlobAccess": Policy("blobs.read", "name"),
+    # A client stream: the servicer checks the project in its first message.
+    "UploadBlob": Policy("blobs.write"),
+    "DownloadBlob": Policy("blobs.read", "name"),
+}

@@ -1,0 +1,208 @@
+"""Registry messages to plain values and back."""
+
+from dataclasses import replace
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.registry import manifests
+from services.registry.alias_store import etag_of
+from services.registry.models import Publication, Reference
+from services.registry.resources import (
+    Alias,
+    AliasChange,
+    Architecture,
+    ArtifactKind,
+    Collection,
+    DatasetVersion,
+    ModelContent,
+    ModelVersion,
+    Origin,
+)
+from tuneforge.manifest import Manifest, ManifestFile
+from tuneforge.names import AliasName, ModelName
+from tuneforge.v1 import aliases_pb2, datasets_pb2, events_pb2, models_pb2, types_pb2
+
+_KINDS = {
+    events_pb2.ARTIFACT_KIND_MODEL: ArtifactKind.MODEL,
+    events_pb2.ARTIFACT_KIND_ADAPTER: ArtifactKind.ADAPTER,
+}
+_KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+
+def timestamp(time_us: int) -> Timestamp:
+    """Converts microseconds since 1970."""
+    return Timestamp(seconds=time_us // 1_000_000, nanos=time_us % 1_000_000 * 1000)
+
+
+def manifest_of_request(message: types_pb2.Manifest) -> Manifest:
+    """Converts the manifest of a request.
+
+    Raises:
+        ServiceError: `INVALID_FIELD` with all malformed entries, `DIGEST_MISMATCH`.
+    """
+    files = [ManifestFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes) for file in message.files]
+    return manifests.checked(files, message.digest)
+
+
+def manifest_to_proto(manifest: Manifest) -> types_pb2.Manifest:
+    """Converts a manifest to its message."""
+    files = (
+        types_pb2.ManifestFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes)
+        for file in manifest.files
+    )
+    return types_pb2.Manifest(files=files, digest=manifest.digest)
+
+
+# --- data sets ------------------------------------------------------------------------------------------------------
+def dataset_to_proto(collection: Collection) -> datasets_pb2.Dataset:
+    """Converts a data set to its message."""
+    return datasets_pb2.Dataset(
+        name=str(collection.name),
+        description=collection.description,
+        create_time=timestamp(collection.create_time_us),
+        creator=collection.creator,
+        latest_version=str(collection.name.version(collection.latest)) if collection.latest else "",
+    )
+
+
+def dataset_version_to_proto(version: DatasetVersion) -> datasets_pb2.DatasetVersion:
+    """Converts a data set version to its message."""
+    content = version.content
+    return datasets_pb2.DatasetVersion(
+        name=str(version.name),
+        manifest=manifest_to_proto(content.manifest),
+        shape=datasets_pb2.RowShape.Value(f"ROW_SHAPE_{content.shape}"),
+        rows=content.rows,
+        size_bytes=content.manifest.size_bytes,
+        create_time=timestamp(version.create_time_us),
+        creator=version.creator,
+    )
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+def model_to_proto(collection: Collection) -> models_pb2.Model:
+    """Converts a model to its message."""
+    return models_pb2.Model(
+        name=str(collection.name),
+        description=collection.description,
+        create_time=timestamp(collection.create_time_us),
+        creator=collection.creator,
+        latest_version=str(collection.name.version(collection.latest)) if collection.latest else "",
+    )
+
+
+def imported_content(manifest: Manifest, architecture: Architecture) -> ModelContent:
+    """Makes what is stored of an import."""
+    return _content(manifest, ArtifactKind.MODEL, Origin(), models_pb2.ModelVersion(), architecture)
+
+
+def publication_of_request(request: models_pb2.PublishVersionRequest) -> Publication:
+    """Converts what a job asks to have published.
+
+    Raises:
+        InvalidName: `parent` is not the name of a model.
+        ServiceError: The manifest is malformed, see `manifest_of_request`.
+    """
+    lineage = request.lineage
+    return Publication(
+        model=ModelName.parse(request.parent),
+        manifest=manifest_of_request(request.manifest),
+        kind=_KINDS.get(request.kind),
+        job=lineage.job,
+        base=_reference(lineage.base),
+        dataset=_reference(lineage.dataset),
+        validation=_reference(lineage.validation),
+    )
+
+
+def _reference(message: types_pb2.VersionRef) -> Reference:
+    return Reference(version=message.version, digest=message.digest)
+
+
+def published_content(
+    publication: Publication,
+    request: models_pb2.PublishVersionRequest,
+    architecture: Architecture | None,
+    base: ModelVersion | None,
+) -> ModelContent:
+    """Makes what is stored of a publication.
+
+    Args:
+        publication: What is published.
+        request: As it came; its lineage and metrics are stored as they are.
+        architecture: Of a whole model; None for an adapter, which has that of its base.
+        base: The stored base, if there is one; an adapter has one.
+    """
+    if publication.kind is None:
+        raise ValueError("a publication without kind is refused before it comes here")
+    record = models_pb2.ModelVersion(lineage=request.lineage, metrics=request.metrics)
+    origin = Origin(
+        job=publication.job, base_version=publication.base.version, dataset_version=publication.dataset.version
+    )
+    content = _content(publication.manifest, publication.kind, origin, record, architecture)
+    if architecture is None and base is not None:
+        record.architecture.CopyFrom(models_pb2.ModelVersion.FromString(base.content.record).architecture)
+        return replace(content, record=record.SerializeToString(), tensors=base.content.tensors)
+    return content
+
+
+def _content(
+    manifest: Manifest,
+    kind: ArtifactKind,
+    origin: Origin,
+    record: models_pb2.ModelVersion,
+    architecture: Architecture | None,
+) -> ModelContent:
+    record.manifest.CopyFrom(manifest_to_proto(manifest))
+    record.kind = _KIND_NUMBERS[kind]
+    record.size_bytes = manifest.size_bytes
+    tensors = models_pb2.ModelVersion()
+    if architecture is not None:
+        record.architecture.class_name = architecture.class_name
+        record.architecture.config_json = architecture.config_json
+        record.architecture.parameters = sum(tensor.size for tensor in architecture.tensors)
+        tensors.architecture.tensors.extend(
+            models_pb2.TensorShape(name=tensor.name, shape=tensor.shape, dtype=tensor.dtype)
+            for tensor in architecture.tensors
+        )
+    return ModelContent(
+        kind=kind,
+        digest=manifest.digest,
+        size_bytes=manifest.size_bytes,
+        origin=origin,
+        record=record.SerializeToString(),
+        tensors=tensors.SerializeToString(),
+    )
+
+
+def model_version_to_proto(version: ModelVersion) -> models_pb2.ModelVersion:
+    """Converts a model version to its message; without tensors where the store left them out."""
+    # Two serialised messages one after the other are one message: the repeated fields follow each other.
+    message = models_pb2.ModelVersion.FromString(version.content.record + version.content.tensors)
+    message.name = str(version.name)
+    message.create_time.CopyFrom(timestamp(version.create_time_us))
+    message.creator = version.creator
+    return message
+
+
+# --- aliases --------------------------------------------------------------------------------------------------------
+def alias_to_proto(alias: Alias) -> aliases_pb2.Alias:
+    """Converts an alias to its message."""
+    return aliases_pb2.Alias(
+        name=str(alias.name),
+        version=str(alias.name.parent.version(alias.version)),
+        etag=etag_of(alias),
+        update_time=timestamp(alias.update_time_us),
+    )
+
+
+def alias_change_to_proto(name: AliasName, change: AliasChange) -> aliases_pb2.AliasChange:
+    """Converts a move of an alias to its message."""
+    return aliases_pb2.AliasChange(
+        sequence=change.sequence,
+        from_version=str(name.parent.version(change.from_version)) if change.from_version else "",
+        to_version=str(name.parent.version(change.to_version)),
+        actor=change.actor,
+        reason=change.reason,
+        time=timestamp(change.time_us),
+    )
