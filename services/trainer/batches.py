@@ -2,8 +2,8 @@
 
 Rows of like length are computed together. Two layouts give the same loss; the cheaper one by arithmetic is taken:
 
-- *padded*: one row a line, filled up on the right. Attention is causal, so no real token sees the filling and no mask is
-  needed: the fast attention kernels stay open, at the price of computing the filling.
+- *padded*: one row a line, filled up on the right. Attention is causal, so no real token sees the filling and no mask
+  is needed: the fast attention kernels stay open, at the price of computing the filling.
 - *packed*: all rows in one line without filling. `position_ids` begin anew with each row and the attention mask stays
   unset: only then does transformers keep the rows apart (with a mask of ones it mixes them without a word). The mask
   that it builds makes attention cost the square of the whole line.

@@ -32,7 +32,7 @@ def measuring(model: Any, device: torch.device) -> Iterator[None]:
     for module in model.modules():
         if is_four_bit(module):
             # In evaluation mode bitsandbytes packs 4-bit weights for good, in a form that has no backward pass: the
-            # next training step would get wrong gradients. Such a layer has no dropout, so its mode matters for nothing.
+            # next training step would get wrong gradients. Such a layer has no dropout: its mode matters for nothing.
             module.train()
     try:
         with torch.no_grad():

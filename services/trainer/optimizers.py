@@ -22,9 +22,9 @@ def make_optimizer(kind: Optimizer, parameters: Parameters, *, weight_decay: flo
     weights = list(parameters.values())
     if kind is Optimizer.ADAMW:
         return torch.optim.AdamW(weights, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay, fused=True)
-    # torch's SGD would add its decay to the gradient, and with it to the momentum; `update` does it beside.
+    # torch would add the decay of SGD to the gradient, and with it to the momentum; `update` does it beside.
     optimizer = torch.optim.SGD(weights, lr=0.0, momentum=0.9)
-    optimizer.param_groups[0]["decoupled_weight_decay"] = weight_decay
+    optimizer.param_groups[0]["decay_beside"] = weight_decay
     return optimizer
 
 
@@ -32,7 +32,7 @@ def update(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Makes one update with a learning rate and drops the gradients."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-        if decay := group.get("decoupled_weight_decay"):
+        if decay := group.get("decay_beside"):
             with torch.no_grad():
                 torch._foreach_mul_(group["params"], 1.0 - learning_rate * decay)
     optimizer.step()
