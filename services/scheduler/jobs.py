@@ -160,7 +160,9 @@ def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, ji
     if job not in HELD:
         return None
     if job is JobState.CANCELLING:
-        return Verdict(to=JobState.CANCELLED, reason="CANCELLED", message="The job was cancelled and its device is free.")
+        return Verdict(
+            to=JobState.CANCELLED, reason="CANCELLED", message="The job was cancelled and its device is free."
+        )
     if end.state is AttemptState.SUCCEEDED:
         return Verdict(
             to=JobState.PUBLISHING, reason="TRAINED", message="Training is done; its result is being registered."
@@ -184,9 +186,7 @@ def _retry(failure: Failure, faults: int, policy: RetryPolicy, jitter: float) ->
             cure="Look at the nodes that ran its attempts, then create the job again.",
             metadata=(("attempts_lost", str(faults)), ("budget", str(policy.budget)), ("last_reason", failure.reason)),
         )
-        return Verdict(
-            to=JobState.FAILED, reason=spent.reason, message=spent.message, failure=spent, uses_budget=True
-        )
+        return Verdict(to=JobState.FAILED, reason=spent.reason, message=spent.message, failure=spent, uses_budget=True)
     delay_s = policy.delay_s(faults, jitter)
     return Verdict(
         to=JobState.QUEUED,

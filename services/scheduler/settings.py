@@ -58,7 +58,9 @@ class SchedulerSettings:
         """
         reader = env or Environment()
         timing = Timing(
-            heartbeat_interval_s=reader.seconds("TUNEFORGE_SCHEDULER_HEARTBEAT_S", default=1.0, minimum=0.05, maximum=60),
+            heartbeat_interval_s=reader.seconds(
+                "TUNEFORGE_SCHEDULER_HEARTBEAT_S", default=1.0, minimum=0.05, maximum=60
+            ),
             lease_ttl_s=reader.seconds("TUNEFORGE_SCHEDULER_LEASE_TTL_S", default=10.0, minimum=0.2, maximum=3600),
             flush_s=reader.seconds("TUNEFORGE_SCHEDULER_FLUSH_S", default=0.15, minimum=0.001, maximum=5),
             watch_heartbeat_s=reader.seconds(

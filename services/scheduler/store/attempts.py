@@ -44,9 +44,7 @@ class Fenced(Exception):
 def place(tx: Transaction, job: int, node: str, why: str) -> Attempt | None:
     """Gives a queued job a new attempt on a node; None when it is not queued any more."""
     token = _next_token(tx)
-    row = tx.connection.execute(
-        select(jobs.c.attempt, jobs.c.project, jobs.c.job_id).where(jobs.c.number == job)
-    ).one()
+    row = tx.connection.execute(select(jobs.c.attempt, jobs.c.project, jobs.c.job_id).where(jobs.c.number == job)).one()
     number = row.attempt + 1
     step = jobs_store.Step(
         to=JobState.STARTING, reason="PLACED", message=why, values={"attempt": number, "token": token}
@@ -221,7 +219,9 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
         return None
     if ruling.to is JobState.PUBLISHING:
         kept = load(tx.connection, attempt.job, attempt.name.attempt)
-        outbox.add(tx, job.number, attempt.token, wire.publish_request(jobs_store.load(tx.connection, job.number), kept))
+        outbox.add(
+            tx, job.number, attempt.token, wire.publish_request(jobs_store.load(tx.connection, job.number), kept)
+        )
     return ruling
 
 

@@ -36,13 +36,14 @@ def append(tx: Transaction, job: int, count: int, encode: Callable[[int], bytes]
         encode: Gives the serialised `EventBatch` for the `job_seq` of its first event.
     """
     latest = tx.connection.execute(
-        update(jobs).where(jobs.c.number == job).values(latest_seq=jobs.c.latest_seq + count).returning(jobs.c.latest_seq)
+        update(jobs)
+        .where(jobs.c.number == job)
+        .values(latest_seq=jobs.c.latest_seq + count)
+        .returning(jobs.c.latest_seq)
     ).scalar_one()
     first = latest - count + 1
     chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=encode(first))
-    tx.connection.execute(
-        insert(chunks).values(job=job, first_seq=first, last_seq=latest, payload=chunk.payload)
-    )
+    tx.connection.execute(insert(chunks).values(job=job, first_seq=first, last_seq=latest, payload=chunk.payload))
     tx.chunks.append(chunk)
     return chunk
 
@@ -66,9 +67,7 @@ def read_tail(connection: Connection, job: int, after_seq: int, limit: int) -> T
         .order_by(chunks.c.first_seq)
         .limit(limit)
     )
-    found = tuple(
-        Chunk(job=job, first_seq=row.first_seq, last_seq=row.last_seq, payload=row.payload) for row in rows
-    )
+    found = tuple(Chunk(job=job, first_seq=row.first_seq, last_seq=row.last_seq, payload=row.payload) for row in rows)
     return Tail(chunks=found, latest_seq=state.latest_seq, state=JobState(state.state))
 
 
@@ -80,7 +79,9 @@ def is_ended(tail: Tail, cursor: int) -> bool:
 def keep_checkpoints(tx: Transaction, job: int, saved: Sequence[Checkpoint], keep_last: int) -> None:
     """Adds checkpoints to a job's index and takes out those that the node has dropped for them."""
     for checkpoint in saved:
-        tx.connection.execute(delete(checkpoints).where(checkpoints.c.job == job, checkpoints.c.step == checkpoint.step))
+        tx.connection.execute(
+            delete(checkpoints).where(checkpoints.c.job == job, checkpoints.c.step == checkpoint.step)
+        )
         tx.connection.execute(
             insert(checkpoints).values(
                 job=job,

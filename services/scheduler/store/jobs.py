@@ -46,7 +46,9 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     legal = sources_of(step.to)
     allowed = legal if step.sources is None else legal & step.sources
     before = tx.connection.execute(
-        select(jobs.c.state, jobs.c.project, jobs.c.job_id, jobs.c.start_ms).where(jobs.c.number == job).with_for_update()
+        select(jobs.c.state, jobs.c.project, jobs.c.job_id, jobs.c.start_ms)
+        .where(jobs.c.number == job)
+        .with_for_update()
     ).one_or_none()
     if before is None:
         return False
@@ -128,14 +130,26 @@ def _first_state(new: NewJob) -> tuple[JobState, str, str]:
     return JobState.QUEUED, "CREATED", "It waits for a node."
 
 
-def release(tx: Transaction, job: int, pinned: Pinned, estimate: bytes | None, needs: Needs) -> bool:
-    """Queues a job whose base is there now."""
-    values = {**_pinned_values(pinned), **_needs_values(needs), "estimate": estimate}
-    return advance(
-        tx,
-        job,
-        Step(to=JobState.QUEUED, reason="BASE_READY", message=f"Its base {pinned.base.version} is there.", values=values),
+def release(tx: Transaction, job: int, new: NewJob) -> bool:
+    """Queues a blocked job, pinned as it is admitted now; False when it is not blocked any more or not pinned."""
+    if new.pinned is None:
+        return False
+    values = {
+        **_pinned_values(new.pinned),
+        **_needs_values(new.needs),
+        "spec": new.spec,
+        "estimate": new.estimate,
+        "architecture_version": new.architecture_version,
+    }
+    message = f"Its base {new.pinned.base.version} is there."
+    step = Step(
+        to=JobState.QUEUED,
+        reason="BASE_READY",
+        message=message,
+        sources=frozenset({JobState.BLOCKED}),
+        values=values,
     )
+    return advance(tx, job, step)
 
 
 def fail(tx: Transaction, job: int, failure: bytes, step: Step) -> bool:
@@ -272,5 +286,3 @@ def _job(row: Row[Any]) -> Job:
         latest_seq=row.latest_seq,
         is_unreachable=row.is_unreachable,
     )
-
-

@@ -34,4 +34,6 @@ def database_clock(connection: Connection) -> int:
     """Returns the database's own time in milliseconds since 1970."""
     if connection.dialect.name == "sqlite":
         return int(connection.execute(text("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)")).scalar_one())
-    return int(connection.execute(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")).scalar_one())
+    return int(
+        connection.execute(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")).scalar_one()
+    )

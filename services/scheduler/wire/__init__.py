@@ -1,4 +1,4 @@
-"""Messages of the contract <-> dataclasses of the scheduler; the only place beside servicer and peers that knows both."""
+"""Messages of the contract <-> dataclasses of the scheduler; only servicer and peers know both too."""
 
 from services.scheduler.wire.events import Batch, Change, Facts, state_event, warning_event
 from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto

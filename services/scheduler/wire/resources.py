@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from services.scheduler.jobs import JobState
 from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node, Ref
@@ -55,6 +56,11 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
     return message
 
 
+def job_bytes(job: Job) -> bytes:
+    """Returns a job's resource as it is kept with a request id."""
+    return job_to_proto(job).SerializeToString()
+
+
 def attempt_to_proto(attempt: Attempt) -> jobs_pb2.Attempt:
     """Converts an attempt to its resource."""
     message = jobs_pb2.Attempt(
@@ -83,7 +89,7 @@ def checkpoint_to_proto(name: str, checkpoint: Checkpoint) -> jobs_pb2.Checkpoin
     )
 
 
-def node_to_proto(node: Node, held: Iterable[nodes_pb2.AttemptStatus] = ()) -> nodes_pb2.Node:
+def node_to_proto(node: Node, held: Iterable[Any] = ()) -> nodes_pb2.Node:
     """Converts a node to its resource; its manager token stays here.
 
     Args:

@@ -21,7 +21,9 @@ def snapshot(job: Job, cursor: int) -> scheduler_pb2.WatchJobResponse:
     )
 
 
-def events(uid: int, chunks: Sequence[Chunk], window: tuple[int, int], latest_seq: int) -> scheduler_pb2.WatchJobResponse:
+def events(
+    uid: int, chunks: Sequence[Chunk], window: tuple[int, int], latest_seq: int
+) -> scheduler_pb2.WatchJobResponse:
     """Returns the events of consecutive chunks inside a window.
 
     Args:

@@ -1,0 +1,221 @@
+"""Admits a job: pins what its spec names, lists everything that is wrong at once, and says whether it can ever run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from services.grpckit.errors import FieldViolation, invalid_fields
+from services.scheduler.fitting import misfit, needs_of
+from services.scheduler.jobs import TERMINAL, JobState
+from services.scheduler.ledger import Ledger
+from services.scheduler.nodes import label_problems
+from services.scheduler.records import Job, NewJob, Node, Pinned
+from services.scheduler.resolving import Base, Problem, VersionSource, resolve_base, resolve_data
+from services.scheduler.store import jobs as job_store
+from services.scheduler.store import nodes as node_store
+from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
+from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
+from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
+from tuneforge.specs.defaults import with_defaults
+from tuneforge.specs.memory import estimate
+from tuneforge.specs.spec import Architecture, DataSource, TrainingSpec
+from tuneforge.specs.validation import validate
+
+PREFIX = "spec."
+"""Fields of a spec are named as they stand in the request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a caller asks for."""
+
+    project: str
+    job_id: str
+    """Empty: chosen here."""
+    spec: TrainingSpec
+    unknown_enums: tuple[str, ...]
+    """Fields of the spec whose enum number this release does not know."""
+    labels: Mapping[str, str]
+    creator: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """Where a job starts from."""
+
+    base: Base | None = None
+    """Set when it is there."""
+    waits_for: Job | None = None
+    """The job whose output it is, when that is not there yet."""
+    architecture: Architecture | None = None
+    architecture_version: str | None = None
+
+
+_EMPTY = _Start()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Admits jobs."""
+
+    ledger: Ledger
+    registry: VersionSource
+
+    async def admit(self, draft: Draft) -> NewJob:
+        """Returns the job that a draft becomes; stores nothing.
+
+        Raises:
+            ServiceError: INVALID_FIELD with every wrong field, DOES_NOT_FIT, or PEER_UNAVAILABLE.
+        """
+        name = JobName(draft.project, draft.job_id if is_id(draft.job_id) else new_id("job"))
+        start, train, validation = await asyncio.gather(
+            self._start(draft),
+            self._data(draft.spec.data.train, PREFIX + "data.train.dataset"),
+            self._data(draft.spec.data.validation, PREFIX + "data.validation.dataset"),
+        )
+        architecture = None if isinstance(start, Problem) else start.architecture
+        problems = _own_problems(draft, architecture)
+        problems += [found.violation for found in (start, train, validation) if isinstance(found, Problem)]
+        if problems:
+            raise invalid_fields(problems)
+        if isinstance(start, Problem) or isinstance(train, Problem) or isinstance(validation, Problem) or train is None:
+            raise AssertionError("a problem was not listed")
+        nodes = await self.ledger.read(node_store.list_by_name)
+        return _new_job(draft, name, start, (train, validation), nodes)
+
+    async def _start(self, draft: Draft) -> _Start | Problem:
+        base = draft.spec.base
+        if base.model and not base.output_of_job:
+            return await self._from_version(base.model, PREFIX + "base.model")
+        if base.output_of_job and not base.model:
+            return await self._from_job(draft.project, base.output_of_job)
+        return _EMPTY  # `validate` says what is wrong
+
+    async def _from_version(self, name: str, field: str) -> _Start | Problem:
+        base = await resolve_base(self.registry, name, field)
+        if isinstance(base, Problem):
+            return base
+        return _Start(base=base, architecture=base.top.architecture, architecture_version=base.top.ref.version)
+
+    async def _from_job(self, project: str, name: str) -> _Start | Problem:
+        field = PREFIX + "base.output_of_job"
+        try:
+            wanted = JobName.parse(name)
+        except InvalidName as error:
+            return Problem(FieldViolation(field, f"is not a job: {error}"))
+        if wanted.project != project:
+            return Problem(FieldViolation(field, f"is {name!r}: use a job of the same project, {project}"))
+        job = await self.ledger.read(lambda connection: job_store.find(connection, wanted))
+        if job is None:
+            return Problem(FieldViolation(field, f"is {name!r}: there is no such job; list the project's jobs"))
+        if job.state is JobState.SUCCEEDED and job.published is not None:
+            return await self._from_version(job.published.version, field)
+        if job.state in TERMINAL:
+            return Problem(FieldViolation(field, f"is {name!r}: it ended as {job.state}, so it has no output"))
+        if job.architecture_version is None:
+            return _Start(waits_for=job)
+        same = await resolve_base(self.registry, job.architecture_version, field)
+        architecture = None if isinstance(same, Problem) else same.top.architecture
+        return _Start(waits_for=job, architecture=architecture, architecture_version=job.architecture_version)
+
+    async def _data(self, source: DataSource | None, field: str) -> DatasetFacts | Problem | None:
+        if source is None or not source.dataset or source.local_path:
+            return None  # `validate` says what is wrong
+        return await resolve_data(self.registry, source, field)
+
+    async def readmit(self, job: Job) -> NewJob:
+        """Returns a blocked job as it would be admitted now that the output which it waits for is there.
+
+        Raises:
+            ServiceError: INVALID_FIELD or DOES_NOT_FIT: it can never run; PEER_UNAVAILABLE: ask again later.
+        """
+        draft = Draft(
+            project=job.name.project,
+            job_id=job.name.job,
+            spec=spec_from_bytes(job.spec),
+            unknown_enums=(),
+            labels=job.labels,
+            creator=job.creator,
+        )
+        return await self.admit(draft)
+
+
+def _own_problems(draft: Draft, architecture: Architecture | None) -> list[FieldViolation]:
+    """Returns what is wrong with a draft without asking anybody."""
+    problems: list[FieldViolation] = []
+    if draft.job_id and not is_id(draft.job_id):
+        problems.append(FieldViolation("job_id", f"is {draft.job_id[:200]!r}: use {ID_FORM}"))
+    problems += label_problems("labels", draft.labels)
+    problems += [
+        FieldViolation(PREFIX + path, "has a value that this release does not know: use one that the contract names")
+        for path in draft.unknown_enums
+    ]
+    problems += [FieldViolation(PREFIX + each.field, each.description) for each in validate(draft.spec, architecture)]
+    if draft.spec.output_model is not None:
+        problems += _output_problems(draft.project, draft.spec.output_model)
+    return problems
+
+
+def _output_problems(project: str, name: str) -> list[FieldViolation]:
+    field = PREFIX + "output.model"
+    try:
+        model = ModelName.parse(name)
+    except InvalidName as error:
+        return [FieldViolation(field, f"is not a model: {error}")]
+    if model.project != project:
+        return [FieldViolation(field, f"is {name!r}: use a model of the same project, {project}")]
+    return []
+
+
+def _new_job(
+    draft: Draft,
+    name: JobName,
+    start: _Start,
+    data: tuple[DatasetFacts, DatasetFacts | None],
+    nodes: list[Node],
+) -> NewJob:
+    train, validation = data
+    spec = with_defaults(_pinned_names(draft.spec, start, data), start.architecture)
+    output = spec.output_model or str(ModelName(name.project, name.job))
+    spec = replace(spec, output_model=output)
+    if (problem := misfit(spec, start.architecture, nodes)) is not None:
+        raise problem.error()
+    memory = estimate(spec, start.architecture) if start.architecture is not None else None
+    pinned = None
+    if start.base is not None:
+        pinned = Pinned(base=start.base.top.ref, inputs=inputs_bytes(start.base.layers, train, validation))
+    return NewJob(
+        name=name,
+        creator=draft.creator,
+        labels=dict(draft.labels),
+        spec=spec_bytes(spec),
+        train=train.ref,
+        validation=validation.ref if validation is not None else None,
+        pinned=pinned,
+        depends_on=start.waits_for.name if start.waits_for is not None else None,
+        architecture_version=start.architecture_version,
+        output_model=output,
+        estimate=estimate_bytes(memory) if memory is not None else None,
+        needs=needs_of(spec, memory),
+        lost_after_ms=round((spec.resources.lost_after_s or 0.0) * 1000),
+        keep_checkpoints=spec.checkpointing.keep_last,
+    )
+
+
+def _pinned_names(spec: TrainingSpec, start: _Start, data: tuple[DatasetFacts, DatasetFacts | None]) -> TrainingSpec:
+    """Returns the spec with aliases and newest versions replaced by what they stand for now."""
+    train, validation = data
+    base = spec.base
+    if base.model and start.base is not None:
+        base = replace(base, model=start.base.top.ref.version)
+    return replace(
+        spec,
+        base=base,
+        data=replace(
+            spec.data,
+            train=DataSource(dataset=train.ref.version),
+            validation=DataSource(dataset=validation.ref.version) if validation is not None else None,
+        ),
+    )

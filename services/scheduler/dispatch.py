@@ -1,0 +1,146 @@
+"""What the loop says to nodes: start an attempt, stop it, close it. Each may be said again at any time.
+
+A start whose outcome is not known is observed first: the node is asked what it holds, and only an attempt that it does
+not hold is started.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from services.grpckit.errors import ServiceError
+from services.grpckit.logging import get_logger
+from services.scheduler.decisions import Close, Start, Stop
+from services.scheduler.jobs import AttemptEnd, AttemptState, Failure, RetryPolicy
+from services.scheduler.ledger import Ledger
+from services.scheduler.records import Attempt, Job
+from services.scheduler.settings import Timing
+from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import jobs as job_store
+from services.scheduler.store.transaction import Transaction
+from services.scheduler.wire.reports import Status
+
+_log = get_logger(__name__)
+
+_REFUSED_FOR_GOOD = frozenset({"INVALID_FIELD", "INVALID_NAME", "LOCAL_PATH_REFUSED", "INVALID_MODEL", "INVALID_DATA"})
+"""The node will never take this spec: the job's own fault."""
+_REFUSED_HERE = frozenset({"NODE_MANAGED", "STALE_ATTEMPT", "PERMISSION_DENIED", "UNAUTHENTICATED"})
+"""This node will never take this attempt: a new one may go elsewhere."""
+
+
+class AttemptTarget(Protocol):
+    """The part of a trainer that this module needs."""
+
+    async def held(self, address: str) -> Mapping[str, Status]:
+        """Returns what the node holds, by attempt name."""
+
+    async def start(self, address: str, job: Job, attempt: Attempt, manager_token: str) -> Status:
+        """Starts an attempt."""
+
+    async def stop(self, address: str, attempt: Attempt, grace_s: float) -> None:
+        """Asks an attempt to stop without saving."""
+
+    async def ack(self, address: str, attempt: Attempt, seq: int, *, is_final: bool) -> None:
+        """Tells that events up to a number, and with `is_final` the end, are kept."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Dispatch:
+    """Carries out starts, stops and closes."""
+
+    ledger: Ledger
+    trainers: AttemptTarget
+    timing: Timing
+    retry: RetryPolicy
+    chance: random.Random
+    """Source of jitter."""
+    unsent: set[int] = field(default_factory=set)
+    """Tokens of attempts that this process placed and never sent: there is nothing to observe for them."""
+
+    async def start(self, action: Start) -> None:
+        """Starts a placed attempt, or finds it started.
+
+        Raises:
+            ServiceError: the node does not answer or has no room now: say it again later.
+        """
+        attempt, node = action.attempt, action.node
+        if attempt.token not in self.unsent:
+            held = await self.trainers.held(node.address)
+            if (found := held.get(str(attempt.name))) is not None:
+                await self._confirmed(attempt, found)
+                return
+        self.unsent.discard(attempt.token)
+        job = await self.ledger.read(lambda db: job_store.load(db, attempt.job))
+        try:
+            status = await self.trainers.start(node.address, job, attempt, node.manager_token)
+        except ServiceError as error:
+            if error.reason in _REFUSED_FOR_GOOD:
+                await self._refused(attempt, _failure(error, is_user_fault=True))
+            elif error.reason in _REFUSED_HERE:
+                await self._refused(attempt, _failure(error, is_user_fault=False))
+            else:
+                raise
+        else:
+            await self._confirmed(attempt, status)
+
+    async def _confirmed(self, attempt: Attempt, status: Status) -> None:
+        _log.info("attempt started", attempt=str(attempt.name), node=attempt.node, state=str(status.state))
+        await self.ledger.write(lambda tx: attempt_store.confirm(tx, attempt))
+
+    async def _refused(self, attempt: Attempt, failure: Failure) -> None:
+        end = AttemptEnd(state=AttemptState.FAILED, failure=failure)
+        await self._end(attempt, end)
+
+    async def _end(self, attempt: Attempt, end: AttemptEnd) -> None:
+        ending = attempt_store.Ending(attempt=attempt, end=end, retry=self.retry, jitter=self.chance.random())
+
+        def write(tx: Transaction) -> None:
+            attempt_store.finish(tx, ending)
+            attempt_store.close(tx, attempt)
+
+        await self.ledger.write(write)
+
+    async def stop(self, action: Stop) -> None:
+        """Asks a node to stop an attempt; one that it does not hold has ended.
+
+        Raises:
+            ServiceError: the node does not answer: say it again later.
+        """
+        attempt, node = action.attempt, action.node
+        try:
+            await self.trainers.stop(node.address, attempt, self.timing.stop_grace_s)
+        except ServiceError as error:
+            if error.reason not in {"NOT_FOUND", "STALE_ATTEMPT"}:
+                raise
+            await self._end(attempt, AttemptEnd(state=AttemptState.CANCELLED))
+        else:
+            _log.info("attempt asked to stop", attempt=str(attempt.name), node=attempt.node, why=action.why)
+            await self.ledger.write(lambda tx: attempt_store.mark_stopping(tx, attempt))
+
+    async def close(self, action: Close) -> None:
+        """Tells a node that an attempt's end is kept.
+
+        Raises:
+            ServiceError: the node does not answer: say it again later.
+        """
+        attempt = action.attempt
+        try:
+            await self.trainers.ack(action.node.address, attempt, attempt.last_seq, is_final=True)
+        except ServiceError as error:
+            if error.reason not in {"NOT_FOUND", "STALE_ATTEMPT", "CURSOR_OUT_OF_RANGE"}:
+                raise
+        await self.ledger.write(lambda tx: attempt_store.close(tx, attempt))
+
+
+def _failure(error: ServiceError, *, is_user_fault: bool) -> Failure:
+    details = "; ".join(f"{each.field} {each.description}" for each in error.fields)
+    return Failure(
+        reason=str(error.reason),
+        message=f"Its node refused to start it: {error.message}" + (f" ({details})" if details else "") + ".",
+        cure=error.cure,
+        is_user_fault=is_user_fault,
+        metadata=tuple(sorted(error.metadata.items())),
+    )

@@ -1,0 +1,96 @@
+"""Whether any known node could ever hold a job, by how much it misses, and the cheapest change that would fit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from services.grpckit.errors import ServiceError
+from services.scheduler.placement import gigabytes, shortage
+from services.scheduler.records import Needs, Node
+from tuneforge.specs.memory import MemoryEstimate, estimate
+from tuneforge.specs.spec import Architecture, ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
+
+SHORTEST_TOKENS = 64
+"""Rows are not advised to be cut shorter than this."""
+
+
+def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
+    """Returns what an attempt of a spec asks of a node."""
+    return Needs(
+        devices=spec.resources.devices_per_node,
+        peak_bytes=memory.total_bytes if memory is not None else 0,
+        host_bytes=spec.resources.memory_bytes,
+        cpu_millis=spec.resources.cpu_millis,
+        labels=dict(spec.resources.node_labels),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """Why no known node could ever hold a job."""
+
+    message: str
+    """By how much it misses and what would fit."""
+    metadata: dict[str, str]
+
+    def error(self) -> ServiceError:
+        """Returns the answer for `CreateJob`."""
+        return ServiceError("DOES_NOT_FIT", self.message, metadata=self.metadata)
+
+
+def misfit(spec: TrainingSpec, architecture: Architecture | None, nodes: Sequence[Node]) -> Misfit | None:
+    """Returns why no known node could ever hold a spec, or None when one could, or when no node is known yet.
+
+    Args:
+        spec: With defaults.
+        architecture: Of its base; None: its memory is not known, the rest is looked at.
+        nodes: All known nodes, reachable or not.
+    """
+    memory = estimate(spec, architecture) if architecture is not None else None
+    needs = needs_of(spec, memory)
+    lacking = [(node, lack) for node in nodes if (lack := shortage(needs, node)) is not None]
+    if not nodes or len(lacking) < len(nodes):
+        return None
+    by_memory = sorted((lack.missing_bytes, node.node) for node, lack in lacking if lack.missing_bytes)
+    if not by_memory:
+        node, lack = lacking[0]
+        others = f", nor do the {len(nodes) - 1} others" if len(nodes) > 1 else ""
+        return Misfit(
+            message=f"no known node could hold it: nodes/{node.node} {lack.what}{others}; change `resources`",
+            metadata={"node": f"nodes/{node.node}"},
+        )
+    missing, best = by_memory[0]
+    what = next(lack.what for node, lack in lacking if node.node == best)
+    message = (
+        f"it needs {gigabytes(max(needs.peak_bytes, needs.host_bytes))}; the best node, nodes/{best}, {what}: "
+        f"{gigabytes(missing)} too little"
+    )
+    metadata = {"node": f"nodes/{best}", "missing_bytes": str(missing), "needed_bytes": str(needs.peak_bytes)}
+    if architecture is None:
+        return Misfit(message=message, metadata=metadata)
+    for change, changed in _cheaper(spec):
+        less = estimate(changed, architecture)
+        if any(shortage(needs_of(changed, less), node) is None for node in nodes):
+            return Misfit(message=f"{message}; with {change} it needs {gigabytes(less.total_bytes)}", metadata=metadata)
+    return Misfit(message=f"{message}; use a smaller base or a larger node", metadata=metadata)
+
+
+def _cheaper(spec: TrainingSpec) -> Iterator[tuple[str, TrainingSpec]]:
+    """Yields single changes that need less memory, those first that change the result least."""
+    if spec.optimization.rows_per_micro_batch > 1:
+        yield (
+            "`optimization.rows_per_micro_batch` 1",
+            replace(spec, optimization=replace(spec.optimization, rows_per_micro_batch=1)),
+        )
+    if spec.compute is not ComputeType.BF16:
+        yield "`precision.compute` BF16", replace(spec, compute=ComputeType.BF16)
+    tokens = spec.data.max_tokens // 2
+    while tokens >= SHORTEST_TOKENS:
+        yield f"`data.max_tokens` {tokens}", replace(spec, data=replace(spec.data, max_tokens=tokens))
+        tokens //= 2
+    if isinstance(spec.method, FullMethod):
+        yield "`lora` instead of `full`", replace(spec, method=LoraMethod())
+    if not isinstance(spec.method, QloraMethod):
+        lora = spec.method if isinstance(spec.method, LoraMethod) else LoraMethod()
+        yield "`qlora`", replace(spec, method=QloraMethod(lora=lora))

@@ -1,0 +1,142 @@
+"""The registry and the trainers as the scheduler sees them: stubs with deadlines, messages in and dataclasses out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import grpc
+
+from services.grpckit.errors import ServiceError
+from services.grpckit.peers import call, messages, open_channel
+from services.grpckit.settings import PeerSettings
+from services.scheduler.records import Attempt, Job, Ref
+from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, dataset_facts, model_facts
+from services.scheduler.wire.publications import start_request
+from services.scheduler.wire.reports import Report, Status, report_from_proto, status_from_proto
+from services.scheduler.wire.times import duration
+from tuneforge.v1 import datasets_pb2, models_pb2, registry_pb2_grpc, trainer_pb2, trainer_pb2_grpc
+
+REGISTRY = "the registry"
+
+
+class Registry:
+    """The registry.
+
+    Args:
+        address: `host:port`.
+        settings: Token, TLS, deadlines.
+    """
+
+    def __init__(self, address: str, settings: PeerSettings) -> None:
+        self._channel = open_channel(address, settings)
+        self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
+
+    async def model(self, name: str) -> ModelFacts:
+        """Returns a version by version or alias.
+
+        Raises:
+            ServiceError: NOT_FOUND, or PEER_UNAVAILABLE.
+        """
+        request = models_pb2.GetModelVersionRequest(name=name)
+        return model_facts(await call(self._stub.GetModelVersion(request), peer=REGISTRY))
+
+    async def dataset(self, name: str) -> DatasetFacts:
+        """Returns a version of a data set, also by `versions/latest`.
+
+        Raises:
+            ServiceError: NOT_FOUND, or PEER_UNAVAILABLE.
+        """
+        request = datasets_pb2.GetDatasetVersionRequest(name=name)
+        return dataset_facts(await call(self._stub.GetDatasetVersion(request), peer=REGISTRY))
+
+    async def publish(self, payload: bytes) -> Ref:
+        """Registers the result of a job and returns its version; a repetition returns the same one.
+
+        Raises:
+            ServiceError: what the registry answers, or PEER_UNAVAILABLE.
+        """
+        request = models_pb2.PublishVersionRequest.FromString(payload)
+        version = await call(self._stub.PublishVersion(request), peer=REGISTRY)
+        return Ref(version=version.name, digest=version.manifest.digest)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
+
+
+class Trainers:
+    """The nodes' trainers, by address; one channel each, opened at its first call."""
+
+    def __init__(self, settings: PeerSettings) -> None:
+        self._settings = settings
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def _stub(self, address: str) -> trainer_pb2_grpc.TrainerServiceAsyncStub:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = open_channel(address, self._settings)
+        return trainer_pb2_grpc.TrainerServiceStub(channel)
+
+    async def held(self, address: str) -> dict[str, Status]:
+        """Returns what a node holds, by attempt name.
+
+        Raises:
+            ServiceError: PEER_UNAVAILABLE.
+        """
+        node = await call(self._stub(address).GetNode(trainer_pb2.GetNodeRequest()), peer=address)
+        return {attempt.name: status_from_proto(attempt) for attempt in node.attempts}
+
+    async def start(self, address: str, job: Job, attempt: Attempt, manager_token: str) -> Status:
+        """Starts an attempt, or returns it when it was started before.
+
+        Raises:
+            ServiceError: what the trainer answers, or PEER_UNAVAILABLE: then the outcome is not known.
+        """
+        request = start_request(job, attempt, manager_token)
+        return status_from_proto(await call(self._stub(address).StartAttempt(request), peer=address))
+
+    async def stop(self, address: str, attempt: Attempt, grace_s: float) -> None:
+        """Asks an attempt to stop without saving.
+
+        Raises:
+            ServiceError: what the trainer answers, or PEER_UNAVAILABLE.
+        """
+        request = trainer_pb2.StopAttemptRequest(
+            name=str(attempt.name),
+            token=attempt.wire_token,
+            mode=trainer_pb2.STOP_MODE_CANCEL,
+            grace=duration(grace_s),
+        )
+        await call(self._stub(address).StopAttempt(request), peer=address)
+
+    async def ack(self, address: str, attempt: Attempt, seq: int, *, is_final: bool) -> None:
+        """Tells that events up to a number, and with `is_final` the end, are kept.
+
+        Raises:
+            ServiceError: what the trainer answers, or PEER_UNAVAILABLE.
+        """
+        request = trainer_pb2.AckEventsRequest(
+            name=str(attempt.name), token=attempt.wire_token, seq=seq, is_final=is_final
+        )
+        await call(self._stub(address).AckEvents(request), peer=address)
+
+    async def watch(self, address: str, attempt: Attempt, after_seq: int) -> AsyncGenerator[Report, None]:
+        """Yields what happens in an attempt after a number, until its end.
+
+        Raises:
+            ServiceError: what the trainer answers, or PEER_UNAVAILABLE when the connection broke.
+        """
+        if not address:
+            raise ServiceError("PEER_UNAVAILABLE", f"the address of nodes/{attempt.node} is not known")
+        request = trainer_pb2.WatchAttemptRequest(name=str(attempt.name), after_seq=after_seq)
+        stream = self._stub(address).WatchAttempt(request)
+        async with aclosing(messages(stream, peer=address)) as answers:  # type: ignore[type-var]  # it is a generator
+            async for answer in answers:
+                yield report_from_proto(answer)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()

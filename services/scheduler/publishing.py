@@ -1,0 +1,72 @@
+"""Delivers results to the registry: from the outbox, again and again until the registry has said yes or never.
+
+PublishVersion is unique by job for ever, so a delivery whose answer was lost is simply made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.grpckit.errors import ServiceError
+from services.grpckit.logging import get_logger
+from services.scheduler.jobs import Failure
+from services.scheduler.ledger import Ledger
+from services.scheduler.records import Ref
+from services.scheduler.store import outbox
+from services.scheduler.store.outbox import Publication
+from services.scheduler.wire import failure_bytes
+
+_log = get_logger(__name__)
+
+_NEVER = frozenset({
+    "INVALID_FIELD", "INVALID_NAME", "INVALID_MODEL", "DIGEST_MISMATCH", "ALREADY_PUBLISHED", "BLOB_MISSING",
+    "NOT_FOUND", "PERMISSION_DENIED", "BASE_MISMATCH",
+})  # fmt: skip
+"""Answers that will be the same next time."""
+
+
+class VersionTaker(Protocol):
+    """The part of the registry that this module needs."""
+
+    async def publish(self, payload: bytes) -> Ref:
+        """Registers a result and returns its version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publishing:
+    """Carries out publications."""
+
+    ledger: Ledger
+    registry: VersionTaker
+
+    async def deliver(self, publication: Publication) -> None:
+        """Registers one result and ends its job.
+
+        Raises:
+            ServiceError: the registry does not answer: say it again later.
+        """
+        try:
+            version = await self.registry.publish(publication.payload)
+        except ServiceError as error:
+            if error.reason not in _NEVER:
+                raise
+            failure = _refusal(error)
+            _log.warning(
+                "the registry refused a result", job=publication.job, problem=f"{error.reason}: {error.message}"
+            )
+            await self.ledger.write(
+                lambda tx: outbox.refused(tx, publication, failure_bytes(failure), failure.reason, failure.message)
+            )
+            return
+        await self.ledger.write(lambda tx: outbox.delivered(tx, publication, version))
+
+
+def _refusal(error: ServiceError) -> Failure:
+    details = "; ".join(f"{each.field} {each.description}" for each in error.fields)
+    return Failure(
+        reason=str(error.reason),
+        message=f"The registry refused its result: {error.message}" + (f" ({details})" if details else "") + ".",
+        cure=error.cure,
+        metadata=tuple(sorted(error.metadata.items())),
+    )

@@ -1,0 +1,215 @@
+"""The loop: observe, decide (`decisions.py`, pure), act.
+
+What only changes the database is done before the next look; what calls another service runs beside the loop, at most
+once at a time for each thing. Every action is guarded where it lands (SQL conditions, fencing tokens, idempotent
+calls), so acting on an old observation changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from services.grpckit import context
+from services.grpckit.logging import get_logger
+from services.scheduler import decisions, follower, nodes
+from services.scheduler.decisions import (
+    Action,
+    Close,
+    FailDependent,
+    Follow,
+    Lose,
+    MarkUnreachable,
+    Observation,
+    PlaceAttempt,
+    Publish,
+    Release,
+    Start,
+    Stop,
+    decide,
+)
+from services.scheduler.dispatch import Dispatch
+from services.scheduler.effects import Effects
+from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
+from services.scheduler.nodes import Nodes
+from services.scheduler.publishing import Publishing
+from services.scheduler.releasing import Releasing
+from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import jobs as job_store
+from services.scheduler.store import nodes as node_store
+from services.scheduler.store import outbox
+from services.scheduler.store.transaction import Transaction
+from services.scheduler.wire import failure_bytes
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Reconciler:
+    """Brings what is in line with what is wanted."""
+
+    rules: follower.Rules
+    nodes: Nodes
+    dispatch: Dispatch
+    publishing: Publishing
+    releasing: Releasing
+    effects: Effects
+    wake: asyncio.Event
+    """Set to make the loop look again now."""
+    _followers: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+
+    def poke(self) -> None:
+        """Makes the loop look again now."""
+        self.wake.set()
+
+    async def start(self) -> None:
+        """Gives each known lease one full TTL, since nobody could renew while this process was away."""
+        await self.rules.ledger.write(lambda tx: node_store.grace(tx, self.nodes.ttl_ms))
+
+    async def run(self) -> None:
+        """Runs until it is cancelled. A round that fails is logged, and the next one begins anew."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.wake.clear()
+            began = loop.time()
+            wait_s = self.rules.timing.longest_tick_s
+            try:
+                with context.background("scheduler.loop"):
+                    wait_s = await self.round()
+                self.effects.forget_old(began)
+            except Exception:  # noqa: BLE001 - a round that fails must not end the loop
+                _log.error("a round of the loop failed", exc_info=True)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self.wake.wait()
+            except TimeoutError:
+                pass
+
+    async def round(self) -> float:
+        """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
+        seen = await self._observe()
+        actions = decide(seen)
+        changes = [self._change(action) for action in actions]
+        written = await asyncio.gather(
+            *(self.rules.ledger.write(change) for change in changes if change is not None), return_exceptions=True
+        )
+        for failed in written:
+            if isinstance(failed, Exception):
+                _log.error("a decided change failed", exc_info=failed)
+        for action in actions:
+            self._effect(action)
+        self._drop_followers(actions)
+        due_ms = decisions.next_moment_ms(seen)
+        longest = self.rules.timing.longest_tick_s
+        return longest if due_ms is None else min(longest, max(0.0, (due_ms - seen.now_ms) / 1000))
+
+    async def _observe(self) -> Observation:
+        reported = self.nodes.reported()
+
+        def look(connection: Connection, now_ms: int) -> Observation:
+            active = job_store.active(connection)
+            waited_for = {job.depends_on for job in active if job.state is JobState.BLOCKED and job.depends_on}
+            return Observation(
+                now_ms=now_ms,
+                jobs=tuple(active),
+                attempts=tuple(attempt_store.open_ones(connection)),
+                nodes=tuple(node_store.list_by_name(connection)),
+                publications=tuple(outbox.pending(connection)),
+                dependencies=job_store.states_of(connection, waited_for),
+                reported=reported,
+            )
+
+        return await self.rules.ledger.read_now(look)
+
+    def _change(self, action: Action) -> Callable[[Transaction], object] | None:
+        """Returns the write that an action is, or None for one that calls another service."""
+        match action:
+            case MarkUnreachable():
+                return lambda tx: nodes.mark_unreachable(tx, action.node)
+            case FailDependent():
+                return lambda tx: _fail_dependent(tx, action)
+            case PlaceAttempt():
+                return lambda tx: self._place(tx, action)
+            case Lose():
+                return lambda tx: self._lose(tx, action)
+            case _:
+                return None
+
+    def _place(self, tx: Transaction, action: PlaceAttempt) -> None:
+        attempt = attempt_store.place(tx, action.job, action.node, action.why)
+        if attempt is not None:
+            self.dispatch.unsent.add(attempt.token)
+
+    def _lose(self, tx: Transaction, action: Lose) -> None:
+        end = AttemptEnd(state=AttemptState.LOST, failure=action.failure)
+        jitter = self.rules.chance.random()
+        ending = attempt_store.Ending(attempt=action.attempt, end=end, retry=self.rules.retry, jitter=jitter)
+        attempt_store.finish(tx, ending)
+
+    def _effect(self, action: Action) -> None:
+        """Begins what an action calls another service for."""
+        match action:
+            case Start():
+                self.effects.run(("start", action.attempt.token), lambda: self.dispatch.start(action))
+            case Stop():
+                again_s = self.rules.timing.stop_again_s
+                self.effects.run(("stop", action.attempt.token), lambda: self.dispatch.stop(action), again_s)
+            case Close():
+                if action.attempt.token not in self._followers:  # a follower closes what it has seen the end of
+                    self.effects.run(("close", action.attempt.token), lambda: self.dispatch.close(action))
+            case Publish():
+                job = action.publication.job
+                self.effects.run(("publish", job), lambda: self.publishing.deliver(action.publication))
+            case Release():
+                self.effects.run(("release", action.job), lambda: self.releasing.release(action.job))
+            case Follow():
+                self._follow(action)
+            case _:
+                pass
+
+    def _follow(self, action: Follow) -> None:
+        token = action.attempt.token
+        if token in self._followers:
+            return
+
+        async def run() -> None:
+            try:
+                with context.background("scheduler.follower"):
+                    await follower.follow(action.attempt, self.rules)
+            except Exception:  # noqa: BLE001 - as above
+                # The next round starts another one; the pause keeps a poison event from spinning the loop.
+                _log.error("a follower failed", attempt=str(action.attempt.name), exc_info=True)
+                await asyncio.sleep(self.rules.timing.retry_longest_s)
+            finally:
+                self._followers.pop(token, None)
+                self.poke()
+
+        self._followers[token] = asyncio.create_task(run())
+
+    def _drop_followers(self, actions: list[Action]) -> None:
+        """Ends followers of attempts that were lost: they would wait for a node that may never come back."""
+        for action in actions:
+            if isinstance(action, Lose) and (task := self._followers.get(action.attempt.token)) is not None:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Ends followers and effects; what they had not finished is found again at the next start."""
+        tasks = list(self._followers.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.effects.close()
+
+
+def _fail_dependent(tx: Transaction, action: FailDependent) -> None:
+    failure = action.failure
+    step = job_store.Step(
+        to=JobState.FAILED,
+        reason=failure.reason,
+        message=failure.message,
+        sources=frozenset({JobState.BLOCKED}),
+    )
+    job_store.fail(tx, action.job, failure_bytes(failure), step)

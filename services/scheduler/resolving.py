@@ -1,0 +1,121 @@
+"""Finds what a spec names at the registry: versions, aliases, data sets, and the layers below an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from services.grpckit.errors import FieldViolation, ServiceError
+from services.scheduler.wire.inputs import DatasetFacts, ModelFacts
+from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, parse_model_reference
+from tuneforge.specs.spec import DataSource
+
+T = TypeVar("T")
+
+DEEPEST = 16
+"""Most adapters on top of each other: each is merged at every load, and nobody meant more."""
+
+_ABSENT = frozenset({"NOT_FOUND", "PERMISSION_DENIED", "INVALID_NAME", "INVALID_FIELD"})
+
+
+class VersionSource(Protocol):
+    """The part of the registry that this module needs."""
+
+    async def model(self, name: str) -> ModelFacts:
+        """Returns a version by version or alias."""
+
+    async def dataset(self, name: str) -> DatasetFacts:
+        """Returns a version of a data set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """A base with everything below it."""
+
+    layers: tuple[ModelFacts, ...]
+    """Root first."""
+
+    @property
+    def top(self) -> ModelFacts:
+        """The version that was named."""
+        return self.layers[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a name cannot be resolved; it becomes a violation of the field that held the name."""
+
+    violation: FieldViolation
+
+
+async def resolve_base(source: VersionSource, name: str, field: str) -> Base | Problem:
+    """Finds a base and the layers below it.
+
+    Args:
+        source: The registry.
+        name: A version or an alias.
+        field: Field of the request that holds the name.
+
+    Raises:
+        ServiceError: PEER_UNAVAILABLE.
+    """
+    try:
+        parse_model_reference(name)
+    except InvalidName as error:
+        return Problem(FieldViolation(field, f"is not a model: {error}"))
+    layers: list[ModelFacts] = []
+    wanted, digest = name, None
+    while True:
+        found = await _absent(source.model(wanted))
+        if isinstance(found, ServiceError):
+            return Problem(FieldViolation(field, _model_missing(wanted, name, found)))
+        if digest is not None and found.ref.digest != digest:
+            return Problem(
+                FieldViolation(field, f"is {name!r}: its layer {wanted} is not the one that it was trained on")
+            )
+        layers.append(found)
+        if not found.is_adapter:
+            return Base(layers=tuple(reversed(layers)))
+        if found.base is None or len(layers) > DEEPEST:
+            return Problem(FieldViolation(field, f"is {name!r}: the base below its adapter {wanted} is not known"))
+        wanted, digest = found.base.version, found.base.digest
+
+
+def _model_missing(wanted: str, name: str, error: ServiceError) -> str:
+    if wanted == name:
+        return f"is {name!r}: {error.message}; list the project's models and versions, or import the model first"
+    return f"is {name!r}: its layer {wanted} is gone ({error.message})"
+
+
+async def resolve_data(source: VersionSource, named: DataSource, field: str) -> DatasetFacts | Problem:
+    """Finds a version of a data set; a data set without a version means its newest one.
+
+    Raises:
+        ServiceError: PEER_UNAVAILABLE.
+    """
+    name = named.dataset or ""
+    try:
+        if "/versions/" in name:
+            wanted = str(DatasetVersionName.parse(name, allow_latest=True))
+        else:
+            wanted = f"{DatasetName.parse(name)}/versions/latest"
+    except InvalidName as error:
+        return Problem(FieldViolation(field, f"is not a data set: {error}"))
+    found = await _absent(source.dataset(wanted))
+    if isinstance(found, ServiceError):
+        cure = "list the project's data sets, or upload the rows first"
+        return Problem(FieldViolation(field, f"is {name!r}: {found.message}; {cure}"))
+    if found.rows == 0:
+        return Problem(FieldViolation(field, f"is {name!r}: it has no rows"))
+    return found
+
+
+async def _absent(answer: Coroutine[Any, Any, T]) -> T | ServiceError:
+    """Returns the answer, or the error that says that there is no such thing for this caller."""
+    try:
+        return await answer
+    except ServiceError as error:
+        if error.reason not in _ABSENT:
+            raise
+        return error

@@ -1,0 +1,131 @@
+"""Puts the scheduler together: settings -> store -> rules -> servicer, and its life: start, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.grpckit.database import Database
+from services.grpckit.server import ServiceDefinition
+from services.scheduler.admission import Admission
+from services.scheduler.broadcast import Broadcast
+from services.scheduler.dispatch import Dispatch
+from services.scheduler.effects import Effects
+from services.scheduler.follower import Rules
+from services.scheduler.ledger import Ledger
+from services.scheduler.nodes import Nodes
+from services.scheduler.peers import Registry, Trainers
+from services.scheduler.policy import POLICIES
+from services.scheduler.publishing import Publishing
+from services.scheduler.reconcile import Reconciler
+from services.scheduler.releasing import Releasing
+from services.scheduler.servicer import Parts, SchedulerServicer
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.store.transaction import DatabaseClock, database_clock
+from services.scheduler.verbs import Verbs
+from services.scheduler.watch import Watches
+from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+SCHEMA_HEAD = "0001"
+
+
+@dataclass(slots=True, kw_only=True)
+class Scheduler:
+    """One scheduler and its life."""
+
+    database: Database
+    ledger: Ledger
+    broadcast: Broadcast
+    registry: Registry
+    trainers: Trainers
+    reconciler: Reconciler
+    servicer: SchedulerServicer
+    _loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Opens the database and starts the loop.
+
+        Raises:
+            StartRefused: the data folder is in use or of a newer release.
+        """
+        await asyncio.to_thread(self.database.open)
+        await self.reconciler.start()
+        self._loop = asyncio.create_task(self.reconciler.run())
+
+    async def drain(self) -> None:
+        """Ends every watch; their tokens are good at the next start."""
+        self.broadcast.drain()
+
+    async def close(self) -> None:
+        """Ends the loop and what it does, then closes the database: all that was acknowledged is in it."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await self.reconciler.close()
+        await self.ledger.settle()
+        await self.trainers.close()
+        await self.registry.close()
+        await asyncio.to_thread(self.database.close)
+
+
+def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) -> Scheduler:
+    """Puts a scheduler together; called inside the running event loop.
+
+    Args:
+        settings: All settings.
+        clock: The database's clock; tests give one that they move.
+    """
+    database = Database(settings.server.data / "scheduler.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+    broadcast = Broadcast()
+    ledger = Ledger(database, broadcast, clock)
+    chance = random.Random()  # noqa: S311 - jitter, not a secret
+    registry = Registry(settings.registry, settings.server.peers)
+    trainers = Trainers(settings.server.peers)
+    admission = Admission(ledger=ledger, registry=registry)
+    timing = settings.timing
+    nodes = Nodes(ledger=ledger, timing=timing, retry=settings.retry, chance=chance)
+    wake = asyncio.Event()
+    reconciler = Reconciler(
+        rules=Rules(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
+        nodes=nodes,
+        dispatch=Dispatch(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
+        publishing=Publishing(ledger=ledger, registry=registry),
+        releasing=Releasing(ledger=ledger, admission=admission),
+        effects=Effects(timing, chance, wake.set),
+        wake=wake,
+    )
+    nodes.poke = ledger.on_change = reconciler.poke
+    servicer = SchedulerServicer(
+        Parts(
+            ledger=ledger,
+            verbs=Verbs(ledger=ledger, admission=admission),
+            watches=Watches(ledger, broadcast, timing.watch_heartbeat_s),
+            nodes=nodes,
+            broadcast=broadcast,
+        )
+    )
+    return Scheduler(
+        database=database,
+        ledger=ledger,
+        broadcast=broadcast,
+        registry=registry,
+        trainers=trainers,
+        reconciler=reconciler,
+        servicer=servicer,
+    )
+
+
+def definition_of(scheduler: Scheduler) -> ServiceDefinition:
+    """Returns what `grpckit.server.serve` needs."""
+    return ServiceDefinition(
+        descriptor=scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
+        add_to_server=scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server,
+        servicer=scheduler.servicer,
+        policies=POLICIES,
+        start=scheduler.start,
+        drain=scheduler.drain,
+        close=scheduler.close,
+    )

@@ -1,0 +1,190 @@
+"""The RPCs of the scheduler: read the request, call a rule, answer. No rules here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from services.grpckit import context as calls
+from services.grpckit.errors import FieldViolation, invalid_fields, not_found
+from services.grpckit.pages import cut, page_of
+from services.scheduler.broadcast import Broadcast
+from services.scheduler.ledger import Ledger
+from services.scheduler.nodes import Nodes, registration_problems
+from services.scheduler.records import Job
+from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import events as event_store
+from services.scheduler.store import jobs as job_store
+from services.scheduler.store import nodes as node_store
+from services.scheduler.verbs import Call, Verbs
+from services.scheduler.watch import Watches, WatchRequest
+from services.scheduler.wire.drafts import draft_of, preview, registration_of
+from services.scheduler.wire.reports import status_from_proto
+from services.scheduler.wire.resources import (
+    attempt_to_proto,
+    checkpoint_to_proto,
+    job_state_from_proto,
+    job_to_proto,
+    node_to_proto,
+)
+from services.scheduler.wire.times import duration, timestamp
+from tuneforge.names import JobName, NodeName, ProjectName
+from tuneforge.v1 import jobs_pb2, scheduler_pb2, scheduler_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the servicer calls."""
+
+    ledger: Ledger
+    verbs: Verbs
+    watches: Watches
+    nodes: Nodes
+    broadcast: Broadcast
+
+
+class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """The scheduler's RPCs.
+
+    Args:
+        parts: The rules and the store.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def CreateJob(self, request: scheduler_pb2.CreateJobRequest, _: Context) -> jobs_pb2.Job:
+        """Checks a spec whole and queues a job."""
+        project = ProjectName.parse(request.parent).project
+        if not request.HasField("spec"):
+            raise invalid_fields([FieldViolation("spec", "is missing: say what to train")])
+        draft = draft_of(request, project, calls.current().actor)
+        if request.validate_only:
+            return preview(await self._parts.verbs.admission.admit(draft))
+        return jobs_pb2.Job.FromString(await self._parts.verbs.create(draft, _call(request, project, "CreateJob")))
+
+    async def GetJob(self, request: scheduler_pb2.GetJobRequest, _: Context) -> jobs_pb2.Job:
+        """Returns a job."""
+        return job_to_proto(await self._job(JobName.parse(request.name)))
+
+    async def ListJobs(self, request: scheduler_pb2.ListJobsRequest, _: Context) -> scheduler_pb2.ListJobsResponse:
+        """Lists a project's jobs, newest first."""
+        project = ProjectName.parse(request.parent).project
+        found = {number: job_state_from_proto(number) for number in request.states}
+        if unknown := sorted(number for number, state in found.items() if state is None):
+            raise invalid_fields([FieldViolation("states", f"has {unknown[0]}: use values of JobState")])
+        states = {state for state in found.values() if state is not None}
+        scope = f"ListJobs {request.parent} {sorted(states)}"
+        page = page_of(request.page_size, request.page_token, scope=scope)
+        before = page.after_number(0) or None
+        rows = await self._parts.ledger.read(
+            lambda db: job_store.list_newest(db, project, states, before, page.size + 1)
+        )
+        shown, token = cut(rows, page, lambda job: str(job.number))
+        return scheduler_pb2.ListJobsResponse(jobs=map(job_to_proto, shown), next_page_token=token)
+
+    async def CancelJob(self, request: scheduler_pb2.CancelJobRequest, _: Context) -> jobs_pb2.Job:
+        """Cancels a job."""
+        name = JobName.parse(request.name)
+        call = _call(request, name.project, "CancelJob")
+        return jobs_pb2.Job.FromString(await self._parts.verbs.cancel(name, request.reason, call))
+
+    async def WatchJob(
+        self, request: scheduler_pb2.WatchJobRequest, _: Context
+    ) -> AsyncIterator[scheduler_pb2.WatchJobResponse]:
+        """Streams what happened and happens in a job."""
+        asked = WatchRequest(
+            name=JobName.parse(request.name), resume_token=request.resume_token, max_batch=request.max_batch
+        )
+        async for message in self._parts.watches.watch(asked):
+            yield message
+
+    async def ListAttempts(
+        self, request: scheduler_pb2.ListAttemptsRequest, _: Context
+    ) -> scheduler_pb2.ListAttemptsResponse:
+        """Lists the attempts of a job, newest first."""
+        name = JobName.parse(request.parent)
+        page = page_of(request.page_size, request.page_token, scope=f"ListAttempts {name}")
+        before = page.after_number(0) or None
+        job = await self._job(name)
+        rows = await self._parts.ledger.read(
+            lambda db: attempt_store.list_newest(db, job.number, before, page.size + 1)
+        )
+        shown, token = cut(rows, page, lambda attempt: str(attempt.name.attempt))
+        return scheduler_pb2.ListAttemptsResponse(attempts=map(attempt_to_proto, shown), next_page_token=token)
+
+    async def ListCheckpoints(
+        self, request: scheduler_pb2.ListCheckpointsRequest, _: Context
+    ) -> scheduler_pb2.ListCheckpointsResponse:
+        """Lists the checkpoints of a job, newest first."""
+        name = JobName.parse(request.parent)
+        page = page_of(request.page_size, request.page_token, scope=f"ListCheckpoints {name}")
+        before = None if page.after is None else page.after_number(0)
+        job = await self._job(name)
+        rows = await self._parts.ledger.read(
+            lambda db: event_store.list_checkpoints(db, job.number, before, page.size + 1)
+        )
+        shown, token = cut(rows, page, lambda checkpoint: str(checkpoint.step))
+        return scheduler_pb2.ListCheckpointsResponse(
+            checkpoints=[checkpoint_to_proto(str(name), each) for each in shown], next_page_token=token
+        )
+
+    async def RegisterNode(
+        self, request: scheduler_pb2.RegisterNodeRequest, _: Context
+    ) -> scheduler_pb2.RegisterNodeResponse:
+        """Makes a node known, or known again after its restart."""
+        new = registration_of(request.node)
+        if problems := registration_problems(new, request.node.capacity.slots):
+            raise invalid_fields(problems)
+        nodes, held = self._parts.nodes, tuple(request.node.attempts)
+        node = await nodes.register(new, map(status_from_proto, held), held)
+        return scheduler_pb2.RegisterNodeResponse(
+            node=node_to_proto(node, held),
+            heartbeat_interval=duration(nodes.timing.heartbeat_interval_s),
+            lease_ttl=duration(nodes.timing.lease_ttl_s),
+            manager_token=node.manager_token,
+        )
+
+    async def Heartbeat(
+        self, request_iterator: AsyncIterator[scheduler_pb2.HeartbeatRequest], _: Context
+    ) -> AsyncIterator[scheduler_pb2.HeartbeatResponse]:
+        """Holds a node's lease."""
+        async for request in request_iterator:
+            node = NodeName.parse(request.name).node
+            held = tuple(request.attempts)
+            until_ms = await self._parts.nodes.heartbeat(
+                node, request.generation, map(status_from_proto, held), held, is_draining=request.is_draining
+            )
+            yield scheduler_pb2.HeartbeatResponse(lease_expire_time=timestamp(until_ms))
+            if self._parts.broadcast.is_draining:
+                return
+
+    async def ListNodes(self, request: scheduler_pb2.ListNodesRequest, _: Context) -> scheduler_pb2.ListNodesResponse:
+        """Lists the nodes by name."""
+        page = page_of(request.page_size, request.page_token, scope="ListNodes")
+        rows = await self._parts.ledger.read(lambda db: node_store.list_by_name(db, page.after or "", page.size + 1))
+        shown, token = cut(rows, page, lambda node: node.node)
+        heard = self._parts.nodes.heard
+        answers = [node_to_proto(node, heard[node.node].raw if node.node in heard else ()) for node in shown]
+        return scheduler_pb2.ListNodesResponse(nodes=answers, next_page_token=token)
+
+    async def _job(self, name: JobName) -> Job:
+        job = await self._parts.ledger.read(lambda db: job_store.find(db, name))
+        if job is None:
+            raise not_found("job", name)
+        return job
+
+
+def _call(request: Any, project: str, method: str) -> Call:
+    return Call(
+        actor=calls.current().actor,
+        project=project,
+        method=method,
+        request_id=request.request_id,
+        body=request.SerializeToString(deterministic=True),
+    )

@@ -1,0 +1,150 @@
+"""What callers do to jobs: create and cancel, each in one transaction with the memory of its request id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
+from services.grpckit.request_memory import RequestScope, remember
+from services.scheduler.admission import Admission, Draft
+from services.scheduler.jobs import HELD, WAITING, JobState
+from services.scheduler.ledger import Ledger
+from services.scheduler.records import Job, NewJob
+from services.scheduler.store import jobs as job_store
+from services.scheduler.store.transaction import Transaction
+from services.scheduler.wire.resources import job_bytes
+from tuneforge.names import JobName
+
+REASON_LENGTH_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Who calls, and what makes a repetition of the call known."""
+
+    actor: str
+    project: str
+    method: str
+    request_id: str
+    """Empty: a repetition is a new call."""
+    body: bytes
+    """The request, serialised deterministically."""
+
+    @property
+    def scope(self) -> RequestScope:
+        """Whose request ids these are."""
+        return RequestScope(principal=self.actor, project=self.project, method=self.method)
+
+
+class _Unknown(Exception):
+    """The request id is new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verbs:
+    """Creates and cancels jobs. Answers are serialised `Job` messages, so that the first answer can be given again."""
+
+    ledger: Ledger
+    admission: Admission
+
+    async def create(self, draft: Draft, call: Call) -> bytes:
+        """Admits and stores a job.
+
+        Raises:
+            ServiceError: as `CreateJob` documents.
+        """
+        if call.request_id and (answer := await self._answered(call)) is not None:
+            return answer  # before anything is asked of the registry, which may be away by now
+        new = await self.admission.admit(draft)
+
+        def write(tx: Transaction) -> bytes:
+            return remember(
+                tx.connection,
+                scope=call.scope,
+                request_id=call.request_id,
+                request=call.body,
+                make=lambda: _store(tx, new),
+            )
+
+        return await self.ledger.write(write)
+
+    async def _answered(self, call: Call) -> bytes | None:
+        """Returns the first answer to a request id, or None for a new one."""
+
+        def unknown() -> bytes:
+            raise _Unknown
+
+        def look(tx: Transaction) -> bytes:
+            return remember(
+                tx.connection, scope=call.scope, request_id=call.request_id, request=call.body, make=unknown
+            )
+
+        try:
+            return await self.ledger.write(look)
+        except _Unknown:
+            return None
+
+    async def cancel(self, name: JobName, reason: str, call: Call) -> bytes:
+        """Cancels a job: at once while it waits, else as soon as its device is free.
+
+        Raises:
+            ServiceError: as `CancelJob` documents.
+        """
+        if len(reason) > REASON_LENGTH_MAX:
+            problem = f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"
+            raise invalid_fields([FieldViolation("reason", problem)])
+
+        def write(tx: Transaction) -> bytes:
+            return remember(
+                tx.connection,
+                scope=call.scope,
+                request_id=call.request_id,
+                request=call.body,
+                make=lambda: _cancel(tx, name, reason, call.actor),
+            )
+
+        return await self.ledger.write(write)
+
+
+def _store(tx: Transaction, new: NewJob) -> bytes:
+    depends_on: int | None = None
+    if new.depends_on is not None:
+        dependency = job_store.find(tx.connection, new.depends_on)
+        if dependency is None:
+            raise AssertionError("jobs are never removed")
+        depends_on = dependency.number
+    number = job_store.add(tx, new, depends_on)
+    if number is None:
+        raise ServiceError(
+            "ALREADY_EXISTS",
+            f"there is a job {str(new.name)!r} already; choose another job id, or none",
+            metadata={"name": str(new.name)},
+        )
+    return job_bytes(job_store.load(tx.connection, number))
+
+
+def _cancel(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
+    job = job_store.find(tx.connection, name)
+    if job is None:
+        raise not_found("job", name)
+    if job.state in {JobState.CANCELLING, JobState.CANCELLED}:
+        return job_bytes(job)
+    if job.state not in WAITING | HELD:
+        raise _too_late(job)
+    target = JobState.CANCELLED if job.state in WAITING else JobState.CANCELLING
+    message = f"Cancelled by {actor}" + (f": {reason}" if reason else ".")
+    step = job_store.Step(
+        to=target, reason="CANCEL_REQUESTED", message=message, token=job.token, sources=frozenset({job.state})
+    )
+    if not job_store.advance(tx, job.number, step):
+        raise AssertionError("the job was read in this transaction")
+    return job_bytes(job_store.load(tx.connection, job.number))
+
+
+def _too_late(job: Job) -> ServiceError:
+    why = "its result is being registered" if job.state is JobState.PUBLISHING else "it has ended"
+    return ServiceError(
+        "WRONG_STATE",
+        f"{job.name} is {job.state}: {why}, so it cannot be cancelled",
+        metadata={"name": str(job.name), "state": str(job.state)},
+    )

@@ -1,0 +1,58 @@
+"""Requests that make something: message -> dataclass, and the answer of `validate_only`."""
+
+from __future__ import annotations
+
+from services.scheduler.admission import Draft
+from services.scheduler.jobs import JobState
+from services.scheduler.records import NewJob
+from services.scheduler.store.nodes import Registration
+from services.scheduler.wire.resources import job_state_to_proto, ref_to_proto
+from tuneforge.names import NodeName
+from tuneforge.specs.wire import spec_from_proto, unknown_enums
+from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
+
+
+def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) -> Draft:
+    """Converts what a caller asks for."""
+    return Draft(
+        project=project,
+        job_id=request.job_id,
+        spec=spec_from_proto(request.spec),
+        unknown_enums=tuple(unknown_enums(request.spec)),
+        labels=dict(request.labels),
+        creator=actor,
+    )
+
+
+def preview(new: NewJob) -> jobs_pb2.Job:
+    """Returns a job that was admitted and not stored, as it would be."""
+    state = JobState.QUEUED if new.pinned is not None else JobState.BLOCKED
+    message = jobs_pb2.Job(
+        name=str(new.name),
+        spec=spec_pb2.TrainingSpec.FromString(new.spec),
+        state=job_state_to_proto(state),
+        base=ref_to_proto(new.pinned.base if new.pinned is not None else None),
+        train=ref_to_proto(new.train),
+        validation=ref_to_proto(new.validation),
+        creator=new.creator,
+        labels=dict(new.labels),
+    )
+    if new.estimate is not None:
+        message.memory_estimate.MergeFromString(new.estimate)
+    return message
+
+
+def registration_of(node: nodes_pb2.Node) -> Registration:
+    """Converts what a trainer says of itself.
+
+    Raises:
+        InvalidName: its name is not one of a node.
+    """
+    return Registration(
+        node=NodeName.parse(node.name).node,
+        address=node.address,
+        capacity=node.capacity.SerializeToString(),
+        labels=dict(node.labels),
+        generation=node.generation,
+        version=node.version,
+    )

@@ -1,0 +1,85 @@
+"""What a job learns from and starts from: versions at the registry -> facts, and the inputs of its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.scheduler.records import Ref
+from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.spec import Architecture
+from tuneforge.specs.wire import architecture_from_proto
+from tuneforge.v1 import datasets_pb2, events_pb2, jobs_pb2, models_pb2, trainer_pb2, types_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A version of a model as the registry knows it."""
+
+    ref: Ref
+    is_adapter: bool
+    base: Ref | None
+    """What an adapter sits on."""
+    architecture: Architecture
+    layer: bytes
+    """Serialised `ModelInput`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFacts:
+    """A version of a data set as the registry knows it."""
+
+    ref: Ref
+    rows: int
+    data: bytes
+    """Serialised `DataInput`."""
+
+
+def model_facts(message: models_pb2.ModelVersion) -> ModelFacts:
+    """Converts a version of a model."""
+    ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
+    layer = trainer_pb2.ModelInput(ref=ref, manifest=message.manifest, kind=message.kind)
+    return ModelFacts(
+        ref=Ref(version=ref.version, digest=ref.digest),
+        is_adapter=message.kind == events_pb2.ARTIFACT_KIND_ADAPTER,
+        base=_ref(message.lineage.base),
+        architecture=architecture_from_proto(message.architecture),
+        layer=layer.SerializeToString(),
+    )
+
+
+def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
+    """Converts a version of a data set."""
+    ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
+    data = trainer_pb2.DataInput(ref=ref, manifest=message.manifest)
+    return DatasetFacts(
+        ref=Ref(version=ref.version, digest=ref.digest), rows=message.rows, data=data.SerializeToString()
+    )
+
+
+def inputs_bytes(layers: Sequence[ModelFacts], train: DatasetFacts, validation: DatasetFacts | None) -> bytes:
+    """Returns what every attempt of a job gets: the layers of its base, root first, and its rows."""
+    request = trainer_pb2.StartAttemptRequest(
+        base=[trainer_pb2.ModelInput.FromString(layer.layer) for layer in layers],
+        train=trainer_pb2.DataInput.FromString(train.data),
+        validation=trainer_pb2.DataInput.FromString(validation.data) if validation is not None else None,
+    )
+    return request.SerializeToString()
+
+
+def estimate_bytes(estimate: MemoryEstimate) -> bytes:
+    """Returns a memory estimate as it is stored."""
+    message = jobs_pb2.MemoryEstimate(
+        weights_bytes=estimate.weights_bytes,
+        adapter_bytes=estimate.adapter_bytes,
+        gradients_bytes=estimate.gradients_bytes,
+        optimizer_bytes=estimate.optimizer_bytes,
+        activations_bytes=estimate.activations_bytes,
+        overhead_bytes=estimate.overhead_bytes,
+        total_bytes=estimate.total_bytes,
+    )
+    return message.SerializeToString()
+
+
+def _ref(message: types_pb2.VersionRef) -> Ref | None:
+    return Ref(version=message.version, digest=message.digest) if message.version else None
