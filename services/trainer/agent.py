@@ -15,6 +15,7 @@ import signal
 import time
 from pathlib import Path
 
+from services.grpckit import context
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.logging import get_logger
 from services.trainer import admission, adoption
@@ -307,9 +308,11 @@ class Agent:
 
     async def _run(self, attempt: Attempt, after: list[asyncio.Task[None]]) -> None:
         try:
-            if after:
-                await asyncio.wait(after)
-            await supervise(attempt, self._launcher)
+            # A task of its own: the call that began it, and its deadline, are long over when it ends.
+            with context.background("trainer.supervision"):
+                if after:
+                    await asyncio.wait(after)
+                await supervise(attempt, self._launcher)
         except Exception:  # noqa: BLE001 - one attempt must not take the others with it
             # The attempt stays as it is, with its worker; a restart of this process takes it up again.
             _log.exception("an attempt is no longer followed", attempt=attempt.id[0])
