@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 _PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
 _POLL_S = 0.2
 
 
@@ -160,14 +161,16 @@ def count_oom_kills() -> int | None:
         return None
     for line in lines:
         _, controllers, path = line.split(":", 2)
+        path = path.lstrip("/")
         if controllers == "":
-            candidates = [f"/sys/fs/cgroup{path}/memory.events", f"/sys/fs/cgroup/unified{path}/memory.events"]
+            candidates = [_CGROUPS / path / "memory.events", _CGROUPS / "unified" / path / "memory.events"]
         elif "memory" in controllers.split(","):
-            candidates = [f"/sys/fs/cgroup/memory{path}/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control"]
+            # A container sees its own group as the root.
+            candidates = [_CGROUPS / "memory" / path / "memory.oom_control", _CGROUPS / "memory/memory.oom_control"]
         else:
             continue
         for candidate in candidates:
-            count = _oom_kills_in(Path(candidate))
+            count = _oom_kills_in(candidate)
             if count is not None:
                 return count
     return None

@@ -270,7 +270,7 @@ class SpoolReader:
                 found += 1
                 if found >= room or size >= max_bytes:
                     break
-            if not found and not self._advance():
+            if not found and not self._advance(is_waiting=not records):
                 break
         return records
 
@@ -308,13 +308,17 @@ class SpoolReader:
                 return False
         return True
 
-    def _advance(self) -> bool:
-        """Goes over to the next segment; false when the open one is the newest."""
+    def _advance(self, *, is_waiting: bool) -> bool:
+        """Goes over to the next segment; false when the open one is the newest.
+
+        Raises:
+            SpoolGone: `is_waiting`, and the next segment was removed; else what was read goes out first.
+        """
         if self._offset == len(MAGIC):
             return False
         if not (self._folder / f"{self._next:020d}{_SUFFIX}").exists():
             # A segment without a name was acknowledged; only closed segments are, so the next one was too.
-            if os.fstat(self._fd).st_nlink == 0 and (found := segments(self._folder)):
+            if is_waiting and os.fstat(self._fd).st_nlink == 0 and (found := segments(self._folder)):
                 raise SpoolGone(found[0][0])
             return False
         self.close()

@@ -151,8 +151,6 @@ def test_full_spool_stops_device_samples_first_and_one_gap_says_so(tmp_path: Pat
         for kind in dropped:
             if log.append(kind, _numbered(kind * 4)) is None:
                 dropped[kind] += 1
-            else:
-                kinds.append(kind)
     assert dropped["step"] == 0
     assert dropped["device"] > dropped["log"] > 0
     log.append("outcome", _numbered("outcome"))
