@@ -20,7 +20,9 @@ from tuneforge.names import InvalidName
 
 _MAX_STATUS_BYTES = 4096
 _MAX_MESSAGE_BYTES = 500  # percent-encoded it may be three times as long, and it is sent twice
-_MAX_VALUE_CHARS = 256
+_MAX_METADATA_BYTES = 1500
+_MAX_VALUE_BYTES = 1024
+_MAX_TEXT_BYTES = 300
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 CODES: Mapping[str, grpc.StatusCode] = {code.name: code for code in grpc.StatusCode}
@@ -91,9 +93,8 @@ def to_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
         error: What to answer.
         request_id: Id of the call, told in the ErrorInfo's metadata.
     """
-    message = _cut_bytes(error.message, _MAX_MESSAGE_BYTES)
-    metadata = {key: _cut(value, _MAX_VALUE_CHARS) for key, value in error.metadata.items()}
-    metadata[REQUEST_ID_KEY] = request_id
+    message = _cut(error.message, _MAX_MESSAGE_BYTES)
+    metadata = _metadata(error, request_id)
     status = status_pb2.Status(code=CODES[error.code].value[0], message=message)
     details: list[Message] = []
     if error.code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}:
@@ -119,11 +120,23 @@ def to_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
     return status
 
 
+def _metadata(error: ServiceError, request_id: str) -> dict[str, str]:
+    """Returns the request id and as much of the error's metadata as has room."""
+    metadata = {REQUEST_ID_KEY: request_id}
+    left = _MAX_METADATA_BYTES
+    for key, value in error.metadata.items():
+        text = _cut(value, _MAX_VALUE_BYTES)
+        left -= len(key.encode()) + len(text.encode())
+        if left >= 0:
+            metadata[key] = text
+    return metadata
+
+
 def _precondition(error: ServiceError) -> error_details_pb2.PreconditionFailure.Violation:
     return error_details_pb2.PreconditionFailure.Violation(
         type=error.reason,
-        subject=_cut(error.metadata.get("name", ""), _MAX_VALUE_CHARS),
-        description=_cut(error.message, _MAX_VALUE_CHARS),
+        subject=_cut(error.metadata.get("name", ""), _MAX_TEXT_BYTES),
+        description=_cut(error.message, _MAX_TEXT_BYTES),
     )
 
 
@@ -134,7 +147,7 @@ def _fitting(
     fitting = []
     for violation in violations:
         entry = error_details_pb2.BadRequest.FieldViolation(
-            field=_cut(violation.field, _MAX_VALUE_CHARS), description=_cut(violation.description, 2 * _MAX_VALUE_CHARS)
+            field=_cut(violation.field, _MAX_TEXT_BYTES), description=_cut(violation.description, 2 * _MAX_TEXT_BYTES)
         )
         budget_bytes -= entry.ByteSize() + 4
         if budget_bytes < 0:
@@ -143,10 +156,6 @@ def _fitting(
     return fitting
 
 
-def _cut(text: str, chars: int) -> str:
-    return text if len(text) <= chars else text[: chars - 3] + "..."
-
-
-def _cut_bytes(text: str, size: int) -> str:
+def _cut(text: str, size: int) -> str:
     encoded = text.encode("utf-8", "replace")
     return encoded.decode() if len(encoded) <= size else encoded[: size - 3].decode("utf-8", "ignore") + "..."

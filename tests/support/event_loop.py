@@ -1,0 +1,33 @@
+"""Async tests: each in an event loop of its own, bounded in time, leaving no task behind."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec
+
+P = ParamSpec("P")
+LIMIT_S = 60.0
+
+
+def on_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Runs an async test in a fresh event loop, and fails it when tasks of its own are still there at its end."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(LIMIT_S):
+                await test(*args, **kwargs)
+                await _expect_no_tasks()
+
+        asyncio.run(bounded())
+
+    return run
+
+
+async def _expect_no_tasks() -> None:
+    mine = asyncio.current_task()
+    leaked = {task for task in asyncio.all_tasks() if task is not mine}
+    if leaked:  # gRPC ends its own tasks shortly after a channel or server is closed
+        await asyncio.wait(leaked, timeout=5.0)
+    names = [repr(task.get_coro()) for task in leaked if not task.done()]
+    assert not names, f"tasks were left behind: {names}"
