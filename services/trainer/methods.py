@@ -119,7 +119,7 @@ def _load_format(layers: Sequence[LocalArtifact], spec: TrainingSpec) -> torch.d
 
 def _smallest_side(layer: torch.nn.Module) -> int:
     if isinstance(layer, torch.nn.Linear):  # 4-bit layers too: their packed weight does not tell
-        return min(layer.in_features, layer.out_features)
+        return int(min(layer.in_features, layer.out_features))
     rows, columns = layer.weight.shape
     return min(int(rows), int(columns))
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, and the newest that verifies is read."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer import checkpoints
 from services.trainer.checkpoints import Checkpoint, SavedCheckpoint, load, save, saved
 from services.trainer.training_task import Fault, TrainingFault
 from tuneforge.errors import Reason
@@ -96,7 +96,7 @@ def test_a_step_can_be_saved_again(tmp_path: Path) -> None:
 def test_a_crash_at_any_moment_costs_no_older_checkpoint(
     tmp_path: Path, point: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the process dies at any sync or rename of a save, a whole checkpoint is left, and the next save cleans up."""
+    """When the process dies at any sync or rename of a save, a whole checkpoint is left; the next save cleans up."""
 
     class Died(BaseException):
         """The process ends here."""
@@ -117,10 +117,8 @@ def test_a_crash_at_any_moment_costs_no_older_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", dies_at_its_turn(os.fsync))
         patch.setattr(Path, "rename", dies_at_its_turn(Path.rename))
-        try:
+        with contextlib.suppress(Died):
             save(tmp_path, state(2), keep_last=1)
-        except Died:
-            pass
     assert steps(tmp_path)[:1] in ([1], [2])
     save(tmp_path, state(3), keep_last=1)
     assert steps(tmp_path) == [3]
@@ -134,9 +132,10 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     def no_space(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(TrainingFault) as caught:
-        patch.setattr(checkpoints.os, "fsync", no_space)
-        save(tmp_path, state(2), keep_last=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        with pytest.raises(TrainingFault) as caught:
+            save(tmp_path, state(2), keep_last=2)
     assert (caught.value.reason, caught.value.fault) == (Reason.DISK_FULL, Fault.INFRASTRUCTURE)
     assert steps(tmp_path) == [1]
     assert len(list(tmp_path.iterdir())) == 1

@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def reference(x: Array, w: Array, a: Array, b: Array, targets: NDArray[np.int64]) -> dict[str, Any]:
-    """Returns loss and gradients of cross-entropy over y = x W^T + (alpha / rank) x A^T B^T, with alpha 8 and rank 2."""
+    """Returns loss and gradients of cross-entropy over y = x W^T + (alpha / rank) x A^T B^T; alpha 8, rank 2."""
     scale = 8 / 2
     logits = x @ w.T + scale * (x @ a.T) @ b.T
     shifted = logits - logits.max(axis=1, keepdims=True)
