@@ -1,4 +1,4 @@
-"""Calls to other services that the loop has decided on: each at most once at a time, again after a wait when it failed."""
+"""Calls to other services that the loop has decided on: each once at a time, again after a wait when it failed."""
 
 from __future__ import annotations
 

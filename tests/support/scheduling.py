@@ -1,0 +1,161 @@
+"""A real scheduler over a data folder beside a fake registry and fake nodes, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+from sqlalchemy import Connection
+
+from services.grpckit.server import Server
+from services.grpckit.settings import ServerSettings
+from services.grpckit.testing import running_server
+from services.scheduler.jobs import RetryPolicy
+from services.scheduler.service import Scheduler, build, definition_of
+from services.scheduler.settings import SchedulerSettings, Timing
+from tests.support.fake_registry import BASE, DATA, FakeRegistry, serve_registry
+from tests.support.fake_trainer import FakeTrainer, serve_trainer
+from tuneforge.v1 import events_pb2, jobs_pb2, scheduler_pb2, scheduler_pb2_grpc, spec_pb2
+
+FAST = Timing(
+    flush_s=0.01, longest_tick_s=0.05, retry_first_s=0.01, retry_longest_s=0.05, stop_again_s=0.05, watch_heartbeat_s=5.0
+)
+"""Waits that a test does not notice."""
+
+
+@dataclass
+class Clock:
+    """The database's clock, moved by hand; in milliseconds."""
+
+    now_ms: int = 1_000_000
+
+    def __call__(self, _: Connection) -> int:
+        """Returns the time."""
+        return self.now_ms
+
+    def advance(self, seconds: float) -> None:
+        """Moves the time on."""
+        self.now_ms += round(seconds * 1000)
+
+
+def tiny_spec(**changes: Any) -> spec_pb2.TrainingSpec:
+    """Returns a spec that the fake registry can serve."""
+    spec = spec_pb2.TrainingSpec(
+        base=spec_pb2.BaseModel(model=BASE),
+        supervised=spec_pb2.SupervisedTask(),
+        lora=spec_pb2.LoraMethod(rank=4),
+        data=spec_pb2.DataConfig(train=spec_pb2.DataSource(dataset=DATA), max_tokens=128),
+    )
+    spec.MergeFrom(spec_pb2.TrainingSpec(**changes))
+    return spec
+
+
+@dataclass
+class Stage:
+    """All that a test of the scheduler plays with."""
+
+    folder: Path
+    registry: FakeRegistry
+    trainer: FakeTrainer
+    clock: Clock = field(default_factory=Clock)
+    timing: Timing = FAST
+    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(first_delay_s=0.0))
+    scheduler: Scheduler | None = None
+    server: Server | None = None
+    port: int = 0
+    _life: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @property
+    def address(self) -> str:
+        """Where the scheduler listens."""
+        assert self.server is not None
+        return self.server.address
+
+    async def start(self) -> None:
+        """Starts the scheduler over the folder."""
+        settings = SchedulerSettings(
+            server=ServerSettings(service="scheduler", listen="127.0.0.1:0", data=self.folder, drain_s=0.2),
+            registry=self.registry.address,
+            timing=self.timing,
+            retry=self.retry,
+        )
+        self._life = AsyncExitStack()
+        self.scheduler = build(settings, self.clock)
+        self.server = await self._life.enter_async_context(
+            running_server(definition_of(self.scheduler), settings.server)
+        )
+        channel = await self._life.enter_async_context(grpc.aio.insecure_channel(self.address))
+        self.stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+
+    async def stop(self) -> None:
+        """Stops the scheduler as SIGTERM does."""
+        await self._life.aclose()
+
+    async def restart(self) -> None:
+        """Stops the scheduler and starts another one over the same folder."""
+        await self.stop()
+        await self.start()
+
+    async def create(self, job_id: str = "j1", **fields: Any) -> jobs_pb2.Job:
+        """Creates a job."""
+        spec = fields.pop("spec", None) or tiny_spec()
+        request = scheduler_pb2.CreateJobRequest(parent="projects/p", job_id=job_id, spec=spec, **fields)
+        return await self.stub.CreateJob(request)
+
+    async def get(self, job_id: str = "j1") -> jobs_pb2.Job:
+        """Returns a job."""
+        return await self.stub.GetJob(scheduler_pb2.GetJobRequest(name=f"projects/p/jobs/{job_id}"))
+
+    async def cancel(self, job_id: str = "j1", **fields: Any) -> jobs_pb2.Job:
+        """Cancels a job."""
+        return await self.stub.CancelJob(scheduler_pb2.CancelJobRequest(name=f"projects/p/jobs/{job_id}", **fields))
+
+    def watch(self, job_id: str = "j1", token: str = "", max_batch: int = 0) -> Any:
+        """Opens a watch."""
+        request = scheduler_pb2.WatchJobRequest(
+            name=f"projects/p/jobs/{job_id}", resume_token=token, max_batch=max_batch
+        )
+        return self.stub.WatchJob(request)
+
+    async def until_state(self, state: str, job_id: str = "j1") -> jobs_pb2.Job:
+        """Waits, by watching, until a job has been in a state."""
+        async for event in self.events(job_id):
+            if event.WhichOneof("payload") == "state" and event.state.to == state:
+                return await self.get(job_id)
+        raise AssertionError(f"{job_id} ended without {state}")
+
+    async def events(self, job_id: str = "j1") -> AsyncIterator[events_pb2.Event]:
+        """Yields the events of one watch."""
+        stream = self.watch(job_id)
+        try:
+            async for message in stream:
+                for event in message.events.events:
+                    yield event
+        finally:
+            stream.cancel()
+
+    async def all_events(self, job_id: str = "j1") -> list[events_pb2.Event]:
+        """Returns all events of a job that has ended or ends."""
+        return [event async for event in self.events(job_id)]
+
+
+@asynccontextmanager
+async def staged(folder: Path, **fields: Any) -> AsyncIterator[Stage]:
+    """Serves registry, node and scheduler while the block runs; the node is not registered yet."""
+    trainer_fields = fields.pop("trainer", {})
+    async with serve_registry(FakeRegistry()) as registry, serve_trainer(FakeTrainer(**trainer_fields)) as trainer:
+        stage = Stage(folder=folder, registry=registry, trainer=trainer, **fields)
+        await stage.start()
+        try:
+            yield stage
+        finally:
+            await stage.stop()
+
+
+def with_timing(**changes: float) -> Timing:
+    """Returns the fast timing with changes."""
+    return replace(FAST, **changes)
