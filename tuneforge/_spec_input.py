@@ -42,7 +42,7 @@ def read_spec(source: SpecInput, project: str) -> spec_pb2.TrainingSpec:
     if isinstance(source, TrainingSpec):
         message = _from_dataclass(source)
     else:
-        message = _from_json(source if isinstance(source, Mapping) else _read_file(Path(source)))
+        message = _from_json(source if isinstance(source, Mapping) else read_json_file(Path(source)))
     _complete_names(message, project)
     return message
 
@@ -58,7 +58,12 @@ def _from_dataclass(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
         ) from None
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
+def read_json_file(path: Path) -> Mapping[str, Any]:
+    """Returns what a JSON file has between { and }.
+
+    Raises:
+        InvalidArgument: It cannot be read, or is something else.
+    """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -1,0 +1,38 @@
+"""The command tree."""
+
+import click
+
+from tuneforge.cli.connection import CommandGroup, connection_options
+from tuneforge.cli.datasets import datasets
+from tuneforge.cli.deployments import deployments
+from tuneforge.cli.generate import generate
+from tuneforge.cli.jobs import jobs
+from tuneforge.cli.models import models
+from tuneforge.cli.nodes import nodes
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        click.echo(f"tuneforge {version('tuneforge')}")
+        context.exit()
+
+
+@click.group(
+    cls=CommandGroup,
+    params=connection_options(is_hidden=False),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, callback=_show_version, expose_value=False, is_eager=True, help="Show the version."
+)
+def cli() -> None:
+    """Fine-tune models, watch them learn, serve them.
+
+    Resources have short names: `my-job`, data set `rows/3` (version 3), model `router@production` (an alias).
+    """
+
+
+for command in (datasets, models, jobs, deployments, generate, nodes):
+    cli.add_command(command)

@@ -1,0 +1,160 @@
+"""`tuneforge jobs`."""
+
+import click
+
+from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
+from tuneforge.cli.submit import submit
+
+_STATES = (
+    "BLOCKED",
+    "QUEUED",
+    "STARTING",
+    "RUNNING",
+    "PUBLISHING",
+    "CANCELLING",
+    "SUCCEEDED",
+    "FAILED",
+    "CANCELLED",
+)
+
+
+@click.group(cls=CommandGroup)
+def jobs() -> None:
+    """Fine-tuning runs."""
+
+
+jobs.add_command(submit)
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def watch(connection: Connection, job: str, as_json: bool) -> None:
+    """Show a job from its first event to its end. Exit code 1 when it did not succeed."""
+    from tuneforge.cli.watch import watch_job
+
+    with connection.client() as client:
+        watch_job(client.jobs, job, as_json=as_json)
+
+
+@jobs.command("list")
+@click.option("--state", multiple=True, type=click.Choice(_STATES, case_sensitive=False), help="May be repeated.")
+@json_option
+@click.pass_obj
+def list_jobs(connection: Connection, state: tuple[str, ...], as_json: bool) -> None:
+    """List the project's jobs, newest first."""
+    from tuneforge.job_values import JobState
+
+    with connection.client() as client:
+        print_rows(
+            client.jobs.list(states=[JobState(each) for each in state]),
+            [
+                ("job", lambda row: row.id),
+                ("state", lambda row: " ".join([row.state, *row.conditions])),
+                ("step", lambda row: f"{row.step}/{row.total_steps}" if row.total_steps else "-"),
+                ("base", lambda row: short(row.base.version) if row.base else "-"),
+                ("data", lambda row: short(row.train.version) if row.train else "-"),
+                ("result", lambda row: short(row.version.version) if row.version else "-"),
+                ("created", lambda row: row.create_time),
+            ],
+            as_json=as_json,
+            nothing="no jobs; make one: tuneforge jobs submit --base MODEL --data DATASET",
+        )
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def show(connection: Connection, job: str, as_json: bool) -> None:
+    """Show a job. `--json` has its whole spec, in the form that `submit --spec` reads."""
+    with connection.client() as client:
+        found = client.jobs.read(job)
+    if as_json:
+        print_json(found)
+        return
+    change, failure, memory = found.last_change, found.failure, found.memory_estimate
+    print_fields(
+        [
+            ("name", found.name),
+            ("state", found.state),
+            ("conditions", ", ".join(found.conditions)),
+            ("because", f"{change.reason}: {change.message}" if change else None),
+            ("failure", f"{failure.reason}: {failure.message}" if failure else None),
+            ("cure", failure.cure if failure else None),
+            ("attempts", found.attempt),
+            ("step", f"{found.step}/{found.total_steps}" if found.total_steps else None),
+            ("base", f"{found.base.version} {found.base.digest[:12]}" if found.base else None),
+            ("data", f"{found.train.version} {found.train.digest[:12]}" if found.train else None),
+            ("validation", found.validation.version if found.validation else None),
+            ("result", f"{found.version.version} {found.version.digest[:12]}" if found.version else None),
+            ("peak memory", f"about {size(memory.total_bytes)}" if memory else None),
+            ("labels", found.labels),
+            ("created", found.create_time),
+            ("started", found.start_time),
+            ("ended", found.end_time),
+            ("creator", found.creator),
+        ]
+    )
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--reason", default="", help="Why, for the log.")
+@json_option
+@click.pass_obj
+def cancel(connection: Connection, job: str, reason: str, as_json: bool) -> None:
+    """Cancel a job: at once while it waits, else as soon as its device is free."""
+    with connection.client() as client:
+        found = client.jobs.cancel(job, reason=reason)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{found.id}: {found.state}")
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def attempts(connection: Connection, job: str, as_json: bool) -> None:
+    """List the attempts of a job, newest first."""
+    with connection.client() as client:
+        print_rows(
+            client.jobs.attempts(job),
+            [
+                ("attempt", lambda row: row.name.rpartition("/")[2]),
+                ("state", lambda row: row.state),
+                ("node", lambda row: short(row.node)),
+                ("steps", lambda row: f"{row.resumed_step} to {row.step}"),
+                ("began", lambda row: row.create_time),
+                ("ended", lambda row: row.end_time),
+                ("failure", lambda row: row.failure.message if row.failure else "-"),
+            ],
+            as_json=as_json,
+            nothing="no attempts yet: the job waits; see why: tuneforge jobs show " + job,
+        )
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def checkpoints(connection: Connection, job: str, as_json: bool) -> None:
+    """List the checkpoints of a job, newest first."""
+    with connection.client() as client:
+        print_rows(
+            client.jobs.checkpoints(job),
+            [
+                ("step", lambda row: row.step),
+                ("attempt", lambda row: row.attempt),
+                ("node", lambda row: short(row.node)),
+                ("size", lambda row: size(row.size_bytes)),
+                ("digest", lambda row: row.digest[:12]),
+                ("saved", lambda row: row.create_time),
+            ],
+            as_json=as_json,
+            nothing="no checkpoints yet; `checkpointing.every_steps` says how often they are saved",
+        )

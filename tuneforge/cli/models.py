@@ -1,0 +1,207 @@
+"""`tuneforge models`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
+from tuneforge.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from tuneforge.models import Model, ModelVersion
+
+
+@click.group(cls=CommandGroup)
+def models() -> None:
+    """Models, their versions and their aliases."""
+
+
+@models.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", required=True, metavar="ID", help="The model; made when missing.")
+@click.option("--description", default="", help="Of a model that is made.")
+@json_option
+@click.pass_obj
+def import_model(connection: Connection, folder: Path, model: str, description: str, as_json: bool) -> None:
+    """Make a version from a Hugging Face folder (safetensors). The same content gives the same version."""
+    again = "stopped: no version was made; what was sent is kept, run the command again to go on"
+    files = folder.iterdir() if folder.is_dir() else ()
+    with stoppable(again), connection.client() as client, transfer("uploading", files) as progress:
+        version = client.models.import_folder(folder, model, description=description, progress=progress)
+    _tell(version, as_json=as_json)
+
+
+@models.command("list")
+@json_option
+@click.pass_obj
+def list_models(connection: Connection, as_json: bool) -> None:
+    """List the project's models."""
+    with connection.client() as client:
+        print_rows(
+            client.models.list(),
+            [
+                ("model", lambda row: short(row.name)),
+                ("latest", lambda row: short(row.latest_version)),
+                ("created", lambda row: row.create_time),
+                ("description", lambda row: row.description),
+            ],
+            as_json=as_json,
+            nothing="no models; import one: tuneforge models import FOLDER --model ID",
+        )
+
+
+@models.command()
+@click.argument("model", metavar="MODEL[/VERSION|@ALIAS]")
+@json_option
+@click.pass_obj
+def show(connection: Connection, model: str, as_json: bool) -> None:
+    """Show a model, or a version with all that it was made from."""
+    is_version = "@" in model or model.count("/") in {1, 5}
+    with connection.client() as client:
+        found = client.models.version(model) if is_version else client.models.get(model)
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(_fields(found))
+
+
+def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
+    from tuneforge.models import Model
+
+    if isinstance(found, Model):
+        return [
+            ("name", found.name),
+            ("description", found.description),
+            ("latest", found.latest_version),
+            ("created", found.create_time),
+            ("creator", found.creator),
+        ]
+    lineage = found.lineage
+    return [
+        ("name", found.name),
+        ("kind", found.kind),
+        ("architecture", found.architecture.class_name),
+        ("parameters", f"{found.parameters:,}"),
+        ("size", size(found.size_bytes)),
+        ("digest", found.manifest.digest),
+        ("files", ", ".join(file.path for file in found.manifest.files)),
+        ("base", f"{lineage.base.version} {lineage.base.digest[:12]}" if lineage.base else None),
+        ("dataset", f"{lineage.dataset.version} {lineage.dataset.digest[:12]}" if lineage.dataset else None),
+        ("job", lineage.job),
+        ("environment", lineage.environment),
+        ("metrics", found.metrics),
+        ("created", found.create_time),
+        ("creator", found.creator),
+    ]
+
+
+@models.command()
+@click.argument("model")
+@json_option
+@click.pass_obj
+def versions(connection: Connection, model: str, as_json: bool) -> None:
+    """List the versions of a model, newest first."""
+    with connection.client() as client:
+        print_rows(
+            client.models.versions(model),
+            [
+                ("version", lambda row: short(row.name)),
+                ("kind", lambda row: row.kind),
+                ("base", lambda row: short(row.lineage.base.version) if row.lineage.base else "-"),
+                ("job", lambda row: short(row.lineage.job)),
+                ("loss", lambda row: row.metrics.get("evaluation_loss", row.metrics.get("loss"))),
+                ("size", lambda row: size(row.size_bytes)),
+                ("created", lambda row: row.create_time),
+            ],
+            as_json=as_json,
+            nothing=f"no versions; import one: tuneforge models import FOLDER --model {model}",
+        )
+
+
+@models.command()
+@click.argument("model")
+@json_option
+@click.pass_obj
+def aliases(connection: Connection, model: str, as_json: bool) -> None:
+    """List the aliases of a model."""
+    with connection.client() as client:
+        print_rows(
+            client.models.aliases(model),
+            [
+                ("alias", lambda row: row.name.rpartition("/")[2]),
+                ("version", lambda row: short(row.version)),
+                ("moved", lambda row: row.update_time),
+                ("etag", lambda row: row.etag),
+            ],
+            as_json=as_json,
+            nothing=f"no aliases; make one: tuneforge models set-alias {model} production VERSION",
+        )
+
+
+@models.command("set-alias")
+@click.argument("model")
+@click.argument("alias")
+@click.argument("version")
+@click.option("--expected", metavar="ETAG", help="Move it only if it still has this etag; `absent`: only make it.")
+@click.option("--reason", default="", help="Why, for the alias' log.")
+@json_option
+@click.pass_obj
+def set_alias(connection: Connection, /, model: str, alias: str, version: str, as_json: bool, **flags: str) -> None:
+    """Point an alias to a version (a number, or MODEL/3, MODEL@ALIAS)."""
+    with connection.client() as client:
+        moved = client.models.set_alias(model, alias, version, expected=flags["expected"], reason=flags["reason"])
+    if as_json:
+        print_json(moved)
+    else:
+        click.echo(f"{short(moved.name)} -> {short(moved.version)}")
+
+
+@models.command("alias-log")
+@click.argument("model")
+@click.argument("alias")
+@json_option
+@click.pass_obj
+def alias_log(connection: Connection, model: str, alias: str, as_json: bool) -> None:
+    """List the moves of an alias, newest first: who, when, why."""
+    with connection.client() as client:
+        print_rows(
+            client.models.alias_log(model, alias),
+            [
+                ("move", lambda row: row.sequence),
+                ("from", lambda row: short(row.from_version)),
+                ("to", lambda row: short(row.to_version)),
+                ("actor", lambda row: row.actor),
+                ("time", lambda row: row.time),
+                ("reason", lambda row: row.reason),
+            ],
+            as_json=as_json,
+            nothing=f"it was never moved; tuneforge models set-alias {model} {alias} VERSION",
+        )
+
+
+@models.command()
+@click.argument("version", metavar="MODEL[/VERSION|@ALIAS]")
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+@click.pass_obj
+def download(connection: Connection, version: str, folder: Path, as_json: bool) -> None:
+    """Bring the files of a version into a folder, each verified by its digest."""
+    again = "stopped: files that are whole stay, parts are hidden; run the command again to go on"
+    with stoppable(again), connection.client() as client:
+        total = client.models.version(version).size_bytes
+        with transfer("downloading", total=total) as progress:
+            found = client.models.download(version, folder, progress=progress)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{short(found.name)}: {len(found.manifest.files)} files, {size(found.size_bytes)} in {folder}")
+
+
+def _tell(version: "ModelVersion", *, as_json: bool) -> None:
+    if as_json:
+        print_json(version)
+    else:
+        what = f"{version.architecture.class_name}, {version.parameters:,} parameters"
+        click.echo(f"{short(version.name)}: {what}, {size(version.size_bytes)}")

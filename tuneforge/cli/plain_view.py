@@ -1,0 +1,111 @@
+"""Events as plain lines, for pipes and logs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import click
+
+from tuneforge.cli.output import clock, printable, short, size
+from tuneforge.events import (
+    AttemptOutcome,
+    CheckpointSaved,
+    EvaluationMetrics,
+    Event,
+    Gap,
+    LogLine,
+    Resolved,
+    ResumedFrom,
+    Sample,
+    StateChange,
+    StepMetrics,
+)
+
+
+class PlainView:
+    """Prints a line for each event but the samples of the devices, one a second, which `--json` has."""
+
+    def take(self, event: Event) -> None:
+        """Prints one event."""
+        text = line(event)
+        if text:
+            click.echo(f"{event.time.astimezone():%H:%M:%S}  {event.kind:<12}  {text}")
+
+    def broke(self, why: str) -> None:
+        """Says that the stream broke and is opened again."""
+        click.echo(f"{why}; trying again", err=True)
+
+
+def line(event: Event) -> str:
+    """Returns what happened in one line; empty for what is not shown."""
+    describe = _LINES.get(event.kind)
+    return describe(event.payload, event.attempt) if describe and event.payload is not None else ""
+
+
+def step_line(step: StepMetrics) -> str:
+    """Returns a step's figures."""
+    return (
+        f"{step.step}/{step.total_steps}  loss {step.loss:.4f}  grad {step.grad_norm:.3g}  lr {step.learning_rate:.2e}"
+        f"  {step.tokens_per_second:.0f} tokens/s  ETA {clock(step.eta_s)}"
+    )
+
+
+def state_line(change: StateChange, attempt: int) -> str:
+    """Returns a change of state: of the job, or of one attempt."""
+    who = f"attempt {attempt}: " if attempt else ""
+    arrow = f"{change.from_state} -> {change.to_state}" if change.from_state else change.to_state
+    why = f"  {printable(change.message)}" if change.message else ""
+    return f"{who}{arrow}  {change.reason}{why}".rstrip()
+
+
+def end_line(name: str, state: str, version: str | None) -> str:
+    """Returns the line that closes a watch of a job that has succeeded."""
+    return f"{short(name)}: {state}, published {short(version)}" if version else f"{short(name)}: {state}"
+
+
+def _evaluation(evaluation: EvaluationMetrics, _attempt: int) -> str:
+    return f"step {evaluation.step}  loss {evaluation.loss:.4f} over {evaluation.rows} rows"
+
+
+def _log(log: LogLine, _attempt: int) -> str:
+    return f"{log.severity}  {printable(log.message)}"
+
+
+def _checkpoint(checkpoint: CheckpointSaved, _attempt: int) -> str:
+    return f"step {checkpoint.step}  {size(checkpoint.size_bytes)}  {checkpoint.blocked_seconds:.2f} s"
+
+
+def _sample(sample: Sample, _attempt: int) -> str:
+    return f"step {sample.step}  {printable(f'{sample.prompt!r} -> {sample.completion!r}')}"
+
+
+def _resumed_from(resumed: ResumedFrom, attempt: int) -> str:
+    return f"attempt {attempt} goes on after step {resumed.step}, saved by attempt {resumed.attempt}"
+
+
+def _gap(gap: Gap, _attempt: int) -> str:
+    return f"{gap.dropped} {gap.kind} events were dropped: the node's spool was full"
+
+
+def _resolved(resolved: Resolved, _attempt: int) -> str:
+    share = f"{resolved.trainable_parameters:,} of {resolved.total_parameters:,} weights move"
+    return f"{share}, {resolved.rows} rows, {resolved.rows_dropped} left out"
+
+
+def _outcome(outcome: AttemptOutcome, attempt: int) -> str:
+    failure = f"  {outcome.failure.reason}: {printable(outcome.failure.message)}" if outcome.failure else ""
+    return f"attempt {attempt} {outcome.result} after step {outcome.step}{failure}"
+
+
+_LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {
+    "step": lambda step, _attempt: step_line(step),
+    "state": state_line,
+    "evaluation": _evaluation,
+    "log": _log,
+    "checkpoint": _checkpoint,
+    "sample": _sample,
+    "resumed_from": _resumed_from,
+    "gap": _gap,
+    "resolved": _resolved,
+    "outcome": _outcome,
+}
+"""Kind of event -> its line, from payload and attempt. `device` has none: one a second is for `--json`."""

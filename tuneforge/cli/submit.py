@@ -1,0 +1,175 @@
+"""`tuneforge jobs submit`: a spec from flags, from a file, or from a file with flags on top."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
+from tuneforge.cli.output import clock, print_fields, print_json, short, size
+from tuneforge.cli.stopping import stoppable
+
+# Flag -> where its value stands in the spec.
+_PLACES = {
+    "base": ("base", "model"),
+    "base_job": ("base", "output_of_job"),
+    "data": ("data", "train", "dataset"),
+    "validation": ("data", "validation", "dataset"),
+    "max_tokens": ("data", "max_tokens"),
+    "overlong": ("data", "overlong"),
+    "epochs": ("optimization", "epochs"),
+    "max_steps": ("optimization", "max_steps"),
+    "lr": ("optimization", "learning_rate"),
+    "schedule": ("optimization", "schedule"),
+    "warmup_ratio": ("optimization", "warmup_ratio"),
+    "weight_decay": ("optimization", "weight_decay"),
+    "max_grad_norm": ("optimization", "max_grad_norm"),
+    "optimizer": ("optimization", "optimizer"),
+    "rows_per_step": ("optimization", "rows_per_step"),
+    "rows_per_micro_batch": ("optimization", "rows_per_micro_batch"),
+    "compute": ("precision", "compute"),
+    "checkpoint_every": ("checkpointing", "every_steps"),
+    "keep_checkpoints": ("checkpointing", "keep_last"),
+    "eval_every": ("evaluation", "every_steps"),
+    "sample": ("evaluation", "prompts"),
+    "devices": ("resources", "devices_per_node"),
+    "output": ("output", "model"),
+    "seed": ("seed",),
+}
+_ADAPTER = {"rank": "rank", "alpha": "alpha", "dropout": "dropout", "target": "target_modules"}
+# Of these only one may stand: a flag takes the place of what the file says.
+_ONE_OF = (("base", ("model", "output_of_job", "local_path")), ("optimization", ("epochs", "max_steps")))
+_METHODS = ("lora", "qlora", "full")
+
+
+@click.command(cls=ConnectedCommand)
+@click.option("--spec", type=click.Path(path_type=Path), metavar="FILE", help="Spec as JSON; flags go on top of it.")
+@click.option("--base", metavar="MODEL", help="Version (`id/3`) or alias (`id@production`) to start from.")
+@click.option("--base-job", metavar="JOB", help="Start from the version that this job publishes.")
+@click.option("--data", metavar="DATASET", help="Rows to learn from: `id` (newest version) or `id/3`.")
+@click.option("--validation", metavar="DATASET", help="Rows for the validation loss.")
+@click.option("--method", type=click.Choice(_METHODS), help="Which weights move.  [default: lora]")
+@click.option("--rank", type=int, help="Width of the adapters.  [default: 16]")
+@click.option("--alpha", type=float, help="Scale of the adapters.  [default: twice the rank]")
+@click.option("--dropout", type=float, help="Of the adapters' inputs.  [default: 0]")
+@click.option("--target", multiple=True, metavar="LAYER", help="Layer with adapters, e.g. q_proj; may be repeated.")
+@click.option("--epochs", type=float, help="Passes over the rows.  [default: 3]")
+@click.option("--max-steps", type=int, help="Optimiser steps, instead of epochs.")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4, full 2e-5]")
+@click.option("--schedule", metavar="NAME", help="cosine, linear or constant.  [default: cosine]")
+@click.option("--warmup-ratio", type=float, help="Share of the steps with a rising rate.  [default: 0.05]")
+@click.option("--weight-decay", type=float, help="Decoupled.  [default: 0]")
+@click.option("--max-grad-norm", type=float, help="Clips gradients; 0 does not.  [default: 1]")
+@click.option("--optimizer", metavar="NAME", help="adamw or sgd.  [default: adamw]")
+@click.option("--rows-per-step", type=int, help="Rows behind one optimiser step.  [default: 8]")
+@click.option("--rows-per-micro-batch", type=int, help="Rows computed at once.  [default: chosen by the trainer]")
+@click.option("--max-tokens", type=int, help="Longest row.  [default: 1024, or the model's limit]")
+@click.option("--overlong", metavar="POLICY", help="drop, truncate or refuse a longer row.  [default: drop]")
+@click.option("--compute", metavar="TYPE", help="auto, bf16 or fp32.  [default: auto]")
+@click.option("--checkpoint-every", type=int, help="Steps between checkpoints.  [default: 50]")
+@click.option("--keep-checkpoints", type=int, help="How many stay.  [default: 2]")
+@click.option("--eval-every", type=int, help="Steps between evaluations.  [default: only at the end]")
+@click.option("--sample", multiple=True, metavar="PROMPT", help="Completed at each evaluation; may be repeated.")
+@click.option("--devices", type=int, help="Accelerators, 0 = CPU.  [default: 1 where there is one]")
+@click.option("--output", metavar="MODEL", help="Model that gets the version.  [default: named like the job]")
+@click.option("--seed", type=int, help="Of every random choice.  [default: 0]")
+@click.option("--job-id", metavar="ID", help="Id of the job.  [default: chosen by the server]")
+@click.option("--label", multiple=True, metavar="KEY=VALUE", help="Label of the job; may be repeated.")
+@click.option("--validate-only", is_flag=True, help="Check everything, store nothing.")
+@click.option("--watch", is_flag=True, help="Watch it to its end.")
+@json_option
+@click.pass_obj
+def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags: Any) -> None:
+    """Queue a job."""
+    content = _with_flags(_read(spec) if spec else {}, flags)
+    labels = _labels(flags["label"])
+    with connection.client() as client:
+        if flags["validate_only"]:
+            job = client.jobs.validate(content, job_id=flags["job_id"], labels=labels)
+            _show_check(job, as_json=as_json)
+            return
+        message = "stopped; the job may have been queued: tuneforge jobs list"
+        with stoppable(message):
+            handle = client.jobs.create(content, job_id=flags["job_id"], labels=labels)
+        if not flags["watch"]:
+            if as_json:
+                print_json(handle.job)
+            else:
+                click.echo(f"{handle.id}: {handle.state}; watch it: tuneforge jobs watch {handle.id}")
+            return
+        from tuneforge.cli.watch import watch_job
+
+        watch_job(client.jobs, handle.name, as_json=as_json)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from tuneforge._spec_input import read_json_file
+
+    content: dict[str, Any] = json.loads(json.dumps(read_json_file(path)))
+    return content
+
+
+def _with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the spec's JSON form with the given flags in their places."""
+    for flag, place in _PLACES.items():
+        if flags[flag] not in (None, ()):
+            _put(content, place, flags[flag])
+    chosen = flags["method"] or next((name for name in _METHODS if name in content), "lora")
+    adapter = {key: flags[flag] for flag, key in _ADAPTER.items() if flags[flag] not in (None, ())}
+    if chosen == "full" and adapter:
+        raise click.UsageError(
+            f"--{next(iter(adapter)).replace('target_modules', 'target')} is for adapters, not full."
+        )
+    for name in _METHODS:
+        if name != chosen:
+            content.pop(name, None)
+    content.setdefault(chosen, {})
+    for key, value in adapter.items():
+        _put(content, ("qlora", "lora", key) if chosen == "qlora" else (chosen, key), value)
+    content.setdefault("supervised", {})
+    return content
+
+
+def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+    """Sets one value; drops what stands in its stead."""
+    *parents, last = place
+    for parent in parents:
+        inner = content.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise click.UsageError(f"the spec's `{parent}` is no object, so that a flag cannot set `{last}` in it.")
+        content = inner
+    for parent, names in _ONE_OF:
+        if parents == [parent] and last in names:
+            for name in names:
+                content.pop(name, None)
+    content[last] = list(value) if isinstance(value, tuple) else value
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for label in given:
+        key, equals, value = label.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{label!r} is not of the form KEY=VALUE.", param_hint="--label")
+        labels[key] = value
+    return labels
+
+
+def _show_check(job: Any, *, as_json: bool) -> None:
+    """Prints what a job would be."""
+    if as_json:
+        print_json(job)
+        return
+    memory = job.memory_estimate
+    print_fields(
+        [
+            ("valid", "nothing was stored"),
+            ("base", short(job.base.version) if job.base else "the output of another job"),
+            ("data", short(job.train.version) if job.train else None),
+            ("validation", short(job.validation.version) if job.validation else None),
+            ("steps", job.total_steps or None),
+            ("lost after", clock(job.spec.resources.lost_after_s or 0)),
+            ("peak memory", f"about {size(memory.total_bytes)}" if memory else None),
+        ]
+    )

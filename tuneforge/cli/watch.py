@@ -1,0 +1,88 @@
+"""Watching a job from the command line, in the form that fits where stdout goes."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from tuneforge.cli.output import print_json, short
+from tuneforge.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from tuneforge.errors import TuneforgeError
+    from tuneforge.events import Event
+    from tuneforge.job_values import Job
+    from tuneforge.jobs import JobHandle, Jobs
+
+
+class _View(Protocol):
+    """Something that shows events."""
+
+    def take(self, event: "Event") -> None: ...
+
+    def broke(self, why: str) -> None: ...
+
+
+class _JsonView:
+    """Prints each event as one JSON object on a line."""
+
+    def take(self, event: "Event") -> None:
+        print_json(event)
+
+    def broke(self, why: str) -> None:
+        click.echo(f"{why}; trying again", err=True)
+
+
+def watch_job(jobs: "Jobs", name: str, *, as_json: bool) -> None:
+    """Shows a job until its end.
+
+    Raises:
+        JobFailed: It failed.
+        JobCancelled: It was cancelled.
+    """
+    short_name = short(name)
+    message = f"stopped watching; the job goes on. Watch it again: tuneforge jobs watch {short_name}"
+    with stoppable(f"{message}  Stop the job: tuneforge jobs cancel {short_name}"):
+        handle = _follow(jobs, name, as_json=as_json)
+        if as_json:
+            print_json({"kind": "end", "job": handle.job})
+        job = handle.result(timeout_s=10.0)
+    if not as_json:
+        from tuneforge.cli.plain_view import end_line
+
+        click.echo(end_line(job.name, job.state, job.version.version if job.version else None))
+
+
+def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
+    from tuneforge.jobs import JobHandle, WatchOptions
+
+    with _view(as_json=as_json) as view:
+
+        def broke(error: "TuneforgeError") -> None:
+            view.broke(error.message)
+
+        def seen(job: "Job") -> None:
+            if (progress := getattr(view, "progress", None)) is not None:
+                progress.snapshot(job)
+
+        with jobs.watch(name, options=WatchOptions(on_break=broke), on_snapshot=seen) as stream:
+            for event in stream:
+                view.take(event)
+    return JobHandle(jobs, jobs.read(name))
+
+
+@contextlib.contextmanager
+def _view(*, as_json: bool) -> "Iterator[_View]":
+    if as_json:
+        yield _JsonView()
+    elif sys.stdout.isatty():
+        from tuneforge.cli.live_view import LiveView
+
+        with LiveView() as live:
+            yield live
+    else:
+        from tuneforge.cli.plain_view import PlainView
+
+        yield PlainView()
