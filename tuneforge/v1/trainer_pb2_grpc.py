@@ -131,6 +131,7 @@ class TrainerServiceServicer(object):
         watch the attempt for its end. Idempotent.
 
         Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the grace time or the mode is out of range.
         NOT_FOUND `NOT_FOUND`: the node does not hold the attempt.
         ABORTED `STALE_ATTEMPT`: the token is not the attempt's.
         """

@@ -79,6 +79,7 @@ class TrainerServiceStub:
     watch the attempt for its end. Idempotent.
 
     Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the grace time or the mode is out of range.
       NOT_FOUND `NOT_FOUND`: the node does not hold the attempt.
       ABORTED `STALE_ATTEMPT`: the token is not the attempt's.
     """
@@ -133,6 +134,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     watch the attempt for its end. Idempotent.
 
     Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the grace time or the mode is out of range.
       NOT_FOUND `NOT_FOUND`: the node does not hold the attempt.
       ABORTED `STALE_ATTEMPT`: the token is not the attempt's.
     """
@@ -214,6 +216,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         watch the attempt for its end. Idempotent.
 
         Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the grace time or the mode is out of range.
           NOT_FOUND `NOT_FOUND`: the node does not hold the attempt.
           ABORTED `STALE_ATTEMPT`: the token is not the attempt's.
         """
