@@ -37,7 +37,7 @@ class Node:
         self._launcher = launcher or WorkerLauncher(settings.server.data / "forkserver.log")
         self._lock = FolderLock(settings.server.data)
         self._registrar: Registrar | None = None
-        self.agent = Agent(settings, measure_capacity(settings.slots), self._launcher, _version())
+        self.agent = Agent(settings, measure_capacity(settings.slots, settings.cpu_millis), self._launcher, _version())
 
     def definition(self) -> ServiceDefinition:
         """Returns the node as a service."""

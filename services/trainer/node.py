@@ -37,16 +37,17 @@ class Capacity:
         return max(1, min(wanted, cores))
 
 
-def measure_capacity(slots: int) -> Capacity:
+def measure_capacity(slots: int, cpu_millis: int = 0) -> Capacity:
     """Looks at this machine.
 
     Args:
         slots: Attempts at once; 0: one for each accelerator, or one on a CPU.
+        cpu_millis: Processor share for attempts in thousandths of a core; 0: all cores.
     """
     found = devices.find_devices()
     return Capacity(
         devices=found,
-        cpu_millis=devices.cores() * 1000,
+        cpu_millis=cpu_millis or devices.cores() * 1000,
         memory_bytes=devices.memory_bytes(),
         slots=slots or len(found) or 1,
     )

@@ -35,6 +35,9 @@ class TrainerSettings:
     slots: int = 0
     """Attempts at once; 0: one for each accelerator, or one on a CPU: two runs on the same cores are not faster than
     one after the other. TUNEFORGE_TRAINER_SLOTS."""
+    cpu_millis: int = 0
+    """Processor share for attempts in thousandths of a core; 0: all cores that the process may use.
+    TUNEFORGE_TRAINER_CPU_MILLIS."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that a spec can ask for, a JSON object of texts. TUNEFORGE_TRAINER_LABELS."""
     drain_grace_s: float = 30.0
@@ -67,6 +70,7 @@ class TrainerSettings:
             registry=peer_address("registry", 7101, env),
             inputs=env.folder("TUNEFORGE_TRAINER_INPUTS", default=server.data.parent / "inputs"),
             slots=env.integer("TUNEFORGE_TRAINER_SLOTS", default=0, minimum=0, maximum=64),
+            cpu_millis=env.integer("TUNEFORGE_TRAINER_CPU_MILLIS", default=0, minimum=0, maximum=10_000_000),
             labels=_labels(env),
             drain_grace_s=grace_s,
             spool_bytes=env.integer("TUNEFORGE_TRAINER_SPOOL_BYTES", default=LIMIT_BYTES, minimum=1024 * 1024),
