@@ -23,6 +23,13 @@ class Canvas:
         if 0 <= x < self.dots_wide and 0 <= y < self.dots_high:
             self._cells[y // 4][x // 2] |= _DOTS[x % 2][y % 4]
 
+    def stroke(self, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """Sets the dots of a straight line between two dots, each (x, y)."""
+        length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+        for part in range(length + 1):
+            share = part / length
+            self.dot(round(start[0] + (end[0] - start[0]) * share), round(start[1] + (end[1] - start[1]) * share))
+
     def rows(self) -> list[str]:
         """Returns the rows from the top."""
         return ["".join(chr(_BLANK + cell) for cell in row) for row in self._cells]
@@ -31,8 +38,8 @@ class Canvas:
 def draw(points: Sequence[Point], width: int, height: int, *, x_range: Point | None = None) -> list[str]:
     """Draws a curve with its scale at the left and its x range below.
 
-    Points that are not finite are left out. Where several fall into one column of dots, their mean is drawn; columns
-    are joined by upright strokes.
+    Points that are not finite are left out. Where several fall into one column of dots, their mean is drawn; the
+    columns are joined by straight lines.
 
     Args:
         points: (x, y), ordered by x.
@@ -49,15 +56,13 @@ def draw(points: Sequence[Point], width: int, height: int, *, x_range: Point | N
     margin = max(map(len, labels))
     canvas = Canvas(width - margin - 2, height)
     span = max(highest - lowest, 1e-12)
-    previous: int | None = None
+    previous: tuple[int, int] | None = None
     for column, mean in _columns(finite, (x_low, x_high), canvas.dots_wide):
         # A flat curve stands in the middle.
         share = (mean - lowest) / span if highest > lowest else 0.5
-        row = round((1 - share) * (canvas.dots_high - 1))
-        start = row if previous is None else previous
-        for y in range(min(start, row), max(start, row) + 1):
-            canvas.dot(column, y)
-        previous = row
+        here = (column, round((1 - share) * (canvas.dots_high - 1)))
+        canvas.stroke(previous or here, here)
+        previous = here
     rows = canvas.rows()
     edge = [labels[0], *[""] * (height - 2), labels[1]]
     drawn = [f"{label:>{margin}} ┤{row}" for label, row in zip(edge, rows, strict=True)]

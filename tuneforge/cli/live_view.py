@@ -37,9 +37,9 @@ _CURVE_ROWS = 8
 class LiveView:
     """Draws a job until it is left; use it with `with`. Safe against its own drawing thread."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, name: str, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._progress = Progress()
+        self._progress = Progress(name=name)
         self._lock = threading.Lock()
         self._live = Live(
             console=self._console,
@@ -116,7 +116,8 @@ def _head(progress: Progress, now: datetime) -> RenderableType:
     if progress.attempt > 1:
         text.append(f"  attempt {progress.attempt}", style="yellow")
     if progress.start_time is not None:
-        text.append(f"  {clock((now - progress.start_time).total_seconds())}", style="bright_black")
+        passed_s = ((progress.end_time or now) - progress.start_time).total_seconds()
+        text.append(f"  {clock(passed_s)}", style="bright_black")
     return text
 
 

@@ -30,6 +30,7 @@ class Progress:
     total_steps: int = 0
     total_epochs: float | None = None
     start_time: datetime | None = None
+    end_time: datetime | None = None
     last: StepMetrics | None = None
     evaluation: EvaluationMetrics | None = None
     device: DeviceMetrics | None = None
@@ -62,11 +63,7 @@ class Progress:
             case CheckpointSaved() as checkpoint:
                 self.checkpoint = checkpoint
             case StateChange() as change if event.attempt == 0:
-                self.state = change.to_state
-                if change.to_state == "RUNNING":
-                    self.start_time = self.start_time or event.time
-                elif change.to_state == "QUEUED":
-                    self.device = None
+                self._change(change, event.time)
             case ResumedFrom() as resumed:
                 self.step = resumed.step
                 self.losses = [point for point in self.losses if point[0] <= resumed.step]
@@ -74,6 +71,15 @@ class Progress:
                 self.total_epochs = resolved.spec.optimization.epochs
             case _:
                 pass
+
+    def _change(self, change: StateChange, time: datetime) -> None:
+        self.state = change.to_state
+        if change.to_state == "RUNNING":
+            self.start_time = self.start_time or time
+        elif change.to_state in {"SUCCEEDED", "FAILED", "CANCELLED"}:
+            self.end_time = time
+        if change.to_state != "RUNNING":
+            self.device = None
 
     def _step(self, step: StepMetrics) -> None:
         if self.losses and step.step <= self.losses[-1][0]:  # an attempt that began again from nothing

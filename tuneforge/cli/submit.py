@@ -165,7 +165,7 @@ def _show_check(job: Any, *, as_json: bool) -> None:
     print_fields(
         [
             ("valid", "nothing was stored"),
-            ("base", short(job.base.version) if job.base else "the output of another job"),
+            ("base", short(job.base.version) if job.base else f"what {job.spec.base.output_of_job} publishes"),
             ("data", short(job.train.version) if job.train else None),
             ("validation", short(job.validation.version) if job.validation else None),
             ("steps", job.total_steps or None),

@@ -58,7 +58,7 @@ def watch_job(jobs: "Jobs", name: str, *, as_json: bool) -> None:
 def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
     from tuneforge.jobs import JobHandle, WatchOptions
 
-    with _view(as_json=as_json) as view:
+    with _view(name, as_json=as_json) as view:
 
         def broke(error: "TuneforgeError") -> None:
             view.broke(error.message)
@@ -74,13 +74,13 @@ def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
 
 
 @contextlib.contextmanager
-def _view(*, as_json: bool) -> "Iterator[_View]":
+def _view(name: str, *, as_json: bool) -> "Iterator[_View]":
     if as_json:
         yield _JsonView()
     elif sys.stdout.isatty():
         from tuneforge.cli.live_view import LiveView
 
-        with LiveView() as live:
+        with LiveView(name) as live:
             yield live
     else:
         from tuneforge.cli.plain_view import PlainView
