@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from services.grpckit import status
 from services.grpckit.auth import Authenticator, Policy, authorize
@@ -77,6 +78,11 @@ class Method:
     """Neither side streams."""
     streams_request: bool
     policy: Policy | None
+    parse: Callable[[bytes], Any]
+    """Turns the bytes of a request into a message. gRPC would do it, before anybody was asked for a token, and would
+    answer bytes that do not parse with the exception's text."""
+    serialise: Callable[[Any], bytes]
+    """Turns an answer into bytes; here, so that a fault in it is mapped like any other."""
 
     @classmethod
     def of(cls, name: str, handler: Handler, gate: Gate) -> "Method":
@@ -96,6 +102,8 @@ class Method:
             is_unary=kind == "unary",
             streams_request=handler.request_streaming,
             policy=gate.policies.get(name),
+            parse=handler.request_deserializer,
+            serialise=handler.response_serializer,
         )
 
     @property
@@ -144,7 +152,7 @@ class Call:
         """Lets the call through to its handler, or not.
 
         Args:
-            request: The message, or the iterator of messages.
+            request: The bytes of the message, or the iterator of such bytes.
 
         Returns:
             What the handler gets as its request.
@@ -174,17 +182,27 @@ class Call:
             if policy is None:
                 raise ServiceError(Reason.PERMISSION_DENIED, f"{method.name} has no policy, so nobody may call it")
             authorize(principal, policy)
-            if policy.project_from is not None:
-                check_project(principal, project_of(_field(request, policy.project_from)))
         self._enter_limits(principal.name)
         if method.streams_request:
-            return _Requests(request, method.metrics.received, gate.draining if method.is_probe else None)
-        method.metrics.received()
-        return request
+            return _Requests(request, self._received, gate.draining if method.is_probe else None)
+        message = self._received(request)
+        if policy is not None and policy.project_from is not None:
+            check_project(principal, project_of(_field(message, policy.project_from)))
+        return message
 
-    def sent(self) -> None:
-        """Counts a message sent."""
+    def _received(self, data: bytes) -> Any:
+        try:
+            message = self._method.parse(data)
+        except DecodeError:
+            raise status.UnreadableRequest from None
+        self._method.metrics.received()
+        return message
+
+    def sent(self, message: Any) -> bytes:
+        """Counts a message sent and returns its bytes."""
+        data = self._method.serialise(message)
         self._method.metrics.sent()
+        return data
 
     async def fail(self, error: BaseException) -> None:
         """Ends the call for an exception of its handler.
@@ -275,22 +293,28 @@ class Call:
 
 
 class _Requests:
-    """Counts the messages of a client's stream; ends with the drain where nothing else would end it."""
+    """The messages of a client's stream; ends with the drain where nothing else would end it.
 
-    def __init__(self, messages: AsyncIterator[Any], count: Callable[[], None], until: asyncio.Event | None) -> None:
+    Args:
+        messages: What comes, as bytes.
+        receive: Turns bytes into a message, and counts it.
+        until: What ends the stream from our side; None leaves it to the client.
+    """
+
+    def __init__(
+        self, messages: AsyncIterator[bytes], receive: Callable[[bytes], Any], until: asyncio.Event | None
+    ) -> None:
         self._messages = messages
-        self._count = count
+        self._receive = receive
         self._until = until
 
     def __aiter__(self) -> "_Requests":
         return self
 
     async def __anext__(self) -> Any:
-        message = await (anext(self._messages) if self._until is None else self._next_or_drain(self._until))
-        self._count()
-        return message
+        return self._receive(await (anext(self._messages) if self._until is None else self._next_or_drain(self._until)))
 
-    async def _next_or_drain(self, until: asyncio.Event) -> Any:
+    async def _next_or_drain(self, until: asyncio.Event) -> bytes:
         """Raises StopAsyncIteration too once the drain begins: grpcurl holds reflection open while it watches."""
         following = asyncio.ensure_future(anext(self._messages))
         draining = asyncio.ensure_future(until.wait())

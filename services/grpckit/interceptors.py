@@ -48,12 +48,12 @@ def wrap(inner: Handler, method: Method) -> Handler:
         make = (
             grpc.stream_stream_rpc_method_handler if inner.request_streaming else grpc.unary_stream_rpc_method_handler
         )
-        return make(_many_answers(behaviour, method), inner.request_deserializer, inner.response_serializer)
+        return make(_many_answers(behaviour, method))  # bytes in, bytes out: `Call` parses and serialises
     behaviour = inner.stream_unary if inner.request_streaming else inner.unary_unary
     if not inspect.iscoroutinefunction(behaviour):
         raise TypeError(f"{method.name} must be async")
     make = grpc.stream_unary_rpc_method_handler if inner.request_streaming else grpc.unary_unary_rpc_method_handler
-    return make(_one_answer(behaviour, method), inner.request_deserializer, inner.response_serializer)
+    return make(_one_answer(behaviour, method))
 
 
 def _one_answer(behaviour: Callable[..., Awaitable[Any]], method: Method) -> Callable[..., Awaitable[Any]]:
@@ -63,13 +63,12 @@ def _one_answer(behaviour: Callable[..., Awaitable[Any]], method: Method) -> Cal
         try:
             request = call.admit(request)
             async with asyncio.timeout(call.cap_s) as limit:
-                response = await behaviour(request, context)
+                response = call.sent(await behaviour(request, context))
         except BaseException as error:
             is_ours = isinstance(error, TimeoutError) and limit is not None and limit.expired()
             await call.fail(call.over_time() if is_ours else error)
             raise
         else:
-            call.sent()
             return response
         finally:
             call.end()
@@ -84,8 +83,7 @@ def _many_answers(behaviour: Callable[..., AsyncIterator[Any]], method: Method) 
         try:
             responses = behaviour(call.admit(request), context)
             async for response in responses:
-                call.sent()
-                yield response
+                yield call.sent(response)
         except BaseException as error:
             # A client that leaves shows as CancelledError where the handler awaits, but as GeneratorExit here, at the
             # `yield`; then the inner generator knows nothing yet and must be closed, or its `finally` runs much later.

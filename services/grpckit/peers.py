@@ -8,7 +8,7 @@ The channel adds what belongs to the call that runs (`context.current()`), so a 
 Streams get no deadline of their own; those of a loop run under `context.background`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -68,7 +68,7 @@ async def call(answer: Awaitable[Response], *, peer: str = "another service") ->
         raise _answered(error, peer) from None
 
 
-async def messages(stream: Any, *, peer: str = "another service") -> AsyncIterator[Any]:
+async def messages(stream: Any, *, peer: str = "another service") -> AsyncGenerator[Any, None]:
     """Yields the messages of a stream, and cancels it when the reader leaves.
 
     Args:

@@ -29,6 +29,10 @@ CODES: Mapping[str, grpc.StatusCode] = {code.name: code for code in grpc.StatusC
 """Name of a gRPC code → the code."""
 
 
+class UnreadableRequest(Exception):
+    """The bytes of a request do not parse."""
+
+
 def from_peer(error: grpc.RpcError, *, peer: str = "another service") -> ServiceError:
     """Returns what to answer when a call to another service failed.
 
@@ -36,8 +40,8 @@ def from_peer(error: grpc.RpcError, *, peer: str = "another service") -> Service
     broken connection), and a refusal of our own token, is PEER_UNAVAILABLE: the caller can only wait.
     """
     typed = from_rpc_error(error)
-    known = typed.reason in Reason.__members__ and typed.reason != Reason.UNAUTHENTICATED
-    if not known:
+    is_said = typed.request_id and typed.reason in Reason.__members__  # only a service tells a request id
+    if not is_said or typed.reason == Reason.UNAUTHENTICATED:
         return ServiceError(
             Reason.PEER_UNAVAILABLE, f"{peer} did not answer: {typed.message}", metadata={"cause": typed.reason}
         )
@@ -63,6 +67,8 @@ def expected(error: BaseException) -> ServiceError | None:
         return from_peer(error)
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return ServiceError(Reason.DISK_FULL, "the service's disk is full; nothing was written")
+    if isinstance(error, UnreadableRequest):
+        return ServiceError(Reason.INVALID_FIELD, "the bytes of the request are not a message of the method's type")
     return None
 
 
