@@ -65,7 +65,7 @@ def read_json_file(path: Path) -> Mapping[str, Any]:
         InvalidArgument: It cannot be read, or is something else.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         message, cure = f"{str(path)!r} cannot be read: {error.strerror}", "Give the path of a JSON file with a spec."
     except UnicodeDecodeError:
@@ -166,6 +166,8 @@ def _scalar_problem(value: Any, kind: int) -> str:
     """Returns what a field takes, when it does not take the value."""
     if kind in _INTEGERS:
         low, high = _INTEGERS[kind]
+        if high > 2**32 and isinstance(value, str) and value.lstrip("-").isdigit():
+            value = int(value)  # JSON's numbers are too short for 64 bits: proto JSON writes them as strings
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         return "" if is_whole and low <= value <= high else f"a whole number from {low} to {high}"
     if kind == FieldDescriptor.TYPE_DOUBLE:
