@@ -36,9 +36,8 @@ def test_a_kind_of_a_later_release_is_passed_on_without_payload() -> None:
 @pytest.mark.parametrize("loss", [0.0, 1 / 3, 1e-300, math.inf])
 def test_loss_is_exact(loss: float) -> None:
     """The bits of a loss are those on the wire, 0 and infinity included."""
-    message = events_pb2.Event(
-        step=events_pb2.StepMetrics(step=1, loss=loss, eta={"seconds": 90, "nanos": 500_000_000})
-    )
+    message = events_pb2.Event(step=events_pb2.StepMetrics(step=1, loss=loss))
+    message.step.eta.FromMilliseconds(90_500)
     payload = event_from_proto(message).payload
     assert isinstance(payload, StepMetrics)
     assert payload.loss == loss
