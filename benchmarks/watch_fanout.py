@@ -88,7 +88,7 @@ async def _watchers(address: str, name: str, found: Round) -> None:
         await asyncio.gather(*(_watch(stub, name, found) for _ in range(READERS)))
 
 
-async def _watch(stub: "SchedulerServiceAsyncStub", name: str, found: Round) -> None:
+async def _watch(stub: SchedulerServiceAsyncStub, name: str, found: Round) -> None:
     expected, last_step = 1, 0
     async for message in stub.WatchJob(scheduler_pb2.WatchJobRequest(name=name)):
         now = time.time()

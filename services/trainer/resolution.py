@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from google.protobuf import json_format
 
+from services.trainer.batches import common_beginning
 from services.trainer.corpus import Corpus
 from services.trainer.plan import total_steps
 from services.trainer.precision import resolve_compute
@@ -130,7 +131,7 @@ def resolve(
     if micro_rows:  # what was asked for counts alone
         tokens = micro_rows * max(corpus.lengths)
     else:
-        micro_rows = max(1, min(optimization.rows_per_step, int(tokens / statistics.median(corpus.lengths))))
+        micro_rows = _rows_at_once(corpus, tokens, most=optimization.rows_per_step)
     return Resolution(
         spec=replace(
             spec,
@@ -152,13 +153,20 @@ def _tokens_at_once(spec: TrainingSpec, device: torch.device) -> int:
     return _TOKENS_LORA_CPU if isinstance(spec.method, LoraMethod) else _TOKENS_OTHER_CPU
 
 
+def _rows_at_once(corpus: Corpus, tokens: int, *, most: int) -> int:
+    """Returns how many rows of the middle length fit into some tokens, a common beginning counted once; >= 1."""
+    common = common_beginning(corpus.examples)
+    own = max(1.0, statistics.median(corpus.lengths) - common)
+    return max(1, min(most, int((tokens - common) / own)))
+
+
 def check_spec(frozen: Resolution, spec: TrainingSpec) -> None:
-    """Refuses a resume under a spec that asks for other numbers.
+    """Refuses a resume under a spec that asks for other numbers; the resolved spec asks for the same ones.
 
     Raises:
         TrainingFault: WRONG_STATE.
     """
-    if frozen.asked != asked(spec):
+    if asked(spec) not in (frozen.asked, asked(frozen.spec)):
         raise TrainingFault(
             Reason.WRONG_STATE,
             "The job's checkpoints were made under another spec.",
