@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
-from services.grpckit.context import ALL_PROJECTS, Principal
+from services.grpckit.context import ALL_PROJECTS, Principal, is_actor
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.folder_lock import StartRefused
 from tuneforge.names import is_digest, is_id
@@ -207,8 +207,8 @@ def _entry_problem(entry: object) -> str:
     digest, name, roles, projects = (entry.get(key) for key in ("token_sha256", "principal", "roles", "projects"))
     if not isinstance(digest, str) or not is_digest(digest):
         return "token_sha256 is not 64 lower-case hexadecimal digits"
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        return "principal is not a name"
+    if not isinstance(name, str) or not is_actor(name):
+        return "principal is not a name of 1 to 256 printable ASCII characters"
     if not _is_list_of_text(roles) or not roles or not ALL_ROLES.issuperset(roles):
         return f"roles is not a list of some of {', '.join(sorted(ALL_ROLES))}"
     if not _is_list_of_text(projects) or not all(each == ALL_PROJECTS or is_id(each) for each in projects):

@@ -5,7 +5,6 @@ limits, deadline. `Call.admit` shows that order; `interceptors.py` puts it aroun
 """
 
 import asyncio
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,6 +24,7 @@ from services.grpckit.context import (
     accept_request_id,
     check_project,
     enter,
+    is_actor,
 )
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.limits import Limits
@@ -38,7 +38,6 @@ HEALTH_PREFIX = "/grpc.health."
 REFLECTION_PREFIX = "/grpc.reflection."
 _ANYONE = Principal(name="anyone", roles=frozenset(), projects=frozenset())
 _FOREVER_S = 1e8  # gRPC tells "no deadline" as None or as some 292 years
-_ACTOR = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,255}")
 _GO_NAMES = {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 
 Handler = Any  # grpc.RpcMethodHandler: its type parameters differ by method
@@ -265,7 +264,7 @@ class Call:
                 f"{principal.name} is no service, and so may not speak for another ({ON_BEHALF_OF_HEADER})",
                 metadata={"principal": principal.name},
             )
-        if not _ACTOR.fullmatch(given):
+        if not is_actor(given):
             raise ServiceError(Reason.PERMISSION_DENIED, f"{ON_BEHALF_OF_HEADER} is not 1 to 256 printable characters")
         return given
 

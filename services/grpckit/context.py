@@ -23,6 +23,7 @@ ON_BEHALF_OF_HEADER = "x-tuneforge-on-behalf-of"
 ALL_PROJECTS = "*"
 """In `Principal.projects`: every project."""
 
+_ACTOR = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,255}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -62,6 +63,14 @@ class CallContext:
     def remaining_s(self) -> float | None:
         """Returns the seconds until the deadline, negative when it is over; None without one."""
         return None if self.deadline_monotonic is None else self.deadline_monotonic - time.monotonic()
+
+
+def is_actor(text: str) -> bool:
+    """Returns whether a text may name a principal or an end user: 1 to 256 printable ASCII characters.
+
+    It travels in metadata, which takes nothing else.
+    """
+    return _ACTOR.fullmatch(text) is not None
 
 
 _current: ContextVar[CallContext] = ContextVar("tuneforge_call")

@@ -186,6 +186,10 @@ class Server:
 
     async def _close(self, grace_s: float = 0.0) -> None:
         if self._server is not None:
+            if not self.address:
+                # A server that was bound but never started keeps its port until it is collected; this gives it back.
+                self._gate.draining.set()
+                await self._server.start()
             await self._server.stop(grace_s)
         if self._loop_watch is not None:
             self._loop_watch.cancel()
