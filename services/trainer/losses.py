@@ -39,9 +39,11 @@ def supervised_loss(model: Any, batch: MicroBatch) -> LossSum:
         batch: On the model's device.
     """
     causal_lm = unwrapped(model)
-    # No attention mask, in both layouts: see `batches`. No cache: with one, packed rows would not be kept apart.
     output = causal_lm.get_decoder()(
-        input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, attention_mask=None, use_cache=False
+        input_ids=batch.input_ids_BT,
+        position_ids=batch.position_ids_BT,
+        attention_mask=batch.attention_mask(),
+        use_cache=False,  # with a cache, packed rows would not be kept apart
     )
     # index_select, because its backward pass adds in a fixed order on a CPU.
     hidden_SD = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predictors_S)

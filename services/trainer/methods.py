@@ -61,8 +61,8 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
     except InvalidModel as error:
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     model = base.model
-    # The attention that keeps packed rows apart on every device; others would read no mask.
-    model.set_attn_implementation("sdpa")
+    # torch's fused attention cannot cap its scores (Gemma 2), and would leave the cap out without a word.
+    model.set_attn_implementation("eager" if _caps_attention(model) else "sdpa")
     total = sum(_size(parameter) for parameter in model.parameters())
     if spec.lora is None:
         model.requires_grad_(True)
@@ -104,6 +104,21 @@ def check_adapters(model: Any, lora: LoraMethod) -> None:
             f"Choose a rank of at most {smallest}.",
             metadata={"field": "lora.rank", "value": str(lora.rank), "limit": str(smallest), "layer": name},
         )
+
+
+def can_share_beginnings(model: Any, max_tokens: int) -> bool:
+    """Tells whether a model computes the same with a mask of ours (see `batches`) as with its own.
+
+    Args:
+        model: A causal language model of transformers, without PEFT.
+        max_tokens: Tokens of the longest row.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    return not _caps_attention(model) and (window is None or max_tokens <= window)
+
+
+def _caps_attention(model: Any) -> bool:
+    return getattr(model.config, "attn_logit_softcapping", None) is not None
 
 
 def _load_format(layers: Sequence[LocalArtifact], spec: TrainingSpec) -> torch.dtype:

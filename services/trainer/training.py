@@ -23,7 +23,7 @@ from services.trainer.corpus import Corpus, read_corpus
 from services.trainer.engine import Engine, EngineOptions
 from services.trainer.faults import faults_named
 from services.trainer.loop import Progress, Run, train_loop
-from services.trainer.methods import PreparedModel, prepare_model
+from services.trainer.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.plan import StepPlan
 from services.trainer.randomness import seed_all
 from services.trainer.resolution import (
@@ -264,6 +264,7 @@ def _engine_options(
             max_rows=optimization.rows_per_micro_batch,
             max_tokens=resolution.micro_batch_tokens,
             attention_share=share,
+            can_share=can_share_beginnings(prepared.base.model, max(corpus.lengths)),
         ),
         optimizer=optimization.optimizer,
         weight_decay=optimization.weight_decay or 0.0,

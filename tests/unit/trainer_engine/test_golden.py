@@ -69,6 +69,7 @@ def test_a_step_of_lora_is_that_of_the_papers() -> None:
     batch = MicroBatch(
         input_ids_BT=torch.zeros(1, 5, dtype=torch.int64),
         position_ids_BT=None,
+        rows_T=None,
         predictors_S=torch.arange(5),
         targets_S=torch.from_numpy(targets),
         tokens=5,
