@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,7 @@ class Record:
     """Whether both did the same work: the same losses, the same events."""
     command: str
     """What makes this record."""
-    details: dict[str, float | str] = field(default_factory=dict)
+    details: Mapping[str, float | str] = field(default_factory=dict)
     """Further figures of the run, by name."""
     machine: str = field(default_factory=machine)
     """What it was measured on."""
