@@ -89,11 +89,9 @@ class BlobFiles:
         """Returns where a blob lies, or would lie."""
         return self._blobs / sha256[:2] / sha256
 
-    def open(self, sha256: str, offset: int) -> BinaryIO:
+    def open(self, sha256: str, offset: int) -> "Download":
         """Opens a stored blob for reading from an offset."""
-        file = self.path(sha256).open("rb", buffering=0)
-        file.seek(offset)
-        return file
+        return Download(self.path(sha256), offset)
 
     def committed_bytes(self, project: str, sha256: str) -> int:
         """Returns how much of an unfinished upload is held."""
@@ -132,6 +130,26 @@ class BlobFiles:
             part.users -= 1
             if not part.users:
                 del self._parts[part.path]
+
+
+class Download:
+    """A stored blob, open for reading in pieces."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(offset)
+        # A read that outlives its call must not meet a descriptor that is closed and already another file's.
+        self._lock = threading.Lock()
+
+    def read(self) -> bytes:
+        """Returns the next piece, at most `CHUNK_BYTES`; empty at the end and after `close`."""
+        with self._lock:
+            return b"" if self._file.closed else self._file.read(CHUNK_BYTES)
+
+    def close(self) -> None:
+        """Closes the file; waits for a read that runs."""
+        with self._lock:
+            self._file.close()
 
 
 class Upload:

@@ -52,7 +52,7 @@ class Library:
 
     def close(self) -> None:
         """Ends the threads and closes the database; blocks until running pieces of transfers are done."""
-        self._transfers.shutdown(wait=True, cancel_futures=True)
+        self._transfers.shutdown(wait=True)
         self.database.close()
 
     async def transfer(self, run: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:

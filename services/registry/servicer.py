@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -303,8 +304,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: blobs_pb2.DownloadBlobRequest, context: Context
     ) -> AsyncIterator[blobs_pb2.DownloadBlobResponse]:
         """Sends the bytes of a blob."""
-        async for data in transfers.send(self._library, BlobName.parse(request.name), request.offset):
-            yield blobs_pb2.DownloadBlobResponse(data=data)
+        async with aclosing(transfers.send(self._library, BlobName.parse(request.name), request.offset)) as chunks:
+            async for data in chunks:
+                yield blobs_pb2.DownloadBlobResponse(data=data)
 
 
 async def _chunks(

@@ -1,11 +1,10 @@
 """Bytes in and out: one piece in memory at a time, all file work in threads, nothing left open when a caller leaves."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
 from services.registry import store
-from services.registry.blob_files import CHUNK_BYTES
 from services.registry.library import Library, now_us
 from tuneforge.names import BlobName, UploadName
 
@@ -48,8 +47,8 @@ async def receive(
     return upload.committed_bytes, is_stored
 
 
-async def send(library: Library, name: BlobName, offset: int) -> AsyncIterator[bytes]:
-    """Yields the bytes of a blob from an offset, in pieces of `CHUNK_BYTES`.
+async def send(library: Library, name: BlobName, offset: int) -> AsyncGenerator[bytes]:
+    """Yields the bytes of a blob from an offset, in pieces; to be closed, so that its file is.
 
     Raises:
         ServiceError: `NOT_FOUND`, `INVALID_FIELD`.
@@ -59,9 +58,9 @@ async def send(library: Library, name: BlobName, offset: int) -> AsyncIterator[b
         raise not_found("blob", name)
     if not 0 <= offset <= size_bytes:
         raise invalid_fields([FieldViolation("offset", f"is {offset}; give 0 to the size of {size_bytes}")])
-    file = await library.open(library.blobs.open, name.digest, offset)
+    download = await library.open(library.blobs.open, name.digest, offset)
     try:
-        while chunk := await library.transfer(file.read, CHUNK_BYTES):
+        while chunk := await library.transfer(download.read):
             yield chunk
     finally:
-        library.close_later(file)
+        library.close_later(download)

@@ -1,0 +1,287 @@
+"""Blobs: uploads that break, race and lie, downloads from an offset, and what one project learns of another."""
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.support.event_loop import on_loop
+from tests.support.registry import PROJECT, RunningRegistry, fields_of, pieces, refused, running_registry
+from tuneforge.blobs import BlobClient
+from tuneforge.errors import Reason
+from tuneforge.v1 import blobs_pb2 as pb
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def access(
+    direction: pb.BlobDirection.ValueType, *, size: int = len(CONTENT), project: str = PROJECT, digest: str = DIGEST
+) -> pb.GetBlobAccessRequest:
+    """Returns the request that asks how to move a blob."""
+    return pb.GetBlobAccessRequest(name=f"{project}/blobs/{digest}", direction=direction, size_bytes=size)
+
+
+async def download(
+    registry: RunningRegistry, *, offset: int = 0, project: str = PROJECT, digest: str = DIGEST
+) -> bytes:
+    """Returns the bytes of a blob from an offset."""
+    request = pb.DownloadBlobRequest(name=f"{project}/blobs/{digest}", offset=offset)
+    return b"".join([message.data async for message in registry.stub.DownloadBlob(request)])
+
+
+async def held(registry: RunningRegistry) -> int:
+    """Returns how many bytes of the upload the registry says that it holds."""
+    return (await registry.stub.GetBlobAccess(access(pb.BLOB_DIRECTION_WRITE))).stream.committed_bytes
+
+
+async def until_held(registry: RunningRegistry, at_least: int) -> int:
+    """Asks until the registry holds that many bytes; the test's own limit ends it."""
+    while (count := await held(registry)) < at_least:
+        pass
+    return count
+
+
+def stored_files(registry: RunningRegistry) -> set[str]:
+    """Returns the names of all files below blobs and uploads."""
+    folders = (registry.data / "blobs", registry.data / "uploads")
+    return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@on_loop
+async def test_bytes_come_back_as_they_went(tmp_path: Path) -> None:
+    """A blob is stored under its digest, told as stored, and comes back whole, from an offset, and from its end."""
+    async with running_registry(tmp_path) as registry:
+        before = await registry.stub.GetBlobAccess(access(pb.BLOB_DIRECTION_WRITE))
+        assert (before.is_stored, before.stream.committed_bytes) == (False, 0)
+        assert before.stream.upload == f"{PROJECT}/uploads/{DIGEST}"
+        assert before.stream.chunk_bytes == 1024 * 1024
+        assert await registry.put(CONTENT) == DIGEST
+        for direction in (pb.BLOB_DIRECTION_WRITE, pb.BLOB_DIRECTION_READ):
+            after = await registry.stub.GetBlobAccess(access(direction))
+            assert (after.is_stored, after.size_bytes) == (True, len(CONTENT))
+        assert await download(registry) == CONTENT
+        assert await download(registry, offset=1_000_000) == CONTENT[1_000_000:]
+        assert await download(registry, offset=len(CONTENT)) == b""
+        assert stored_files(registry) == {DIGEST}
+
+
+@on_loop
+async def test_an_empty_blob_is_a_blob(tmp_path: Path) -> None:
+    """Content of no bytes is stored and comes back."""
+    async with running_registry(tmp_path) as registry:
+        assert await registry.put(b"") == EMPTY
+        assert (await registry.stub.GetBlobAccess(access(pb.BLOB_DIRECTION_READ, digest=EMPTY))).is_stored
+        assert await download(registry, digest=EMPTY) == b""
+
+
+@on_loop
+async def test_a_broken_upload_goes_on(tmp_path: Path) -> None:
+    """What arrived before a stream broke off is kept, also over a restart, and the rest completes it."""
+
+    async def torn() -> AsyncIterator[pb.UploadBlobRequest]:
+        for message in islice(pieces(CONTENT), 5):
+            yield message
+        await asyncio.Event().wait()  # hangs like a client whose network is gone
+
+    async with running_registry(tmp_path) as registry:
+        call = registry.stub.UploadBlob(torn())
+        count = await until_held(registry, 5 * 64 * 1024)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert count == 5 * 64 * 1024
+    async with running_registry(tmp_path) as registry:
+        assert await held(registry) == count
+        answer = await registry.upload(pieces(CONTENT, offset=count))
+        assert (answer.is_stored, answer.committed_bytes) == (True, len(CONTENT))
+        assert await download(registry) == CONTENT
+
+
+@on_loop
+async def test_a_stream_that_ends_early_keeps_what_arrived(tmp_path: Path) -> None:
+    """A client may stop in good order; the answer tells what is held."""
+    async with running_registry(tmp_path) as registry:
+        answer = await registry.upload(islice(pieces(CONTENT, chunk_bytes=512 * 1024), 1))
+        assert (answer.is_stored, answer.committed_bytes) == (False, 512 * 1024)
+        await refused(registry.stub.GetBlobAccess(access(pb.BLOB_DIRECTION_READ)), Reason.NOT_FOUND)
+
+
+@on_loop
+async def test_an_upload_goes_on_at_its_offset_only(tmp_path: Path) -> None:
+    """Another offset is OFFSET_MISMATCH, with the right one in the metadata."""
+    async with running_registry(tmp_path) as registry:
+        error = await refused(registry.upload(pieces(CONTENT, offset=100)), Reason.OFFSET_MISMATCH)
+        assert error.metadata["committed_bytes"] == "0"
+
+
+@on_loop
+async def test_content_with_another_digest_is_not_kept(tmp_path: Path) -> None:
+    """Wrong content, and more bytes than announced, are DIGEST_MISMATCH and leave nothing."""
+    async with running_registry(tmp_path) as registry:
+        await refused(registry.upload(pieces(CONTENT[::-1], digest=DIGEST)), Reason.DIGEST_MISMATCH)
+        assert await held(registry) == 0
+        await refused(registry.upload([*pieces(CONTENT), pb.UploadBlobRequest(data=b"more")]), Reason.DIGEST_MISMATCH)
+        assert stored_files(registry) == set()
+        assert await registry.put(CONTENT) == DIGEST
+
+
+@on_loop
+async def test_many_uploads_of_the_same_blob_are_safe(tmp_path: Path) -> None:
+    """Clients that send the same content at once, and go on where told, all end with one whole blob."""
+    path = tmp_path / "content"
+    path.write_bytes(CONTENT)
+
+    def client() -> str:
+        with BlobClient.connect(registry.address, "default") as blobs:
+            return blobs.upload_file(path).sha256
+
+    async with running_registry(tmp_path / "data") as registry:
+        assert set(await asyncio.gather(*(asyncio.to_thread(client) for _ in range(6)))) == {DIGEST}
+        assert await download(registry) == CONTENT
+        assert stored_files(registry) == {DIGEST}
+
+
+@on_loop
+async def test_the_newest_stream_takes_an_upload_over(tmp_path: Path) -> None:
+    """A stream that hangs does not block its own retry: the retry wins and the old one is told."""
+    more = threading.Event()
+
+    def slow() -> Iterator[pb.UploadBlobRequest]:
+        for number, message in enumerate(pieces(CONTENT)):
+            if number == 1:
+                more.wait()
+            yield message
+
+    async with running_registry(tmp_path) as registry:
+        old = asyncio.create_task(registry.upload(slow()))
+        count = await until_held(registry, 64 * 1024)
+        assert (await registry.upload(pieces(CONTENT, offset=count))).is_stored
+        more.set()
+        await refused(old, Reason.OFFSET_MISMATCH)
+        assert await download(registry) == CONTENT
+
+
+@on_loop
+async def test_projects_do_not_learn_of_each_other(tmp_path: Path) -> None:
+    """A blob of another project is not there, not half there, and has to be sent whole; then both have it."""
+    other = "projects/other"
+    async with running_registry(tmp_path) as registry:
+        stub = registry.stub
+        await registry.put(CONTENT)
+        await refused(stub.GetBlobAccess(access(pb.BLOB_DIRECTION_READ, project=other)), Reason.NOT_FOUND)
+        fresh = await stub.GetBlobAccess(access(pb.BLOB_DIRECTION_WRITE, project=other))
+        never = await stub.GetBlobAccess(access(pb.BLOB_DIRECTION_WRITE, project=other, digest="0" * 64))
+        assert (fresh.is_stored, fresh.stream.committed_bytes) == (never.is_stored, never.stream.committed_bytes)
+        request = pb.DownloadBlobRequest(name=f"{other}/blobs/{DIGEST}")
+        await refused(stub.DownloadBlob(request).read(), Reason.NOT_FOUND)
+        await refused(registry.upload(pieces(CONTENT[:9], project=other, digest=DIGEST)), Reason.DIGEST_MISMATCH)
+        await registry.put(CONTENT, project=other)
+        assert await download(registry, project=other) == await download(registry)
+        assert stored_files(registry) == {DIGEST}
+
+
+@on_loop
+async def test_uploads_are_for_those_who_may_touch_the_project(tmp_path: Path) -> None:
+    """The project in the first message of a stream is checked like that of any other call."""
+    tokens = [
+        {"token_sha256": hashlib.sha256(token).hexdigest(), "principal": name, "roles": [role], "projects": ["default"]}
+        for token, name, role in ((b"e", "eve", "editor"), (b"v", "vic", "viewer"))
+    ]
+    (tmp_path / "tokens.json").write_text(json.dumps(tokens))
+    async with running_registry(tmp_path / "data", tokens_file=tmp_path / "tokens.json") as registry:
+        foreign = registry.upload(pieces(CONTENT, project="projects/other"), token="e")
+        await refused(foreign, Reason.PERMISSION_DENIED)
+        await refused(registry.upload(pieces(CONTENT), token="v"), Reason.PERMISSION_DENIED)
+        await refused(registry.upload(pieces(CONTENT)), Reason.UNAUTHENTICATED)
+        assert (await registry.upload(pieces(CONTENT), token="e")).is_stored
+        metadata = [("authorization", "Bearer v")]
+        assert (await registry.stub.GetBlobAccess(access(pb.BLOB_DIRECTION_READ), metadata=metadata)).is_stored
+
+
+@on_loop
+async def test_first_messages_are_checked(tmp_path: Path) -> None:
+    """All fields that are missing or out of range are told; a chunk that is too large is refused."""
+    async with running_registry(tmp_path) as registry:
+        upload = f"{PROJECT}/uploads/{DIGEST}"
+        cases = {
+            (): pb.UploadBlobRequest(),
+            ("upload", "size_bytes"): pb.UploadBlobRequest(upload="x", size_bytes=-1),
+            ("offset",): pb.UploadBlobRequest(upload=upload, size_bytes=5, offset=6),
+            ("data",): pb.UploadBlobRequest(upload=upload, size_bytes=2**30, data=b"x" * (1024 * 1024 + 1)),
+        }
+        for fields, message in cases.items():
+            error = await refused(registry.upload([message]), Reason.INVALID_FIELD)
+            assert fields_of(error) == list(fields or ("upload",))
+        await refused(registry.upload([]), Reason.INVALID_FIELD)
+
+
+@pytest.mark.parametrize("size", [-1, 2**40 + 1])
+def test_access_is_asked_for_with_direction_and_size(tmp_path: Path, size: int) -> None:
+    """An unset direction and a size that no blob has are INVALID_FIELD; a name that is none is INVALID_NAME."""
+
+    @on_loop
+    async def check() -> None:
+        async with running_registry(tmp_path) as registry:
+            stub = registry.stub
+            unset = access(pb.BLOB_DIRECTION_UNSPECIFIED)
+            assert fields_of(await refused(stub.GetBlobAccess(unset), Reason.INVALID_FIELD)) == ["direction"]
+            sized = access(pb.BLOB_DIRECTION_WRITE, size=size)
+            assert fields_of(await refused(stub.GetBlobAccess(sized), Reason.INVALID_FIELD)) == ["size_bytes"]
+            escaping = access(pb.BLOB_DIRECTION_READ, digest="../../registry.sqlite")
+            await refused(stub.GetBlobAccess(escaping), Reason.INVALID_NAME)
+
+    check()
+
+
+@on_loop
+async def test_downloads_begin_inside_the_blob(tmp_path: Path) -> None:
+    """An offset beyond the size, or below 0, is INVALID_FIELD; a blob that is not there is NOT_FOUND."""
+    async with running_registry(tmp_path) as registry:
+        await registry.put(CONTENT)
+        for offset in (-1, len(CONTENT) + 1):
+            request = pb.DownloadBlobRequest(name=f"{PROJECT}/blobs/{DIGEST}", offset=offset)
+            error = await refused(registry.stub.DownloadBlob(request).read(), Reason.INVALID_FIELD)
+            assert fields_of(error) == ["offset"]
+        missing = pb.DownloadBlobRequest(name=f"{PROJECT}/blobs/{EMPTY}")
+        await refused(registry.stub.DownloadBlob(missing).read(), Reason.NOT_FOUND)
+
+
+@on_loop
+async def test_a_full_disk_is_told_before_it_is_full(tmp_path: Path) -> None:
+    """An upload that would eat the reserve is DISK_FULL with a time to retry, and takes no space."""
+    async with running_registry(tmp_path, reserve_bytes=2**60) as registry:
+        error = await refused(registry.upload(pieces(CONTENT)), Reason.DISK_FULL)
+        assert error.retry_after_s
+        assert stored_files(registry) == set()
+
+
+@on_loop
+async def test_uploads_left_for_long_are_swept_at_a_start(tmp_path: Path) -> None:
+    """A part that nobody has added to for a week is removed; a fresh one stays."""
+    parts = tmp_path / "uploads" / "default"
+    parts.mkdir(parents=True)
+    for name in ("old", "new"):
+        (parts / f"{name}.part").write_bytes(b"x")
+    os.utime(parts / "old.part", (0, 0))
+    async with running_registry(tmp_path) as registry:
+        assert stored_files(registry) == {"new.part"}
+
+
+@on_loop
+async def test_memory_stays_bounded_by_the_chunk(tmp_path: Path) -> None:
+    """A reader that stops after one message does not make the registry read the whole blob."""
+    big = os.urandom(1024) * 32 * 1024  # 32 MiB
+    async with running_registry(tmp_path) as registry:
+        digest = await registry.put(big, chunk_bytes=1024 * 1024)
+        call = registry.stub.DownloadBlob(pb.DownloadBlobRequest(name=f"{PROJECT}/blobs/{digest}"))
+        first = await call.read()
+        assert isinstance(first, pb.DownloadBlobResponse)
+        assert len(first.data) == 1024 * 1024
+        call.cancel()
