@@ -23,7 +23,10 @@ from typing import Protocol, TypeGuard
 from services.grpckit.context import ALL_PROJECTS, Principal, is_actor
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.folder_lock import StartRefused
+from services.grpckit.logging import get_logger
 from tuneforge.names import is_digest, is_id
+
+_log = get_logger(__name__)
 
 ROLES_BY_VERB: Mapping[str, frozenset[str]] = {
     "read": frozenset({"viewer", "editor", "admin", "service"}),
@@ -163,8 +166,10 @@ class TokenAuthenticator:
             try:
                 self._principals = read_tokens(self._path)
                 self.problem = ""
+                _log.info("the changed tokens file is in force", principals=len(self._principals))
             except StartRefused as error:
                 self.problem = str(error)
+                _log.error("the changed tokens file cannot be used, the last good one stays", problem=self.problem)
             self._stamp = stamp
 
 

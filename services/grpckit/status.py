@@ -14,7 +14,15 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
-from tuneforge.errors import DOMAIN, REQUEST_ID_KEY, STATUS_DETAILS_KEY, from_rpc_error
+from tuneforge.errors import (
+    DOMAIN,
+    REQUEST_ID_KEY,
+    STATUS_DETAILS_KEY,
+    DeadlineExceeded,
+    TuneforgeError,
+    Unavailable,
+    from_rpc_error,
+)
 from tuneforge.manifest import InvalidManifest
 from tuneforge.names import InvalidName
 
@@ -39,7 +47,10 @@ def from_peer(error: grpc.RpcError, *, peer: str = "another service") -> Service
     A reason that the peer gave is passed on with its fields and metadata. What no service said (nobody answers, a
     broken connection), and a refusal of our own token, is PEER_UNAVAILABLE: the caller can only wait.
     """
-    typed = from_rpc_error(error)
+    return _passed_on(from_rpc_error(error), peer)
+
+
+def _passed_on(typed: TuneforgeError, peer: str) -> ServiceError:
     is_said = typed.request_id and typed.reason in Reason.__members__  # only a service tells a request id
     if not is_said or typed.reason == Reason.UNAUTHENTICATED:
         return ServiceError(
@@ -65,6 +76,9 @@ def expected(error: BaseException) -> ServiceError | None:
         return invalid_fields([FieldViolation("manifest", str(error))])
     if isinstance(error, grpc.RpcError):
         return from_peer(error)
+    if isinstance(error, TuneforgeError) and (error.request_id or isinstance(error, Unavailable | DeadlineExceeded)):
+        # Of the SDK, with which services move blobs; what it raises without having asked anybody is a fault of ours.
+        return _passed_on(error, "another service")
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return ServiceError(Reason.DISK_FULL, "the service's disk is full; nothing was written")
     if isinstance(error, UnreadableRequest):

@@ -276,6 +276,27 @@ async def test_a_method_whose_row_is_lost_is_denied() -> None:
 
 
 @on_loop
+async def test_a_handler_may_give_bytes_and_a_wrong_type_is_a_fault() -> None:
+    """Bytes go out as they are; an answer of another type is INTERNAL without the exception's text."""
+
+    class Odd(Sample):
+        async def Say(self, request: Any, _context: Any) -> Any:
+            return Text(value="ready").SerializeToString() if request.value.endswith("bytes") else 7
+
+        async def Count(self, _request: Any, _context: Any) -> AsyncIterator[Any]:
+            yield Text(value="1").SerializeToString()
+            yield object()
+
+    async with serve_in_process(definition(Odd()), SETTINGS) as target, grpc.aio.insecure_channel(target) as channel:
+        assert await _outcome(channel, "Say", "bytes") == ["ready"]
+        for kind in ("Say", "Count"):
+            error = await _outcome(channel, kind, "other")
+            assert isinstance(error, TuneforgeError)
+            assert error.reason == "INTERNAL"
+            assert "TypeError" not in str(error)
+
+
+@on_loop
 async def test_many_calls_at_once_keep_their_own_context() -> None:
     """Two hundred concurrent calls each see their own request id."""
     async with serve_in_process(definition(Sample()), SETTINGS) as target, grpc.aio.insecure_channel(target) as channel:

@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 
 from services.grpckit import status
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
-from tuneforge.errors import from_status
+from tuneforge.errors import NotFound, Unavailable, from_status
 from tuneforge.manifest import InvalidManifest
 from tuneforge.names import InvalidName, JobName
 
@@ -63,6 +63,8 @@ def test_expected_exceptions_have_their_reasons() -> None:
     for error, reason in (
         (InvalidManifest("a", "m"), "INVALID_FIELD"),
         (OSError(errno.ENOSPC, "m"), "DISK_FULL"),
+        (NotFound("NOT_FOUND", "m", request_id="r"), "NOT_FOUND"),
+        (Unavailable("PEER_UNAVAILABLE", "nobody"), "PEER_UNAVAILABLE"),
         (ServiceError("NODE_FULL", "m"), "NODE_FULL"),
     ):
         answer = status.expected(error)
