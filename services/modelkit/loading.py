@@ -18,7 +18,6 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from services.modelkit.adapters import merge_adapter
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
 from services.modelkit.quantization import quantize_nf4
@@ -94,8 +93,12 @@ def load_base(
         raise InvalidModel(f"The layers are {kinds}.", "Give one whole model first, then adapters only.")
     config = read_config(base.folder)
     model = _from_pretrained(base.folder, config, dtype)
-    for adapter in adapters:
-        model = merge_adapter(model, adapter)
+    if adapters:
+        # Imported late: PEFT takes a second that a process without adapters need not pay.
+        from services.modelkit.adapters import merge_adapter
+
+        for adapter in adapters:
+            model = merge_adapter(model, adapter)
     model.requires_grad_(False).eval()
     model = quantize_nf4(model, dtype, device) if quantization == "nf4" else model.to(device)
     tokenizer = load_tokenizer(base.folder)

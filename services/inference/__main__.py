@@ -1,0 +1,56 @@
+"""The inference service as a process: `python -m services.inference`."""
+
+import sys
+
+from services.grpckit.peers import open_channel
+from services.grpckit.server import ServiceDefinition, run, serve
+from services.inference import store
+from services.inference.engines import Engine, EnginePool
+from services.inference.peers import RegistryFiles, RegistryPeer
+from services.inference.policy import POLICIES
+from services.inference.servicer import InferenceServicer
+from services.inference.serving import Serving
+from services.inference.settings import InferenceSettings
+from tuneforge.v1 import inference_pb2, inference_pb2_grpc
+
+
+def define(settings: InferenceSettings) -> ServiceDefinition:
+    """Returns the inference service, wired together and not yet open; called inside the running event loop."""
+    data, peers = settings.server.data, settings.server.peers
+    database = store.open_database(data)
+    channel = open_channel(settings.registry_address, peers)
+    registry = RegistryPeer(channel)
+    pool = EnginePool(lambda: Engine.start(settings.engine))
+    serving = Serving(database, RegistryFiles(settings.registry_address, peers, data / "cache"), pool)
+
+    async def start() -> None:
+        database.open()
+        await serving.start()
+
+    async def drain() -> None:
+        await serving.drain(settings.server.drain_s)
+
+    async def close() -> None:
+        await serving.close()
+        await channel.close()
+        database.close()
+
+    return ServiceDefinition(
+        descriptor=inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+        add_to_server=inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+        servicer=InferenceServicer(database, registry, serving),
+        policies=POLICIES,
+        start=start,
+        drain=drain,
+        close=close,
+    )
+
+
+async def main() -> int:
+    """Serves until SIGTERM; returns the exit code."""
+    settings = InferenceSettings.from_env()
+    return await serve(define(settings), settings.server)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main(), service="inference"))

@@ -1,0 +1,39 @@
+"""Starts an engine: `python -m services.inference.engine --connection FD --device auto --dtype auto --threads 0`.
+
+The service at the other end of the connection gives orders; when it is gone, the engine ends.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+
+
+def main() -> int:
+    """Runs the engine until its connection ends."""
+    parser = argparse.ArgumentParser(prog="services.inference.engine")
+    parser.add_argument("--connection", type=int, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--max-rows", type=int, default=64)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service ends its engines itself
+    threads = options.threads or len(os.sched_getaffinity(0))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+    import torch
+
+    from services.inference.engine.models import Models
+    from services.inference.engine.orders import Engine
+
+    torch.set_num_threads(threads)
+    connection = socket.socket(fileno=options.connection)
+    models = Models(device=options.device, dtype=options.dtype)
+    Engine(connection, models, max_rows=options.max_rows).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The inference service's settings, from the environment."""
+
+from dataclasses import dataclass
+from typing import Literal, Self, cast
+
+from services.grpckit.settings import Environment, ServerSettings, peer_address
+
+DEFAULT_PORT = 7104
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How an engine computes."""
+
+    device: str = "auto"
+    """`auto` (the first accelerator, else the CPU), `cpu` or `cuda:N`. TUNEFORGE_INFERENCE_DEVICE."""
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of weights and products; `auto` is bf16 where the device computes it natively, else fp32.
+    TUNEFORGE_INFERENCE_DTYPE."""
+    threads: int = 0
+    """CPU threads of one engine; 0: all cores that the service may use. TUNEFORGE_INFERENCE_THREADS."""
+    max_rows: int = 64
+    """Prompts that run at once for one deployment; more wait. 64: the most that one request may bring.
+    TUNEFORGE_INFERENCE_MAX_ROWS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceSettings:
+    """Every knob of the inference service."""
+
+    server: ServerSettings
+    """What every service has; its `data` folder holds `inference.sqlite` and `cache/`."""
+    registry_address: str
+    """Where versions and their files come from. TUNEFORGE_REGISTRY_ADDRESS."""
+    engine: EngineSettings
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Reads all settings.
+
+        Raises:
+            SettingsError: With all problems at once.
+        """
+        env = Environment()
+        device = env.text("TUNEFORGE_INFERENCE_DEVICE", default="auto").strip().lower() or "auto"
+        if device not in {"auto", "cpu"} and not device.removeprefix("cuda:").isdecimal():
+            env.refuse("TUNEFORGE_INFERENCE_DEVICE", "auto, cpu or cuda:N")
+        dtype = env.choice("TUNEFORGE_INFERENCE_DTYPE", default="auto", choices=("auto", "bf16", "fp32"))
+        settings = cls(
+            server=ServerSettings.from_env("inference", DEFAULT_PORT, env=env),
+            registry_address=peer_address("registry", 7101, env),
+            engine=EngineSettings(
+                device=device,
+                dtype=cast('Literal["auto", "bf16", "fp32"]', dtype),
+                threads=env.integer("TUNEFORGE_INFERENCE_THREADS", default=0, maximum=1024),
+                max_rows=env.integer("TUNEFORGE_INFERENCE_MAX_ROWS", default=64, minimum=1, maximum=4096),
+            ),
+        )
+        env.finish()
+        return settings
