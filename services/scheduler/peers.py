@@ -131,7 +131,7 @@ class Trainers:
             raise ServiceError("PEER_UNAVAILABLE", f"the address of nodes/{attempt.node} is not known")
         request = trainer_pb2.WatchAttemptRequest(name=str(attempt.name), after_seq=after_seq)
         stream = self._stub(address).WatchAttempt(request)
-        async with aclosing(messages(stream, peer=address)) as answers:  # type: ignore[type-var]  # it is a generator
+        async with aclosing(messages(stream, peer=address)) as answers:
             async for answer in answers:
                 yield report_from_proto(answer)
 

@@ -59,7 +59,7 @@ async def test_job_runs_and_is_published(tmp_path: Path) -> None:
 
 @on_loop
 async def test_lineage_has_the_resolved_spec(tmp_path: Path) -> None:
-    """The version's lineage carries the spec and the environment that the run resolved; a retry starts with that spec."""
+    """Lineage carries the spec and environment that the run resolved; a retry starts with that spec."""
     async with staged(tmp_path) as stage:
         await stage.trainer.register(stage.address)
         await stage.create()

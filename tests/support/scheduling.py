@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,12 @@ from tests.support.fake_trainer import FakeTrainer, serve_trainer
 from tuneforge.v1 import events_pb2, jobs_pb2, scheduler_pb2, scheduler_pb2_grpc, spec_pb2
 
 FAST = Timing(
-    flush_s=0.01, longest_tick_s=0.05, retry_first_s=0.01, retry_longest_s=0.05, stop_again_s=0.05, watch_heartbeat_s=5.0
+    flush_s=0.01,
+    longest_tick_s=0.05,
+    retry_first_s=0.01,
+    retry_longest_s=0.05,
+    stop_again_s=0.05,
+    watch_heartbeat_s=5.0,
 )
 """Waits that a test does not notice."""
 
@@ -66,8 +72,10 @@ class Stage:
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(first_delay_s=0.0))
     scheduler: Scheduler | None = None
     server: Server | None = None
-    port: int = 0
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while calls can be made."""
     _life: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _channel: grpc.aio.Channel | None = None
 
     @property
     def address(self) -> str:
@@ -88,12 +96,16 @@ class Stage:
         self.server = await self._life.enter_async_context(
             running_server(definition_of(self.scheduler), settings.server)
         )
-        channel = await self._life.enter_async_context(grpc.aio.insecure_channel(self.address))
-        self.stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        self._channel = grpc.aio.insecure_channel(self.address)
+        self.stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+        self.up.set()
 
     async def stop(self) -> None:
-        """Stops the scheduler as SIGTERM does."""
+        """Stops the scheduler as SIGTERM does; open streams see it end."""
+        self.up.clear()
         await self._life.aclose()
+        if self._channel is not None:
+            await self._channel.close()
 
     async def restart(self) -> None:
         """Stops the scheduler and starts another one over the same folder."""
