@@ -7,7 +7,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import grpc
 
-from tuneforge._transport import DEFAULT_RETRY, RetryPolicy, TransportSettings, call, open_channel
+from tuneforge._transport import RetryPolicy, TransportSettings, call, open_channel
 from tuneforge.v1.inference_pb2_grpc import InferenceServiceStub
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceStub
@@ -86,7 +86,7 @@ class Service(Generic[Stub]):
 class Connections:
     """The four services; a channel is opened when its service is first asked for. Safe to use from several threads."""
 
-    def __init__(self, addresses: Addresses, settings: TransportSettings, retry: RetryPolicy = DEFAULT_RETRY) -> None:
+    def __init__(self, addresses: Addresses, settings: TransportSettings, retry: RetryPolicy) -> None:
         self._addresses = addresses
         self._settings = settings
         self._retry = retry

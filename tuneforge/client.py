@@ -1,13 +1,14 @@
 """`Client`: the suite from one place, with lazily opened channels that are reused and closed together."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tuneforge import _short_names as names
 from tuneforge._connections import Addresses, Connections
-from tuneforge._transport import TransportSettings
+from tuneforge._transport import DEFAULT_RETRY, TransportSettings
 from tuneforge.blobs import BlobClient
 from tuneforge.datasets import Datasets
 from tuneforge.deployments import Deployments
@@ -40,6 +41,7 @@ class Client:
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         deadline_s: float = 30.0,
+        patience_s: float = DEFAULT_RETRY.budget_s,
     ) -> None:
         """Takes what is not given from the environment, then from the defaults of the embedded suite.
 
@@ -52,6 +54,8 @@ class Client:
             token: Sent with each call as `authorization: Bearer ...`; TUNEFORGE_TOKEN, else none.
             ca: PEM file of the authority behind the services' certificates; TUNEFORGE_TLS_CA, else plain text.
             deadline_s: Deadline of a call that has none of its own, in seconds, > 0.
+            patience_s: How long a call that nobody answers is repeated, in seconds; 0 asks once. An open watch has a
+                patience of its own (`WatchOptions.give_up_after_s`).
 
         Raises:
             InvalidArgument: The project's id is malformed.
@@ -71,6 +75,7 @@ class Client:
                 ca=Path(ca) if ca else None,
                 deadline_s=deadline_s,
             ),
+            replace(DEFAULT_RETRY, budget_s=patience_s),
         )
         self.datasets = Datasets(self._connections, self.project, self.blobs)
         self.models = Models(self._connections, self.project, self.blobs)

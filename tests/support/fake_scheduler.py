@@ -33,18 +33,22 @@ class FakeScheduler:
     cut: Callable[[int, int], str] = field(default=lambda _stream, _message: "")
     """(number of the stream, of the message in it, both from 0) -> how the stream ends there; empty: it goes on."""
     refusals: int = 0
+    is_slow: bool = False
+    """Answers nothing until it is released."""
     requests: list[Any] = field(default_factory=list)
     headers: list[dict[str, str | bytes]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     streams: int = 0
     released: threading.Event = field(default_factory=threading.Event)
-    """Ends the silence of streams that were cut with `silence`."""
+    """Ends the silence of a slow service, and of streams that were cut with `silence`."""
 
     def note(self, request: Any, context: grpc.ServicerContext) -> None:
         """Remembers a call, and refuses it while `refusals` are left."""
         self.requests.append(request)
         self.headers.append(dict(context.invocation_metadata()))
         self.deadlines.append(context.time_remaining())
+        if self.is_slow:
+            self.released.wait(30)
         if self.refusals:
             self.refusals -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")

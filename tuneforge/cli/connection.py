@@ -9,6 +9,9 @@ import click
 if TYPE_CHECKING:
     from tuneforge.client import Client
 
+_PATIENCE_S = 2.5
+"""A person waits for an answer: long enough for a service that is being restarted, not for one that is not there."""
+
 _OPTIONS = {
     "registry": ("HOST:PORT", "Registry; TUNEFORGE_REGISTRY_ADDRESS, else 127.0.0.1:7101."),
     "scheduler": ("HOST:PORT", "Scheduler; TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102."),
@@ -31,7 +34,7 @@ class Connection:
         from tuneforge.client import Client
 
         given: dict[str, Any] = self.given
-        return Client(**given)
+        return Client(**given, patience_s=_PATIENCE_S)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:

@@ -25,6 +25,9 @@ def describe(error: Exception) -> str:
 
 def _tuneforge(error: TuneforgeError) -> str:
     text = str(error)
+    for field in error.fields[:1]:  # a service with one thing to say says it in the message too
+        if len(error.fields) == 1 and field.description in error.message:
+            text = f"{error.message}\n{error.cure}".rstrip()
     if isinstance(error, Unavailable) and error.reason == Reason.PEER_UNAVAILABLE and not error.request_id:
         words = error.message.split()
         service = words[1] if words[0] == "the" and len(words) > 1 else "scheduler"

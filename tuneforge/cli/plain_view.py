@@ -1,11 +1,11 @@
-"""Events as plain lines, for pipes and logs."""
+"""Events as plain lines or JSON, for pipes and logs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
 
-from tuneforge.cli.output import clock, printable, short, size
+from tuneforge.cli.output import clock, print_json, printable, short, size
 from tuneforge.events import (
     AttemptOutcome,
     CheckpointSaved,
@@ -21,18 +21,55 @@ from tuneforge.events import (
 )
 
 
+class Outage:
+    """Says on stderr that a stream broke: once, however often it is tried again."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    def broke(self, why: str) -> None:
+        """Says why nothing comes."""
+        if not self._is_told:
+            click.echo(f"{why}; trying again", err=True)
+        self._is_told = True
+
+    def over(self) -> None:
+        """Something came: the next break is another one."""
+        self._is_told = False
+
+
 class PlainView:
     """Prints a line for each event but the samples of the devices, one a second, which `--json` has."""
 
+    def __init__(self) -> None:
+        self._outage = Outage()
+
     def take(self, event: Event) -> None:
         """Prints one event."""
+        self._outage.over()
         text = line(event)
         if text:
             click.echo(f"{event.time.astimezone():%H:%M:%S}  {event.kind:<12}  {text}")
 
     def broke(self, why: str) -> None:
         """Says that the stream broke and is opened again."""
-        click.echo(f"{why}; trying again", err=True)
+        self._outage.broke(why)
+
+
+class JsonView:
+    """Prints each event as one JSON object on a line."""
+
+    def __init__(self) -> None:
+        self._outage = Outage()
+
+    def take(self, event: Event) -> None:
+        """Prints one event."""
+        self._outage.over()
+        print_json(event)
+
+    def broke(self, why: str) -> None:
+        """Says that the stream broke and is opened again."""
+        self._outage.broke(why)
 
 
 def line(event: Event) -> str:

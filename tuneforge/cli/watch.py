@@ -25,16 +25,6 @@ class _View(Protocol):
     def broke(self, why: str) -> None: ...
 
 
-class _JsonView:
-    """Prints each event as one JSON object on a line."""
-
-    def take(self, event: "Event") -> None:
-        print_json(event)
-
-    def broke(self, why: str) -> None:
-        click.echo(f"{why}; trying again", err=True)
-
-
 def watch_job(jobs: "Jobs", name: str, *, as_json: bool) -> None:
     """Shows a job until its end.
 
@@ -75,14 +65,12 @@ def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
 
 @contextlib.contextmanager
 def _view(name: str, *, as_json: bool) -> "Iterator[_View]":
-    if as_json:
-        yield _JsonView()
-    elif sys.stdout.isatty():
+    if sys.stdout.isatty() and not as_json:
         from tuneforge.cli.live_view import LiveView
 
         with LiveView(name) as live:
             yield live
     else:
-        from tuneforge.cli.plain_view import PlainView
+        from tuneforge.cli.plain_view import JsonView, PlainView
 
-        yield PlainView()
+        yield JsonView() if as_json else PlainView()
