@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_TRANSFER_BUDGET_S = 5.0
+_TRANSFER_BUDGET_S = 1.0
 """How long one try of a transfer goes on without progress, before this module looks whether it is to stop."""
 _WAIT_S = 1.0
 _RETRIED = frozenset({Reason.PEER_UNAVAILABLE, Reason.DRAINING, Reason.TOO_MANY_CALLS, Reason.DEADLINE_EXCEEDED})

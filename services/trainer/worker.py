@@ -42,6 +42,7 @@ from tuneforge.v1 import events_pb2, trainer_pb2
 EXIT_NOT_OURS = 4
 """Exit code of a worker whose attempt has another worker already."""
 _SAMPLE_S = 1.0
+_FIRST_SAMPLE_S = 0.2
 _WAIT_SLICE_S = 0.1
 
 
@@ -264,7 +265,9 @@ class _Sampling:
     def _sample(self) -> None:
         sampler = Sampler(self._indices)
         try:
-            while not self._done.wait(_SAMPLE_S):
+            # The first one early, so that a run of a second has one too.
+            is_over = self._done.wait(_FIRST_SAMPLE_S)
+            while True:
                 process = sampler.read_process()
                 message = events_pb2.DeviceMetrics(
                     cpu_percent=process.cpu_percent,
@@ -277,6 +280,8 @@ class _Sampling:
                     self._log.sync()
                 except OSError as error:  # a full disk; the run itself will say so when it matters
                     sys.stderr.write(f"a sample was not written: {error}\n")
+                if is_over or self._done.wait(_SAMPLE_S):
+                    return
         finally:
             sampler.close()
 

@@ -1,0 +1,45 @@
+"""The registry as a process that a test can kill and start again at the same address."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from services.launcher import free_ports
+
+
+class RegistryProcess:
+    """One registry over a data folder; not started by itself."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self.address = f"127.0.0.1:{free_ports(1)[0]}"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Starts it and returns when it takes calls."""
+        settings = {
+            "TUNEFORGE_DATA": str(self._data),
+            "TUNEFORGE_REGISTRY_LISTEN": self.address,
+            "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
+        }
+        self._data.mkdir(parents=True, exist_ok=True)
+        with (self._data / "registry.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.registry"],
+                env=os.environ | settings,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._process.stdout
+        assert self._process.stdout.readline(), (self._data / "registry.log").read_text()
+
+    def kill(self) -> None:
+        """Ends it at once, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
