@@ -10,9 +10,11 @@ The first argument is a fixed sentence; what varies goes in keywords. Text from 
 well, as a second net.
 """
 
+import contextlib
 import json
 import logging
 import sys
+import threading
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
@@ -51,7 +53,7 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
             structlog.processors.JSONRenderer(serializer=_serialise),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        logger_factory=lambda *_: _Writer(stream),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -86,6 +88,24 @@ def _strike_out(_: Any, __: str, event: Event) -> Event:
 
 def _serialise(event: Event, **_: Any) -> str:
     return json.dumps(event, default=str, ensure_ascii=False)
+
+
+class _Writer:
+    """Writes finished lines; a log that cannot be written must not fail the call that it tells about."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        # Looked up at each line: a test, or a program around us, may replace the stream.
+        stream = self._stream or sys.stderr
+        with self._lock, contextlib.suppress(OSError, ValueError):  # a closed terminal, a closed file
+            stream.write(line + "\n")
+            stream.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class _Forwarder(logging.Handler):

@@ -203,12 +203,17 @@ class Server:
 
 def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
     """Returns gRPC's options for a server."""
+    most_calls = settings.max_streams + settings.max_unary_calls
     return [
         # With SO_REUSEPORT a second process binds the same port in silence and takes half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # Above what `limits.py` allows, which refuses with a reason; here the client would wait without one.
-        ("grpc.max_concurrent_streams", settings.max_streams + settings.max_unary_calls),
+        ("grpc.max_concurrent_streams", most_calls),
+        # gRPC cancels some of more than 1000 calls that come in one burst, before anybody can give them a reason: a
+        # thousand watchers that come back after a restart are such a burst.
+        ("grpc.server.max_pending_requests", most_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * most_calls),
         # Clients ping every 30 s. The name with `recv` in it, found in documents, is ignored.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

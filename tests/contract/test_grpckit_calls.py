@@ -188,6 +188,21 @@ async def test_streams_do_not_starve_unary_calls() -> None:
 
 
 @on_loop
+async def test_a_burst_of_watchers_is_let_in_whole() -> None:
+    """Fifteen hundred streams that open at once, as after a restart, are all served, and unary calls beside them."""
+    sample = Sample()
+    async with serve_in_process(definition(sample), SETTINGS) as target, grpc.aio.insecure_channel(target) as channel:
+        streams = [stub(channel).Count(Text(value="projects/p/wait")) for _ in range(1500)]
+        first = await asyncio.gather(*(stream.read() for stream in streams))
+        assert {message.value for message in first} == {"1"}
+        assert await _outcome(channel, "Say", "ok") == ["projects/p/ok"]
+        sample.release.set()
+        rest = await asyncio.gather(*(stream.read() for stream in streams))
+        assert {message.value for message in rest} == {"2"}
+        await asyncio.gather(*(stream.read() for stream in streams))
+
+
+@on_loop
 async def test_unary_calls_have_a_limit() -> None:
     """More running unary calls than allowed are refused; a place is free again when one ends."""
     sample = Sample()

@@ -20,6 +20,7 @@ def lines() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     configure("registry", "info", stream)
     yield stream
+    stream.close()
     root.handlers[:], root.level = before
     configure("test", "error")
     root.handlers[:] = before[0]
@@ -71,3 +72,10 @@ def test_values_of_any_type_can_be_logged(lines: io.StringIO) -> None:
     """What JSON does not know is written as text: a log line must not fail."""
     get_logger("here").info("x", value={1, 2}, path=io)
     assert len(_parsed(lines)) == 1
+
+
+def test_a_log_that_cannot_be_written_fails_nobody(lines: io.StringIO) -> None:
+    """With the stream closed, a log line is lost and the code that wrote it goes on."""
+    lines.close()
+    get_logger("here").error("nobody reads this")
+    configure("registry", "info", io.StringIO())

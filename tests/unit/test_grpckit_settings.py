@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.grpckit.settings import (
@@ -110,6 +110,7 @@ def test_an_address_is_split_or_refused(address: str, expected: tuple[str, int] 
     assert split_address(address) == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_address_reader(text: str) -> None:
     """Whatever is given is an address or None."""

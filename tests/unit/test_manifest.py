@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneforge.manifest import (
@@ -54,6 +54,7 @@ def test_the_digest_of_a_known_artifact_never_changes() -> None:
     assert digest_of(files) == "989cf1e9711fb9d1c1b54a347133736f10d0047d94a51e60cb2cbc4926aebc51"
 
 
+@settings(deadline=None)
 @given(st.permutations([ManifestFile(path, SHA, 1) for path in ("a", "b/c", "b/d", "é", "z-1")]))
 def test_the_order_of_files_does_not_matter(files: list[ManifestFile]) -> None:
     """A manifest is ordered by itself."""

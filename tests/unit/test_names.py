@@ -1,7 +1,7 @@
 """Resource names: parsed whole, written back the same, refused with the form that was expected."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneforge import names
@@ -12,6 +12,7 @@ KINDS = [kind for kind in names.ResourceName.__subclasses__() if kind.__module__
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)  # no deadline: another process on the machine must not fail it
 @given(data=st.data())
 def test_a_name_is_what_it_was_parsed_from(kind: type[names.ResourceName], data: st.DataObject) -> None:
     """`str(parse(text)) == text` for every kind."""
