@@ -37,6 +37,8 @@ class Corpus:
     """The rows that are left after the over-length policy and that have a token to learn."""
     dropped: int
     """Rows that the over-length policy left out."""
+    cut: int
+    """Rows that lost their end to it."""
     digest: str
     """SHA-256 over ids, tokens and labels of all examples, 64 hexadecimal digits."""
     end_token: int | None
@@ -67,7 +69,7 @@ def read_corpus(paths: Sequence[Path], encode: Encode, *, check_stop: Callable[[
             the model's chat template (INVALID_MODEL when there is none, else INVALID_DATA).
     """
     examples: list[Example] = []
-    dropped = 0
+    dropped = cut = 0
     digest = hashlib.sha256()
     ends: Counter[int] = Counter()
     is_chat = False
@@ -83,13 +85,18 @@ def read_corpus(paths: Sequence[Path], encode: Encode, *, check_stop: Callable[[
         if not len(example.labels_S):
             continue
         examples.append(example)
+        cut += encoded.is_cut
         if not encoded.is_cut:
             ends[int(example.tokens_T[example.labels_S[-1]])] += 1
         digest.update(f"{example.id} {len(example.tokens_T)} {len(example.labels_S)}\n".encode())
         digest.update(example.tokens_T.tobytes() + example.labels_S.tobytes())
-    end_token = ends.most_common(1)[0][0] if ends else None
     return Corpus(
-        examples=tuple(examples), dropped=dropped, digest=digest.hexdigest(), end_token=end_token, is_chat=is_chat
+        examples=tuple(examples),
+        dropped=dropped,
+        cut=cut,
+        digest=digest.hexdigest(),
+        end_token=ends.most_common(1)[0][0] if ends else None,
+        is_chat=is_chat,
     )
 
 

@@ -1,7 +1,7 @@
 """What the engine reports, as messages of the contract: here the engine's words become those of the wire."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -68,8 +68,3 @@ def note(sink: EventSink, message: str) -> None:
 def warn(sink: EventSink, message: str) -> None:
     """Reports something to look at; the run goes on."""
     sink.emit(events_pb2.LogLine(severity=events_pb2.LOG_SEVERITY_WARNING, message=message))
-
-
-def environment_text(environment: Mapping[str, str]) -> str:
-    """Returns versions and devices in one line, ordered by name."""
-    return ", ".join(f"{name} {value}" for name, value in sorted(environment.items()))

@@ -70,9 +70,20 @@ class Resolution:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Resolution":
-        """Reads what `to_json` gave."""
-        spec = spec_from_proto(json_format.ParseDict(content["spec"], spec_pb2.TrainingSpec()))
-        return cls(**{**content, "spec": spec})
+        """Reads what `to_json` gave.
+
+        Raises:
+            TrainingFault: WRONG_STATE, when another release wrote it.
+        """
+        try:
+            spec = spec_from_proto(json_format.ParseDict(content["spec"], spec_pb2.TrainingSpec()))
+            return cls(**{**content, "spec": spec})
+        except (json_format.ParseError, KeyError, TypeError) as error:
+            raise TrainingFault(
+                Reason.WRONG_STATE,
+                f"The checkpoint was made by another release of Tuneforge: {error}.",
+                "Resume with the release that made it, or start a new job.",
+            ) from error
 
 
 def asked(spec: TrainingSpec) -> str:

@@ -7,11 +7,10 @@ The order of things: what is on disk (checkpoint, rows), what is decided (`resol
 import importlib
 import resource
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +18,7 @@ from services.modelkit.adapters import save_adapter, save_model
 from services.modelkit.loading import TOKENIZER_FILES, read_config
 from services.trainer import checkpoints, reports
 from services.trainer.batches import BatchLimits, attention_share
-from services.trainer.corpus import Corpus, read_corpus
+from services.trainer.corpus import Corpus
 from services.trainer.engine import Engine, EngineOptions
 from services.trainer.faults import faults_named
 from services.trainer.loop import Progress, Run, train_loop
@@ -33,6 +32,7 @@ from services.trainer.resolution import (
     check_spec,
     resolve,
 )
+from services.trainer.texts import Texts
 from services.trainer.training_task import (
     ArtifactKind,
     EventSink,
@@ -44,19 +44,12 @@ from services.trainer.training_task import (
     TrainingInputs,
     TrainingResult,
 )
-from tuneforge.data.masks import encode, encode_prompt
-from tuneforge.data.rendering import ChatFormat
-from tuneforge.data.rows import Turn
-from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError, build
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 __all__ = [
     "ArtifactKind",
@@ -103,11 +96,11 @@ def preload() -> None:
 
 
 class _StoppedEarly(Exception):
-    """The run was asked to stop before its first step."""
+    """The run was asked to stop while its rows were read."""
 
-    def __init__(self, request: StopRequest) -> None:
-        super().__init__(request)
-        self.request = request
+    def __init__(self, result: TrainingResult) -> None:
+        super().__init__(result)
+        self.result = result
 
 
 def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
@@ -125,9 +118,7 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
         try:
             return _train(task, sink, stop)
         except _StoppedEarly as stopped:
-            is_cancelled = stopped.request is StopRequest.CANCEL
-            result = RunResult.CANCELLED if is_cancelled else RunResult.INTERRUPTED
-            return TrainingResult(result=result, step=0)
+            return stopped.result
 
 
 def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
@@ -137,40 +128,31 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     if frozen:
         check_spec(frozen, spec)
         check_environment(frozen, device=device, threads=task.threads)
-    texts = _Texts(task.base[0].folder, spec)
-    corpus = texts.read(task.train, stop)
-    validation = texts.read(task.validation, stop) if task.validation else None
-    _check_corpora(corpus, validation, spec)
-    inputs = _input_digests(task, corpus, validation)
+    texts = Texts(task, spec, partial(_check_stop, stop, found.step if found else 0))
+    inputs = _input_digests(task, texts)
     if frozen:
         check_inputs(frozen, inputs)
-    resolution = frozen or resolve(spec, corpus, inputs, device=device, threads=task.threads)
+    resolution = frozen or resolve(spec, texts.train, inputs, device=device, threads=task.threads)
     # Checkpoints may be asked for at another pace than before: it changes no number.
     resolution = replace(resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing))
     torch.set_num_threads(resolution.threads)
     seed_all(resolution.spec.seed or 0)
     prepared = prepare_model(task.base, resolution.spec, device)
-    engine = Engine(prepared.model, _engine_options(task, resolution, prepared, corpus, device))
+    run = _run(resolution, prepared, texts)
+    engine = Engine(prepared.model, _engine_options(task, resolution, prepared, texts.train, device))
     progress = _begin(engine, resolution, found, sink)
-    sink.emit(_resolved(resolution, prepared, corpus))
-    run = Run(
-        spec=resolution.spec,
-        plan=StepPlan(
-            seed=resolution.spec.seed or 0,
-            rows=len(corpus.examples),
-            rows_per_step=resolution.spec.optimization.rows_per_step,
-            total_steps=resolution.total_steps,
-        ),
-        corpus=corpus,
-        validation=validation,
-        prompts=tuple((prompt, texts.prompt(prompt, corpus)) for prompt in resolution.spec.evaluation.prompts),
-        decode=texts.decode,
-        facts={"resolution": resolution.to_json()},
-    )
+    _report_start(resolution, prepared, texts.train, sink)
     result = train_loop(run, engine, progress, sink, stop)
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=_metrics(progress, device))
     return _finish(task, prepared, progress, device)
+
+
+def _check_stop(stop: Stop, step: int) -> None:
+    if request := stop():
+        is_cancelled = request is StopRequest.CANCEL
+        result = RunResult.CANCELLED if is_cancelled else RunResult.INTERRUPTED
+        raise _StoppedEarly(TrainingResult(result=result, step=step))
 
 
 def _defaults(task: TrainingInputs) -> TrainingSpec:
@@ -197,57 +179,29 @@ def _newest_checkpoint(folder: Path, sink: EventSink) -> checkpoints.Checkpoint 
     return None
 
 
-class _Texts:
-    """Rows and prompts of a run as tokens, and back."""
-
-    def __init__(self, folder: Path, spec: TrainingSpec) -> None:
-        self._tokenizer: Tokenizer = load_tokenizer(folder)
-        self._format = ChatFormat.load(folder, self._tokenizer)
-        self._spec = spec
-
-    def read(self, paths: Sequence[Path], stop: Stop) -> Corpus:
-        def check_stop() -> None:
-            if request := stop():
-                raise _StoppedEarly(request)
-
-        data = self._spec.data
-        encode_row = partial(
-            encode,
-            tokenizer=self._tokenizer,
-            chat_format=self._format,
-            max_tokens=data.max_tokens,
-            overlong=data.overlong,
-        )
-        return read_corpus(paths, encode_row, check_stop=check_stop)
-
-    def prompt(self, prompt: str, corpus: Corpus) -> list[int]:
-        """Returns a prompt's tokens, written as the prompts of the rows are."""
-        content = [Turn(role="user", content=prompt)] if corpus.is_chat else prompt
-        return encode_prompt(content, self._tokenizer, self._format)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-
-def _check_corpora(corpus: Corpus, validation: Corpus | None, spec: TrainingSpec) -> None:
-    for name, rows in (("training", corpus), ("validation", validation)):
-        if rows is None or rows.examples:
-            continue
-        raise TrainingFault(
-            Reason.NOTHING_TO_LEARN,
-            f"No {name} row has a token to learn; {rows.dropped} rows were left out because they are longer than "
-            f"data.max_tokens = {spec.data.max_tokens}.",
-            "Give rows with completions, raise data.max_tokens, or set data.overlong to TRUNCATE.",
-            metadata={"dropped": str(rows.dropped), "max_tokens": str(spec.data.max_tokens)},
-        )
-
-
-def _input_digests(task: TrainingInputs, corpus: Corpus, validation: Corpus | None) -> dict[str, str]:
+def _input_digests(task: TrainingInputs, texts: Texts) -> dict[str, str]:
     return {
         "base": " ".join(layer.digest for layer in task.base),
-        "train": corpus.digest,
-        "validation": validation.digest if validation else "",
+        "train": texts.train.digest,
+        "validation": texts.validation.digest if texts.validation else "",
     }
+
+
+def _run(resolution: Resolution, prepared: PreparedModel, texts: Texts) -> Run:
+    return Run(
+        spec=resolution.spec,
+        plan=StepPlan(
+            seed=resolution.spec.seed or 0,
+            rows=len(texts.train.examples),
+            rows_per_step=resolution.spec.optimization.rows_per_step,
+            total_steps=resolution.total_steps,
+        ),
+        corpus=texts.train,
+        validation=texts.validation,
+        prompts=texts.prompts(prepared.base.max_positions),
+        decode=texts.decode,
+        facts={"resolution": resolution.to_json()},
+    )
 
 
 def _engine_options(
@@ -286,15 +240,24 @@ def _begin(engine: Engine, resolution: Resolution, found: checkpoints.Checkpoint
     return Progress(**found.facts["progress"])
 
 
-def _resolved(resolution: Resolution, prepared: PreparedModel, corpus: Corpus) -> events_pb2.Resolved:
-    return events_pb2.Resolved(
-        spec=spec_to_proto(resolution.spec),
-        environment=resolution.environment,
-        trainable_parameters=prepared.trainable_parameters,
-        total_parameters=prepared.total_parameters,
-        rows=len(corpus.examples),
-        rows_dropped=corpus.dropped,
+def _report_start(resolution: Resolution, prepared: PreparedModel, corpus: Corpus, sink: EventSink) -> None:
+    sink.emit(
+        events_pb2.Resolved(
+            spec=spec_to_proto(resolution.spec),
+            environment=resolution.environment,
+            trainable_parameters=prepared.trainable_parameters,
+            total_parameters=prepared.total_parameters,
+            rows=len(corpus.examples),
+            rows_dropped=corpus.dropped,
+        )
     )
+    if corpus.dropped or corpus.cut:
+        limit = resolution.spec.data.max_tokens
+        reports.note(
+            sink,
+            f"Rows longer than {limit} tokens: {corpus.dropped} left out, {corpus.cut} cut; "
+            f"{len(corpus.examples)} rows are learned from.",
+        )
 
 
 def _metrics(progress: Progress, device: torch.device) -> Mapping[str, float]:
@@ -313,6 +276,7 @@ def _metrics(progress: Progress, device: torch.device) -> Mapping[str, float]:
 
 
 def _finish(task: TrainingInputs, prepared: PreparedModel, progress: Progress, device: torch.device) -> TrainingResult:
+    _check_finite(prepared)
     shutil.rmtree(task.output, ignore_errors=True)
     task.output.mkdir(parents=True)
     kind = ArtifactKind.MODEL if task.spec.lora is None else ArtifactKind.ADAPTER
@@ -327,3 +291,15 @@ def _finish(task: TrainingInputs, prepared: PreparedModel, progress: Progress, d
         artifact_kind=kind,
         metrics=_metrics(progress, device),
     )
+
+
+def _check_finite(prepared: PreparedModel) -> None:
+    """Refuses to publish what the last update broke: no later step would have noticed."""
+    for name, parameter in prepared.model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise TrainingFault(
+                Reason.LOSS_NOT_FINITE,
+                f"After the last step {name} holds a value that is no finite number.",
+                "Lower optimization.learning_rate, or compute in FP32.",
+                metadata={"weight": name},
+            )

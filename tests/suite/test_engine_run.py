@@ -223,6 +223,22 @@ def test_overlong_rows_are_dropped_cut_or_refused(tmp_path: Path) -> None:
     assert (fault.reason, fault.metadata["line"]) == (Reason.INVALID_DATA, "1")
 
 
+def test_rows_that_were_cut_are_reported(tmp_path: Path) -> None:
+    """Under TRUNCATE a line says how many rows lost their end."""
+    sink = RecordingSink()
+    train(tiny_inputs(tmp_path, with_data(SPEC, max_tokens=26, overlong=OverlongPolicy.TRUNCATE)), sink, never)
+    (line,) = sink.of(events_pb2.LogLine)
+    assert "longer than 26 tokens: 0 left out, 10 cut" in line.message
+
+
+def test_a_prompt_without_room_for_its_completion_is_refused(tmp_path: Path) -> None:
+    """A prompt and its completion must fit the model's positions together."""
+    evaluation = Evaluation(prompts=("Say cat 0.", "word " * 300), max_new_tokens=100)
+    fault = fault_of(tiny_inputs(tmp_path, replace(SPEC, evaluation=evaluation)))
+    assert (fault.reason, fault.metadata["field"]) == (Reason.INVALID_FIELD, "evaluation.prompts[1]")
+    assert fault.metadata["limit"] == "412"
+
+
 def test_more_tokens_than_the_model_takes_are_refused(tmp_path: Path) -> None:
     """`data.max_tokens` above the model's positions is a fault before anything is computed."""
     fault = fault_of(tiny_inputs(tmp_path, with_data(SPEC, max_tokens=513)))
@@ -269,6 +285,15 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     assert (caught.value.reason, caught.value.fault) == (Reason.LOSS_NOT_FINITE, Fault.USER)
     assert "learning_rate" in caught.value.cure
     assert all(math.isfinite(step.loss) for step in sink.steps)
+
+
+def test_broken_weights_are_not_published(tmp_path: Path) -> None:
+    """An only step that blows the weights up has a finite loss; the run fails all the same."""
+    optimization = replace(SPEC.optimization, max_steps=1, learning_rate=1e39, max_grad_norm=0.0, warmup_ratio=0.0)
+    task = tiny_inputs(tmp_path, replace(SPEC, method=FullMethod(), optimization=optimization))
+    fault = fault_of(task)
+    assert fault.reason is Reason.LOSS_NOT_FINITE
+    assert not task.output.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""The texts of a run as tokens: rows to learn from, rows to measure on, prompts to complete, and completions back.
+
+All are written in the form of the base's chat template, so a model is measured as it is taught and served.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from services.trainer.corpus import Corpus, read_corpus
+from services.trainer.training_task import TrainingFault, TrainingInputs
+from tuneforge.data.masks import encode, encode_prompt
+from tuneforge.data.rendering import ChatFormat
+from tuneforge.data.rows import Turn
+from tuneforge.data.vocabulary import load_tokenizer
+from tuneforge.errors import Reason
+from tuneforge.specs.spec import TrainingSpec
+
+
+class Texts:
+    """Rows and prompts of a run, by the tokenizer and the chat template of its base."""
+
+    def __init__(self, task: TrainingInputs, spec: TrainingSpec, check_stop: Callable[[], None]) -> None:
+        """Reads the rows.
+
+        Args:
+            task: The run's files.
+            spec: With its defaults.
+            check_stop: Called now and then while rows are read; may raise to end it.
+
+        Raises:
+            RenderingError: The base has no tokenizer that can be used.
+            TrainingFault: INVALID_DATA, or NOTHING_TO_LEARN when no row is left.
+        """
+        self._spec = spec
+        folder = task.base[0].folder
+        self._tokenizer = load_tokenizer(folder)
+        self._format = ChatFormat.load(folder, self._tokenizer)
+        self.train = self._read("training", task.train, check_stop)
+        self.validation = self._read("validation", task.validation, check_stop) if task.validation else None
+
+    def _read(self, name: str, paths: Sequence[Path], check_stop: Callable[[], None]) -> Corpus:
+        data = self._spec.data
+        encode_row = partial(
+            encode,
+            tokenizer=self._tokenizer,
+            chat_format=self._format,
+            max_tokens=data.max_tokens,
+            overlong=data.overlong,
+        )
+        corpus = read_corpus(paths, encode_row, check_stop=check_stop)
+        if not corpus.examples:
+            raise TrainingFault(
+                Reason.NOTHING_TO_LEARN,
+                f"No {name} row has a token to learn; {corpus.dropped} rows were left out because they are longer than "
+                f"data.max_tokens = {data.max_tokens}.",
+                "Give rows with completions, raise data.max_tokens, or set data.overlong to TRUNCATE.",
+                metadata={"dropped": str(corpus.dropped), "max_tokens": str(data.max_tokens)},
+            )
+        return corpus
+
+    def prompts(self, max_positions: int) -> tuple[tuple[str, list[int]], ...]:
+        """Returns the spec's prompts with their tokens, as user turns where the rows are conversations.
+
+        Args:
+            max_positions: Tokens that the base takes.
+
+        Raises:
+            TrainingFault: INVALID_FIELD, when a prompt leaves no room for its completion.
+        """
+        evaluation = self._spec.evaluation
+        prompts = []
+        for number, prompt in enumerate(evaluation.prompts):
+            turns = [Turn(role="user", content=prompt)]
+            ids = encode_prompt(turns if self.train.is_chat else prompt, self._tokenizer, self._format)
+            room = max_positions - evaluation.max_new_tokens
+            if not 1 <= len(ids) <= room:
+                field = f"evaluation.prompts[{number}]"
+                raise TrainingFault(
+                    Reason.INVALID_FIELD,
+                    f"{field} has {len(ids)} tokens, and the base model has room for 1 to {max(room, 0)} before "
+                    f"{evaluation.max_new_tokens} new ones.",
+                    "Shorten the prompt or lower evaluation.max_new_tokens.",
+                    metadata={"field": field, "value": str(len(ids)), "limit": str(room)},
+                )
+            prompts.append((prompt, ids))
+        return tuple(prompts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of a completion."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
