@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal
 
 from services.modelkit.artifacts import ArtifactKind
@@ -43,7 +42,7 @@ class Failure:
     message: str
     cure: str
     fault: Literal["user", "infrastructure"]
-    metadata: Mapping[str, str] = MappingProxyType({})
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
