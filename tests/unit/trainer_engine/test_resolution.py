@@ -31,9 +31,9 @@ def corpus(lengths: list[int]) -> Corpus:
     return Corpus(examples=tuple(examples(lengths)), dropped=0, cut=0, digest="0", end_token=None, is_chat=True)
 
 
-def resolved(method: Method, lengths: list[int], **optimization: int) -> Resolution:
+def resolved(method: Method, lengths: list[int], *, rows_at_once: int = 0) -> Resolution:
     """Resolves a spec on two threads of a CPU."""
-    spec = with_defaults(TrainingSpec(method=method, optimization=Optimization(**optimization)))
+    spec = with_defaults(TrainingSpec(method=method, optimization=Optimization(rows_per_micro_batch=rows_at_once)))
     return resolve(spec, corpus(lengths), {"train": "0"}, device=CPU, threads=2)
 
 
@@ -62,7 +62,7 @@ def test_rows_at_once_are_chosen_by_their_length(length: int, expected: int) -> 
 
 def test_a_wish_for_rows_at_once_counts_alone() -> None:
     """Rows that were asked for are computed at once, however long they are."""
-    found = resolved(LoraMethod(), [400] * 20, rows_per_micro_batch=6)
+    found = resolved(LoraMethod(), [400] * 20, rows_at_once=6)
     assert (found.spec.optimization.rows_per_micro_batch, found.micro_batch_tokens) == (6, 2400)
 
 
