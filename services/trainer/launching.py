@@ -29,6 +29,9 @@ STARTS_BEFORE_FAILING = 3
 _STOP_TIMEOUT_S = 5.0
 _REPORT_TIMEOUT_S = 1.0
 _LOG_BYTES = 1024 * 1024
+# numpy's OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked safely. Torch has
+# a library of its own, whose threads each worker starts itself.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 _log = get_logger(__name__)
 
@@ -152,7 +155,7 @@ class WorkerLauncher:
                 stderr=log,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": _import_path()},
+                env=os.environ | {"PYTHONPATH": _import_path()} | _ONE_THREAD,
             )
         self._control = ours
         loop = asyncio.get_running_loop()
@@ -176,7 +179,7 @@ class WorkerLauncher:
     def _take(self, message: dict[str, Any]) -> None:
         request = self._requests.get(message.get("forked", message.get("refused", 0)))
         if "ready" in message:
-            _log.info("workers start warm from now on", seconds=round(message["ready"], 2))
+            _log.info("workers start warm from now on", seconds=round(message["ready"], 2), threads=message["threads"])
             self._warm.set()
             for number, waiting in self._requests.items():
                 self._send(number, waiting)
