@@ -12,6 +12,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 DEFAULT_SIZE = 50
 LARGEST_SIZE = 1000
+LARGEST_PAGE_BYTES = 3 * 1024 * 1024
+"""What a page of large rows may take: clients refuse messages above 4 MiB."""
 _CHECK_BYTES = 12
 
 
@@ -42,10 +45,10 @@ class Page:
         """
         if self.after is None:
             return start
-        try:
-            return int(self.after)
-        except ValueError:
-            raise _bad_token() from None
+        # At most 18 digits: below every database's largest integer.
+        if not (self.after.isascii() and self.after.isdigit() and len(self.after) <= 18):
+            raise _bad_token()
+        return int(self.after)
 
 
 def page_of(page_size: int, page_token: str, *, scope: str) -> Page:
@@ -77,16 +80,23 @@ def next_token(scope: str, last_key: str) -> str:
     return base64.urlsafe_b64encode(_check(scope, key) + key).decode().rstrip("=")
 
 
-def cut(rows: Sequence[T], page: Page, key: Callable[[T], str]) -> tuple[list[T], str]:
+def cut(
+    rows: Sequence[T], page: Page, key: Callable[[T], str], *, size_bytes: Callable[[T], int] | None = None
+) -> tuple[list[T], str]:
     """Cuts rows to a page and gives the next page's token; empty when these are the last.
 
     Args:
         rows: The rows after `page.after`, up to `page.size + 1` of them: the one too many tells that there is more.
         page: The page asked for.
         key: Gives the key of a row, as the next call gets it in `after`.
+        size_bytes: Gives the size of a row in the answer, for lists of large rows: a page then ends before
+            `LARGEST_PAGE_BYTES`, but has at least one row.
     """
     entries = list(rows[: page.size])
-    return entries, next_token(page.scope, key(entries[-1])) if len(rows) > page.size else ""
+    if size_bytes is not None:
+        ends = accumulate(size_bytes(entry) for entry in entries)
+        entries = entries[: max(1, sum(end <= LARGEST_PAGE_BYTES for end in ends))]
+    return entries, next_token(page.scope, key(entries[-1])) if len(rows) > len(entries) else ""
 
 
 def _key_of(token: str, scope: str) -> str:

@@ -8,6 +8,9 @@ from tuneforge.names import is_digest
 
 MOST_FILES = 10_000
 """Files in one manifest; a request is limited to 4 MiB anyway, this only gives a better sentence."""
+LARGEST_MANIFEST_BYTES = 3 * 1024 * 1024
+"""As a message: who asks for the version later must be able to take the answer, 4 MiB with all the rest of it."""
+_BYTES_PER_ENTRY = 80  # digest, size and framing of one file
 _LONGEST_LIST = 40
 """Digests in an error's metadata: what fits into the trailers of a call, which clients cut at 8 KiB."""
 _BUDGET_CHARACTERS = 3500
@@ -28,6 +31,9 @@ def checked(files: Sequence[ManifestFile], digest: str) -> Manifest:
         raise invalid_fields([FieldViolation("manifest.files", "is empty; name at least one file")])
     if len(files) > MOST_FILES:
         problem = f"has {len(files)} entries; at most {MOST_FILES} are taken"
+        raise invalid_fields([FieldViolation("manifest.files", problem)])
+    if sum(len(file.path.encode()) + _BYTES_PER_ENTRY for file in files) > LARGEST_MANIFEST_BYTES:
+        problem = f"takes more than {LARGEST_MANIFEST_BYTES} bytes; give shorter paths or fewer files"
         raise invalid_fields([FieldViolation("manifest.files", problem)])
     violations = [violation for number, file in enumerate(files) for violation in _entry(number, file)]
     if violations:

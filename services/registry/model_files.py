@@ -26,6 +26,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LARGEST_CONFIG_BYTES = 1024 * 1024
 """Of `config.json` and its like; real ones have a few kilobytes."""
 LARGEST_INDEX_BYTES = 16 * 1024 * 1024
+MOST_TENSORS = 20_000
+"""Of one model: ten times what the largest supported ones have, and their shapes still fit into one answer."""
 
 # Formats that run code when they are loaded, or are code.
 _DANGEROUS = frozenset({
@@ -60,12 +62,8 @@ class _Problems:
             raise invalid_fields(listed(self.found), reason=Reason.INVALID_MODEL)
 
 
-def examine_model(folder: Folder, *, needs_tokenizer: bool) -> Architecture:
+def examine_model(folder: Folder) -> Architecture:
     """Checks the files of a whole model and returns what they say of its architecture.
-
-    Args:
-        folder: All files of the version.
-        needs_tokenizer: Refuse a model without `tokenizer.json`.
 
     Raises:
         ServiceError: `INVALID_MODEL` with all problems by file.
@@ -74,7 +72,7 @@ def examine_model(folder: Folder, *, needs_tokenizer: bool) -> Architecture:
     _check_kinds(folder, problems)
     if ADAPTER_CONFIG in folder:
         problems.add(ADAPTER_CONFIG, "Is that of an adapter, not of a model. Merge it into its base, then import that.")
-    if needs_tokenizer and TOKENIZER not in folder:
+    if TOKENIZER not in folder:
         problems.add(TOKENIZER, "Is missing. Save the model's fast tokenizer beside it with `save_pretrained`.")
     class_name, config_json = _read_config(folder, problems)
     _refuse_code(folder, problems)
@@ -182,6 +180,8 @@ def _read_weights(folder: Folder, problems: _Problems) -> list[Tensor]:
         if absent and found:
             problems.add(path, f"Lacks the tensor {absent[0]!r} that {WEIGHTS_INDEX} names in it. Save the model anew.")
         tensors.update((tensor.name, tensor) for tensor in found)
+    if len(tensors) > MOST_TENSORS:
+        problems.add(WEIGHTS, f"Has {len(tensors)} tensors over all files; at most {MOST_TENSORS} are taken.")
     return [tensors[name] for name in sorted(tensors)]
 
 

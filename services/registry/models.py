@@ -55,11 +55,7 @@ async def examine_import(library: Library, name: ModelName, manifest: Manifest) 
         ServiceError: `BLOB_MISSING`, `DIGEST_MISMATCH`, `INVALID_MODEL`.
     """
     await _require_blobs(library, name.project, manifest)
-    return await library.check(_examine_whole_model, library.folder(manifest))
-
-
-def _examine_whole_model(folder: model_files.Folder) -> Architecture:
-    return model_files.examine_model(folder, needs_tokenizer=True)
+    return await library.check(model_files.examine_model, library.folder(manifest))
 
 
 async def find_publication(library: Library, publication: Publication) -> ModelVersion | None:
@@ -107,11 +103,7 @@ async def examine_publication(
     if publication.kind is ArtifactKind.ADAPTER:
         await library.check(model_files.examine_adapter, folder)
         return None, base
-    return await library.check(_examine_trained_model, folder), base
-
-
-def _examine_trained_model(folder: model_files.Folder) -> Architecture:
-    return model_files.examine_model(folder, needs_tokenizer=False)
+    return await library.check(model_files.examine_model, folder), base
 
 
 async def _require_blobs(library: Library, project: str, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from services.registry.resources import Tensor
 LARGEST_HEADER_BYTES = 16 * 1024 * 1024
 """16 MiB: a model with 100,000 tensors has about 12."""
 _MOST_SIDES = 8
-_LONGEST_NAME = 512
+_LONGEST_NAME = 256
 
 BYTES_PER_ELEMENT = {
     "BOOL": 1,

@@ -117,10 +117,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         name = DatasetName.parse(request.parent)
         page = _page(request)
         rows = await self._database.read(lambda c: store.list_dataset_versions(c, name, page))
-        entries, token = cut(rows, page, lambda row: str(row.name.version))
-        return datasets_pb2.ListDatasetVersionsResponse(
-            versions=map(wire.dataset_version_to_proto, entries), next_page_token=token
-        )
+        versions = [wire.dataset_version_to_proto(row) for row in rows]
+        entries, token = cut(versions, page, _version_number, size_bytes=_size_bytes)
+        return datasets_pb2.ListDatasetVersionsResponse(versions=entries, next_page_token=token)
 
     # --- models -------------------------------------------------------------------------------------------------------
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> models_pb2.Model:
@@ -210,10 +209,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         name = ModelName.parse(request.parent)
         page = _page(request)
         rows = await self._database.read(lambda c: store.list_model_versions(c, name, page))
-        entries, token = cut(rows, page, lambda row: str(row.name.version))
-        return models_pb2.ListModelVersionsResponse(
-            versions=map(wire.model_version_to_proto, entries), next_page_token=token
-        )
+        versions = [wire.model_version_to_proto(row) for row in rows]
+        entries, token = cut(versions, page, _version_number, size_bytes=_size_bytes)
+        return models_pb2.ListModelVersionsResponse(versions=entries, next_page_token=token)
 
     # --- aliases ------------------------------------------------------------------------------------------------------
     async def GetAlias(self, request: aliases_pb2.GetAliasRequest, context: Context) -> aliases_pb2.Alias:
@@ -321,6 +319,14 @@ async def _chunks(
 
 def _new(name: DatasetName | ModelName, description: str) -> Collection:
     return Collection(name=name, description=description, create_time_us=now_us(), creator=current().actor)
+
+
+def _version_number(version: datasets_pb2.DatasetVersion | models_pb2.ModelVersion) -> str:
+    return version.name.rpartition("/")[2]
+
+
+def _size_bytes(message: Message) -> int:
+    return message.ByteSize()
 
 
 def _page(request: Any) -> Page:

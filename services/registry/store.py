@@ -3,14 +3,14 @@
 Knows no grpc and no messages. Functions that change something must run in `Database.write`, the others in `read`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from services.grpckit.errors import Reason, ServiceError, not_found
-from services.grpckit.pages import Page
+from services.grpckit.pages import LARGEST_PAGE_BYTES, Page
 from services.registry.resources import (
     ArtifactKind,
     Collection,
@@ -182,7 +182,8 @@ def list_dataset_versions(connection: Connection, name: DatasetName, page: Page)
         ServiceError: `NOT_FOUND`: there is no such data set.
     """
     before = page.after_number(get_collection(connection, name).latest + 1)
-    return [_dataset_version(row) for row in connection.execute(_newest_first(DATASET_VERSIONS, name, before, page))]
+    rows = connection.execute(_newest_first(DATASET_VERSIONS, name, before, page))
+    return [_dataset_version(row) for row in _affordable(rows, "manifest")]
 
 
 def _dataset_version(row: Row[Any]) -> DatasetVersion:
@@ -287,7 +288,7 @@ def list_model_versions(connection: Connection, name: ModelName, page: Page) -> 
     before = page.after_number(get_collection(connection, name).latest + 1)
     columns = [column for column in MODEL_VERSIONS.c if column.name != "tensors"]
     statement = _newest_first(MODEL_VERSIONS, name, before, page).with_only_columns(*columns)
-    return [_model_version(row) for row in connection.execute(statement)]
+    return [_model_version(row) for row in _affordable(connection.execute(statement), "record")]
 
 
 def _model_version(row: Row[Any]) -> ModelVersion:
@@ -327,6 +328,20 @@ def _one_version(connection: Connection, table: Table, name: DatasetVersionName 
 def _newest_first(table: Table, parent: DatasetName | ModelName, before: int, page: Page) -> Any:
     statement = _versions(table, parent).where(table.c.version < before)
     return statement.order_by(table.c.version.desc()).limit(page.size + 1)
+
+
+def _affordable(rows: Iterable[Row[Any]], column: str) -> Iterator[Row[Any]]:
+    """Yields rows until they are more than any page can carry, so that large ones do not fill the memory.
+
+    The servicer cuts the page by the size of its messages, which is at least half of what is stored: so twice a page,
+    and the row that exceeds it, are always enough for it to see that there is more.
+    """
+    left = 2 * LARGEST_PAGE_BYTES
+    for row in rows:
+        yield row
+        left -= len(getattr(row, column))
+        if left < 0:
+            return
 
 
 # --- blobs ----------------------------------------------------------------------------------------------------------

@@ -261,3 +261,26 @@ async def test_missing_blobs_are_named(tmp_path: Path) -> None:
         error = await refused(registry.stub.CreateDatasetVersion(version_of(dataset, manifest)), Reason.BLOB_MISSING)
         assert error.metadata["missing"].split(",") == [manifest.files[0].sha256, absent]
         assert error.metadata["num_missing"] == "2"
+
+
+@on_loop
+async def test_pages_of_large_versions_stay_deliverable(tmp_path: Path) -> None:
+    """Versions with thousands of files come in pages that a client takes, each of them once."""
+    async with running_registry(tmp_path) as registry:
+        stub, dataset = registry.stub, await registry.dataset()
+        digest = await registry.put(ROW)
+        for number in range(1, 4):
+            manifest = types_pb2.Manifest()
+            for file in range(9_000 + number):
+                manifest.files.add(path=f"part-{'x' * 150}-{file:05}.jsonl", sha256=digest, size_bytes=len(ROW))
+            await stub.CreateDatasetVersion(version_of(dataset, manifest))
+        seen, token = [], ""
+        while True:
+            request = pb.ListDatasetVersionsRequest(parent=dataset, page_size=1000, page_token=token)
+            page = await stub.ListDatasetVersions(request)
+            assert len(page.versions) == 1
+            seen += [len(version.manifest.files) for version in page.versions]
+            token = page.next_page_token
+            if not token:
+                break
+        assert seen == [9_003, 9_002, 9_001]

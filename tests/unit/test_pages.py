@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.grpckit.errors import Reason, ServiceError
-from services.grpckit.pages import cut, next_token, page_of
+from services.grpckit.pages import LARGEST_PAGE_BYTES, cut, next_token, page_of
 
 
 @pytest.mark.parametrize(("asked", "given_size"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
@@ -47,10 +47,11 @@ def test_a_token_of_another_list_is_refused() -> None:
 
 def test_a_key_that_must_be_a_number_is_checked() -> None:
     """A forged token with a text key is the caller's mistake, not ours."""
-    page = page_of(0, next_token("L", "seven"), scope="L")
-    with pytest.raises(ServiceError) as caught:
-        page.after_number(0)
-    assert caught.value.reason == Reason.INVALID_PAGE_TOKEN
+    for forged in ("seven", "-1", "9" * 19, "٣"):
+        page = page_of(0, next_token("L", forged), scope="L")
+        with pytest.raises(ServiceError) as caught:
+            page.after_number(0)
+        assert caught.value.reason == Reason.INVALID_PAGE_TOKEN
     assert page_of(0, next_token("L", "7"), scope="L").after_number(0) == 7
     assert page_of(0, "", scope="L").after_number(9) == 9
 
@@ -68,3 +69,20 @@ def test_a_walk_gives_each_row_once(rows: int, size: int) -> None:
         if not token:
             break
     assert seen == list(range(rows))
+
+
+@given(st.lists(st.integers(0, LARGEST_PAGE_BYTES * 2), max_size=12), st.integers(1, 5))
+def test_pages_of_large_rows_end_earlier(sizes: list[int], size: int) -> None:
+    """Every row comes once, no page is empty, and none is larger than a message unless one row is."""
+    seen: list[int] = []
+    token = ""
+    while True:
+        page = page_of(size, token, scope="walk")
+        start = page.after_number(-1) + 1
+        rows = range(start, min(len(sizes), start + size + 1))
+        entries, token = cut(rows, page, str, size_bytes=sizes.__getitem__)
+        assert len(entries) == 1 or sum(sizes[entry] for entry in entries) <= LARGEST_PAGE_BYTES
+        seen += entries
+        if not token:
+            break
+    assert seen == list(range(len(sizes)))

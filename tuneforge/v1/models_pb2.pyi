@@ -224,8 +224,8 @@ Global___Lineage: _TypeAlias = Lineage  # noqa: Y015
 
 @_typing.final
 class Architecture(_message.Message):
-    """What the registry reads from a model's configuration and from the headers of its weight files. For an adapter: those
-    of its base, with the adapter's own tensors beside them.
+    """What the registry reads from a model's configuration and from the headers of its weight files. For an adapter: what
+    is known of its base.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

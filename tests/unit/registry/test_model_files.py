@@ -23,10 +23,10 @@ def folder_of(path: Path) -> Folder:
     return Folder({str(each.relative_to(path)): each for each in path.rglob("*") if each.is_file()})
 
 
-def problems_of(path: Path, *, needs_tokenizer: bool = True) -> dict[str, str]:
+def problems_of(path: Path) -> dict[str, str]:
     """Returns file -> problem of a folder that must be refused as a model."""
     with pytest.raises(ServiceError) as caught:
-        examine_model(folder_of(path), needs_tokenizer=needs_tokenizer)
+        examine_model(folder_of(path))
     assert caught.value.reason is Reason.INVALID_MODEL
     return {violation.field: violation.description for violation in caught.value.fields}
 
@@ -51,7 +51,7 @@ def shard(model: Path) -> None:
 
 def test_a_model_is_read(model: Path) -> None:
     """Class, configuration and every weight by name."""
-    architecture = examine_model(folder_of(model), needs_tokenizer=True)
+    architecture = examine_model(folder_of(model))
     assert architecture.class_name == "LlamaForCausalLM"
     assert architecture.config_json == (model / "config.json").read_text()
     names = [tensor.name for tensor in architecture.tensors]
@@ -61,9 +61,9 @@ def test_a_model_is_read(model: Path) -> None:
 
 def test_shards_are_one_model(model: Path) -> None:
     """Sharded weights give the same architecture as one file."""
-    whole = examine_model(folder_of(model), needs_tokenizer=True)
+    whole = examine_model(folder_of(model))
     shard(model)
-    assert examine_model(folder_of(model), needs_tokenizer=True) == whole
+    assert examine_model(folder_of(model)) == whole
 
 
 def test_shards_must_be_those_of_the_index(model: Path) -> None:
@@ -114,7 +114,7 @@ def test_unknown_files_are_refused(model: Path, name: str) -> None:
 def test_usual_companions_are_taken(model: Path, name: str) -> None:
     """Text that comes with every model does no harm."""
     (model / name).write_text("x")
-    examine_model(folder_of(model), needs_tokenizer=True)
+    examine_model(folder_of(model))
 
 
 @pytest.mark.parametrize(
@@ -168,3 +168,10 @@ def test_an_adapter_is_checked(tmp_path: Path) -> None:
         "adapter_model.safetensors",
         "model.safetensors",
     ]
+
+
+def test_a_model_has_no_more_tensors_than_an_answer_carries(tmp_path: Path) -> None:
+    """A file that would make every later answer undeliverable is refused."""
+    model = make_tiny_model(tmp_path / "tiny")
+    save_file({f"t{number}": np.zeros(0, np.float32) for number in range(20_001)}, model / "model.safetensors")
+    assert "has 20001 tensors" in problems_of(model)["model.safetensors"].lower()
