@@ -13,7 +13,7 @@ from services.registry.library import Library
 from services.registry.manifests import require_stored
 from services.registry.resources import Architecture, ArtifactKind, ModelVersion
 from tuneforge.manifest import Manifest
-from tuneforge.names import DatasetVersionName, InvalidName, JobName, ModelName, ModelVersionName
+from tuneforge.names import DatasetVersionName, InvalidName, JobName, ModelName, ModelVersionName, project_of
 
 T = TypeVar("T")
 
@@ -37,6 +37,11 @@ class Publication:
     base: Reference = field(default_factory=Reference)
     dataset: Reference = field(default_factory=Reference)
     validation: Reference = field(default_factory=Reference)
+
+    def projects(self) -> set[str]:
+        """Returns the projects of all versions that the lineage names; their names must be well formed."""
+        references = (self.base, self.dataset, self.validation)
+        return {project_of(reference.version) for reference in references if reference.version}
 
 
 async def find_import(library: Library, name: ModelName, manifest: Manifest) -> ModelVersion | None:

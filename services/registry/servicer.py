@@ -175,6 +175,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         publication = wire.publication_of_request(request)
         version = await models.find_publication(self._library, publication)
         if version is None:
+            for project in publication.projects():  # what the lineage names may be of another project than the result
+                require_project(project)
             architecture, base = await models.examine_publication(self._library, publication)
             content = wire.published_content(publication, request, architecture, base)
             version = await self._publish(publication.model, content)

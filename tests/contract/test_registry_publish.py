@@ -179,3 +179,19 @@ async def test_only_services_publish(tmp_path: Path) -> None:
             pb.CreateModelRequest(parent=PROJECT, model_id="greeter"), metadata=metadata
         )
         assert made.creator == "eve"
+
+
+@on_loop
+async def test_a_lineage_gives_no_look_into_other_projects(tmp_path: Path) -> None:
+    """A service that serves one project cannot ask about the versions of another by publishing on top of them."""
+    async with running_registry(tmp_path / "data") as registry:
+        request = await publication(registry, tmp_path)
+    entry = {"token_sha256": hashlib.sha256(b"s").hexdigest(), "principal": "scheduler", "roles": ["service"]}
+    (tmp_path / "tokens.json").write_text(json.dumps([entry | {"projects": ["default"]}]))
+    async with running_registry(tmp_path / "data", tokens_file=tmp_path / "tokens.json") as registry:
+        metadata = [("authorization", "Bearer s")]
+        foreign = pb.PublishVersionRequest.FromString(request.SerializeToString())
+        foreign.lineage.base.version = "projects/other/models/base/versions/1"
+        await refused(registry.stub.PublishVersion(foreign, metadata=metadata), Reason.PERMISSION_DENIED)
+        made = await registry.stub.PublishVersion(request, metadata=metadata)
+        assert made.creator == "scheduler"

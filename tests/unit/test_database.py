@@ -219,6 +219,25 @@ def test_a_schema_behind_is_brought_to_its_head(database: Database, tmp_path: Pa
     assert [tuple(row) for row in rows] == [(3, None)]
 
 
+def test_a_migration_that_breaks_off_leaves_nothing(database: Database, tmp_path: Path, migrations: Path) -> None:
+    """A revision and its mark are one transaction: the next start does it whole."""
+    database.close()
+    revision = migrations / "versions" / "r0002.py"
+    revision.write_text(SECOND_REVISION + "    raise SystemExit('killed')\n")
+    path = tmp_path / "data" / "notes.sqlite"
+    with pytest.raises(SystemExit):
+        Database(path, migrations=migrations, schema_head="0002").open()
+    older = Database(path, migrations=migrations, schema_head="0001")
+    older.open()
+    assert older.read_sync(lambda connection: len(connection.execute(text("PRAGMA table_info(notes)")).all())) == 2
+    older.close()
+    revision.write_text(SECOND_REVISION)
+    newer = Database(path, migrations=migrations, schema_head="0002")
+    newer.open()
+    assert newer.read_sync(lambda connection: len(connection.execute(text("PRAGMA table_info(notes)")).all())) == 3
+    newer.close()
+
+
 def test_a_newer_schema_is_refused(database: Database, tmp_path: Path, migrations: Path) -> None:
     """A file of a newer release is left alone, and the sentence says what to do."""
     database.write_sync(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '0999'")))
