@@ -16,9 +16,8 @@ from services.modelkit.faults import InvalidModel
 from services.modelkit.layers import decoder_linears, linear_names
 from services.modelkit.loading import LoadedBase, load_base, read_config
 from services.trainer.precision import set_formats
-from services.trainer.training_task import Fault, TrainingFault
+from services.trainer.training_task import TrainingFault
 from tuneforge.errors import Reason
-from tuneforge.manifest import IntegrityError
 from tuneforge.specs.spec import ComputeType, LoraMethod, QloraMethod, TrainingSpec
 
 
@@ -34,6 +33,8 @@ class PreparedModel:
     """Weights that move."""
     total_parameters: int
     """All weights."""
+    linear_parameters: int
+    """Weights of the decoder blocks' linear layers, adapters left out."""
 
 
 def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: torch.device) -> PreparedModel:
@@ -45,25 +46,19 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
         device: Where the model goes.
 
     Raises:
-        TrainingFault: INTEGRITY, INVALID_MODEL, or INVALID_FIELD when the method does not fit the model.
+        IntegrityError: A file of a layer is not what its manifest says.
+        TrainingFault: INVALID_MODEL, or INVALID_FIELD when the method does not fit the model.
     """
     quantization: Literal["nf4"] | None = "nf4" if isinstance(spec.method, QloraMethod) else None
     try:
         base = load_base(layers, dtype=_load_format(layers, spec), quantization=quantization, device=device)
-    except IntegrityError as error:
-        raise TrainingFault(
-            Reason.INTEGRITY,
-            f"A file of the base model is damaged: {error}.",
-            "The next attempt fetches it again.",
-            Fault.INFRASTRUCTURE,
-            metadata={"path": error.path, "expected": error.expected, "found": error.found},
-        ) from error
     except InvalidModel as error:
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     model = base.model
     # torch's fused attention cannot cap its scores (Gemma 2), and would leave the cap out without a word.
     model.set_attn_implementation("eager" if _caps_attention(model) else "sdpa")
     total = sum(_size(parameter) for parameter in model.parameters())
+    linear = sum(_size(layer.weight) for _, _, layer in decoder_linears(model))
     if spec.lora is None:
         model.requires_grad_(True)
     else:
@@ -77,6 +72,7 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
         base=base,
         trainable_parameters=trainable,
         total_parameters=total + (trainable if is_adapter else 0),
+        linear_parameters=linear,
     )
 
 
@@ -139,6 +135,6 @@ def _smallest_side(layer: torch.nn.Module) -> int:
     return min(int(rows), int(columns))
 
 
-def _size(parameter: torch.nn.Parameter) -> int:
+def _size(parameter: Any) -> int:
     quantized = getattr(parameter, "quant_state", None)  # two 4-bit weights lie in one byte
     return int(quantized.shape.numel()) if quantized is not None else parameter.numel()

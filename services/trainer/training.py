@@ -113,6 +113,7 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
 
     Raises:
         TrainingFault: The run cannot go on; the reason says why.
+        IntegrityError: A file of the base is not what its manifest says; whoever keeps the files should drop them.
     """
     with faults_named():
         try:
@@ -209,7 +210,7 @@ def _engine_options(
 ) -> EngineOptions:
     optimization, config = resolution.spec.optimization, prepared.base.model.config
     share = attention_share(
-        width=config.hidden_size, layers=config.num_hidden_layers, linear_parameters=prepared.total_parameters
+        width=config.hidden_size, layers=config.num_hidden_layers, linear_parameters=prepared.linear_parameters
     )
     return EngineOptions(
         device=device,

@@ -14,20 +14,21 @@ VOCABULARY = 97
 FAMILIES = ("llama", "gpt2", "qwen2")
 
 
-def network(family: str, *, seed: int = 0) -> Any:
+def network(family: str, *, seed: int = 0, vocabulary: int = VOCABULARY, positions: int = 128) -> Any:
     """Returns a random causal language model with frozen weights, without dropout."""
     torch.manual_seed(seed)
     sides = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     if family == "gpt2":
+        dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        ends = {"bos_token_id": 0, "eos_token_id": 0}
         config = GPT2Config(
-            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-        )  # fmt: skip
+            vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=positions, **dropouts, **ends
+        )
         model: Any = GPT2LMHeadModel(config)
     elif family == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCABULARY, num_key_value_heads=2, **sides))
+        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=vocabulary, num_key_value_heads=2, **sides))
     else:
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **sides))
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, num_key_value_heads=2, **sides))
     model.set_attn_implementation("sdpa")
     return model.requires_grad_(False)
 
