@@ -113,12 +113,12 @@ def new_request_id() -> str:
 def is_retriable(error: grpc.RpcError) -> bool:
     """Returns whether the same call may succeed a moment later.
 
-    UNAVAILABLE is, and RESOURCE_EXHAUSTED when the service itself said for how long to wait.
+    UNAVAILABLE is, and RESOURCE_EXHAUSTED when too many calls are open; a full disk or node is not.
     """
     code = error.code() if isinstance(error, grpc.Call) else None
     if code is grpc.StatusCode.UNAVAILABLE:
         return True
-    return code is grpc.StatusCode.RESOURCE_EXHAUSTED and from_rpc_error(error).retry_after_s is not None
+    return code is grpc.StatusCode.RESOURCE_EXHAUSTED and from_rpc_error(error).reason == Reason.TOO_MANY_CALLS
 
 
 def typed_error(error: grpc.RpcError, peer: str) -> TuneforgeError:

@@ -4,9 +4,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.support import fake_registry_small, fake_scheduler
+from tests.support.certificates import make_certificates
 from tests.support.fake_registry_small import FakeRegistry
 from tests.support.fake_scheduler import JOB, FakeScheduler
 from tuneforge import (
@@ -191,3 +193,18 @@ def test_a_missing_authority_is_named(tmp_path: Path) -> None:
     """A wrong path is an error that names it."""
     with pytest.raises(InvalidArgument, match=r"absent\.pem.*No such file"):
         open_channel("example.com:7101", TransportSettings(ca=tmp_path / "absent.pem"))
+
+
+def test_tls_with_the_right_authority_works_and_with_none_does_not(scheduler: FakeScheduler, tmp_path: Path) -> None:
+    """The authority's file opens the way; a client that speaks plain text, or trusts another one, gets no answer."""
+    certificates = make_certificates(tmp_path)
+    (tmp_path / "other").mkdir()
+    other = make_certificates(tmp_path / "other")
+    pair = (certificates.key.read_bytes(), certificates.cert.read_bytes())
+    with fake_scheduler.serve(scheduler, credentials=grpc.ssl_server_credentials([pair])) as address:
+        with Client(scheduler=address, ca=certificates.ca, token="secret") as client:
+            assert client.jobs.read("my-job").name == JOB
+        for ca in (None, other.ca):
+            with Client(scheduler=address, ca=ca, patience_s=0.2) as client, pytest.raises(Unavailable):
+                client.jobs.read("my-job")
+    assert [headers["authorization"] for headers in scheduler.headers] == ["Bearer secret"]

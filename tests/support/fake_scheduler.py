@@ -118,11 +118,13 @@ class _Servicer(SchedulerServiceServicer):
 
 
 @contextlib.contextmanager
-def serve(fake: FakeScheduler, address: str = "127.0.0.1:0") -> Iterator[str]:
-    """Serves on a free port of the loopback, or on a given one, and yields `host:port`."""
+def serve(
+    fake: FakeScheduler, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+) -> Iterator[str]:
+    """Serves on a free port of the loopback, or on a given one, and yields `host:port`; with credentials over TLS."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.so_reuseport", 0)])
     add_SchedulerServiceServicer_to_server(_Servicer(fake), server)  # type: ignore[abstract]  # it answers what tests need
-    port = server.add_insecure_port(address)
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -3,12 +3,16 @@
 0 done; 1 an error, with what to do about it; 2 wrong usage; 130 stopped with Ctrl-C; 141 the pipe was closed.
 """
 
+import io
 import os
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows another one instead
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = _run()
         sys.stdout.flush()

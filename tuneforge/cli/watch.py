@@ -1,6 +1,7 @@
 """Watching a job from the command line, in the form that fits where stdout goes."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -65,7 +66,7 @@ def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
 
 @contextlib.contextmanager
 def _view(name: str, *, as_json: bool) -> "Iterator[_View]":
-    if sys.stdout.isatty() and not as_json:
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not as_json:
         from tuneforge.cli.live_view import LiveView
 
         with LiveView(name) as live:
