@@ -6,10 +6,11 @@ import asyncio
 import ctypes
 import os
 import sys
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError, version
 
 from services.grpckit.folder_lock import FolderLock
 from services.grpckit.server import ServiceDefinition, run, serve
+from services.trainer import metrics
 from services.trainer.agent import Agent
 from services.trainer.launching import WorkerLauncher
 from services.trainer.node import measure_capacity
@@ -54,6 +55,7 @@ class Node:
 
     async def _start(self) -> None:
         self._lock.acquire()
+        metrics.show(self.agent, self._launcher)
         await self.agent.start()
 
     async def _listening(self, address: str) -> None:
@@ -87,8 +89,8 @@ def become_subreaper() -> None:
 
 def _version() -> str:
     try:
-        return metadata.version("tuneforge")
-    except metadata.PackageNotFoundError:
+        return version("tuneforge")
+    except PackageNotFoundError:
         return ""
 
 

@@ -79,7 +79,7 @@ def check(request: StartRequest, *, is_managed: bool, num_devices: int) -> None:
     Raises:
         ServiceError: INVALID_FIELD.
     """
-    violations = [*request.problems, *_violations(request, num_devices)]
+    violations = [*request.problems, *_violations(request, is_managed, num_devices)]
     violations += [
         FieldViolation(f"spec.{each.field}", each.description)
         for each in validate(request.spec, allow_local_paths=not is_managed or _local_fields(request) != {})
@@ -140,7 +140,9 @@ def _local_fields(request: StartRequest) -> dict[str, str]:
     return {field: path for field, path in fields.items() if path}
 
 
-def _violations(request: StartRequest, num_devices: int) -> Iterator[FieldViolation]:
+def _violations(request: StartRequest, is_managed: bool, num_devices: int) -> Iterator[FieldViolation]:
+    if is_managed and not request.token:
+        yield FieldViolation("token", "is missing: a managed node needs the fencing token of the attempt")
     if len(request.token) > TOKEN_CHARACTERS:
         yield FieldViolation("token", f"has {len(request.token)} characters: use 1 to {TOKEN_CHARACTERS}")
     if request.world_size != 1:

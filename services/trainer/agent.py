@@ -32,6 +32,7 @@ from services.trainer.watching import out_of_range
 from tuneforge.names import AttemptName, NodeName
 
 _KILL_MARGIN_S = 10.0
+_TAKE_UP_AGAIN_S = 5.0
 
 _log = get_logger(__name__)
 
@@ -65,8 +66,10 @@ class Agent:
     async def start(self) -> None:
         """Takes up the attempts of the data folder: adopts living workers, and ends what has died meanwhile."""
         await asyncio.to_thread(self._data.make)
-        for folder in await asyncio.to_thread(lambda: list(self._data.attempts())):
-            attempt = Attempt(folder, Assignment.read(folder.assignment))
+        for folder in await asyncio.to_thread(self._data.attempts):
+            attempt = await asyncio.to_thread(self._take_up, folder)
+            if attempt is None:
+                continue
             await attempt.catch_up()
             self._attempts[attempt.id] = attempt
             if attempt.end is None:
@@ -106,9 +109,9 @@ class Agent:
                 "attempts on it",
                 metadata={"node": settings.node_id, "scheduler": settings.scheduler},
             )
-        if self._is_draining:
-            raise ServiceError(Reason.DRAINING, f"nodes/{settings.node_id} is shutting down")
         async with self._starting:  # one at a time, so that a repeated call meets the first one's attempt
+            if self._is_draining:
+                raise ServiceError(Reason.DRAINING, f"nodes/{settings.node_id} is shutting down")
             known = await self._known(request)
             if known is not None:
                 return known
@@ -116,7 +119,7 @@ class Agent:
             local = await asyncio.to_thread(
                 admission.resolve_local, request, inputs=settings.inputs, is_managed=settings.is_managed
             )
-            older = await asyncio.to_thread(self._older_of, request)
+            older = self._older_of(request, await asyncio.to_thread(self._acknowledged, request))
             assignment = self._assign(request, local, older)
             attempt = await asyncio.to_thread(self._write_down, request, assignment)
             for each in older:
@@ -194,7 +197,8 @@ class Agent:
 
     async def drain(self) -> None:
         """Takes no more work, lets every worker save its state, and returns when all have ended."""
-        self._is_draining = True
+        async with self._starting:  # what is being accepted is drained too
+            self._is_draining = True
         grace_s = self._settings.drain_grace_s
         for attempt in list(self._attempts.values()):
             self.stop_attempt(attempt, StopMode.CHECKPOINT, grace_s)
@@ -224,15 +228,18 @@ class Agent:
             return False
         return not hmac.compare_digest(ours.encode(), theirs.encode())
 
-    def _older_of(self, request: StartRequest) -> list[Attempt]:
+    def _acknowledged(self, request: StartRequest) -> list[int]:
+        """Returns the numbers of the job's attempts here whose end was acknowledged."""
+        folder = self._data.ended(request.name.project, request.name.job, "").parent
+        return [int(path.stem.partition("-")[0]) for path in folder.glob(f"*-{request.node_rank}.json")]
+
+    def _older_of(self, request: StartRequest, numbers: list[int]) -> list[Attempt]:
         """Returns the living attempts of the same job that the new one replaces.
 
         Raises:
             ServiceError: STALE_ATTEMPT: the job has a newer attempt here.
         """
         name = request.name
-        ended = self._data.ended(name.project, name.job, "").parent
-        numbers = [int(path.stem.partition("-")[0]) for path in ended.glob(f"*-{request.node_rank}.json")]
         living = []
         for attempt in self._attempts.values():
             other = attempt.assignment.name
@@ -282,6 +289,21 @@ class Agent:
             oom_kills=adoption.count_oom_kills(),
         )
 
+    def _take_up(self, folder: AttemptFolder) -> Attempt | None:
+        """Reads an attempt that an earlier start of this node has left; `None` when it was on its way out."""
+        try:
+            assignment = Assignment.read(folder.assignment)
+            name = assignment.name
+            if not self._data.ended(name.project, name.job, assignment.key).exists():
+                return Attempt(folder, assignment)
+        except FileNotFoundError:  # never accepted, or half removed
+            pass
+        except (ValueError, KeyError, TypeError):
+            _log.exception("an attempt's folder is damaged and left alone", folder=str(folder.path))
+            return None
+        _remove(folder)
+        return None
+
     def _write_down(self, request: StartRequest, assignment: Assignment) -> Attempt:
         name = request.name
         folder = self._data.attempt(name.project, name.job, assignment.key)
@@ -307,15 +329,16 @@ class Agent:
         task.add_done_callback(lambda _: self._tasks.pop(attempt.id, None))
 
     async def _run(self, attempt: Attempt, after: list[asyncio.Task[None]]) -> None:
-        try:
-            # A task of its own: the call that began it, and its deadline, are long over when it ends.
-            with context.background("trainer.supervision"):
-                if after:
-                    await asyncio.wait(after)
-                await supervise(attempt, self._launcher)
-        except Exception:  # noqa: BLE001 - one attempt must not take the others with it
-            # The attempt stays as it is, with its worker; a restart of this process takes it up again.
-            _log.exception("an attempt is no longer followed", attempt=attempt.id[0])
+        # A task of its own: the call that began it, and its deadline, are long over when it ends.
+        with context.background("trainer.supervision"):
+            if after:
+                await asyncio.wait(after)
+            while attempt.end is None:
+                try:
+                    await supervise(attempt, self._launcher)
+                except Exception:  # noqa: BLE001 - one attempt (a full disk, say) must not take the others with it
+                    _log.exception("following an attempt failed; it is taken up again", attempt=attempt.id[0])
+                    await asyncio.sleep(_TAKE_UP_AGAIN_S)
 
 
 def _remove(folder: AttemptFolder) -> None:

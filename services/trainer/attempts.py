@@ -148,8 +148,10 @@ class Attempt:
         """Reads all events that have come, letting others run in between."""
         while True:
             if not self.refresh():
-                return
+                break
             await asyncio.sleep(0)
+        if self.end is not None:
+            self._reader.close()
 
     def finish(self, end: End) -> None:
         """Writes down that the attempt has ended, and how."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -165,7 +165,6 @@ class DataFolder:
         """Artifact of an attempt that no scheduler asked for."""
         return self.root / "results" / project / job / str(attempt)
 
-    def attempts(self) -> Iterator[AttemptFolder]:
-        """Gives every attempt whose start was written down whole."""
-        for assignment in sorted((self.root / "jobs").glob("*/*/attempts/*/assignment.json")):
-            yield AttemptFolder(assignment.parent)
+    def attempts(self) -> list[AttemptFolder]:
+        """Returns the folders of all attempts, also of such whose start was not written down whole."""
+        return [AttemptFolder(path) for path in sorted((self.root / "jobs").glob("*/*/attempts/*"))]

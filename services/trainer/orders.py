@@ -6,6 +6,7 @@ them as it came (`request.binpb`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -104,6 +105,10 @@ class Assignment:
 
     @classmethod
     def read(cls, path: Path) -> Assignment:
-        """Reads what `write` wrote."""
-        content: Mapping[str, Any] = read_json(path) or {}
+        """Reads what `write` wrote.
+
+        Raises:
+            FileNotFoundError: The attempt was not accepted.
+        """
+        content: Mapping[str, Any] = json.loads(path.read_bytes())
         return cls(**{**content, "name": AttemptName.parse(content["name"])})

@@ -46,6 +46,9 @@ async def supervise(attempt: Attempt, launcher: WorkerLauncher) -> None:
     if worker is None:
         return
     _log.info("attempt has a worker", attempt=name, node_rank=node_rank, pid=worker.pid)
+    if worker == NOBODY:  # an earlier start of this node was ending it
+        await _end_without_worker(attempt, None)
+        return
     await _follow(attempt, worker)
     exit_code = _reap(worker)
     await _settle(attempt, await launcher.exit_code(worker.pid) if exit_code is None else exit_code)
@@ -134,7 +137,9 @@ async def _end_without_worker(attempt: Attempt, fault: AttemptFailure | None) ->
         order = attempt.stop_order
         is_cancel = order is not None and order.mode is StopMode.CANCEL
         outcome = Outcome(AttemptState.CANCELLED if is_cancel else AttemptState.INTERRUPTED, None)
-    await _write_outcome(attempt, outcome)
+    await attempt.catch_up()
+    if attempt.outcome is None:
+        await _write_outcome(attempt, outcome)
     await _settle(attempt, None)
 
 

@@ -86,8 +86,9 @@ def test_node_makes_itself_known(trainer: TrainerProcess, register: NodeRegister
 def test_strangers_start_nothing(trainer: TrainerProcess, register: NodeRegister) -> None:
     """Without the scheduler's secret, or with a wrong one, a start is refused; local paths are in any case."""
     eventually(lambda: register.last_beat(), "a heartbeat")
+    name = attempt_name("stranger")
     for token, reason in (("", "NODE_MANAGED"), ("wrong", "NODE_MANAGED"), (TOKEN, "LOCAL_PATH_REFUSED")):
-        request = trainer_pb2.StartAttemptRequest(name=attempt_name("j"), spec=scripted_spec(), manager_token=token)
+        request = trainer_pb2.StartAttemptRequest(name=name, token="t", spec=scripted_spec(), manager_token=token)
         with pytest.raises(grpc.RpcError) as caught:
             trainer.stub.StartAttempt(request)
         assert from_rpc_error(caught.value).reason == reason
