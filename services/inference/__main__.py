@@ -21,7 +21,8 @@ def define(settings: InferenceSettings) -> ServiceDefinition:
     channel = open_channel(settings.registry_address, peers)
     registry = RegistryPeer(channel)
     pool = EnginePool(lambda: Engine.start(settings.engine))
-    serving = Serving(database, RegistryFiles(settings.registry_address, peers, data / "cache"), pool)
+    files = RegistryFiles(settings.registry_address, peers, data / "cache")
+    serving = Serving(database, files, pool)
 
     async def start() -> None:
         database.open()
@@ -31,6 +32,7 @@ def define(settings: InferenceSettings) -> ServiceDefinition:
         await serving.drain(settings.server.drain_s)
 
     async def close() -> None:
+        files.close()
         await serving.close()
         await channel.close()
         database.close()

@@ -19,8 +19,8 @@ from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
 _MAX_LAYERS: Final = 16
 """Adapters on adapters; a longer chain is a loop in the lineage, which a registry never makes."""
-_RETRY: Final = RetryPolicy(budget_s=20.0, max_s=5.0)
-"""Of one transfer; a deployment that waits for its files begins anew after it, for as long as it exists."""
+_RETRY: Final = RetryPolicy(budget_s=2.0, max_s=1.0)
+"""Of one transfer without progress: short, because a deployment that waits for its files tries again by itself."""
 
 
 class RegistryPeer:
@@ -70,6 +70,8 @@ class RegistryFiles:
         """Takes the registry's address, how to call it, and the cache's folder."""
         self._address = address
         self._settings = TransportSettings(token=peers.token or None, ca=peers.tls_ca)
+        self._clients: set[BlobClient] = set()
+        self._is_closed = False
         self.cache = cache
 
     def fetch(self, layer: Layer) -> Path:
@@ -81,4 +83,16 @@ class RegistryFiles:
         """
         project = project_of(layer.version)
         with BlobClient.connect(self._address, project, settings=self._settings, retry=_RETRY) as blobs:
-            return fetch(layer.manifest, blobs, self.cache)
+            self._clients.add(blobs)
+            try:
+                if self._is_closed:
+                    raise ServiceError(Reason.DRAINING, "the service is shutting down")
+                return fetch(layer.manifest, blobs, self.cache)
+            finally:
+                self._clients.discard(blobs)
+
+    def close(self) -> None:
+        """Breaks off running transfers, so that no thread holds up the end of the process; parts stay for the next."""
+        self._is_closed = True
+        for blobs in list(self._clients):
+            blobs.close()

@@ -88,7 +88,7 @@ class Serving:
 
     async def start(self) -> None:
         """Begins to load every deployment that there was before."""
-        for deployment in await self._database.read(store.every):
+        for deployment in await self._database.write(store.every_as_loading):
             self.add(deployment)
 
     def add(self, deployment: Deployment) -> None:
@@ -171,9 +171,14 @@ class Serving:
                     live.engine = None
                     await self._become(live, DeploymentState.LOADING)
             except _Unfit as error:
-                _log.warning("a deployment cannot be served", name=str(deployment.name), why=error.failure.message)
-                await self._pool.release(deployment.base.digest, deployment.name)
-                await self._become(live, DeploymentState.FAILED, failure=error.failure)
+                failure = error.failure
+                _log.warning("a deployment cannot be served", name=str(deployment.name), why=failure.message)
+            except Exception:  # noqa: BLE001 - a fault of ours must not leave it LOADING for ever without a word
+                _log.error("a deployment met a fault of the service", name=str(deployment.name), exc_info=True)
+                message = "The service met a fault of its own while it loaded the model; its log has it."
+                failure = _failure(Reason.INTERNAL, message, TABLE[Reason.INTERNAL].cure, "infrastructure")
+            await self._pool.release(deployment.base.digest, deployment.name)
+            await self._become(live, DeploymentState.FAILED, failure=failure)
 
     async def _load_patiently(self, live: _Live) -> Engine:
         """Loads a deployment, over as many tries as it takes while the registry is away.

@@ -76,8 +76,9 @@ def delete(connection: sa.Connection, name: DeploymentName) -> None:
         raise not_found("deployment", name)
 
 
-def every(connection: sa.Connection) -> list[Deployment]:
-    """Returns all deployments of all projects, oldest first."""
+def every_as_loading(connection: sa.Connection) -> list[Deployment]:
+    """Sets every deployment back to LOADING and returns all of them, of all projects, oldest first."""
+    connection.execute(sa.update(_DEPLOYMENTS).values(state=str(DeploymentState.LOADING), failure=None))
     rows = connection.execute(sa.select(_DEPLOYMENTS).order_by(_DEPLOYMENTS.c.create_time_us))
     return [_deployment(row) for row in rows]
 

@@ -63,7 +63,8 @@ class RunningInference:
 
     address: str
     stub: InferenceServiceStub
-    data: Path
+    stop: Callable[[], None]
+    """Drains and ends it, as SIGTERM would; calls that run keep their connection until they have ended."""
 
     def create(self, deployment: str, model: str, **fields: Any) -> inference_pb2.Deployment:
         """Makes a deployment."""
@@ -140,12 +141,10 @@ def serve_registry(running: LoopThread, data: Path) -> RunningRegistry:
 
 @contextmanager
 def serving_inference(
-    running: LoopThread, data: Path, registry_address: str, engine: EngineSettings = ENGINE, **server: Any
+    running: LoopThread, data: Path, registry_address: str, engine: EngineSettings = ENGINE
 ) -> Iterator[RunningInference]:
     """Serves the inference service while the block runs; what an earlier one left in `data` is gone on with."""
-    common = ServerSettings(
-        **({"service": "inference", "listen": "127.0.0.1:0", "data": data, "drain_s": 20.0} | server)
-    )
+    common = ServerSettings(service="inference", listen="127.0.0.1:0", data=data, drain_s=20.0)
     settings = InferenceSettings(server=common, registry_address=registry_address, engine=engine)
     stack = AsyncExitStack()
 
@@ -153,12 +152,15 @@ def serving_inference(
         found = await stack.enter_async_context(running_server(define(settings), common))
         return found.address
 
+    def stop() -> None:
+        running.run(stack.aclose())
+
     address = running.run(enter())
     try:
         with grpc.insecure_channel(address) as channel:
-            yield RunningInference(address, InferenceServiceStub(channel), data)
+            yield RunningInference(address, InferenceServiceStub(channel), stop)
     finally:
-        running.run(stack.aclose())
+        stop()
 
 
 def import_model(running: LoopThread, registry: RunningRegistry, model: str, folder: Path) -> models_pb2.ModelVersion:

@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--max-rows", type=int, default=64)
+    parser.add_argument("--log-level", default="info")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service ends its engines itself
     threads = options.threads or len(os.sched_getaffinity(0))
@@ -25,9 +26,11 @@ def main() -> None:
 
     import torch
 
+    from services.grpckit import logging
     from services.inference.engine.models import Models
     from services.inference.engine.orders import Engine
 
+    logging.configure("inference-engine", options.log_level)
     torch.set_num_threads(threads)
     connection = socket.socket(fileno=options.connection)
     models = Models(device=options.device, dtype=options.dtype)

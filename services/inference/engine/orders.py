@@ -5,13 +5,12 @@ Orders: `load` (answer `loaded` or `unloadable`), `unload`, `generate` (answers 
 once, while the other thread computes. The end of the connection ends both.
 """
 
-import logging
 import queue
 import socket
 import threading
 from collections.abc import Sequence
-from typing import Final
 
+from services.grpckit.logging import get_logger
 from services.inference.engine.batch import Batch, Piece, Row
 from services.inference.engine.intake import Job, read_request
 from services.inference.engine.models import ModelKey, Models, artifact_from
@@ -22,7 +21,7 @@ from services.modelkit.faults import InvalidModel
 from tuneforge.data.faults import RenderingError
 from tuneforge.manifest import IntegrityError
 
-_log: Final = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Engine:
@@ -59,7 +58,7 @@ class Engine:
         try:
             job = read_request(order, base)
         except Exception:  # noqa: BLE001 - one request's fault must not end the others
-            _log.exception("a request could not be read")
+            _log.error("a request could not be read", exc_info=True)
             self._send({"op": "failed", "id": order["id"], "message": "The request could not be read."})
             return
         if isinstance(job, Job):
@@ -98,7 +97,7 @@ class Engine:
         except (InvalidModel, RenderingError) as error:
             self._refuse(order, "INVALID_MODEL", error.message, error.cure)
         except Exception as error:  # noqa: BLE001 - the deployment fails, the engine goes on
-            _log.exception("a model could not be loaded")
+            _log.error("a model could not be loaded", exc_info=True)
             is_memory = isinstance(error, MemoryError) or "memory" in str(error).lower()
             reason = "OUT_OF_MEMORY" if is_memory else "INTERNAL"
             self._refuse(order, reason, f"The model could not be loaded ({type(error).__name__}).", "")
@@ -118,7 +117,7 @@ class Engine:
         try:
             pieces = self._rotation.step()
         except Exception:  # noqa: BLE001 - one batch's fault must not end the others
-            _log.exception("a step failed")
+            _log.error("a step failed", exc_info=True)
             for number in self._rotation.drop_current():
                 self._send({"op": "failed", "id": number, "message": "The computation failed."})
             return
