@@ -1,7 +1,9 @@
 """Runs of the engine on a tiny model from rows to artifact, and the faults that a person can act on."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -317,6 +319,27 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     assert (caught.value.reason, caught.value.fault) == (Reason.LOSS_NOT_FINITE, Fault.USER)
     assert "learning_rate" in caught.value.cure
     assert all(math.isfinite(step.loss) for step in sink.steps)
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that finds no space is warned of and the run goes on; the next one is saved."""
+    real, calls = os.fsync, 0
+
+    def full_at_first(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_at_first)
+    sink = RecordingSink()
+    result = train(tiny_inputs(tmp_path), sink, never)
+    (line,) = sink.of(events_pb2.LogLine)
+    assert line.severity == events_pb2.LOG_SEVERITY_WARNING
+    assert "The disk is full, so the state after step 2 was not saved." in line.message
+    assert [event.step for event in sink.of(events_pb2.CheckpointSaved)] == [4, 6, 8]
+    assert result.result is RunResult.SUCCEEDED
 
 
 def test_broken_weights_are_not_published(tmp_path: Path) -> None:
