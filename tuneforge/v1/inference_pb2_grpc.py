@@ -84,6 +84,7 @@ class InferenceServiceServicer(object):
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: the model has no such version or alias.
         ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
+        FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

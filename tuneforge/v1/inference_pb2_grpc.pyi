@@ -48,6 +48,7 @@ class InferenceServiceStub:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: the model has no such version or alias.
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
+      FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetDeploymentRequest, _inference_pb2.Deployment]
@@ -102,6 +103,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: the model has no such version or alias.
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
+      FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetDeploymentRequest, _inference_pb2.Deployment]  # type: ignore[assignment]
@@ -159,6 +161,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: the model has no such version or alias.
           ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
+          FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
 
