@@ -83,11 +83,10 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """An attempt is to be stopped: its job was cancelled, or it is fenced and still runs."""
+    """An attempt is to be stopped, because its job was cancelled."""
 
     attempt: Attempt
     node: Node
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +99,7 @@ class Lose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """A node is to be told that an attempt's end is kept."""
+    """A node is to be told that an attempt's end is kept, and to end it if it was given up and still runs."""
 
     attempt: Attempt
     node: Node
@@ -155,7 +154,7 @@ def _attempts(seen: Observation) -> Iterator[Action]:
 
 
 def _live(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> Iterator[Action]:
-    is_away = node.state == UNREACHABLE and node.lease_until_ms < seen.now_ms
+    is_away = node.is_away(seen.now_ms)
     if is_away and (failure := _given_up(seen, job, attempt, node)) is not None:
         yield Lose(attempt=attempt, failure=failure)
         return
@@ -164,7 +163,7 @@ def _live(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> It
     if is_away:
         return
     if job.state is JobState.CANCELLING:
-        yield Stop(attempt=attempt, node=node, why="its job was cancelled")
+        yield Stop(attempt=attempt, node=node)
     elif not attempt.is_confirmed:
         yield Start(attempt=attempt, node=node)
 
@@ -191,22 +190,18 @@ def _given_up(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -
 
 
 def _ended(seen: Observation, attempt: Attempt, node: Node) -> Iterator[Action]:
-    held = seen.reported.get(attempt.node)
-    if node.state == UNREACHABLE or held is None:
-        return
-    if held.get(str(attempt.name), False):
-        yield Stop(attempt=attempt, node=node, why="it was replaced and still runs")
-    else:
+    if not node.is_away(seen.now_ms) and node.node in seen.reported:
         yield Close(attempt=attempt, node=node)
 
 
 def _placements(seen: Observation) -> Iterator[Action]:
     used = _slots_used(seen)
-    capacities = {node.node: node.capacity for node in seen.nodes}
+    answering = [node for node in seen.nodes if node.lease_until_ms >= seen.now_ms]
+    capacities = {node.node: node.capacity for node in answering}
     for job in seen.jobs:
         if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms:
             continue
-        place = placement.choose(job.needs, seen.nodes, used, job.checkpoint_node)
+        place = placement.choose(job.needs, answering, used, job.checkpoint_node)
         if place is not None:
             taken = placement.slots_on(job.needs, capacities[place.node])
             used[place.node] = used.get(place.node, 0) + taken

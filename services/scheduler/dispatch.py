@@ -81,6 +81,9 @@ class Dispatch:
                 await self._refused(attempt, _failure(error, is_user_fault=True))
             elif error.reason in _REFUSED_HERE:
                 await self._refused(attempt, _failure(error, is_user_fault=False))
+            elif error.reason == "DRAINING":
+                end = AttemptEnd(state=AttemptState.INTERRUPTED, failure=_failure(error, is_user_fault=False))
+                await self._end(attempt, end)
             else:
                 raise
         else:
@@ -117,18 +120,26 @@ class Dispatch:
                 raise
             await self._end(attempt, AttemptEnd(state=AttemptState.CANCELLED))
         else:
-            _log.info("attempt asked to stop", attempt=str(attempt.name), node=attempt.node, why=action.why)
+            _log.info("attempt asked to stop", attempt=str(attempt.name), node=attempt.node)
             await self.ledger.write(lambda tx: attempt_store.mark_stopping(tx, attempt))
 
     async def close(self, action: Close) -> None:
-        """Tells a node that an attempt's end is kept.
+        """Tells a node that an attempt's end is kept; one that was given up and still runs there is stopped first.
 
         Raises:
             ServiceError: the node does not answer: say it again later.
         """
-        attempt = action.attempt
+        attempt, address, seq = action.attempt, action.node.address, action.attempt.last_seq
+        if attempt.state is AttemptState.LOST:
+            # It was given up from here: only the node knows whether it runs, and its last heartbeat may be older.
+            found = (await self.trainers.held(address)).get(str(attempt.name))
+            if found is not None and found.is_live:
+                _log.info("fenced attempt asked to stop", attempt=str(attempt.name), node=attempt.node)
+                await self.trainers.stop(address, attempt, self.timing.stop_grace_s)
+                return
+            seq = found.last_seq if found is not None else seq  # what it said after it was fenced is dropped
         try:
-            await self.trainers.ack(action.node.address, attempt, attempt.last_seq, is_final=True)
+            await self.trainers.ack(address, attempt, seq, is_final=True)
         except ServiceError as error:
             if error.reason not in {"NOT_FOUND", "STALE_ATTEMPT", "CURSOR_OUT_OF_RANGE"}:
                 raise

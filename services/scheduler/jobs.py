@@ -96,7 +96,7 @@ class AttemptEnd:
     state: AttemptState
     """One of the ended states."""
     failure: Failure | None = None
-    """Set with FAILED and LOST."""
+    """Set with FAILED and LOST, and with INTERRUPTED when its node did not even begin it."""
 
     def __post_init__(self) -> None:
         """Refuses the end of an attempt that has not ended."""
@@ -168,13 +168,21 @@ def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, ji
             to=JobState.PUBLISHING, reason="TRAINED", message="Training is done; its result is being registered."
         )
     if end.state is AttemptState.INTERRUPTED:
-        return Verdict(
-            to=JobState.QUEUED, reason="INTERRUPTED", message="The attempt was stopped after it had saved a checkpoint."
-        )
+        return _interrupted(end.failure, policy)
     failure = end.failure or _unsaid(end.state)
     if end.state is AttemptState.FAILED and failure.is_user_fault:
         return Verdict(to=JobState.FAILED, reason=failure.reason, message=failure.message, failure=failure)
     return _retry(failure, faults + 1, policy, jitter)
+
+
+def _interrupted(why: Failure | None, policy: RetryPolicy) -> Verdict:
+    if why is None:
+        message = "The attempt was stopped after it had saved a checkpoint."
+        return Verdict(to=JobState.QUEUED, reason="INTERRUPTED", message=message)
+    # Its node took no more work: nothing was lost, but asking the same node again at once would only spin.
+    return Verdict(
+        to=JobState.QUEUED, reason="INTERRUPTED", message=why.message, delay_s=min(1.0, policy.longest_delay_s)
+    )
 
 
 def _retry(failure: Failure, faults: int, policy: RetryPolicy, jitter: float) -> Verdict:

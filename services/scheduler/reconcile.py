@@ -139,11 +139,17 @@ class Reconciler:
                 return None
 
     def _place(self, tx: Transaction, action: PlaceAttempt) -> None:
+        node = node_store.find(tx.connection, action.node)
+        if node is None or not node.takes_work(tx.now_ms):
+            return
         attempt = attempt_store.place(tx, action.job, action.node, action.why)
         if attempt is not None:
             self.dispatch.unsent.add(attempt.token)
 
     def _lose(self, tx: Transaction, action: Lose) -> None:
+        node = node_store.find(tx.connection, action.attempt.node)
+        if node is None or not node.is_away(tx.now_ms):
+            return  # it has come back since it was looked at
         end = AttemptEnd(state=AttemptState.LOST, failure=action.failure)
         jitter = self.rules.chance.random()
         ending = attempt_store.Ending(attempt=action.attempt, end=end, retry=self.rules.retry, jitter=jitter)
@@ -159,7 +165,8 @@ class Reconciler:
                 self.effects.run(("stop", action.attempt.token), lambda: self.dispatch.stop(action), again_s)
             case Close():
                 if action.attempt.token not in self._followers:  # a follower closes what it has seen the end of
-                    self.effects.run(("close", action.attempt.token), lambda: self.dispatch.close(action))
+                    again_s = self.rules.timing.stop_again_s
+                    self.effects.run(("close", action.attempt.token), lambda: self.dispatch.close(action), again_s)
             case Publish():
                 job = action.publication.job
                 self.effects.run(("publish", job), lambda: self.publishing.deliver(action.publication))

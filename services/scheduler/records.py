@@ -195,6 +195,14 @@ class Node:
     unreachable_ms: int | None
     manager_token: str = field(repr=False)
 
+    def is_away(self, now_ms: int) -> bool:
+        """Returns whether its lease has run out, also after the grace that a restart of the scheduler gives."""
+        return self.state == "UNREACHABLE" and self.lease_until_ms < now_ms
+
+    def takes_work(self, now_ms: int) -> bool:
+        """Returns whether its lease is live and it is not shutting down."""
+        return self.state == "READY" and self.lease_until_ms >= now_ms
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
