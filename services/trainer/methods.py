@@ -118,7 +118,7 @@ def _caps_attention(model: Any) -> bool:
 
 
 def _load_format(layers: Sequence[LocalArtifact], spec: TrainingSpec) -> torch.dtype:
-    """Returns bfloat16 where that loses nothing: the files' own format, frozen, for products, and nothing merged in."""
+    """Returns bfloat16 where no weight of the base loses a bit: stored so, frozen, for products, nothing merged in."""
     try:
         config = read_config(layers[0].folder)
     except InvalidModel as error:
