@@ -32,9 +32,11 @@ $(PROTO_VENV)/.ready: pyproject.toml
 
 .PHONY: protos
 protos: $(PROTO_VENV)/.ready  ## Generate tuneforge/v1 from protos/
-	rm -f tuneforge/v1/*_pb2*
+	rm -rf build/protos && mkdir -p build/protos
 	PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iprotos \
-	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/tuneforge/v1/*.proto
+	  --python_out=build/protos --grpc_python_out=build/protos --mypy_out=quiet:build/protos \
+	  --mypy_grpc_out=quiet:build/protos protos/tuneforge/v1/*.proto
+	rm -f tuneforge/v1/*_pb2* && cp build/protos/tuneforge/v1/*_pb2* tuneforge/v1/
 
 .PHONY: protos-clean
 protos-clean: protos  ## Fail when the committed code is not what protos/ generates

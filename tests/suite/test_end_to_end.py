@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
+from tests.support.tiny_model import make_tiny_model
 from tuneforge import Client, Conflict, GenerationOptions, InvalidArgument, NotFound
 from tuneforge.events import AttemptOutcome, CheckpointSaved, DeviceMetrics, Resolved, StepMetrics
 from tuneforge.job_values import JobState
@@ -99,13 +101,15 @@ def test_each_method_ends_in_a_version_that_answers(client: Client, name: str, m
     client.deployments.delete(deployment.name)
 
 
-def test_alias_moves_with_compare_and_set(client: Client) -> None:
+def test_alias_moves_with_compare_and_set(client: Client, tmp_path: Path) -> None:
     """An alias moves, a stale move is refused, and the log has each move with its reason."""
     first = client.models.set_alias("tiny", "production", 1, reason="first")
     with pytest.raises(Conflict):
         client.models.set_alias("tiny", "production", 1, expected="stale", reason="late")
-    client.models.set_alias("tiny", "production", 1, expected=first, reason="again")
-    assert [change.reason for change in client.models.alias_log("tiny", "production")] == ["again", "first"]
+    second = client.models.import_folder(make_tiny_model(tmp_path / "second", seed=1), "tiny")
+    moved = client.models.set_alias("tiny", "production", second.name, expected=first, reason="better")
+    assert moved.version == second.name
+    assert [change.reason for change in client.models.alias_log("tiny", "production")] == ["better", "first"]
 
 
 def test_output_of_a_job_is_the_base_of_the_next(client: Client) -> None:
@@ -138,13 +142,13 @@ def test_all_faults_of_a_spec_in_one_answer(client: Client) -> None:
     with pytest.raises(InvalidArgument) as caught:
         client.jobs.validate(bad)
     assert {violation.field for violation in caught.value.fields} >= {
-        "base.model",
-        "data.train.dataset",
-        "optimization.learning_rate",
+        "spec.base.model",
+        "spec.data.train.dataset",
+        "spec.optimization.learning_rate",
     }
     with pytest.raises(InvalidArgument) as caught:
         client.jobs.validate(spec(LoraMethod(rank=4096)))
-    assert [violation.field for violation in caught.value.fields] == ["lora.rank"]
+    assert [violation.field for violation in caught.value.fields] == ["spec.lora.rank"]
 
 
 def test_cancel_frees_the_node(client: Client) -> None:
