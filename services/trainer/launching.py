@@ -116,8 +116,8 @@ class WorkerLauncher:
     async def close(self) -> None:
         """Ends the fork server; workers live on."""
         self._is_closing = True
-        if self._control is not None:
-            self._shut(self._control)
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()  # it has nothing to lose, and while it imports it would not notice a polite word
         if self._task is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._task, _STOP_TIMEOUT_S)
@@ -213,11 +213,6 @@ class WorkerLauncher:
         except TimeoutError:
             process.kill()
             await process.wait()
-
-    @staticmethod
-    def _shut(control: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            control.shutdown(socket.SHUT_RDWR)
 
     def _last_words(self) -> str:
         try:
