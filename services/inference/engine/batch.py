@@ -20,6 +20,10 @@ Finish = Literal["", "stop", "length"]
 
 _PREFILL_TOKENS: Final = 8192
 """Tokens of prompts computed at once: bounds the memory of activations; more at once would not be faster."""
+_SMALL_TOKENS: Final = 512
+"""Tokens that are computed at once in any case: below that, a matrix product does not get faster by being smaller."""
+_PADDING_SHARE: Final = 0.25
+"""Most padding, in shares of the real tokens, in what is computed at once beyond that."""
 _DROP_SHARE: Final = 0.2
 """Share of ended rows at which they are dropped: a drop copies the cache, an ended row costs its share each step."""
 
@@ -60,7 +64,7 @@ class Batch:
         self._give_model = model
         self._model = model()
         self._stop_ids = stop_ids
-        self._rows = list(rows)
+        self._rows = sorted(rows, key=lambda row: len(row.prompt))
         self._cache: RoomyCache | None = None
         self._mask_bt = torch.empty(0)
         self._last: list[int] = []
@@ -115,21 +119,21 @@ class Batch:
     def _prefill(self) -> torch.Tensor:
         """Computes the prompts, some rows at a time, and returns the scores of the first new tokens, B x V."""
         device = self._model.device
-        width = max(len(row.prompt) for row in self._rows)
-        ids = torch.zeros(len(self._rows), width, dtype=torch.long)
+        width = len(self._rows[-1].prompt)
         mask = torch.zeros(len(self._rows), width, dtype=torch.bool)
         for number, row in enumerate(self._rows):
-            ids[number, width - len(row.prompt) :] = torch.tensor(row.prompt)
             mask[number, width - len(row.prompt) :] = True
-        ids, mask = ids.to(device), mask.to(device)
-        at_once = max(1, _PREFILL_TOKENS // width)
+        self._mask_bt = mask.to(device)
         caches, logits = [], []
-        for first in range(0, len(self._rows), at_once):
-            part = slice(first, first + at_once)
+        for part in _parts([len(row.prompt) for row in self._rows]):
+            rows = self._rows[part]
+            columns = len(rows[-1].prompt)
+            padded = [[0] * (columns - len(row.prompt)) + list(row.prompt) for row in rows]
             cache = RoomyCache()
-            logits.append(self._forward(ids[part], mask[part], cache))
+            ids = torch.tensor(padded, device=device)
+            logits.append(self._forward(ids, self._mask_bt[part, width - columns :], cache))
             caches.append(cache)
-        self._cache, self._mask_bt = RoomyCache.stacked(caches), mask
+        self._cache = RoomyCache.stacked(caches)
         return torch.cat(logits)
 
     def _advance(self) -> torch.Tensor:
@@ -144,7 +148,7 @@ class Batch:
         columns = ids_bt.shape[1]
         positions = (mask_bt.long().cumsum(1) - 1).clamp(min=0)[:, -columns:]
         mask: torch.Tensor | None = mask_bt
-        if not self._is_padded(mask_bt):
+        if not self._is_padded(mask_bt, ids_bt):
             mask = None
         elif columns == 1 and not self._has_window:
             # One column sees all that is not padding; given so, the model need not derive it at every step.
@@ -159,9 +163,11 @@ class Batch:
         )
         return torch.as_tensor(output.logits[:, -1])
 
-    def _is_padded(self, mask_bt: torch.Tensor) -> bool:
-        lengths = {len(row.prompt) for row in self._rows}
-        return len(lengths) > 1 or mask_bt.shape[1] < next(iter(lengths))
+    def _is_padded(self, mask_bt: torch.Tensor, ids_bt: torch.Tensor) -> bool:
+        """Tells whether a column is padding in some row; at a step that is known from the lengths of the prompts."""
+        if ids_bt.shape[1] == 1 and self._cache is not None:
+            return len({len(row.prompt) for row in self._rows}) > 1
+        return not bool(mask_bt.all())
 
     def _drop_ended(self) -> None:
         live = [number for number, row in enumerate(self._rows) if not row.is_ended]
@@ -175,3 +181,17 @@ class Batch:
             self._mask_bt = mask[:, first:]
             self._rows = [self._rows[number] for number in live]
             self._last = [self._last[number] for number in live]
+
+
+def _parts(lengths: Sequence[int]) -> list[slice]:
+    """Cuts rows, ordered by length, into parts that are computed at once with little padding."""
+    parts: list[slice] = []
+    first = tokens = 0
+    for number, length in enumerate(lengths):
+        padded = (number + 1 - first) * length
+        limit = min(_PREFILL_TOKENS, max(_SMALL_TOKENS, int((1 + _PADDING_SHARE) * (tokens + length))))
+        if number > first and padded > limit:
+            parts.append(slice(first, number))
+            first, tokens = number, 0
+        tokens += length
+    return [*parts, slice(first, len(lengths))]

@@ -64,13 +64,18 @@ class RoomyCache(Cache):  # type: ignore[misc]  # transformers is not read by th
 
     @classmethod
     def stacked(cls, caches: list["RoomyCache"]) -> "RoomyCache":
-        """Puts the rows of several caches of equal length below each other."""
+        """Puts the rows of several caches below each other; shorter ones get empty columns on their left."""
         if len(caches) == 1:
             return caches[0]
         whole = cls()
+        columns = max(cache.get_seq_length() for cache in caches)
         for index in range(len(caches[0].layers)):
             layers = [cache.layers[index] for cache in caches]
-            whole.update(
-                torch.cat([layer.keys for layer in layers]), torch.cat([layer.values for layer in layers]), index
-            )
+            keys = torch.cat([_widened(layer.keys, columns) for layer in layers])
+            values = torch.cat([_widened(layer.values, columns) for layer in layers])
+            whole.update(keys, values, index)
         return whole
+
+
+def _widened(states: torch.Tensor, columns: int) -> torch.Tensor:
+    return torch.nn.functional.pad(states, (0, 0, columns - states.shape[-2], 0))

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.inference.engine.batch import Batch, Piece, Row
+from services.inference.engine.batch import Batch, Piece, Row, _parts
 from services.inference.engine.sampling import Sampler
 from services.inference.engine.text import TextStream
 from services.modelkit.artifacts import LocalArtifact
@@ -87,7 +89,8 @@ def test_a_batch_equals_generate(base: LoadedBase, limits: list[int]) -> None:
 def test_prompts_are_computed_in_parts(base: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts too many to be computed at once give the same texts in several parts."""
     whole = texts(run(Batch(lambda: base.model, base.stop_ids, rows_of(base, PROMPTS, [9] * 5))))
-    monkeypatch.setattr("services.inference.engine.batch._PREFILL_TOKENS", 45)
+    monkeypatch.setattr("services.inference.engine.batch._SMALL_TOKENS", 4)
+    assert len(_parts(sorted(map(len, PROMPTS)))) > 2
     assert texts(run(Batch(lambda: base.model, base.stop_ids, rows_of(base, PROMPTS, [9] * 5)))) == whole
 
 
@@ -149,3 +152,15 @@ def test_every_architecture_is_decoded_right(base: LoadedBase, architecture: str
     found = texts(run(Batch(lambda: model, frozenset(), rows_of(base, PROMPTS, limits))))
     expected = [generated(base, prompt, limit, model) for prompt, limit in zip(PROMPTS, limits, strict=True)]
     assert [found.get(index, "") for index in range(len(PROMPTS))] == expected
+
+
+@given(st.lists(st.integers(1, 20_000), min_size=1, max_size=64))
+def test_parts_hold_every_row_with_little_padding(lengths: list[int]) -> None:
+    """Parts go through all rows in order; none is large and mostly padding, and none of several rows is too large."""
+    lengths = sorted(lengths)
+    parts = _parts(lengths)
+    assert [number for part in parts for number in range(part.start, part.stop)] == list(range(len(lengths)))
+    for part in parts:
+        real, padded = sum(lengths[part]), len(lengths[part]) * lengths[part][-1]
+        assert padded <= 512 or padded <= 1.25 * real
+        assert padded <= 8192 or len(lengths[part]) == 1
