@@ -13,8 +13,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.trainer import adoption
 from services.trainer.spool import segments
+from tests.support.scripted_engine import BROKEN
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer, scripted_spec
-from tuneforge.v1 import errors_pb2, events_pb2, nodes_pb2, spec_pb2, trainer_pb2
+from tuneforge.v1 import errors_pb2, events_pb2, nodes_pb2, spec_pb2, trainer_pb2, types_pb2
 
 LONG = 100_000
 LOST, CANCELLED = nodes_pb2.ATTEMPT_STATE_LOST, nodes_pb2.ATTEMPT_STATE_CANCELLED
@@ -270,3 +271,30 @@ def test_full_spool_keeps_the_history(tmp_path: Path) -> None:
         lines = sum(event.HasField("log") for event in events)
         assert [gap.dropped for gap in gaps] == [5 * 200 + 1 - lines]
         assert [event.step.step for event in events if event.HasField("step")] == [1, 2, 3, 4, 5]
+
+
+def test_node_that_cannot_start_workers_says_so(tmp_path: Path) -> None:
+    """When the fork server does not start, an attempt fails as a fault of the node, with what the log says last."""
+    with running_trainer(tmp_path, env={BROKEN: "1"}) as trainer:
+        name = attempt_name("stuck")
+        trainer.stub.StartAttempt(trainer_pb2.StartAttemptRequest(name=name, spec=scripted_spec()))
+        events, status = trainer.watch(name)
+        assert status.state == nodes_pb2.ATTEMPT_STATE_FAILED
+        assert status.failure == events[-1].outcome.failure
+        assert status.failure.fault == types_pb2.FAULT_CLASS_INFRASTRUCTURE
+        assert "no engine, as the test wants" in status.failure.message
+
+
+def test_leftovers_are_cleared(trainer: TrainerProcess) -> None:
+    """Folders of attempts that were never accepted, or were being removed, are gone after a restart."""
+    name = attempt_name("left")
+    _begin(trainer, name, scripted_spec(steps=3))
+    last = trainer.watch(name)[1].last_seq
+    trainer.end(signal.SIGKILL)
+    attempts = trainer.folder / "data/trainer/jobs/p/left/attempts"
+    (attempts / "2-0").mkdir()
+    (attempts / "2-0/request.binpb").write_bytes(b"")
+    trainer.start()
+    assert [path.name for path in attempts.iterdir()] == ["1-0"]
+    trainer.stub.AckEvents(trainer_pb2.AckEventsRequest(name=name, token="t", seq=last, is_final=True))
+    assert list(attempts.iterdir()) == []

@@ -29,11 +29,16 @@ from tuneforge.errors import Reason
 from tuneforge.manifest import build
 from tuneforge.v1 import events_pb2
 
-__all__ = ["preload", "run", "train"]
+__all__ = ["BROKEN", "preload", "run", "train"]
+
+BROKEN = "SCRIPTED_ENGINE_BROKEN"
+"""Environment variable with which the fork server cannot start."""
 
 
 def preload() -> None:
     """Puts this engine in the place of the real one, in this process and those that it forks."""
+    if os.environ.get(BROKEN):
+        raise ImportError("no engine, as the test wants")
     module = types.ModuleType("services.trainer.training")
     module.train = train  # type: ignore[attr-defined]
     sys.modules["services.trainer.training"] = module
