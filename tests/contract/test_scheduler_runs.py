@@ -207,6 +207,23 @@ async def test_full_node_is_asked_again(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_draining_node_takes_no_start(tmp_path: Path) -> None:
+    """A node that shuts down before it has begun costs no budget: the job is queued again."""
+    refusal = ServiceError("DRAINING", "nodes/n1 is shutting down")
+    async with staged(tmp_path, trainer={"refusal": refusal}, retry=RetryPolicy(budget=0)) as stage:
+        await stage.trainer.register(stage.address)
+        await stage.create()
+        states = []
+        async for event in stage.events():
+            states.append(event.state.to)
+            if states[-2:] == ["STARTING", "QUEUED"]:
+                break
+        stage.trainer.refusal = None
+        stage.clock.advance(2)
+        assert (await stage.trainer.started()).request.name.endswith("/attempts/2")
+
+
+@on_loop
 async def test_stale_attempt_at_the_node_gives_a_new_one(tmp_path: Path) -> None:
     """A node that knows the name with another token gets a new attempt number."""
     refusal = ServiceError("STALE_ATTEMPT", "started with another token")

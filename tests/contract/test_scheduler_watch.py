@@ -182,6 +182,23 @@ async def test_drain_ends_watches_with_a_good_token(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_slow_reader_costs_others_nothing(tmp_path: Path) -> None:
+    """A reader that stops reading holds up nobody, nothing piles up for it, and it gets everything when it goes on."""
+    async with staged(tmp_path) as stage:
+        await stage.trainer.register(stage.address)
+        await stage.create()
+        attempt = await stage.trainer.started()
+        slow = stage.watch(max_batch=1)
+        first = [await slow.read()]
+        for _ in range(40):
+            await stage.trainer.emit(attempt, 50)
+        await stage.trainer.end(attempt, SUCCEEDED)
+        quick = await stage.all_events()
+        check_dense(quick)
+        assert events_in(first + await read_all(slow)) == quick
+
+
+@on_loop
 async def test_repeated_deliveries_are_dropped(tmp_path: Path) -> None:
     """A trainer that sends events again, and whose streams break, adds nothing twice to the log."""
     async with staged(tmp_path, trainer={"repeat_events": 3, "cuts": [2, 5, 9, 11]}) as stage:

@@ -1,0 +1,96 @@
+"""The table of states and what the end of an attempt means."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.scheduler.jobs import (
+    HELD,
+    LIVE_ATTEMPT,
+    TERMINAL,
+    TRANSITIONS,
+    AttemptEnd,
+    AttemptState,
+    Failure,
+    JobState,
+    RetryPolicy,
+    is_legal,
+    sources_of,
+    verdict,
+)
+
+POLICY = RetryPolicy(budget=2, first_delay_s=1.0, longest_delay_s=3.0)
+ENDS = [
+    AttemptEnd(state=state, failure=Failure(reason="WORKER_LOST", message="gone.", is_user_fault=fault))
+    for state in AttemptState
+    if state not in LIVE_ATTEMPT
+    for fault in (False, True)
+]
+
+
+def test_terminal_states_are_the_three() -> None:
+    """Only SUCCEEDED, FAILED and CANCELLED are terminal, and nothing leaves them."""
+    assert set(TERMINAL) == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    assert all(not is_legal(state, target) for state in TERMINAL for target in JobState)
+
+
+def test_every_state_can_reach_an_end() -> None:
+    """No state is a trap."""
+    reached = set(TERMINAL)
+    while more := {state for state, targets in TRANSITIONS.items() if targets & reached} - reached:
+        reached |= more
+    assert reached == set(JobState)
+
+
+def test_publishing_cannot_be_cancelled() -> None:
+    """From PUBLISHING there are only SUCCEEDED and FAILED, and only RUNNING leads there."""
+    assert TRANSITIONS[JobState.PUBLISHING] == {JobState.SUCCEEDED, JobState.FAILED}
+    assert sources_of(JobState.PUBLISHING) == {JobState.RUNNING}
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: f"{end.state}-{end.failure.is_user_fault}")
+@pytest.mark.parametrize("state", list(JobState))
+def test_verdicts_are_legal(state: JobState, end: AttemptEnd) -> None:
+    """Whatever ends in whatever state, the verdict is a legal change, or one over RUNNING for a fast success."""
+    ruling = verdict(state, end, 0, POLICY, 0.5)
+    if state not in HELD:
+        assert ruling is None
+        return
+    assert ruling is not None
+    if ruling.to is JobState.PUBLISHING and state is JobState.STARTING:
+        state = JobState.RUNNING
+    assert is_legal(state, ruling.to)
+    assert ruling.message.endswith(".")
+
+
+def test_cancelling_ends_cancelled_whatever_happened() -> None:
+    """An accepted cancel wins over every end of the attempt."""
+    rulings = [verdict(JobState.CANCELLING, end, 0, POLICY, 0.5) for end in ENDS]
+    assert {ruling.to for ruling in rulings if ruling} == {JobState.CANCELLED}
+
+
+def test_user_fault_is_final() -> None:
+    """A user's fault fails the job without touching the infrastructure budget."""
+    failure = Failure(reason="LOSS_NOT_FINITE", message="nan", is_user_fault=True)
+    ruling = verdict(JobState.RUNNING, AttemptEnd(state=AttemptState.FAILED, failure=failure), 0, POLICY, 0.5)
+    assert ruling is not None
+    assert (ruling.to, ruling.failure, ruling.uses_budget) == (JobState.FAILED, failure, False)
+
+
+def test_infrastructure_faults_back_off_and_end() -> None:
+    """Waits double up to the cap with full jitter; the fault beyond the budget fails the job."""
+    lost = AttemptEnd(state=AttemptState.LOST)
+    delays = [verdict(JobState.RUNNING, lost, faults, POLICY, 1.0) for faults in range(2)]
+    assert [ruling.delay_s for ruling in delays if ruling] == [1.0, 2.0]
+    assert POLICY.delay_s(9, 1.0) == 3.0
+    assert POLICY.delay_s(9, 0.0) == 0.0
+    spent = verdict(JobState.RUNNING, lost, 2, POLICY, 0.5)
+    assert spent is not None
+    assert spent.failure is not None
+    assert (spent.to, spent.failure.reason) == (JobState.FAILED, "RETRIES_SPENT")
+
+
+def test_live_attempt_has_no_end() -> None:
+    """The end of an attempt that still runs cannot be made."""
+    with pytest.raises(ValueError, match="has not ended"):
+        AttemptEnd(state=AttemptState.RUNNING)
