@@ -55,7 +55,10 @@ async def test_validate_only_stores_nothing(tmp_path: Path) -> None:
         job = await stage.create(validate_only=True)
         assert job.base.version == BASE
         assert job.memory_estimate.total_bytes
-        error = await refusal(stage.get(), "NOT_FOUND")
+        name = "projects/p/jobs/j1"
+        error = await refusal(stage.stub.GetJob(scheduler_pb2.GetJobRequest(name=name)), "NOT_FOUND")
+        assert error.reason == "NOT_FOUND"
+        error = await refusal(stage.stub.CancelJob(scheduler_pb2.CancelJobRequest(name=name)), "NOT_FOUND")
         assert error.reason == "NOT_FOUND"
 
 
