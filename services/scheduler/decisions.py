@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.scheduler import placement
-from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, Failure, JobState, dependency_failure
+from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, AttemptState, Failure, JobState, dependency_failure
 from services.scheduler.records import ActiveJob, Attempt, Node
 from services.scheduler.store.nodes import UNREACHABLE
 from services.scheduler.store.outbox import Publication
@@ -209,19 +209,21 @@ def _placements(seen: Observation) -> Iterator[Action]:
 
 
 def _slots_used(seen: Observation) -> dict[str, int]:
-    """Returns the slots taken on each node: by attempts placed here, and by those that it names and we gave up."""
+    """Returns the slots taken on each node: by attempts placed here, and by given-up ones that it says still run.
+
+    An attempt that ended by its node's own word has freed its slot, even if the last heartbeat is older than that word.
+    """
     jobs = {job.number: job for job in seen.jobs}
     capacities = {node.node: node.capacity for node in seen.nodes}
     used: dict[str, int] = {}
-    placed: set[tuple[str, str]] = set()
     for attempt in seen.attempts:
         job = jobs.get(attempt.job)
         if attempt.state in LIVE_ATTEMPT and job is not None:
-            used[attempt.node] = used.get(attempt.node, 0) + placement.slots_on(job.needs, capacities[attempt.node])
-            placed.add((attempt.node, str(attempt.name)))
-    for node, held in seen.reported.items():
-        strays = sum(is_live and (node, name) not in placed for name, is_live in held.items())
-        used[node] = used.get(node, 0) + strays
+            taken = placement.slots_on(job.needs, capacities[attempt.node])
+        else:
+            is_stray = attempt.state is AttemptState.LOST
+            taken = int(is_stray and seen.reported.get(attempt.node, {}).get(str(attempt.name), False))
+        used[attempt.node] = used.get(attempt.node, 0) + taken
     return used
 
 

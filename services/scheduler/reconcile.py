@@ -59,6 +59,8 @@ class Reconciler:
     effects: Effects
     wake: asyncio.Event
     """Set to make the loop look again now."""
+    seen: Observation | None = None
+    """What the last round saw."""
     _followers: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
     def poke(self) -> None:
@@ -90,7 +92,7 @@ class Reconciler:
 
     async def round(self) -> float:
         """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
-        seen = await self._observe()
+        seen = self.seen = await self._observe()
         actions = decide(seen)
         changes = [self._change(action) for action in actions]
         written = await asyncio.gather(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.grpckit.database import Database
 from services.grpckit.server import ServiceDefinition
+from services.scheduler import metrics
 from services.scheduler.admission import Admission
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.dispatch import Dispatch
@@ -97,6 +98,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )
+    metrics.show(reconciler, broadcast)
     nodes.poke = ledger.on_change = reconciler.poke
     servicer = SchedulerServicer(
         Parts(

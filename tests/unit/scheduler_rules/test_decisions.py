@@ -111,11 +111,18 @@ def test_overdue_node_gets_no_work() -> None:
 
 
 def test_stray_attempts_take_slots() -> None:
-    """An attempt that a node names and that was given up still holds its slot."""
-    stray = {"n1": {"projects/p/jobs/x/attempts/9": True}}
-    assert due(jobs=(job(),), reported=stray) == []
-    stray["n1"] = dict.fromkeys(stray["n1"], False)
-    assert len(due(jobs=(job(),), reported=stray)) == 1
+    """A given-up attempt that its node still names as running holds its slot; one that has ended there does not."""
+    stray = attempt(9, AttemptState.LOST)
+    for is_live in (True, False):
+        actions = due(jobs=(job(),), attempts=(stray,), reported={"n1": {str(stray.name): is_live}})
+        assert [type(action) for action in actions] == [Close] + [PlaceAttempt] * (not is_live)
+
+
+def test_end_frees_the_slot_before_the_next_heartbeat() -> None:
+    """An attempt that ended by its node's word has freed its slot, although an older heartbeat names it as running."""
+    ended = attempt(9, AttemptState.SUCCEEDED)
+    actions = due(jobs=(job(),), attempts=(ended,), reported={"n1": {str(ended.name): True}})
+    assert PlaceAttempt in {type(action) for action in actions}
 
 
 def test_checkpoint_attracts() -> None:

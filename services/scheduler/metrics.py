@@ -1,0 +1,43 @@
+"""What the scheduler adds to `/metrics`: how the loop saw the world last, and who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from prometheus_client import Gauge
+
+from services.scheduler.broadcast import Broadcast
+from services.scheduler.decisions import Observation
+from services.scheduler.jobs import TERMINAL, JobState
+from services.scheduler.reconcile import Reconciler
+
+_JOBS = Gauge("tuneforge_scheduler_jobs", "Jobs that have not ended, by state", ["state"])
+_NODES = Gauge("tuneforge_scheduler_nodes", "Known nodes, by state", ["state"])
+_OUTBOX = Gauge("tuneforge_scheduler_publications_waiting", "Results that wait to be registered")
+_UNCLOSED = Gauge("tuneforge_scheduler_attempts_open", "Attempts that run, or whose node does not know that they ended")
+_WATCHERS = Gauge("tuneforge_scheduler_watchers", "Open watches of jobs")
+
+
+def show(reconciler: Reconciler, broadcast: Broadcast) -> None:
+    """Lets `/metrics` look at a scheduler; the newest one of a process is shown."""
+
+    def count(test: Callable[[Observation], int]) -> int:
+        return 0 if reconciler.seen is None else test(reconciler.seen)
+
+    for state in JobState:
+        if state not in TERMINAL:
+            _JOBS.labels(state=str(state)).set_function(partial(count, partial(_jobs_in, state)))
+    for name in ("READY", "UNREACHABLE", "DRAINING"):
+        _NODES.labels(state=name).set_function(partial(count, partial(_nodes_in, name)))
+    _OUTBOX.set_function(partial(count, lambda seen: len(seen.publications)))
+    _UNCLOSED.set_function(partial(count, lambda seen: len(seen.attempts)))
+    _WATCHERS.set_function(lambda: broadcast.watchers)
+
+
+def _jobs_in(state: JobState, seen: Observation) -> int:
+    return sum(job.state is state for job in seen.jobs)
+
+
+def _nodes_in(state: str, seen: Observation) -> int:
+    return sum(node.state == state for node in seen.nodes)
