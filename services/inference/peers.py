@@ -1,5 +1,7 @@
 """The registry as this service sees it: which versions a name stands for, and their files."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +72,6 @@ class RegistryFiles:
         """Takes the registry's address, how to call it, and the cache's folder."""
         self._address = address
         self._settings = TransportSettings(token=peers.token or None, ca=peers.tls_ca)
-        self._clients: set[BlobClient] = set()
         self._is_closed = False
         self.cache = cache
 
@@ -83,16 +84,24 @@ class RegistryFiles:
         """
         project = project_of(layer.version)
         with BlobClient.connect(self._address, project, settings=self._settings, retry=_RETRY) as blobs:
-            self._clients.add(blobs)
-            try:
-                if self._is_closed:
-                    raise ServiceError(Reason.DRAINING, "the service is shutting down")
-                return fetch(layer.manifest, blobs, self.cache)
-            finally:
-                self._clients.discard(blobs)
+            return fetch(layer.manifest, _BreakableBlobs(blobs, self._check_open), self.cache)
 
     def close(self) -> None:
         """Breaks off running transfers, so that no thread holds up the end of the process; parts stay for the next."""
         self._is_closed = True
-        for blobs in list(self._clients):
-            blobs.close()
+
+    def _check_open(self, _: int = 0) -> None:
+        if self._is_closed:
+            raise ServiceError(Reason.DRAINING, "the service is shutting down")
+
+
+@dataclass(frozen=True, slots=True)
+class _BreakableBlobs:
+    """Downloads that end between two pieces. Closing their channel from another thread could crash the process."""
+
+    blobs: BlobClient
+    check: Callable[[int], None]
+
+    def download(self, sha256: str, size_bytes: int, dest: Path) -> None:
+        self.check(0)
+        self.blobs.download(sha256, size_bytes, dest, progress=self.check)

@@ -68,7 +68,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         deployment = await self._database.read(lambda connection: store.find(connection, name))
         if deployment is None:
             raise not_found("deployment", name)
-        return deployment_to(deployment)
+        return deployment_to(self._serving.as_it_is(deployment))
 
     async def ListDeployments(
         self, request: inference_pb2.ListDeploymentsRequest, _: Any
@@ -78,7 +78,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         page = pages.page_of(request.page_size, request.page_token, scope=f"ListDeployments {request.parent}")
         found, token = await self._database.read(lambda connection: store.page(connection, project, page))
         return inference_pb2.ListDeploymentsResponse(
-            deployments=[deployment_to(deployment) for deployment in found], next_page_token=token
+            deployments=[deployment_to(self._serving.as_it_is(deployment)) for deployment in found],
+            next_page_token=token,
         )
 
     async def DeleteDeployment(

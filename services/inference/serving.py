@@ -97,6 +97,16 @@ class Serving:
         live.idle.set()
         live.task = asyncio.create_task(self._keep(live), name=f"keep-{deployment.name}")
 
+    def as_it_is(self, deployment: Deployment) -> Deployment:
+        """Returns a stored deployment in the state that it has at this moment; the database follows a little later."""
+        live = self._live.get(deployment.name)
+        if live is None:
+            return deployment
+        is_served = live.engine is not None and not live.engine.lost.is_set()
+        if live.deployment.state is DeploymentState.READY and not is_served:
+            return live.deployment.with_state(DeploymentState.LOADING)
+        return live.deployment
+
     def remove(self, name: DeploymentName) -> None:
         """Takes no more requests for a deployment; what serves it goes when the running ones have ended."""
         live = self._live.pop(name, None)
