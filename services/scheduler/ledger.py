@@ -30,7 +30,7 @@ class Ledger:
         self._clock = clock
         self._running: set[asyncio.Task[object]] = set()
         self.on_change: Callable[[], None] = lambda: None
-        """Called after each write that added events: the loop looks again."""
+        """Called after each write that changed a job's state: the loop looks again."""
 
     async def write(self, run: Callable[[Transaction], T]) -> T:
         """Runs a function in a write transaction; returns after the commit.
@@ -54,6 +54,7 @@ class Ledger:
         tx = latest[0]
         if tx.chunks or tx.ended:
             self._broadcast.publish(tx.chunks, tx.ended)
+        if tx.turned:  # not after every flush of events: nothing becomes due by a finished step
             self.on_change()
         return result
 

@@ -6,9 +6,10 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from services.grpckit.errors import FieldViolation, ServiceError
+from services.grpckit.context import current_or_none
+from services.grpckit.errors import FieldViolation, ServiceError, not_found
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts
-from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, parse_model_reference
+from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, parse_model_reference, project_of
 from tuneforge.specs.spec import DataSource
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ async def resolve_base(source: VersionSource, name: str, field: str) -> Base | P
         parse_model_reference(name)
     except InvalidName as error:
         return Problem(FieldViolation(field, f"is not a model: {error}"))
+    if not _may_see(name):
+        return Problem(FieldViolation(field, _model_missing(name, name, not_found("model version", name))))
     layers: list[ModelFacts] = []
     wanted, digest = name, None
     while True:
@@ -102,13 +105,19 @@ async def resolve_data(source: VersionSource, named: DataSource, field: str) -> 
             wanted = f"{DatasetName.parse(name)}/versions/latest"
     except InvalidName as error:
         return Problem(FieldViolation(field, f"is not a data set: {error}"))
-    found = await _absent(source.dataset(wanted))
+    found = await _absent(source.dataset(wanted)) if _may_see(name) else not_found("data set version", wanted)
     if isinstance(found, ServiceError):
         cure = "list the project's data sets, or upload the rows first"
         return Problem(FieldViolation(field, f"is {name!r}: {found.message}; {cure}"))
     if found.rows == 0:
         return Problem(FieldViolation(field, f"is {name!r}: it has no rows"))
     return found
+
+
+def _may_see(name: str) -> bool:
+    """Returns whether the caller may touch the project of a name; the registry sees only that this service asks."""
+    call = current_or_none()
+    return call is None or call.principal.may_touch(project_of(name))
 
 
 async def _absent(answer: Coroutine[Any, Any, T]) -> T | ServiceError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -90,6 +92,27 @@ async def test_every_problem_comes_at_once(tmp_path: Path) -> None:
         said = {each.field: each.description for each in error.fields}
         assert "import the model first" in said["spec.base.model"]
         assert "upload the rows first" in said["spec.data.train.dataset"]
+
+
+@on_loop
+async def test_other_projects_cannot_be_used(tmp_path: Path) -> None:
+    """Models and data sets of projects that the caller may not touch look as if they did not exist."""
+    person = {"principal": "ann", "roles": ["editor"], "projects": ["q"]}
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps([{"token_sha256": hashlib.sha256(b"s3").hexdigest(), **person}]))
+    async with staged(tmp_path / "data", tokens_file=tokens) as stage:
+        ann = (("authorization", "Bearer s3"),)
+        request = scheduler_pb2.CreateJobRequest(parent="projects/q", spec=tiny_spec())
+        error = await refusal(stage.stub.CreateJob(request, metadata=ann), "INVALID_ARGUMENT")
+        assert {each.field for each in error.fields} == {"spec.base.model", "spec.data.train.dataset"}
+        assert all("there is no" in each.description for each in error.fields)
+        assert stage.registry.calls == []
+        request.parent = "projects/p"
+        error = await refusal(stage.stub.CreateJob(request, metadata=ann), "PERMISSION_DENIED")
+        assert error.reason == "PERMISSION_DENIED"
+        node = scheduler_pb2.RegisterNodeRequest(node=stage.trainer.node())
+        assert (await refusal(stage.stub.RegisterNode(node, metadata=ann), "PERMISSION_DENIED")).reason
+        assert (await refusal(stage.stub.RegisterNode(node), "UNAUTHENTICATED")).reason == "UNAUTHENTICATED"
 
 
 @on_loop

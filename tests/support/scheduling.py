@@ -69,6 +69,7 @@ class Stage:
     trainer: FakeTrainer
     clock: Clock = field(default_factory=Clock)
     timing: Timing = FAST
+    tokens_file: Path | None = None
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(first_delay_s=0.0))
     scheduler: Scheduler | None = None
     server: Server | None = None
@@ -85,8 +86,15 @@ class Stage:
 
     async def start(self) -> None:
         """Starts the scheduler over the folder."""
+        server = ServerSettings(
+            service="scheduler",
+            listen="127.0.0.1:0",
+            data=self.folder,
+            drain_s=0.2,
+            tokens_file=self.tokens_file,
+        )
         settings = SchedulerSettings(
-            server=ServerSettings(service="scheduler", listen="127.0.0.1:0", data=self.folder, drain_s=0.2),
+            server=server,
             registry=self.registry.address,
             timing=self.timing,
             retry=self.retry,

@@ -79,6 +79,7 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
             message=step.message,
         ),
     )
+    tx.turned.add(job)
     if step.to in TERMINAL:
         tx.ended.add(job)
     return True
@@ -121,6 +122,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
     events.append_state(
         tx, number, wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
     )
+    tx.turned.add(number)
     return int(number)
 
 

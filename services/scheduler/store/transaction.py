@@ -26,6 +26,8 @@ class Transaction:
     """The database's time at the beginning of the transaction."""
     chunks: list[Chunk] = field(default_factory=list)
     """Events that were added; they count once the transaction is committed."""
+    turned: set[int] = field(default_factory=set)
+    """Numbers of jobs that changed their state: the loop has to look again."""
     ended: set[int] = field(default_factory=set)
     """Numbers of jobs that came to their end."""
 
