@@ -6,9 +6,7 @@ names and their environment only. It does not restart a service that dies: it sa
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.grpckit.parent import END_WITH_PARENT
+
 SERVICES = ("registry", "scheduler", "trainer", "inference")
 # The trainer goes first, so that its workers save their checkpoints while the others still answer.
 STOP_ORDER = ("trainer", "inference", "scheduler", "registry")
@@ -24,7 +24,6 @@ DEFAULT_PORTS: Mapping[str, int] = {"registry": 7101, "scheduler": 7102, "traine
 METRICS_OFFSET = 10
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
-_PR_SET_PDEATHSIG = 1
 
 
 class StartFailed(Exception):
@@ -134,6 +133,7 @@ class Suite:
         for peer in SERVICES:
             env[f"TUNEFORGE_{peer.upper()}_ADDRESS"] = self.address(peer)
         env["TUNEFORGE_DATA"] = str(self.data)
+        env[END_WITH_PARENT] = str(os.getpid())
         env[f"TUNEFORGE_{name}_LISTEN"] = self.address(service)
         port = self.ports[service] + METRICS_OFFSET
         env[f"TUNEFORGE_{name}_METRICS_LISTEN"] = f"127.0.0.1:{port}" if self.metrics else ""
@@ -141,7 +141,6 @@ class Suite:
 
     def _spawn(self, service: str) -> threading.Event:
         self.log_path(service).parent.mkdir(parents=True, exist_ok=True)
-        parent = os.getpid()
         with self.log_path(service).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"services.{service}"],
@@ -151,7 +150,6 @@ class Suite:
                 stderr=log,
                 text=True,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
-                preexec_fn=lambda: _end_with_parent(parent),
             )
         self.processes[service] = process
         ready = threading.Event()
@@ -174,13 +172,6 @@ def _read_ready_line(process: subprocess.Popen[str], ready: threading.Event) -> 
             ready.set()
     process.wait()
     ready.set()
-
-
-def _end_with_parent(parent: int) -> None:
-    """In the child: ends it with SIGTERM when its parent dies, even by kill -9."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # the parent died before prctl
-        os._exit(1)
 
 
 def wait_for_end(suite: Suite, stopping: threading.Event, poll_s: float = 0.2) -> tuple[str, int] | None:

@@ -33,6 +33,7 @@ from services.grpckit.health import Health
 from services.grpckit.interceptors import CallInterceptor
 from services.grpckit.limits import Limits
 from services.grpckit.metrics import ServerMetrics, serve_page
+from services.grpckit.parent import end_with_parent
 from services.grpckit.reflection import add_reflection
 from services.grpckit.settings import ServerSettings
 
@@ -292,6 +293,7 @@ def run(main: Coroutine[Any, Any, int], *, service: str = "") -> int:
         What `main` returned; 78 for a `StartRefused` (wrong settings, a locked folder), 130 for Ctrl-C before `serve`
         was reached.
     """
+    end_with_parent()
     try:
         return asyncio.run(main)
     except StartRefused as error:

@@ -22,11 +22,7 @@ from pathlib import Path
 from services.trainer import adoption
 from services.trainer.devices import Sampler
 from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
-from services.trainer.events import EventLog
-from services.trainer.folders import AttemptFolder, create_json
-from services.trainer.inputs import Stopped, blob_client, bring, insist
-from services.trainer.orders import Assignment, StopMode, StopOrder
-from services.trainer.training_task import (
+from services.trainer.engine.training_task import (
     Fault,
     RunResult,
     StopRequest,
@@ -34,6 +30,10 @@ from services.trainer.training_task import (
     TrainingInputs,
     TrainingResult,
 )
+from services.trainer.events import EventLog
+from services.trainer.folders import AttemptFolder, create_json
+from services.trainer.inputs import Stopped, blob_client, bring, insist
+from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError
@@ -48,7 +48,7 @@ _WAIT_SLICE_S = 0.1
 
 def preload() -> None:
     """Imports what a worker needs; called once, in the fork server."""
-    from services.trainer import training
+    from services.trainer.engine import training
 
     training.preload()
 
@@ -147,7 +147,7 @@ class Worker:
             self._say(message, events_pb2.LOG_SEVERITY_WARNING)
 
     def _train(self) -> events_pb2.AttemptOutcome:
-        from services.trainer.training import train
+        from services.trainer.engine.training import train
 
         assignment = self._assignment
         self._log.change_state("", AttemptState.STARTING, "ACCEPTED", "its worker fetches what it needs")

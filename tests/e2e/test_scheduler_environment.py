@@ -17,8 +17,8 @@ def test_scheduler_runs_without_torch(tmp_path: Path) -> None:
     """An environment made by the extra `scheduler` has no torch, and the scheduler becomes ready in it."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
-    install: list[str | Path] = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-e", f"{ROOT}[scheduler]"]
-    subprocess.run(install, check=True, stderr=subprocess.PIPE)
+    install = f"{python} -m pip install -q -c {ROOT}/constraints.txt -e {ROOT}[scheduler]"
+    subprocess.run(install.split(), check=True, stderr=subprocess.PIPE)
     listed = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
     for package in ("torch", "transformers", "peft", "bitsandbytes", "accelerate"):
         assert f"\n{package}=" not in f"\n{listed}"

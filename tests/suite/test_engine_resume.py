@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.trainer.training import train
-from services.trainer.training_task import Fault, RunResult, StopRequest, TrainingFault, TrainingInputs
+from services.trainer.engine.training import train
+from services.trainer.engine.training_task import Fault, RunResult, StopRequest, TrainingFault, TrainingInputs
 from tests.support.training_run import SPEC, Killed, RecordingSink, apart, never, stop_after, tiny_inputs
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import (
@@ -165,7 +165,7 @@ def test_other_versions_rows_or_specs_are_refused(tmp_path: Path, monkeypatch: p
     assert (other_rows.reason, other_rows.metadata["input"]) == (Reason.INTEGRITY, "train")
     task.train[0].write_text(rows)
     with monkeypatch.context() as patch:
-        patch.setattr("services.trainer.resolution._version", lambda _package: "0.1")
+        patch.setattr("services.trainer.engine.resolution._version", lambda _package: "0.1")
         assert "torch" in refusal(task).message
     assert train(replace(task, threads=3), RecordingSink(), never).result is RunResult.SUCCEEDED
     assert torch.get_num_threads() == 2
@@ -174,7 +174,7 @@ def test_other_versions_rows_or_specs_are_refused(tmp_path: Path, monkeypatch: p
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from services.trainer.training import train
+from services.trainer.engine.training import train
 from tests.support.training_run import RecordingSink, never, tiny_inputs
 
 class Sink(RecordingSink):

@@ -16,9 +16,16 @@ from safetensors.torch import load_file, save_file
 from services.modelkit.adapters import load_adapter
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.loading import load_base
-from services.trainer import engine as engine_module
-from services.trainer.training import preload, train
-from services.trainer.training_task import ArtifactKind, Fault, RunResult, StopRequest, TrainingFault, TrainingInputs
+from services.trainer.engine import verbs
+from services.trainer.engine.training import preload, train
+from services.trainer.engine.training_task import (
+    ArtifactKind,
+    Fault,
+    RunResult,
+    StopRequest,
+    TrainingFault,
+    TrainingInputs,
+)
 from tests.support.tiny_networks import network
 from tests.support.training_run import SPEC, RecordingSink, never, stop_after, tiny_inputs
 from tuneforge.errors import Reason
@@ -383,7 +390,7 @@ def test_memory_that_runs_out_is_named(error: Exception, tmp_path: Path, monkeyp
     def exhausted(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(engine_module, "supervised_loss", exhausted)
+    monkeypatch.setattr(verbs, "supervised_loss", exhausted)
     fault = fault_of(tiny_inputs(tmp_path))
     assert (fault.reason, fault.fault) == (Reason.OUT_OF_MEMORY, Fault.USER)
     assert "rows_per_micro_batch" in fault.cure

@@ -1,7 +1,7 @@
 """A training engine without arithmetic, for tests of the node agent: everything around it is the real thing.
 
-It takes the place of `services.trainer.training` inside the fork server that `tests.support.trainer_node` starts. Steps
-take `optimization.learning_rate` seconds; `evaluation.prompts` may hold one word that says how it misbehaves: `hang`
+It takes the place of `services.trainer.engine.training` inside the fork server that `tests.support.trainer_node`
+starts. Steps take `optimization.learning_rate` seconds; `evaluation.prompts` may hold one word that says how it misbehaves: `hang`
 (never looks whether it shall stop), `fault` (a failure with a reason), `crash` (an exception), `exit` (ends its
 process), `flood` (many log lines).
 """
@@ -15,7 +15,7 @@ import time
 import types
 from collections.abc import Callable
 
-from services.trainer.training_task import (
+from services.trainer.engine.training_task import (
     ArtifactKind,
     EventSink,
     RunResult,
@@ -39,9 +39,9 @@ def preload() -> None:
     """Puts this engine in the place of the real one, in this process and those that it forks."""
     if os.environ.get(BROKEN):
         raise ImportError("no engine, as the test wants")
-    module = types.ModuleType("services.trainer.training")
+    module = types.ModuleType("services.trainer.engine.training")
     module.train = train  # type: ignore[attr-defined]
-    sys.modules["services.trainer.training"] = module
+    sys.modules["services.trainer.engine.training"] = module
 
 
 def train(task: TrainingInputs, sink: EventSink, stop: Callable[[], StopRequest | None]) -> TrainingResult:

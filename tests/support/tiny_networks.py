@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from services.modelkit.adapters import attach_lora
-from services.trainer.corpus import Example
+from services.trainer.engine.corpus import Example
 from tuneforge.specs.spec import LoraMethod
 
 VOCABULARY = 97

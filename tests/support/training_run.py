@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.modelkit.artifacts import LocalArtifact
-from services.trainer.training_task import Payload, StopRequest, TrainingInputs
+from services.trainer.engine.training_task import Payload, StopRequest, TrainingInputs
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge.manifest import build
 from tuneforge.specs.spec import Checkpointing, ComputeType, LoraMethod, Optimization, TrainingSpec

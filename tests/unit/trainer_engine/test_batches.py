@@ -7,9 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.batches import BatchLimits, common_beginning, divide, line_batch, micro_batches, padded_batch
-from services.trainer.corpus import Example
-from services.trainer.losses import supervised_loss
+from services.trainer.engine.batches import (
+    BatchLimits,
+    common_beginning,
+    divide,
+    line_batch,
+    micro_batches,
+    padded_batch,
+)
+from services.trainer.engine.corpus import Example
+from services.trainer.engine.losses import supervised_loss
 from tests.support.tiny_networks import FAMILIES, examples, network_with_lora
 
 

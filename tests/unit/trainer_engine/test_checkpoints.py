@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.checkpoints import Checkpoint, SavedCheckpoint, load, save, saved
-from services.trainer.training_task import Fault, TrainingFault
+from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint, load, save, saved
+from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
 

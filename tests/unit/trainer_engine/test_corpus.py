@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.trainer.corpus import Corpus, read_corpus
-from services.trainer.training_task import TrainingFault
+from services.trainer.engine.corpus import Corpus, read_corpus
+from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_model import write_rows
 from tuneforge.data.faults import OverlongRow, RenderingError
 from tuneforge.data.masks import EncodedRow

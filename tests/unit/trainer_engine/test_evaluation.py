@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from services.modelkit.quantization import quantize_nf4
-from services.trainer.batches import BatchLimits, padded_batch
-from services.trainer.evaluation import complete, evaluate
-from services.trainer.losses import supervised_loss
-from services.trainer.precision import autocast, set_formats
+from services.trainer.engine.batches import BatchLimits, padded_batch
+from services.trainer.engine.evaluation import complete, evaluate
+from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.precision import autocast, set_formats
 from tests.support.tiny_networks import FAMILIES, examples, network, network_with_lora
 from tuneforge.specs.spec import ComputeType
 

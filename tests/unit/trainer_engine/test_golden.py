@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.trainer.optimizers import make_optimizer, update
+from services.trainer.engine.optimizers import make_optimizer, update
 from tuneforge.specs.spec import Optimizer
 
 Array = NDArray[np.float64]
@@ -39,8 +39,8 @@ def test_a_step_of_lora_is_that_of_the_papers() -> None:
     from peft.tuners.lora.config import LoraConfig
     from peft.tuners.lora.layer import Linear
 
-    from services.trainer.batches import MicroBatch
-    from services.trainer.losses import supervised_loss
+    from services.trainer.engine.batches import MicroBatch
+    from services.trainer.engine.losses import supervised_loss
 
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(5, 6)), rng.normal(size=(7, 6))

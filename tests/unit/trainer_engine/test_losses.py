@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from services.trainer import losses
-from services.trainer.batches import BatchLimits, MicroBatch, micro_batches, padded_batch
-from services.trainer.losses import supervised_loss
+from services.trainer.engine import losses
+from services.trainer.engine.batches import BatchLimits, MicroBatch, micro_batches, padded_batch
+from services.trainer.engine.losses import supervised_loss
 from tests.support.tiny_networks import FAMILIES, examples, network, network_with_lora
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.trainer.methods import can_share_beginnings, check_adapters
-from services.trainer.training_task import TrainingFault
+from services.trainer.engine.methods import can_share_beginnings, check_adapters
+from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_networks import FAMILIES, network
 from tuneforge.specs.spec import LoraMethod
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from services.trainer.optimizers import load_state_tensors, make_optimizer, state_tensors, update
+from services.trainer.engine.optimizers import load_state_tensors, make_optimizer, state_tensors, update
 from tuneforge.specs.spec import Optimizer
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.plan import StepPlan, plan, steps_per_epoch, total_steps
+from services.trainer.engine.plan import StepPlan, plan, steps_per_epoch, total_steps
 
 
 @given(rows=st.integers(1, 200), rows_per_step=st.integers(1, 40), seed=st.integers(0, 2**64 - 1))

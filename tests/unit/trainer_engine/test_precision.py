@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.trainer import precision
-from services.trainer.batches import padded_batch
-from services.trainer.losses import supervised_loss
-from services.trainer.precision import autocast, computes_bf16, resolve_compute, set_formats
+from services.trainer.engine import precision
+from services.trainer.engine.batches import padded_batch
+from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.precision import autocast, computes_bf16, resolve_compute, set_formats
 from tests.support.tiny_networks import examples, network_with_lora
 from tuneforge.specs.spec import ComputeType
 

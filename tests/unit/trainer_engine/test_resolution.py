@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from services.trainer.corpus import Corpus
-from services.trainer.resolution import Resolution, asked, resolve
-from services.trainer.training_task import TrainingFault
+from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.resolution import Resolution, asked, resolve
+from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_networks import examples
 from tuneforge.errors import Reason
 from tuneforge.specs.defaults import with_defaults

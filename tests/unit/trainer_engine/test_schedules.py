@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from services.trainer.schedules import learning_rate
+from services.trainer.engine.schedules import learning_rate
 from tuneforge.specs.spec import LearningRateSchedule as Schedule
 
 

@@ -15,8 +15,8 @@ from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
 from services.modelkit.layers import decoder_linears, linear_names
 from services.modelkit.loading import LoadedBase, load_base, read_config
-from services.trainer.precision import set_formats
-from services.trainer.training_task import TrainingFault
+from services.trainer.engine.precision import set_formats
+from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ComputeType, LoraMethod, QloraMethod, TrainingSpec
 

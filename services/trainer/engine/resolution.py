@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from google.protobuf import json_format
 
-from services.trainer.batches import common_beginning
-from services.trainer.corpus import Corpus
-from services.trainer.plan import total_steps
-from services.trainer.precision import resolve_compute
-from services.trainer.training_task import Fault, TrainingFault
+from services.trainer.engine.batches import common_beginning
+from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.plan import total_steps
+from services.trainer.engine.precision import resolve_compute
+from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import LoraMethod, TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto

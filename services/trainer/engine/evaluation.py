@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from services.trainer.batches import BatchLimits, micro_batches
-from services.trainer.corpus import Example
-from services.trainer.losses import supervised_loss
-from services.trainer.precision import autocast, is_four_bit
-from services.trainer.randomness import random_state, restore_random_state
+from services.trainer.engine.batches import BatchLimits, micro_batches
+from services.trainer.engine.corpus import Example
+from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.precision import autocast, is_four_bit
+from services.trainer.engine.randomness import random_state, restore_random_state
 from tuneforge.specs.spec import ComputeType
 
 _ROWS_AT_ONCE = 256

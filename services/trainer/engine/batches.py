@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.trainer.corpus import Example
+from services.trainer.engine.corpus import Example
 
 _ATTENTION_SLOWNESS = 2.4
 """Rate of matrix products over that of attention with a mask: fits the measurements above (2.0 to 3.2)."""

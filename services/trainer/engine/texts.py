@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from services.trainer.corpus import Corpus, read_corpus
-from services.trainer.training_task import TrainingFault, TrainingInputs
+from services.trainer.engine.corpus import Corpus, read_corpus
+from services.trainer.engine.training_task import TrainingFault, TrainingInputs
 from tuneforge.data.masks import encode, encode_prompt
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Turn

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from services.trainer import checkpoints, evaluation, optimizers
-from services.trainer.batches import BatchLimits, micro_batches
-from services.trainer.corpus import Example
-from services.trainer.losses import supervised_loss
-from services.trainer.precision import autocast
-from services.trainer.randomness import random_state, restore_random_state
-from services.trainer.training_task import TrainingFault
+from services.trainer.engine import checkpoints, evaluation, optimizers
+from services.trainer.engine.batches import BatchLimits, micro_batches
+from services.trainer.engine.corpus import Example
+from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.precision import autocast
+from services.trainer.engine.randomness import random_state, restore_random_state
+from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ComputeType, Optimizer
 

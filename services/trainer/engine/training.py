@@ -16,24 +16,23 @@ import torch
 
 from services.modelkit.adapters import save_adapter, save_model
 from services.modelkit.loading import TOKENIZER_FILES, read_config
-from services.trainer import checkpoints, reports
-from services.trainer.batches import BatchLimits, attention_share
-from services.trainer.corpus import Corpus
-from services.trainer.engine import Engine, EngineOptions
-from services.trainer.faults import faults_named
-from services.trainer.loop import Progress, Run, train_loop
-from services.trainer.methods import PreparedModel, can_share_beginnings, prepare_model
-from services.trainer.plan import StepPlan
-from services.trainer.randomness import seed_all
-from services.trainer.resolution import (
+from services.trainer.engine import checkpoints, reports
+from services.trainer.engine.batches import BatchLimits, attention_share
+from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.faults import faults_named
+from services.trainer.engine.loop import Progress, Run, train_loop
+from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
+from services.trainer.engine.plan import StepPlan
+from services.trainer.engine.randomness import seed_all
+from services.trainer.engine.resolution import (
     Resolution,
     check_environment,
     check_inputs,
     check_spec,
     resolve,
 )
-from services.trainer.texts import Texts
-from services.trainer.training_task import (
+from services.trainer.engine.texts import Texts
+from services.trainer.engine.training_task import (
     ArtifactKind,
     EventSink,
     Fault,
@@ -44,6 +43,7 @@ from services.trainer.training_task import (
     TrainingInputs,
     TrainingResult,
 )
+from services.trainer.engine.verbs import Engine, EngineOptions
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError, build
 from tuneforge.specs.defaults import with_defaults

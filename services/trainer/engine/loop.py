@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from services.trainer import reports
-from services.trainer.corpus import Corpus
-from services.trainer.engine import Engine, StepLoss
-from services.trainer.plan import StepPlan
-from services.trainer.schedules import learning_rate
-from services.trainer.training_task import EventSink, RunResult, StopRequest, TrainingFault
+from services.trainer.engine import reports
+from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.plan import StepPlan
+from services.trainer.engine.schedules import learning_rate
+from services.trainer.engine.training_task import EventSink, RunResult, StopRequest, TrainingFault
+from services.trainer.engine.verbs import Engine, StepLoss
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.v1 import events_pb2
 

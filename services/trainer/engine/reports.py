@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from services.trainer.training_task import EventSink
+from services.trainer.engine.training_task import EventSink
 from tuneforge.manifest import Manifest
 from tuneforge.v1 import events_pb2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.training_task import Fault, TrainingFault
+from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.data.faults import OverlongRow, RenderingError
 from tuneforge.data.masks import EncodedRow
 from tuneforge.data.rows import MalformedRow, Row, RowShape, read_rows

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from services.trainer.batches import MicroBatch
+from services.trainer.engine.batches import MicroBatch
 
 CHUNK_TOKENS = 1024
 """Supervised tokens whose logits are held at once: 12 bytes for each and each word of the vocabulary (0.6 GB with

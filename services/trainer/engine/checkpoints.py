@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from services.trainer.faults import disk_full, is_disk_full
+from services.trainer.engine.faults import disk_full, is_disk_full
 from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, build, verify
 
 MANIFEST = "manifest.json"

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from services.modelkit.faults import InvalidModel
-from services.trainer.training_task import Fault, TrainingFault
+from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.data.faults import RenderingError
 from tuneforge.errors import Reason
 
