@@ -65,7 +65,8 @@ def _ours(client: Client, number: int) -> dict[str, float]:
     for event in job.watch():
         if isinstance(event.payload, StepMetrics):
             seconds = time.monotonic() - began
-            found = {"seconds": seconds, "loss": event.payload.loss, "tokens": float(event.payload.tokens)}
+            step = event.payload
+            found = {"seconds": seconds, "loss": step.loss, "tokens": float(step.tokens), "step_s": step.step_seconds}
     job.result(timeout_s=60)
     return found
 
@@ -91,7 +92,7 @@ def _record(ours: list[dict[str, float]], peers: list[dict[str, float]]) -> Reco
         peer_name="the same step by a plain PEFT script, started cold",
         ratio=median(peers, "seconds") / median(ours, "seconds"),
         target=TARGET_RATIO,
-        limit=min(each["loaded_s"] + each["step_s"] for each in peers),
+        limit=min(each["step_s"] for each in ours),  # the step itself, with nothing before it
         unit="s",
         equal_output=max(losses) - min(losses) <= LOSS_TOLERANCE * min(losses),
         command="make bench NAME=submit_to_first_step",
@@ -99,6 +100,7 @@ def _record(ours: list[dict[str, float]], peers: list[dict[str, float]]) -> Reco
             "tokens": ours[0]["tokens"],
             "rounds": ROUNDS,
             "ours_worst_s": max(each["seconds"] for each in ours),
+            "peer_load_and_step_s": median(peers, "loaded_s") + median(peers, "step_s"),
             "loss_ours": ours[0]["loss"],
             "loss_peer": peers[0]["loss"],
         },

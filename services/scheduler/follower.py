@@ -8,6 +8,7 @@ the mark, and what is sent twice is dropped.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -65,17 +66,19 @@ class _Group:
     count: int = 0
     due: float | None = None
     """Loop time of the commit; None: nothing waits."""
+    committed: float = -math.inf
+    """Loop time of the last commit."""
     status: Status | None = None
     state_kept: AttemptState = AttemptState.STARTING
     """The attempt's state that the last commit wrote."""
 
-    def take(self, report: Report, due: float) -> None:
-        """Adds what came; a change of state is due at once."""
+    def take(self, report: Report, flush_s: float) -> None:
+        """Adds what came. It is due a flush time after the last commit: at once when little happens."""
         self.status = report.status
         if report.batch.events:
             self.batches.append(report.batch)
             self.count += len(report.batch.events)
-            self.due = due if self.due is None else self.due
+            self.due = self.committed + flush_s
         if report.status.state is not self.state_kept or self.count >= EVENTS_PER_COMMIT:
             self.due = 0.0
 
@@ -131,10 +134,12 @@ async def _stream(attempt: Attempt, address: str, rules: Rules, backoff: Backoff
                     is_over = report is None
                     if report is not None:
                         backoff.reset()
-                        group.take(report, loop.time() + rules.timing.flush_s)
+                        group.take(report, rules.timing.flush_s)
                 is_due = is_over or (group.due is not None and group.due <= loop.time())
-                if is_due and await _commit(attempt, address, group, rules):
-                    return True
+                if is_due:
+                    group.committed = loop.time()
+                    if await _commit(attempt, address, group, rules):
+                        return True
                 if is_over:
                     return False
         finally:

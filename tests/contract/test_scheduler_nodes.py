@@ -154,8 +154,10 @@ async def test_lost_node_is_replaced_and_fenced(tmp_path: Path) -> None:
         await other.end(new, SUCCEEDED)
         assert (await stage.until_state("SUCCEEDED")).attempt == 2
         assert stage.registry.published["projects/p/jobs/j1"].lineage.attempt == 2
-        steps = [(e.attempt, e.step.step) for e in await stage.all_events() if e.WhichOneof("payload") == "step"]
+        events = await stage.all_events()
+        steps = [(e.attempt, e.step.step) for e in events if e.WhichOneof("payload") == "step"]
         assert steps == [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
+        assert "NODE_LOST" in [e.state.reason for e in events if e.WhichOneof("payload") == "state"]
 
 
 @on_loop

@@ -278,11 +278,11 @@ class StepMetrics(_message.Message):
     grad_norm: _builtins.float
     """Euclidean norm of all gradients before clipping. The exact value, as for `loss`."""
     tokens: _builtins.int
-    """Tokens computed in the step, padding left out."""
+    """Tokens of the step's rows, padding left out."""
     supervised_tokens: _builtins.int
     """Tokens among them that the loss counts."""
     tokens_per_second: _builtins.float
-    """Tokens a second over this step."""
+    """`tokens` a second over this step."""
     step_seconds: _builtins.float
     """Wall time of the step in seconds."""
     rows_digest: _builtins.str
