@@ -6,17 +6,13 @@ memory and without the casts.
 """
 
 import contextlib
-import functools
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from services.modelkit.hardware import computes_bf16
 from tuneforge.specs.spec import ComputeType
-
-_CPU_INFO = Path("/proc/cpuinfo")
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 twice, then ARM's name
 
 
 def resolve_compute(compute: ComputeType, device: torch.device) -> ComputeType:
@@ -24,24 +20,6 @@ def resolve_compute(compute: ComputeType, device: torch.device) -> ComputeType:
     if compute is not ComputeType.AUTO:
         return compute
     return ComputeType.BF16 if computes_bf16(device) else ComputeType.FP32
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Tells whether a device has instructions for bfloat16 products."""
-    if device.type == "cuda":
-        return bool(torch.cuda.get_device_capability(device) >= (8, 0))
-    return not _BF16_FLAGS.isdisjoint(_cpu_flags())
-
-
-@functools.cache
-def _cpu_flags() -> frozenset[str]:
-    """Returns the instruction sets of the CPU; none where the system does not tell."""
-    try:
-        lines = _CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features")))
-    return frozenset(next(flags, "").split())
 
 
 def autocast(compute: ComputeType, device: torch.device) -> contextlib.AbstractContextManager[Any]:

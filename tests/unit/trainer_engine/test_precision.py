@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.trainer.engine import precision
+from services.modelkit import hardware
+from services.modelkit.hardware import computes_bf16
 from services.trainer.engine.batches import padded_batch
 from services.trainer.engine.losses import supervised_loss
-from services.trainer.engine.precision import autocast, computes_bf16, resolve_compute, set_formats
+from services.trainer.engine.precision import autocast, resolve_compute, set_formats
 from tests.support.tiny_networks import examples, network_with_lora
 from tuneforge.specs.spec import ComputeType
 
@@ -31,22 +32,22 @@ def test_auto_is_bf16_where_the_cpu_computes_it(
     """AUTO follows the instruction sets that the system tells; what was asked for stays."""
     info = tmp_path / "cpuinfo"
     info.write_text(text)
-    monkeypatch.setattr(precision, "_CPU_INFO", info)
-    precision._cpu_flags.cache_clear()
+    monkeypatch.setattr(hardware, "_CPU_INFO", info)
+    hardware._cpu_flags.cache_clear()
     try:
         assert resolve_compute(ComputeType.AUTO, CPU) is expected
         assert resolve_compute(ComputeType.FP32, CPU) is ComputeType.FP32
         assert resolve_compute(ComputeType.BF16, CPU) is ComputeType.BF16
     finally:
-        precision._cpu_flags.cache_clear()
+        hardware._cpu_flags.cache_clear()
 
 
 def test_a_system_that_does_not_tell_has_no_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the system's list of instruction sets the safe format is taken."""
-    monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "none")
-    precision._cpu_flags.cache_clear()
+    monkeypatch.setattr(hardware, "_CPU_INFO", tmp_path / "none")
+    hardware._cpu_flags.cache_clear()
     assert not computes_bf16(CPU)
-    precision._cpu_flags.cache_clear()
+    hardware._cpu_flags.cache_clear()
 
 
 def test_frozen_matrices_in_bf16_change_no_bit() -> None:
