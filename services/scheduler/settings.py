@@ -20,8 +20,8 @@ class Timing:
     lease_ttl_s: float = 10.0
     """How long a lease lasts. 10: ten missed heartbeats, longer than a restart of the scheduler takes."""
     flush_s: float = 0.1
-    """Shortest time between two commits of a job's events; after a pause the first one is committed at once. 0.1: nobody
-    notices it as late, and a job costs at most ten synced writes a second."""
+    """Shortest time between two commits of a job's events; after a pause the first one is committed at once. 0.1:
+    nobody notices it as late, and a job costs at most ten synced writes a second."""
     watch_heartbeat_s: float = 10.0
     """Longest silence of a watch. 10: half-open connections are found within two of them."""
     longest_tick_s: float = 1.0

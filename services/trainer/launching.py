@@ -34,8 +34,8 @@ _LIBRARY_SETTINGS = {
     # has a library of its own, whose threads each worker starts itself.
     "OPENBLAS_NUM_THREADS": "1",
     # How long torch's threads spin for work before they sleep. The default (300,000 turns) burns the cores that others
-    # need, sleeping at once (OMP_WAIT_POLICY=PASSIVE) halves the speed of idle cores. Measured with SmolLM2 and LoRA on 2
-    # cores, tokens a second idle / beside two busy loops: default 609 / 166, 3000 turns 728 / 199, PASSIVE 375 / 424.
+    # need, sleeping at once (OMP_WAIT_POLICY=PASSIVE) halves the speed of idle cores. Measured with SmolLM2 and LoRA on
+    # 2 cores, tokens a second idle / beside two busy loops: default 609 / 166, 3000 turns 728 / 199, PASSIVE 375 / 424.
     "GOMP_SPINCOUNT": "3000",
 }
 
