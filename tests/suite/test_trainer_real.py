@@ -18,7 +18,7 @@ from tests.support.tiny_model import make_tiny_model, write_rows
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer
 from tuneforge.v1 import events_pb2, nodes_pb2, spec_pb2, trainer_pb2
 
-STEPS = 14
+STEPS = 60  # with this model a run of seconds: it must not end before it is killed
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 
 
@@ -26,7 +26,7 @@ GRPCURL = Path(sys.executable).parent / "grpcurl"
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerProcess]:
     """The real trainer with a tiny model and rows below its inputs folder."""
     with running_trainer(tmp_path_factory.mktemp("trainer"), is_real=True) as process:
-        make_tiny_model(process.inputs / "model")
+        make_tiny_model(process.inputs / "model", layers=4, hidden=256)
         write_rows(process.inputs / "animals.jsonl", 24)
         yield process
 
@@ -37,7 +37,7 @@ def _spec() -> spec_pb2.TrainingSpec:
         supervised=spec_pb2.SupervisedTask(),
         lora=spec_pb2.LoraMethod(rank=4, dropout=0.1),
         data=spec_pb2.DataConfig(train=spec_pb2.DataSource(local_path="animals.jsonl")),
-        optimization=spec_pb2.Optimization(max_steps=STEPS, rows_per_step=4, learning_rate=1e-2),
+        optimization=spec_pb2.Optimization(max_steps=STEPS, rows_per_step=8, learning_rate=1e-2),
         checkpointing=spec_pb2.Checkpointing(every_steps=3),
         seed=5,
     )

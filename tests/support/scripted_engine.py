@@ -2,8 +2,8 @@
 
 It takes the place of `services.trainer.engine.training` inside the fork server that `tests.support.trainer_node`
 starts. Steps take `optimization.learning_rate` seconds; `evaluation.prompts` may hold one word that says how it
-misbehaves: `hang` (never looks whether it shall stop), `fault` (a failure with a reason), `crash` (an exception), `exit` (ends its
-process), `flood` (many log lines).
+misbehaves: `hang` (never looks whether it shall stop), `fault` (a failure with a reason), `crash` (an exception),
+`exit` (ends its process), `flood` (many log lines).
 """
 
 from __future__ import annotations
