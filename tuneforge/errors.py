@@ -227,71 +227,62 @@ class ReasonRow:
     """Default of `RetryInfo` in seconds; None where a retry alone does not help."""
 
 
-def _rows() -> dict[str, ReasonRow]:
-    invalid, state = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
-    row = ReasonRow
-    return {
-        Reason.INVALID_FIELD: row(invalid, InvalidArgument, "Correct the fields that are named."),
-        Reason.INVALID_NAME: row(invalid, InvalidArgument, "Give the name in the form that is shown."),
-        Reason.INVALID_PAGE_TOKEN: row(invalid, InvalidArgument, "Start the list again without a page token."),
-        Reason.INVALID_RESUME_TOKEN: row(invalid, InvalidArgument, "Start the watch again without a resume token."),
-        Reason.REQUEST_ID_REUSED: row(invalid, InvalidArgument, "Send a new request id with a changed request."),
-        Reason.DIGEST_MISMATCH: row(invalid, InvalidArgument, "Compute the digest again and send all bytes once more."),
-        Reason.INVALID_DATA: row(
-            invalid, InvalidArgument, "Correct the lines that are named, then send the file again."
-        ),
-        Reason.INVALID_MODEL: row(invalid, InvalidArgument, "Give safetensors weights of a supported architecture."),
-        Reason.NOT_FOUND: row("NOT_FOUND", NotFound, "List what there is, and check project and name."),
-        Reason.ALREADY_EXISTS: row("ALREADY_EXISTS", AlreadyExists, "Use the existing one or choose another id."),
-        Reason.ETAG_MISMATCH: row("ABORTED", Conflict, "Read the resource again, decide, and retry with its etag."),
-        Reason.STALE_ATTEMPT: row("ABORTED", Conflict, "A newer attempt or node has taken over; this one must end."),
-        Reason.OFFSET_MISMATCH: row("ABORTED", Conflict, "Ask for the committed offset and go on from there."),
-        Reason.BLOB_MISSING: row(state, FailedPrecondition, "Upload the blobs that are named, then call again."),
-        Reason.WRONG_STATE: row(state, FailedPrecondition, "Look at the resource's state; it does not allow this."),
-        Reason.ALREADY_PUBLISHED: row(state, FailedPrecondition, "Use the version that the job has published."),
-        Reason.NODE_MANAGED: row(state, FailedPrecondition, "Submit a job to the node's scheduler instead."),
-        Reason.DOES_NOT_FIT: row(state, FailedPrecondition, "Ask for less, as the message says, or add a larger node."),
-        Reason.BASE_MISMATCH: row(state, FailedPrecondition, "Serve the adapter on the base it was trained on."),
-        Reason.LOCAL_PATH_REFUSED: row(
-            state, FailedPrecondition, "Register the files at the registry, or put them below the node's inputs folder."
-        ),
-        Reason.CURSOR_OUT_OF_RANGE: row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor."),
-        Reason.NODE_FULL: row(
-            "RESOURCE_EXHAUSTED", ResourceExhausted, "Wait until an attempt ends, or use another node.", 5.0
-        ),
-        Reason.TOO_MANY_CALLS: row("RESOURCE_EXHAUSTED", ResourceExhausted, "Retry later, with fewer calls open.", 1.0),
-        Reason.DISK_FULL: row("RESOURCE_EXHAUSTED", ResourceExhausted, "Free space on the service's disk.", 30.0),
-        Reason.PEER_UNAVAILABLE: row(
-            "UNAVAILABLE", Unavailable, "Check that the service runs at this address, then retry.", 1.0
-        ),
-        Reason.DRAINING: row("UNAVAILABLE", Unavailable, "Retry; another replica or the next start answers.", 1.0),
-        Reason.ENGINE_NOT_READY: row(
-            "UNAVAILABLE", Unavailable, "Wait until the deployment is ready, then retry.", 1.0
-        ),
-        Reason.UNAUTHENTICATED: row("UNAUTHENTICATED", Unauthenticated, "Send a valid token (TUNEFORGE_TOKEN)."),
-        Reason.PERMISSION_DENIED: row(
-            "PERMISSION_DENIED", PermissionDenied, "Ask for the role or the project that the message names."
-        ),
-        Reason.DEADLINE_EXCEEDED: row(
-            "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
-        ),
-        Reason.INTERNAL: row("INTERNAL", InternalError, "Report the incident id; the service's log has it."),
-        Reason.LOSS_NOT_FINITE: row(state, JobFailed, "Lower the learning rate or look at the rows of that step."),
-        Reason.OUT_OF_MEMORY: row(
-            state, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."
-        ),
-        Reason.NOTHING_TO_LEARN: row(state, JobFailed, "Give rows with an answer that fits in the token limit."),
-        Reason.WORKER_LOST: row(
-            "UNAVAILABLE", JobFailed, "Nothing; it is started again from its last checkpoint.", 5.0
-        ),
-        Reason.NODE_LOST: row("UNAVAILABLE", JobFailed, "Nothing; it is started again on another node.", 5.0),
-        Reason.INTEGRITY: row("DATA_LOSS", JobFailed, "Delete the damaged file; it is fetched again by its digest."),
-        Reason.DEPENDENCY_FAILED: row(state, JobFailed, "Repair the job it waits for and submit both again."),
-        Reason.RETRIES_SPENT: row(state, JobFailed, "Look at its attempts for the cause, then submit again."),
-    }
+_INVALID, _STATE = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
+_Row = ReasonRow
 
-
-TABLE: Mapping[str, ReasonRow] = _rows()
+TABLE: Mapping[str, ReasonRow] = {
+    Reason.INVALID_FIELD: _Row(_INVALID, InvalidArgument, "Correct the fields that are named."),
+    Reason.INVALID_NAME: _Row(_INVALID, InvalidArgument, "Give the name in the form that is shown."),
+    Reason.INVALID_PAGE_TOKEN: _Row(_INVALID, InvalidArgument, "Start the list again without a page token."),
+    Reason.INVALID_RESUME_TOKEN: _Row(_INVALID, InvalidArgument, "Start the watch again without a resume token."),
+    Reason.REQUEST_ID_REUSED: _Row(_INVALID, InvalidArgument, "Send a new request id with a changed request."),
+    Reason.DIGEST_MISMATCH: _Row(_INVALID, InvalidArgument, "Compute the digest again and send all bytes once more."),
+    Reason.INVALID_DATA: _Row(_INVALID, InvalidArgument, "Correct the lines that are named, then send the file again."),
+    Reason.INVALID_MODEL: _Row(_INVALID, InvalidArgument, "Give safetensors weights of a supported architecture."),
+    Reason.NOT_FOUND: _Row("NOT_FOUND", NotFound, "List what there is, and check project and name."),
+    Reason.ALREADY_EXISTS: _Row("ALREADY_EXISTS", AlreadyExists, "Use the existing one or choose another id."),
+    Reason.ETAG_MISMATCH: _Row("ABORTED", Conflict, "Read the resource again, decide, and retry with its etag."),
+    Reason.STALE_ATTEMPT: _Row("ABORTED", Conflict, "A newer attempt or node has taken over; this one must end."),
+    Reason.OFFSET_MISMATCH: _Row("ABORTED", Conflict, "Ask for the committed offset and go on from there."),
+    Reason.BLOB_MISSING: _Row(_STATE, FailedPrecondition, "Upload the blobs that are named, then call again."),
+    Reason.WRONG_STATE: _Row(_STATE, FailedPrecondition, "Look at the resource's state; it does not allow this."),
+    Reason.ALREADY_PUBLISHED: _Row(_STATE, FailedPrecondition, "Use the version that the job has published."),
+    Reason.NODE_MANAGED: _Row(_STATE, FailedPrecondition, "Submit a job to the node's scheduler instead."),
+    Reason.DOES_NOT_FIT: _Row(_STATE, FailedPrecondition, "Ask for less, as the message says, or add a larger node."),
+    Reason.BASE_MISMATCH: _Row(_STATE, FailedPrecondition, "Serve the adapter on the base it was trained on."),
+    Reason.LOCAL_PATH_REFUSED: _Row(
+        _STATE, FailedPrecondition, "Register the files at the registry, or put them below the node's inputs folder."
+    ),
+    Reason.CURSOR_OUT_OF_RANGE: _Row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor."),
+    Reason.NODE_FULL: _Row(
+        "RESOURCE_EXHAUSTED", ResourceExhausted, "Wait until an attempt ends, or use another node.", 5.0
+    ),
+    Reason.TOO_MANY_CALLS: _Row("RESOURCE_EXHAUSTED", ResourceExhausted, "Retry later, with fewer calls open.", 1.0),
+    Reason.DISK_FULL: _Row("RESOURCE_EXHAUSTED", ResourceExhausted, "Free space on the service's disk.", 30.0),
+    Reason.PEER_UNAVAILABLE: _Row(
+        "UNAVAILABLE", Unavailable, "Check that the service runs at this address, then retry.", 1.0
+    ),
+    Reason.DRAINING: _Row("UNAVAILABLE", Unavailable, "Retry; another replica or the next start answers.", 1.0),
+    Reason.ENGINE_NOT_READY: _Row("UNAVAILABLE", Unavailable, "Wait until the deployment is ready, then retry.", 1.0),
+    Reason.UNAUTHENTICATED: _Row("UNAUTHENTICATED", Unauthenticated, "Send a valid token (TUNEFORGE_TOKEN)."),
+    Reason.PERMISSION_DENIED: _Row(
+        "PERMISSION_DENIED", PermissionDenied, "Ask for the role or the project that the message names."
+    ),
+    Reason.DEADLINE_EXCEEDED: _Row(
+        "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
+    ),
+    Reason.INTERNAL: _Row("INTERNAL", InternalError, "Report the incident id; the service's log has it."),
+    Reason.LOSS_NOT_FINITE: _Row(_STATE, JobFailed, "Lower the learning rate or look at the rows of that step."),
+    Reason.OUT_OF_MEMORY: _Row(
+        _STATE, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."
+    ),
+    Reason.NOTHING_TO_LEARN: _Row(_STATE, JobFailed, "Give rows with an answer that fits in the token limit."),
+    Reason.WORKER_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again from its last checkpoint.", 5.0),
+    Reason.NODE_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again on another node.", 5.0),
+    Reason.INTEGRITY: _Row("DATA_LOSS", JobFailed, "Delete the damaged file; it is fetched again by its digest."),
+    Reason.DEPENDENCY_FAILED: _Row(_STATE, JobFailed, "Repair the job it waits for and submit both again."),
+    Reason.RETRIES_SPENT: _Row(_STATE, JobFailed, "Look at its attempts for the cause, then submit again."),
+}
 """The table: reason → code, exception, cure."""
 
 # Answers that carry no ErrorInfo come from gRPC itself or from something between: code → (exception, reason, cure).
