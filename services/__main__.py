@@ -6,35 +6,52 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from services.launcher import DEFAULT_PORTS, SERVICES, StartFailed, Suite, free_ports, wait_for_end
 
 EXIT_CONFIGURATION = 78
+EXIT_INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the suite; returns the exit code."""
     options = _options(argv)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     suite = Suite(data=options.data.absolute(), ports=_ports(options.port))
     try:
+        _on_signals(signal.default_int_handler)
         suite.start()
     except StartFailed as error:
         print(f"tuneforge: {error}", file=sys.stderr)
-        return EXIT_CONFIGURATION if error.exit_code == EXIT_CONFIGURATION else 1
+        if error.exit_code == EXIT_CONFIGURATION:
+            print("for a second suite: python -m services --port N --data FOLDER", file=sys.stderr)
+            return EXIT_CONFIGURATION
+        return 1
+    except KeyboardInterrupt:
+        print("stopped before it was ready; nothing is left running", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    stopping = threading.Event()
+    _on_signals(lambda *_: stopping.set())
     _greet(suite)
     ended = wait_for_end(suite, stopping)
     if ended is None:
         print("stopping; running jobs save a checkpoint and go on at the next start", flush=True)
+        suite.stop()
+        return 0
+    service, code = ended
+    print(f"tuneforge: the {service} ended with exit code {code}:\n{suite.last_words(service)}", file=sys.stderr)
+    if service == "trainer":
+        suite.end_workers()
     suite.stop()
-    if ended is not None:
-        service, code = ended
-        print(f"tuneforge: the {service} ended with exit code {code}:\n{suite.last_lines(service)}", file=sys.stderr)
-        return 1
-    return 0
+    print("everything is stopped; running jobs go on from their checkpoints at the next start", file=sys.stderr)
+    return 1
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

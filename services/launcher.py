@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ DEFAULT_PORTS: Mapping[str, int] = {"registry": 7101, "scheduler": 7102, "traine
 METRICS_OFFSET = 10
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+_POLL_S = 0.02
 
 
 class StartFailed(Exception):
@@ -63,8 +65,9 @@ class Suite:
     """Whether the services offer `/metrics`."""
     extra_env: Mapping[str, str] = field(default_factory=dict)
     """Settings on top of the environment."""
-    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """Running services by name."""
+    _log_offsets: dict[str, int] = field(default_factory=dict)
 
     def address(self, service: str) -> str:
         """Returns `host:port` of a service."""
@@ -81,11 +84,15 @@ class Suite:
             StartFailed: One ended first; the others that were started here are stopped.
         """
         wanted = services or SERVICES
-        waiting = {service: self._spawn(service) for service in wanted}
+        give_up_at = time.monotonic() + START_TIMEOUT_S
         try:
-            for service, ready in waiting.items():
-                if not ready.wait(START_TIMEOUT_S) or self.processes[service].poll() is not None:
-                    raise self._start_failed(service)
+            for service in wanted:
+                self._spawn(service)
+            for service in wanted:
+                while not self._is_ready(service):
+                    if self.processes[service].poll() is not None or time.monotonic() > give_up_at:
+                        raise self._start_failed(service)
+                    time.sleep(_POLL_S)
         except BaseException:
             self.stop(*wanted)
             raise
@@ -119,12 +126,22 @@ class Suite:
                 return service, code
         return None
 
-    def last_lines(self, service: str, count: int = 5) -> str:
-        """Returns the end of a service's log."""
+    def last_words(self, service: str, count: int = 5) -> str:
+        """Returns what a service said for people since its start, else the end of its log."""
         try:
-            return "\n".join(self.log_path(service).read_text(errors="replace").splitlines()[-count:])
+            with self.log_path(service).open("rb") as log:
+                log.seek(self._log_offsets.get(service, 0))
+                lines = log.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
+        spoken = [line for line in lines if line and not line.startswith("{")]
+        return "\n".join((spoken or lines)[-count:])
+
+    def end_workers(self) -> None:
+        """After the trainer has died by itself: starts it once more, so that it adopts its workers and can end them."""
+        self.processes.pop("trainer", None)
+        self.start("trainer")
+        self.stop("trainer")
 
     def environment(self, service: str) -> dict[str, str]:
         """Returns the environment that a service is started with."""
@@ -139,39 +156,31 @@ class Suite:
         env[f"TUNEFORGE_{name}_METRICS_LISTEN"] = f"127.0.0.1:{port}" if self.metrics else ""
         return env | dict(self.extra_env)
 
-    def _spawn(self, service: str) -> threading.Event:
+    def _spawn(self, service: str) -> None:
         self.log_path(service).parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path(service).open("ab") as log:
-            process = subprocess.Popen(
+        # Files and no pipes: a launcher without threads of its own can be killed and its services hear of it once.
+        with self.log_path(service).open("ab") as log, self._ready_path(service).open("wb") as ready:
+            self._log_offsets[service] = log.tell()
+            self.processes[service] = subprocess.Popen(
                 [sys.executable, "-m", f"services.{service}"],
                 env=self.environment(service),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=ready,
                 stderr=log,
-                text=True,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
             )
-        self.processes[service] = process
-        ready = threading.Event()
-        threading.Thread(target=_read_ready_line, args=(process, ready), daemon=True).start()
-        return ready
+
+    def _ready_path(self, service: str) -> Path:
+        return self.data / "logs" / f"{service}.ready"
+
+    def _is_ready(self, service: str) -> bool:
+        return self._ready_path(service).read_bytes().endswith(b"\n")
 
     def _start_failed(self, service: str) -> StartFailed:
         process = self.processes[service]
         if process.poll() is None:
             process.kill()
-        return StartFailed(service, process.wait(), self.last_lines(service))
-
-
-def _read_ready_line(process: subprocess.Popen[str], ready: threading.Event) -> None:
-    """Sets `ready` at the first line or at the end of the output, and reads on so that the pipe never fills."""
-    if process.stdout is None:
-        return
-    with process.stdout:
-        for _line in process.stdout:
-            ready.set()
-    process.wait()
-    ready.set()
+        return StartFailed(service, process.wait(), self.last_words(service))
 
 
 def wait_for_end(suite: Suite, stopping: threading.Event, poll_s: float = 0.2) -> tuple[str, int] | None:

@@ -72,6 +72,7 @@ class Reason(StrEnum):
     INTEGRITY = "INTEGRITY"
     DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
     RETRIES_SPENT = "RETRIES_SPENT"
+    RESUME_MISMATCH = "RESUME_MISMATCH"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":
@@ -282,6 +283,7 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.INTEGRITY: _Row("DATA_LOSS", JobFailed, "Delete the damaged file; it is fetched again by its digest."),
     Reason.DEPENDENCY_FAILED: _Row(_STATE, JobFailed, "Repair the job it waits for and submit both again."),
     Reason.RETRIES_SPENT: _Row(_STATE, JobFailed, "Look at its attempts for the cause, then submit again."),
+    Reason.RESUME_MISMATCH: _Row(_STATE, JobFailed, "Resume where the job began, or start a new job."),
 }
 """The table: reason → code, exception, cure."""
 

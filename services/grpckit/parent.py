@@ -24,3 +24,8 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(launcher):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def forget_parent() -> None:
+    """Takes that back once the service has begun to end: the kernel may say it for each thread of the launcher."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)

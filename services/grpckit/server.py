@@ -33,7 +33,7 @@ from services.grpckit.health import Health
 from services.grpckit.interceptors import CallInterceptor
 from services.grpckit.limits import Limits
 from services.grpckit.metrics import ServerMetrics, serve_page
-from services.grpckit.parent import end_with_parent
+from services.grpckit.parent import end_with_parent, forget_parent
 from services.grpckit.reflection import add_reflection
 from services.grpckit.settings import ServerSettings
 
@@ -252,6 +252,7 @@ async def serve(definition: ServiceDefinition, settings: ServerSettings) -> int:
     loop = asyncio.get_running_loop()
 
     def end(number: signal.Signals) -> None:
+        forget_parent()
         ending.set()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)

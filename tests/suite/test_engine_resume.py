@@ -156,7 +156,7 @@ def test_other_versions_rows_or_specs_are_refused(tmp_path: Path, monkeypatch: p
         return caught.value
 
     fewer = refusal(replace(task, threads=1))
-    assert (fewer.reason, fewer.fault) == (Reason.WRONG_STATE, Fault.INFRASTRUCTURE)
+    assert (fewer.reason, fewer.fault) == (Reason.RESUME_MISMATCH, Fault.USER)
     assert "threads 2" in fewer.message
     assert "another spec" in refusal(replace(task, spec=replace(SPEC, seed=6))).message
     rows = task.train[0].read_text()

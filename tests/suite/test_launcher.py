@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from services.launcher import StartFailed
-from tests.support.suite import new_suite
+from tests.support.suite import new_suite, tiny_inputs
+from tuneforge import Client
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +62,11 @@ def running_below(data: Path) -> list[psutil.Process]:
     return found
 
 
+def service_pid(processes: list[psutil.Process], service: str) -> int:
+    """Returns the process id of a service among processes."""
+    return next(each.pid for each in processes if each.cmdline()[-1] == f"services.{service}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     """After Ctrl-C or SIGTERM the launcher ends with 0 and none of its processes is left."""
@@ -73,14 +79,52 @@ def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> No
     assert running_below(tmp_path) == []
 
 
-def test_kill_of_the_launcher_leaves_nothing(tmp_path: Path) -> None:
-    """When the launcher itself is killed, its services end by themselves."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_everything_is_ready(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal during the start ends it; what had just been started ends by itself."""
     with launched(tmp_path) as process:
-        read_until(process, "Ctrl-C")
-        services = running_below(tmp_path)
+        while len(running_below(tmp_path)) < 2:
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    _, alive = psutil.wait_procs(running_below(tmp_path), timeout=20)
+    assert alive == []
+
+
+def run_a_job(lines: list[str], folder: Path) -> None:
+    """Submits a job that lasts, to the services that the launcher named, and returns when it trains."""
+    addresses = {line.split()[0]: line.split()[1] for line in lines[:4]}
+    model, rows = tiny_inputs(folder)
+    with Client(**{name: addresses[name] for name in ("registry", "scheduler", "trainer", "inference")}) as client:  # type: ignore[arg-type]
+        client.models.import_folder(model, "tiny")
+        client.datasets.upload(rows, "animals")
+        spec = {"base": {"model": "tiny/1"}, "supervised": {}, "lora": {"rank": 2}}
+        spec |= {"data": {"train": {"dataset": "animals"}}, "optimization": {"max_steps": 1_000_000}}
+        for event in client.jobs.create(spec).watch():
+            if event.kind == "step":
+                return
+
+
+def test_kill_of_the_launcher_leaves_nothing(tmp_path: Path) -> None:
+    """When the launcher itself is killed, its services and the worker of a running job end by themselves."""
+    with launched(tmp_path) as process:
+        run_a_job(read_until(process, "Ctrl-C"), tmp_path / "inputs")
+        running = running_below(tmp_path)
         process.kill()
-        _, alive = psutil.wait_procs(services, timeout=60)
+        _, alive = psutil.wait_procs(running, timeout=60)
         assert alive == []
+
+
+def test_kill_of_the_trainer_leaves_no_worker(tmp_path: Path) -> None:
+    """When the trainer is killed, the launcher ends, and the worker of a running job with it."""
+    with launched(tmp_path) as process:
+        run_a_job(read_until(process, "Ctrl-C"), tmp_path / "inputs")
+        running = running_below(tmp_path)
+        os.kill(service_pid(running, "trainer"), signal.SIGKILL)
+        assert process.wait(60) == 1
+        _, alive = psutil.wait_procs(running, timeout=30)
+        assert alive == []
+    assert running_below(tmp_path) == []
 
 
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:
@@ -115,8 +159,7 @@ def test_a_service_that_dies_ends_the_launcher(tmp_path: Path) -> None:
     """When one service dies, the launcher says which and stops the others."""
     with launched(tmp_path) as process:
         read_until(process, "Ctrl-C")
-        victim = next(each for each in running_below(tmp_path) if "services.inference" in " ".join(each.cmdline()))
-        os.kill(victim.pid, signal.SIGKILL)
+        os.kill(service_pid(running_below(tmp_path), "inference"), signal.SIGKILL)
         assert process.wait(60) == 1
         assert process.stderr is not None
         assert "inference ended" in process.stderr.read()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 from tuneforge.errors import FieldViolation
+from tuneforge.specs.defaults import LORA_RANK
 from tuneforge.specs.spec import (
     Architecture,
     BaseModel,
@@ -111,10 +112,12 @@ def _lora(lora: LoraMethod, path: str, architecture: Architecture | None) -> Ite
     sides = {name: min(min(tensor.shape) for tensor in layers[name]) for name in targets}
     if sides:
         narrowest = min(sides, key=lambda name: sides[name])
-        if lora.rank > sides[narrowest]:
+        rank = lora.rank or LORA_RANK
+        if rank > sides[narrowest]:
             yield FieldViolation(
                 f"{path}.rank",
-                f"is {lora.rank}: the smallest side of the target layer `{narrowest}` is {sides[narrowest]}; "
+                f"is {rank}{'' if lora.rank else ' by default'}: the smallest side of the target layer "
+                f"`{narrowest}` is {sides[narrowest]}; "
                 f"use at most {sides[narrowest]}",
             )
 

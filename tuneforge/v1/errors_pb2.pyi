@@ -102,6 +102,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of a job (user fault): the job that it waits for did not succeed."""
     ERROR_REASON_RETRIES_SPENT: _ErrorReason.ValueType  # 127
     """Failure of a job (infrastructure fault): the retry budget is spent."""
+    ERROR_REASON_RESUME_MISMATCH: _ErrorReason.ValueType  # 128
+    """Failure of an attempt (user fault): a resume from the job's checkpoint would not give the same numbers here, because
+    the spec, versions, the processor or threads differ.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason a Tuneforge service gives for an error, in one table.
@@ -191,4 +195,8 @@ ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 126
 """Failure of a job (user fault): the job that it waits for did not succeed."""
 ERROR_REASON_RETRIES_SPENT: ErrorReason.ValueType  # 127
 """Failure of a job (infrastructure fault): the retry budget is spent."""
+ERROR_REASON_RESUME_MISMATCH: ErrorReason.ValueType  # 128
+"""Failure of an attempt (user fault): a resume from the job's checkpoint would not give the same numbers here, because
+the spec, versions, the processor or threads differ.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -28,9 +28,10 @@ if _version_not_supported:
 class InferenceServiceStub(object):
     """Serves model versions and says with every answer which bytes it came from.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def __init__(self, channel):
@@ -69,9 +70,10 @@ class InferenceServiceStub(object):
 class InferenceServiceServicer(object):
     """Serves model versions and says with every answer which bytes it came from.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def CreateDeployment(self, request, context):
@@ -177,9 +179,10 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 class InferenceService(object):
     """Serves model versions and says with every answer which bytes it came from.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @staticmethod

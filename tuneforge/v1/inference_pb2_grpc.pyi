@@ -29,9 +29,10 @@ GRPC_VERSION: str
 class InferenceServiceStub:
     """Serves model versions and says with every answer which bytes it came from.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @_typing.overload
@@ -87,9 +88,10 @@ class InferenceServiceStub:
 class InferenceServiceAsyncStub(InferenceServiceStub):
     """Serves model versions and says with every answer which bytes it came from.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -141,9 +143,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Serves model versions and says with every answer which bytes it came from.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @_abc_1.abstractmethod

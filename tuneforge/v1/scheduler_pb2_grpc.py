@@ -30,9 +30,10 @@ class SchedulerServiceStub(object):
     """Jobs from the moment they are asked for to their published version, and the durable log of everything that happened
     in them. A job may start twice, counts once and publishes once.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def __init__(self, channel):
@@ -97,9 +98,10 @@ class SchedulerServiceServicer(object):
     """Jobs from the moment they are asked for to their published version, and the durable log of everything that happened
     in them. A job may start twice, counts once and publishes once.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def CreateJob(self, request, context):
@@ -143,6 +145,7 @@ class SchedulerServiceServicer(object):
         cancelled job returns it. Idempotent.
 
         Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
         FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
@@ -157,6 +160,7 @@ class SchedulerServiceServicer(object):
         whoever is restarted: reopen with the last token received. Idempotent.
 
         Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
         INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token is not one of this job; start without.
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
         OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
@@ -287,9 +291,10 @@ class SchedulerService(object):
     """Jobs from the moment they are asked for to their published version, and the durable log of everything that happened
     in them. A job may start twice, counts once and publishes once.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @staticmethod

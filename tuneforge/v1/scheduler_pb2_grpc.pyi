@@ -31,9 +31,10 @@ class SchedulerServiceStub:
     """Jobs from the moment they are asked for to their published version, and the durable log of everything that happened
     in them. A job may start twice, counts once and publishes once.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @_typing.overload
@@ -69,6 +70,7 @@ class SchedulerServiceStub:
     cancelled job returns it. Idempotent.
 
     Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
@@ -79,6 +81,7 @@ class SchedulerServiceStub:
     whoever is restarted: reopen with the last token received. Idempotent.
 
     Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
       INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token is not one of this job; start without.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
@@ -126,9 +129,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Jobs from the moment they are asked for to their published version, and the durable log of everything that happened
     in them. A job may start twice, counts once and publishes once.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -161,6 +165,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     cancelled job returns it. Idempotent.
 
     Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
@@ -171,6 +176,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     whoever is restarted: reopen with the last token received. Idempotent.
 
     Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
       INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token is not one of this job; start without.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
@@ -217,9 +223,10 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Jobs from the moment they are asked for to their published version, and the durable log of everything that happened
     in them. A job may start twice, counts once and publishes once.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @_abc_1.abstractmethod
@@ -274,6 +281,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         cancelled job returns it. Idempotent.
 
         Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
           FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
@@ -290,6 +298,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         whoever is restarted: reopen with the last token received. Idempotent.
 
         Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
           INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token is not one of this job; start without.
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
           OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and

@@ -29,9 +29,10 @@ if _version_not_supported:
 class TrainerServiceStub(object):
     """One node: its devices, its worker processes, and the attempts that run on it. It never decides what runs next.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def __init__(self, channel):
@@ -70,9 +71,10 @@ class TrainerServiceStub(object):
 class TrainerServiceServicer(object):
     """One node: its devices, its worker processes, and the attempts that run on it. It never decides what runs next.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def GetNode(self, request, context):
@@ -178,9 +180,10 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 class TrainerService(object):
     """One node: its devices, its worker processes, and the attempts that run on it. It never decides what runs next.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @staticmethod

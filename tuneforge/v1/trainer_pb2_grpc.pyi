@@ -30,9 +30,10 @@ GRPC_VERSION: str
 class TrainerServiceStub:
     """One node: its devices, its worker processes, and the attempts that run on it. It never decides what runs next.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @_typing.overload
@@ -88,9 +89,10 @@ class TrainerServiceStub:
 class TrainerServiceAsyncStub(TrainerServiceStub):
     """One node: its devices, its worker processes, and the attempts that run on it. It never decides what runs next.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -142,9 +144,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """One node: its devices, its worker processes, and the attempts that run on it. It never decides what runs next.
 
-    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME`, UNAUTHENTICATED `UNAUTHENTICATED`,
-    PERMISSION_DENIED `PERMISSION_DENIED`, UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` (retry after the
-    `RetryInfo`), INTERNAL `INTERNAL`.
+    Every method may answer, beside its own errors: INVALID_ARGUMENT `INVALID_NAME` or `INVALID_FIELD` (a text longer or a
+    number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
+    UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
+    DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
     """
 
     @_abc_1.abstractmethod

@@ -18,7 +18,7 @@ from services.trainer.engine.batches import common_beginning
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.plan import total_steps
 from services.trainer.engine.precision import resolve_compute
-from services.trainer.engine.training_task import Fault, TrainingFault
+from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import LoraMethod, TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
@@ -73,14 +73,14 @@ class Resolution:
         """Reads what `to_json` gave.
 
         Raises:
-            TrainingFault: WRONG_STATE, when another release wrote it.
+            TrainingFault: RESUME_MISMATCH, when another release wrote it.
         """
         try:
             spec = spec_from_proto(json_format.ParseDict(content["spec"], spec_pb2.TrainingSpec()))
             return cls(**{**content, "spec": spec})
         except (json_format.ParseError, KeyError, TypeError) as error:
             raise TrainingFault(
-                Reason.WRONG_STATE,
+                Reason.RESUME_MISMATCH,
                 f"The checkpoint was made by another release of Tuneforge: {error}.",
                 "Resume with the release that made it, or start a new job.",
             ) from error
@@ -175,11 +175,11 @@ def check_spec(frozen: Resolution, spec: TrainingSpec) -> None:
     """Refuses a resume under a spec that asks for other numbers; the resolved spec asks for the same ones.
 
     Raises:
-        TrainingFault: WRONG_STATE.
+        TrainingFault: RESUME_MISMATCH.
     """
     if asked(spec) not in (frozen.asked, asked(frozen.spec)):
         raise TrainingFault(
-            Reason.WRONG_STATE,
+            Reason.RESUME_MISMATCH,
             "The job's checkpoints were made under another spec.",
             "Start a new job for the new spec, or remove the checkpoints.",
         )
@@ -189,7 +189,7 @@ def check_environment(frozen: Resolution, *, device: torch.device, threads: int)
     """Refuses a resume where the numbers could come out differently.
 
     Raises:
-        TrainingFault: WRONG_STATE, naming what differs.
+        TrainingFault: RESUME_MISMATCH, naming what differs.
     """
     here = environment(device, threads)
     for name in _EXACT:
@@ -217,9 +217,8 @@ def check_inputs(frozen: Resolution, inputs: Mapping[str, str]) -> None:
 
 def _refused(name: str, expected: str, found: str) -> TrainingFault:
     return TrainingFault(
-        Reason.WRONG_STATE,
+        Reason.RESUME_MISMATCH,
         f"The checkpoint was made with {name} {expected}, and this node has {found}: the run would not stay exact.",
         "Resume on a node like the first one, or start a new job.",
-        Fault.INFRASTRUCTURE,
         metadata={"name": name, "expected": expected, "found": found},
     )

@@ -49,7 +49,7 @@ def test_another_release_is_named() -> None:
     for broken in ({**content, "more": 1}, {**content, "spec": {"unheard_of": 1}}):
         with pytest.raises(TrainingFault) as caught:
             Resolution.from_json(broken)
-        assert caught.value.reason is Reason.WRONG_STATE
+        assert caught.value.reason is Reason.RESUME_MISMATCH
 
 
 @pytest.mark.parametrize(("length", "expected"), [(100, 5), (60, 8), (1000, 1)])
