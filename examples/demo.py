@@ -73,12 +73,11 @@ class Report:
 
 def main() -> int:
     """Runs the demo; returns the exit code."""
-    weights = smollm2.ensure()
-    began = time.monotonic()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
     suite = Suite(data=FOLDER.absolute() / "data", ports=dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True)))
     try:
+        weights = smollm2.ensure()
+        began = time.monotonic()
+        shutil.rmtree(suite.data, ignore_errors=True)
         with _running(suite), _connect(suite) as client:
             return _run(client, weights, began)
     except StartFailed as error:

@@ -23,6 +23,8 @@ END_OF_TURN = "<|im_end|>"
 def ensure(folder: Path = FOLDER) -> Path:
     """Returns the model's folder; makes it when it is not there. A broken-off conversion leaves nothing behind."""
     if not (folder / "config.json").exists():
+        for left_over in folder.parent.glob(f"{folder.name}.*"):  # of a conversion that was killed
+            shutil.rmtree(left_over)
         _convert(_gguf_file(), folder)
     return folder
 
@@ -65,4 +67,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(ensure(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
+    try:
+        print(ensure(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was left half-written")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,8 +141,9 @@ def test_an_upload_outlives_a_kill_in_its_middle(tmp_path: Path) -> None:
         asked = blobs_pb2.GetBlobAccessRequest(
             name=f"{PROJECT}/blobs/{digest}", direction=blobs_pb2.BLOB_DIRECTION_WRITE, size_bytes=len(CONTENT)
         )
+        give_up_at = time.monotonic() + START_LIMIT_S
         while stub.GetBlobAccess(asked).stream.committed_bytes < 20 * 64 * 1024:
-            pass
+            assert time.monotonic() < give_up_at
         registry.end(signal.SIGKILL)
         killed.set()
         with pytest.raises(grpc.RpcError):
