@@ -1,6 +1,6 @@
 """The peer of `submit_to_first_step`: a plain PEFT script, started cold, that makes one optimiser step.
 
-    python -m benchmarks.cold_script MODEL_FOLDER ROWS.jsonl
+    python -m benchmarks.cold_script MODEL_FOLDER ROWS.jsonl bf16|fp32
 
 Prints one JSON line: `loss` of the step (nats a supervised token), `loaded_s` and `step_s` (seconds of loading and of
 the step, imports left out). The same base, rows, rank, number format and optimiser as the job; written as a person who
@@ -18,7 +18,7 @@ RANK = 16
 LEARNING_RATE = 1e-3
 
 
-def main(folder: str, rows: str) -> None:
+def main(folder: str, rows: str, compute: str) -> None:
     """Loads, makes one step, prints."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -50,7 +50,7 @@ def main(folder: str, rows: str) -> None:
         tokens_BT[row, : len(ids)] = torch.tensor(ids)
         labels_BT[row, start : len(ids)] = torch.tensor(ids[start:])
         mask_BT[row, : len(ids)] = 1
-    with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+    with torch.autocast("cpu", torch.bfloat16, enabled=compute == "bf16"):
         loss = model(input_ids=tokens_BT, attention_mask=mask_BT, labels=labels_BT).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

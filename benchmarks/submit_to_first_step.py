@@ -19,7 +19,7 @@ from benchmarks.record import Record
 from examples import smollm2
 from services.launcher import SERVICES, Suite, free_ports
 from tuneforge import Client
-from tuneforge.events import StepMetrics
+from tuneforge.events import Resolved, StepMetrics
 
 ROUNDS = 5
 BATCH_ROWS = 3
@@ -42,14 +42,21 @@ def run() -> Record:
             with Client(registry=registry, scheduler=scheduler, trainer=trainer, inference=inference) as client:
                 client.models.import_folder(weights, "smollm2")
                 client.datasets.upload(batch, "batch")
-                _ours(client, 0)  # fetches the base into the node's cache
+                compute = _compute(client)  # fetches the base into the node's cache
                 ours, peers = [], []
                 for number in range(1, ROUNDS + 1):
                     ours.append(_ours(client, number))
-                    peers.append(_peer(weights, batch))
+                    peers.append(_peer(weights, batch, compute))
         finally:
             suite.stop()
     return _record(ours, peers)
+
+
+def _compute(client: Client) -> str:
+    """Makes a first run and returns the number format that it computed in, for the peer to do the same."""
+    _ours(client, 0)
+    resolved = [event.payload for event in client.jobs.watch("round-0") if isinstance(event.payload, Resolved)]
+    return str(resolved[0].spec.compute)
 
 
 def _ours(client: Client, number: int) -> dict[str, float]:
@@ -71,9 +78,9 @@ def _ours(client: Client, number: int) -> dict[str, float]:
     return found
 
 
-def _peer(weights: Path, batch: Path) -> dict[str, float]:
+def _peer(weights: Path, batch: Path, compute: str) -> dict[str, float]:
     began = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.cold_script", str(weights), str(batch)]
+    command = [sys.executable, "-m", "benchmarks.cold_script", str(weights), str(batch), compute]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found | {"seconds": time.monotonic() - began}
