@@ -57,7 +57,7 @@ class Service(Generic[Stub]):
     @property
     def peer(self) -> str:
         """The service and its address, for people."""
-        return f"the {self.name} at {self.address}"
+        return f"the {self.name}{' service' if self.name == 'inference' else ''} at {self.address}"
 
     def call(
         self,

@@ -2,24 +2,28 @@
 
 A dictionary or file is the proto's JSON form, read strictly: everything that is wrong is listed at once, and a field
 that does not exist is answered with the nearest one that does. Enum values may be written short (`"cosine"` for
-`"LEARNING_RATE_SCHEDULE_COSINE"`). Ranges are not checked here: the services do, with the base's shapes at hand.
+`"LEARNING_RATE_SCHEDULE_COSINE"`). Ranges are checked in the same answer, and again by the services, with the base's
+shapes at hand.
 """
 
+import dataclasses
 import difflib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 
 from tuneforge import _short_names as names
 from tuneforge.errors import FieldViolation, InvalidArgument, Reason
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.validation import validate
-from tuneforge.specs.wire import spec_to_proto
+from tuneforge.specs.wire import spec_from_proto, spec_to_proto
 from tuneforge.v1 import spec_pb2
 
 SpecInput = TrainingSpec | Mapping[str, Any] | str | os.PathLike[str]
@@ -32,6 +36,9 @@ _INTEGERS = {
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
 }
 
+_WRONG = object()
+"""Stands for a value that was refused."""
+
 
 def read_spec(source: SpecInput, project: str) -> spec_pb2.TrainingSpec:
     """Returns the message of a spec, with short names made whole.
@@ -40,22 +47,39 @@ def read_spec(source: SpecInput, project: str) -> spec_pb2.TrainingSpec:
         InvalidArgument: The file cannot be read, or the spec cannot be one; `fields` lists everything that is wrong.
     """
     if isinstance(source, TrainingSpec):
-        message = _from_dataclass(source)
+        message, found = _from_dataclass(source)
     else:
-        message = _from_json(source if isinstance(source, Mapping) else read_json_file(Path(source)))
-    _complete_names(message, project)
+        message, found = _from_json(source if isinstance(source, Mapping) else read_json_file(Path(source)))
+    malformed = _complete_names(message, project)
+    if found or malformed:
+        count = len(found) + len(malformed)
+        raise InvalidArgument(
+            Reason.INVALID_FIELD if found else Reason.INVALID_NAME,
+            f"the spec has {count} {'field that is' if count == 1 else 'fields that are'} wrong",
+            cure="Correct what is listed." if found else "Give an id, or a whole name of the form that is shown.",
+            fields=[*found, *malformed],
+        )
     return message
 
 
-def _from_dataclass(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
+def _from_dataclass(spec: TrainingSpec) -> tuple[spec_pb2.TrainingSpec, list[FieldViolation]]:
     try:
-        return spec_to_proto(spec)
-    except (ValueError, TypeError) as error:
-        raise InvalidArgument(
-            Reason.INVALID_FIELD,
-            f"the spec cannot be sent: {error}",
-            fields=validate(spec) if isinstance(error, ValueError) else (),
-        ) from None
+        message = spec_to_proto(spec)
+    except TypeError as error:
+        raise InvalidArgument(Reason.INVALID_FIELD, f"the spec cannot be sent: {error}") from None
+    except ValueError as error:  # a number that its field cannot carry
+        return spec_pb2.TrainingSpec(), _checked(spec) or [FieldViolation("spec", f"cannot be sent: {error}")]
+    return message, _checked(spec)
+
+
+def _checked(spec: TrainingSpec) -> list[FieldViolation]:
+    """Returns what the services would refuse too; "a number" that must be finite is called so when it is not."""
+    return [
+        FieldViolation(each.field, each.description.replace("use a number", "use a finite number"))
+        if each.description.startswith(("is nan", "is inf", "is -inf"))
+        else each
+        for each in validate(spec)
+    ]
 
 
 def read_json_file(path: Path) -> Mapping[str, Any]:
@@ -80,67 +104,128 @@ def read_json_file(path: Path) -> Mapping[str, Any]:
     raise InvalidArgument(Reason.INVALID_FIELD, message, cure=cure)
 
 
-def _from_json(content: Mapping[str, Any]) -> spec_pb2.TrainingSpec:
+def _from_json(content: Mapping[str, Any]) -> tuple[spec_pb2.TrainingSpec, list[FieldViolation]]:
+    """Returns what can be read, and everything that is wrong with the rest or with the values."""
     reader = _Reader()
-    cleaned = reader.message(content, spec_pb2.TrainingSpec.DESCRIPTOR, "")
-    if not reader.violations:
-        try:
-            return json_format.ParseDict(cleaned, spec_pb2.TrainingSpec())
-        except json_format.ParseError as error:
-            reader.violations.append(FieldViolation("spec", str(error)))
-    count = len(reader.violations)
-    message = f"the spec has {count} {'field that is' if count == 1 else 'fields that are'} wrong"
-    raise InvalidArgument(Reason.INVALID_FIELD, message, fields=reader.violations)
+    message = spec_pb2.TrainingSpec()
+    try:
+        json_format.ParseDict(reader.message(content, spec_pb2.TrainingSpec.DESCRIPTOR, ""), message)
+    except (json_format.ParseError, ValueError) as error:
+        reader.say("spec", f"cannot be read: {error}")
+    spec = spec_from_proto(message)
+    for path, value in reader.unfit.items():
+        spec = _with_number(spec, path, value)
+    found = [each for each in _checked(spec) if not any(_concern(each.field, place) for place in reader.places)]
+    said = {each.field for each in found}
+    for path, problem in reader.unfit_problems.items():
+        if path not in said:  # the value is in its range, but not one that travels
+            reader.say(path, problem)
+    return message, [*reader.violations, *found]
+
+
+def _concern(field: str, place: str) -> bool:
+    """Returns whether one of two paths lies within the other."""
+    return (
+        field == place or field.startswith((f"{place}.", f"{place}[")) or place.startswith((f"{field}.", f"{field}["))
+    )
+
+
+def _with_number(spec: TrainingSpec, path: str, value: int) -> TrainingSpec:
+    """Returns the spec with a number that its message cannot carry, at a path of the message."""
+    first, *rest = path.split(".")
+    changed: TrainingSpec = _replaced(spec, ["method" if first in {"lora", "qlora"} else first, *rest], value)
+    return changed
+
+
+def _replaced(owner: Any, path: list[str], value: int) -> Any:
+    first, *rest = path
+    return dataclasses.replace(owner, **{first: _replaced(getattr(owner, first), rest, value) if rest else value})
 
 
 class _Reader:
-    """Walks a dictionary beside the message's descriptor, and collects what is wrong."""
+    """Walks a dictionary beside the message's descriptor, and collects what is wrong; the rest is the result."""
 
     def __init__(self) -> None:
         self.violations: list[FieldViolation] = []
+        self.places: set[str] = set()
+        """Where something is wrong, or was meant to stand: what is missing there is not worth a second line."""
+        self.unfit: dict[str, int] = {}
+        """Whole numbers that their field cannot carry: the field's own range says it better than the type's."""
+        self.unfit_problems: dict[str, str] = {}
 
     def message(self, content: Mapping[str, Any], descriptor: Descriptor, path: str) -> dict[str, Any]:
-        """Returns the content with enum values written out."""
+        """Returns the content in proto JSON, with enum values written out."""
         known = {key: field for field in descriptor.fields for key in (field.name, field.json_name)}
-        cleaned = {}
+        prefix = f"{path}." if path else ""
+        cleaned: dict[str, Any] = {}
         for key, value in content.items():
-            place = f"{path}.{key}" if path else str(key)
             field = known.get(str(key))
             if field is None:
-                self._say(place, _unknown(str(key), [field.name for field in descriptor.fields]))
-            elif value is not None:
-                cleaned[field.name] = self._field(value, field, place)
+                self._unknown(prefix, str(key), [field.name for field in descriptor.fields])
+            elif value is not None and (read := self._field(value, field, prefix + field.name)) is not _WRONG:
+                cleaned[field.name] = read
+        given = {known[str(key)].name for key, value in content.items() if str(key) in known and value is not None}
         for group in descriptor.oneofs:
-            chosen = [field.name for field in group.fields if field.name in cleaned]
+            chosen = [field.name for field in group.fields if field.name in given]
+            if not path and any(name not in cleaned for name in chosen):
+                self.places.add(group.name)
             if len(chosen) > 1:
-                self._say(path or "spec", f"has {' and '.join(f'`{name}`' for name in chosen)}: keep one of them")
+                self.say(path or group.name, f"has {' and '.join(f'`{name}`' for name in chosen)}: set one of them")
+                for name in [name for name in chosen if name in cleaned][1:]:
+                    del cleaned[name]
         return cleaned
+
+    def say(self, path: str, description: str) -> None:
+        """Adds a violation."""
+        self.violations.append(FieldViolation(path, description))
+        self.places.add(path)
+
+    def _unknown(self, prefix: str, key: str, fields: list[str]) -> None:
+        nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+        self.say(f"{prefix}{key}", f"is no field; {f'did you mean `{nearest[0]}`?' if nearest else _listed(fields)}")
+        self.places.update(prefix + name for name in nearest)
+
+    def _wrong(self, path: str, value: Any, allowed: str) -> Any:
+        self.say(path, f"is {_shown(value)}: use {allowed}")
+        return _WRONG
 
     def _field(self, value: Any, field: FieldDescriptor, path: str) -> Any:
         if not field.is_repeated:
             return self._single(value, field, path)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
-                self._say(path, f"is {_shown(value)}: give an object of strings")
-            return value
+            is_map = isinstance(value, Mapping) and all(isinstance(each, str) for each in (*value, *value.values()))
+            return dict(value) if is_map else self._wrong(path, value, "an object of strings")
         if isinstance(value, str) or not isinstance(value, Sequence):
-            self._say(path, f"is {_shown(value)}: give a list")
-            return value
-        return [self._single(each, field, f"{path}[{index}]") for index, each in enumerate(value)]
+            return self._wrong(path, value, "a list")
+        read = [self._single(each, field, f"{path}[{index}]") for index, each in enumerate(value)]
+        return [each for each in read if each is not _WRONG]
 
     def _single(self, value: Any, field: FieldDescriptor, path: str) -> Any:
         if field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
-            if not isinstance(value, str) or not value.endswith("s"):
-                self._say(path, f'is {_shown(value)}: give seconds with an s, e.g. "600s"')
-        elif field.message_type is not None:
+            return value if _is_duration(value) else self._wrong(path, value, 'seconds with an s, e.g. "600s"')
+        if field.message_type is not None:
             if isinstance(value, Mapping):
                 return self.message(value, field.message_type, path)
-            self._say(path, f"is {_shown(value)}: give an object")
-        elif field.enum_type is not None:
+            return self._wrong(path, value, "an object")
+        if field.enum_type is not None:
             return self._enum(value, field.enum_type, path)
-        elif problem := _scalar_problem(value, field.type):
-            self._say(path, f"is {_shown(value)}: give {problem}")
-        return value
+        if field.type in _INTEGERS:
+            return self._integer(value, field.type, path)
+        if problem := _scalar_problem(value, field.type):
+            return self._wrong(path, value, problem)
+        return _proto_number(value) if field.type == FieldDescriptor.TYPE_DOUBLE else value
+
+    def _integer(self, value: Any, kind: int, path: str) -> Any:
+        low, high = _INTEGERS[kind]
+        if high > 2**32 and isinstance(value, str) and value.removeprefix("-").isdecimal():
+            value = int(value)  # JSON's numbers are too short for 64 bits: proto JSON writes them as strings
+        if not isinstance(value, int) or isinstance(value, bool):
+            return self._wrong(path, value, "a whole number")
+        if low <= value <= high:
+            return value
+        self.unfit[path] = value
+        self.unfit_problems[path] = f"is {_shown(value)}: use a whole number from {low} to {high}"
+        return _WRONG
 
     def _enum(self, value: Any, enum: EnumDescriptor, path: str) -> Any:
         prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
@@ -150,26 +235,15 @@ class _Reader:
                 return value
             if value.lower() in words:
                 return words[value.lower()]
-        self._say(path, f"is {_shown(value)}: give one of {', '.join(words)}")
-        return value
-
-    def _say(self, path: str, description: str) -> None:
-        self.violations.append(FieldViolation(path, description))
+        return self._wrong(path, value, f"one of {', '.join(words)}")
 
 
-def _unknown(key: str, fields: list[str]) -> str:
-    nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-    return f"is no field; did you mean `{nearest[0]}`?" if nearest else f"is no field; there are {', '.join(fields)}"
+def _listed(fields: list[str]) -> str:
+    return f"there are {', '.join(fields)}"
 
 
 def _scalar_problem(value: Any, kind: int) -> str:
     """Returns what a field takes, when it does not take the value."""
-    if kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
-        if high > 2**32 and isinstance(value, str) and value.lstrip("-").isdigit():
-            value = int(value)  # JSON's numbers are too short for 64 bits: proto JSON writes them as strings
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        return "" if is_whole and low <= value <= high else f"a whole number from {low} to {high}"
     if kind == FieldDescriptor.TYPE_DOUBLE:
         return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
     if kind == FieldDescriptor.TYPE_BOOL:
@@ -177,25 +251,48 @@ def _scalar_problem(value: Any, kind: int) -> str:
     return "" if isinstance(value, str) else "a string"
 
 
+def _proto_number(value: float) -> float | str:
+    """Returns a number as proto JSON has it: those that are not finite are words, and are refused with their field."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.copysign(math.inf, value)
+    if math.isnan(number):
+        return "NaN"
+    return number if math.isfinite(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def _is_duration(value: Any) -> bool:
+    try:
+        Duration().FromJsonString(value)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def _shown(value: Any) -> str:
     text = json.dumps(value, default=repr)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _complete_names(message: spec_pb2.TrainingSpec, project: str) -> None:
-    """Makes short names whole, in place."""
-    if message.base.model:
-        message.base.model = names.model_version(project, message.base.model)
-    if message.base.output_of_job:
-        message.base.output_of_job = names.job(project, message.base.output_of_job)
-    for source in _sources(message):
-        if source.dataset:
-            source.dataset = names.dataset_version(project, source.dataset).removesuffix("/versions/latest")
-    if message.output.model:
-        message.output.model = names.model(project, message.output.model)
+def _complete_names(message: spec_pb2.TrainingSpec, project: str) -> list[FieldViolation]:
+    """Makes short names whole, in place; returns those that cannot be."""
+    places: list[tuple[str, Any, str, Callable[[str, str], str]]] = [
+        ("base.model", message.base, "model", names.model_version),
+        ("base.output_of_job", message.base, "output_of_job", names.job),
+        ("data.train.dataset", message.data.train, "dataset", _rows),
+        ("data.validation.dataset", message.data.validation, "dataset", _rows),
+        ("output.model", message.output, "model", names.model),
+    ]
+    malformed = []
+    for path, owner, field, complete in places:
+        if value := getattr(owner, field):
+            try:
+                setattr(owner, field, complete(project, value))
+            except InvalidArgument as error:
+                malformed.append(FieldViolation(path, error.message))
+    return malformed
 
 
-def _sources(message: spec_pb2.TrainingSpec) -> Iterator[spec_pb2.DataSource]:
-    yield message.data.train
-    if message.data.HasField("validation"):
-        yield message.data.validation
+def _rows(project: str, value: str) -> str:
+    return names.dataset_version(project, value).removesuffix("/versions/latest")

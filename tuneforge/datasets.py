@@ -76,6 +76,7 @@ class Datasets:
         *,
         description: str = "",
         progress: Progress | None = None,
+        on_checked: Callable[[], None] | None = None,
     ) -> DatasetVersion:
         """Makes a version from one or more JSONL files; the same content gives the same version.
 
@@ -87,6 +88,7 @@ class Datasets:
             dataset: Id or name of the data set; it is created when missing.
             description: Of the data set, when it is created.
             progress: Told the number of bytes moved, piece by piece.
+            on_checked: Told when the rows were checked here, before the first byte goes.
 
         Raises:
             InvalidArgument: A file is missing or a row is malformed; `fields` lists the lines.
@@ -95,6 +97,8 @@ class Datasets:
         paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
         name = names.dataset(self._project, dataset)
         _check_files(paths)
+        if on_checked is not None:
+            on_checked()
         self._create_if_missing(name, description)
         blobs = self._blobs()
         manifest = Manifest.of(blobs.upload_file(file, progress=progress) for file in paths)
@@ -173,9 +177,18 @@ def _check_files(paths: Sequence[Path]) -> None:
     total = 0
     for path in paths:
         report = check_file(path, limit=_PROBLEMS_SHOWN)
+        if not report.rows and any(not problem.line for problem in report.problems):
+            raise InvalidArgument(
+                Reason.INVALID_DATA,
+                f"{str(path)!r} is empty: write one JSON object a line",
+                cure="Nothing was uploaded.",
+            )
         total += report.num_problems
         violations += [
-            FieldViolation(f"{path.name}:{problem.line} {problem.field}".rstrip(), f"{problem.message} {problem.cure}")
+            FieldViolation(
+                f"{path.name}:{problem.line} {problem.field}".rstrip(),
+                f"{problem.message.replace('starting at at', 'starting at')} {problem.cure}",
+            )
             for problem in report.problems
         ]
     if violations:

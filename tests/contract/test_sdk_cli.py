@@ -158,7 +158,8 @@ def test_nobody_there_is_one_clear_message(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"error: the scheduler at {address} does not answer: the connection was refused",
-        "Start the suite with `python -m services`, or give its address: --scheduler or TUNEFORGE_SCHEDULER_ADDRESS.",
+        "Start the suite with `make up` or `python -m services`, or give its address: --scheduler or "
+        "TUNEFORGE_SCHEDULER_ADDRESS.",
     ]
 
 
@@ -223,6 +224,9 @@ def test_flags_go_on_top_of_a_file(environment: Mapping[str, str], scheduler: Fa
     ("arguments", "said"),
     [
         (["--method", "full", "--rank", "8"], "--rank is for adapters, not full."),
+        (["--epochs", "1", "--max-steps", "2"], "--epochs and --max-steps exclude each other"),
+        (["--rank", "0"], "--rank is 0: use 1 or more"),
+        (["--max-tokens", "0"], "--max-tokens is 0: use 8 to 131072"),
         (["--label", "oops"], "'oops' is not of the form KEY=VALUE."),
     ],
 )
@@ -231,6 +235,26 @@ def test_flags_that_cannot_be_are_wrong_usage(environment: Mapping[str, str], ar
     done = run(environment, "jobs", "submit", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_number_that_is_not_finite_is_refused_by_its_field(environment: Mapping[str, str]) -> None:
+    """No parser's text is shown."""
+    done = run(environment, "jobs", "submit", "--base", "m/1", "--data", "rows", "--lr", "nan", "--epochs", "inf")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:3] == [
+        "  optimization.learning_rate: is nan: use a finite number > 0, or 0 for the default",
+        "  optimization.epochs: is inf: use a finite number > 0",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_a_file_without_rows_is_called_empty(environment: Mapping[str, str], tmp_path: Path, content: str) -> None:
+    """There is no line that could be pointed at."""
+    path = tmp_path / "empty.jsonl"
+    path.write_text(content)
+    done = run(environment, "datasets", "upload", str(path), "--dataset", "rows")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == f"error: '{path}' is empty: write one JSON object a line"
 
 
 def test_the_version_is_shown_and_the_start_is_quick(environment: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tuneforge.cli.output import clock, print_fields, print_rows, size, to_plain
 from tuneforge.events import LogLine, LogSeverity
-from tuneforge.specs.spec import LoraMethod, TrainingSpec
+from tuneforge.specs.spec import BaseModel, DataConfig, DataSource, LoraMethod, TrainingSpec
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,12 @@ def test_a_spec_is_printed_in_the_form_that_submit_reads() -> None:
     from tuneforge._spec_input import read_spec
     from tuneforge.specs.wire import spec_from_proto
 
-    spec = TrainingSpec(method=LoraMethod(rank=4, dropout=0.0), seed=7)
+    spec = TrainingSpec(
+        base=BaseModel(model="projects/default/models/m/versions/1"),
+        data=DataConfig(train=DataSource(dataset="projects/default/datasets/rows")),
+        method=LoraMethod(rank=4, dropout=0.0),
+        seed=7,
+    )
     assert spec_from_proto(read_spec(to_plain(spec), "default")) == spec
 
 

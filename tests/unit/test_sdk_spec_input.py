@@ -1,6 +1,7 @@
 """Specs as people give them."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -66,30 +67,56 @@ def test_every_wrong_field_is_listed_at_once_with_its_place() -> None:
     )
     assert found == {
         "bse": "is no field; did you mean `base`?",
+        "task": "is missing: set `supervised`",
         "lora.rnk": "is no field; did you mean `rank`?",
-        "lora.alpha": 'is "x": give a number',
-        "lora.dropout": "is true: give a number",
-        "data.train.dataset": "is 5: give a string",
-        "data.overlong": 'is "keep": give one of drop, truncate, refuse',
-        "data.max_tokens": "is -1: give a whole number from 0 to 4294967295",
-        "evaluation.prompts": 'is "one": give a list',
-        "optimization": "is []: give an object",
-        "resources.lost_after": 'is 5: give seconds with an s, e.g. "600s"',
-        "resources.node_labels": 'is {"a": 1}: give an object of strings',
-        "seed": "is 1.5: give a whole number from 0 to 18446744073709551615",
+        "lora.alpha": 'is "x": use a number',
+        "lora.dropout": "is true: use a number",
+        "data.train.dataset": "is 5: use a string",
+        "data.overlong": 'is "keep": use one of drop, truncate, refuse',
+        "data.max_tokens": "is -1: use 8 to 131072, or 0 for the default",
+        "evaluation.prompts": 'is "one": use a list',
+        "optimization": "is []: use an object",
+        "resources.lost_after": 'is 5: use seconds with an s, e.g. "600s"',
+        "resources.node_labels": 'is {"a": 1}: use an object of strings',
+        "seed": "is 1.5: use a whole number",
+    }
+
+
+def test_types_ranges_and_names_are_refused_in_one_answer() -> None:
+    """Numbers that are not finite or do not travel get their field's range; names get their field."""
+    found = problems(
+        {
+            **SPEC,
+            "base": {"model": "Bad Name"},
+            "lora": {"rank": -1, "dropout": math.nan, "target_modules": "q_proj"},
+            "optimization": {"learningRate": math.nan, "epochs": math.inf, "rows_per_step": -4},
+            "resources": {"lost_after": "soon s"},
+            "checkpointing": {"every_steps": 2**40},
+        }
+    )
+    assert "Bad Name" in found.pop("base.model")
+    assert found == {
+        "lora.rank": "is -1: use 1 or more, or 0 for the default",
+        "lora.dropout": "is nan: use 0 or more and less than 1",
+        "lora.target_modules": 'is "q_proj": use a list',
+        "optimization.learning_rate": "is nan: use a finite number > 0, or 0 for the default",
+        "optimization.epochs": "is inf: use a finite number > 0",
+        "optimization.rows_per_step": "is -4: use 1 to 65536, or 0 for the default",
+        "resources.lost_after": 'is "soon s": use seconds with an s, e.g. "600s"',
+        "checkpointing.every_steps": "is 1099511627776: use a whole number from 0 to 4294967295",
     }
 
 
 def test_a_field_like_no_other_is_answered_with_all_there_are() -> None:
     """Where no name is near, the valid ones are listed."""
-    assert problems({"output": {"zzzz": 1}}) == {"output.zzzz": "is no field; there are model"}
+    assert problems({**SPEC, "output": {"zzzz": 1}}) == {"output.zzzz": "is no field; there are model"}
 
 
 def test_two_of_a_choice_are_refused() -> None:
     """Two methods, or epochs beside steps, cannot both stand."""
-    assert problems({"lora": {}, "full": {}}) == {"spec": "has `lora` and `full`: keep one of them"}
-    assert problems({"optimization": {"epochs": 1, "max_steps": 2}}) == {
-        "optimization": "has `epochs` and `max_steps`: keep one of them"
+    assert problems({**SPEC, "full": {}}) == {"method": "has `lora` and `full`: set one of them"}
+    assert problems({**SPEC, "optimization": {"epochs": 1, "max_steps": 2}}) == {
+        "optimization": "has `epochs` and `max_steps`: set one of them"
     }
 
 
@@ -131,4 +158,4 @@ def test_a_malformed_name_is_refused() -> None:
 
 def test_the_message_is_the_generated_class() -> None:
     """What is returned can be put into a request."""
-    assert isinstance(read_spec({}, "default"), spec_pb2.TrainingSpec)
+    assert isinstance(read_spec(SPEC, "default"), spec_pb2.TrainingSpec)

@@ -1,12 +1,53 @@
 """`tuneforge datasets`."""
 
+import contextlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
-from tuneforge.cli.stopping import stoppable
+from tuneforge.cli.stopping import Stopped
+
+
+class _Upload:
+    """What a person sees of an upload: that rows are checked, a bar, and after Ctrl-C what was kept."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+        self._sent = 0
+        self._stack = contextlib.ExitStack()
+        self._advance: Callable[[int], None] | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._stack.enter_context(Console(stderr=True).status("checking rows"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if isinstance(error, KeyboardInterrupt):
+            kept = "what was sent is kept, run the command again to go on" if self._sent else "nothing was sent"
+            raise Stopped(f"stopped: no version was made; {kept}") from None
+
+    def checked(self) -> None:
+        """The bar takes the place of the words."""
+        self._stack.close()
+        self._advance = self._stack.enter_context(transfer("uploading", self._paths))
+
+    def moved(self, num_bytes: int) -> None:
+        """Counts bytes that were sent."""
+        self._sent += num_bytes
+        if self._advance is not None:
+            self._advance(num_bytes)
 
 
 @click.group(cls=CommandGroup)
@@ -22,9 +63,10 @@ def datasets() -> None:
 @click.pass_obj
 def upload(connection: Connection, path: tuple[Path, ...], dataset: str, description: str, as_json: bool) -> None:
     """Make a version from JSONL files. The same content gives the same version."""
-    again = "stopped: no version was made; what was sent is kept, run the command again to go on"
-    with stoppable(again), connection.client() as client, transfer("uploading", path) as progress:
-        version = client.datasets.upload(path, dataset, description=description, progress=progress)
+    with connection.client() as client, _Upload(path) as shown:
+        version = client.datasets.upload(
+            path, dataset, description=description, progress=shown.moved, on_checked=shown.checked
+        )
     if as_json:
         print_json(version)
     else:

@@ -3,7 +3,9 @@
 from tuneforge.errors import InternalError, Reason, TuneforgeError, Unavailable
 from tuneforge.manifest import IntegrityError, InvalidManifest
 
-_START_HINT = "Start the suite with `python -m services`, or give its address: --{0} or TUNEFORGE_{1}_ADDRESS."
+_START_HINT = (
+    "Start the suite with `make up` or `python -m services`, or give its address: --{0} or TUNEFORGE_{1}_ADDRESS."
+)
 
 
 def describe(error: Exception) -> str:

@@ -41,6 +41,17 @@ _ADAPTER = {"rank": "rank", "alpha": "alpha", "dropout": "dropout", "target": "t
 # Of these only one may stand: a flag takes the place of what the file says.
 _ONE_OF = (("base", ("model", "output_of_job", "local_path")), ("optimization", ("epochs", "max_steps")))
 _METHODS = ("lora", "qlora", "full")
+_EXCLUSIVE = (("base", "base_job"), ("epochs", "max_steps"))
+# In a file 0 stands for the default; who types it means a 0, which there is not.
+_NO_ZERO = {
+    "rank": "1 or more",
+    "alpha": "a number > 0",
+    "lr": "a number > 0",
+    "max_tokens": "8 to 131072",
+    "rows_per_step": "1 to 65536",
+    "rows_per_micro_batch": "1 or more",
+    "keep_checkpoints": "1 or more",
+}
 
 
 @click.command(cls=ConnectedCommand)
@@ -82,6 +93,7 @@ _METHODS = ("lora", "qlora", "full")
 @click.pass_obj
 def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Queue a job."""
+    _refuse(flags)
     content = _with_flags(_read(spec) if spec else {}, flags)
     labels = _labels(flags["label"])
     with connection.client() as client:
@@ -101,6 +113,26 @@ def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags:
         from tuneforge.cli.watch import watch_job
 
         watch_job(client.jobs, handle.name, as_json=as_json)
+
+
+def _refuse(flags: dict[str, Any]) -> None:
+    """Raises for flags that exclude each other, and for a 0 that would silently be the default."""
+    faults = [
+        f"{_flag(one)} and {_flag(other)} exclude each other: give one of them."
+        for one, other in _EXCLUSIVE
+        if flags[one] is not None and flags[other] is not None
+    ]
+    faults += [
+        f"{_flag(name)} is 0: use {allowed}, or leave it out for the default."
+        for name, allowed in _NO_ZERO.items()
+        if flags[name] == 0
+    ]
+    if faults:
+        raise click.UsageError("\n".join(faults))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _read(path: Path) -> dict[str, Any]:
