@@ -5,6 +5,7 @@
 #   examples/grpcurl.sh job MODEL DATASET     create a job at the scheduler and watch it to its end
 #   examples/grpcurl.sh attempt FOLDER FILE   train on one trainer that no scheduler manages: a base and rows below its
 #                                             inputs folder (TUNEFORGE_TRAINER_INPUTS), nothing else running
+#   examples/grpcurl.sh watch-attempt JOB     the events of a job's first attempt, from the trainer that runs it
 #
 # MODEL is projects/P/models/M/versions/N or .../aliases/A; DATASET is projects/P/datasets/D.
 set -euo pipefail
@@ -66,9 +67,17 @@ JSON
   call -d "{\"name\": \"$name\"}" "$TRAINER" tuneforge.v1.TrainerService/WatchAttempt
 }
 
+# Events that were acknowledged are dropped. Nobody acknowledges those of an unmanaged trainer, so that a watch from the
+# start works there. On a managed one the answer may be OUT_OF_RANGE, whose metadata has `oldest_seq`: go on from there
+# with "after_seq": oldest_seq - 1 beside the name.
+watch_attempt() {
+  call -d "{\"name\": \"projects/default/jobs/$1/attempts/1\"}" "$TRAINER" tuneforge.v1.TrainerService/WatchAttempt
+}
+
 case "${1:-}" in
   describe) describe ;;
   job) job "${2:?MODEL}" "${3:?DATASET}" ;;
   attempt) attempt "${2:?FOLDER}" "${3:?FILE}" ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  watch-attempt) watch_attempt "${2:?JOB}" ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -76,7 +76,7 @@ class Datasets:
         *,
         description: str = "",
         progress: Progress | None = None,
-        on_checked: Callable[[], None] | None = None,
+        on_start: Callable[[], None] | None = None,
     ) -> DatasetVersion:
         """Makes a version from one or more JSONL files; the same content gives the same version.
 
@@ -88,7 +88,7 @@ class Datasets:
             dataset: Id or name of the data set; it is created when missing.
             description: Of the data set, when it is created.
             progress: Told the number of bytes moved, piece by piece.
-            on_checked: Told when the rows were checked here, before the first byte goes.
+            on_start: Told before the first byte goes: the rows were checked here, and the registry answers.
 
         Raises:
             InvalidArgument: A file is missing or a row is malformed; `fields` lists the lines.
@@ -97,10 +97,10 @@ class Datasets:
         paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
         name = names.dataset(self._project, dataset)
         _check_files(paths)
-        if on_checked is not None:
-            on_checked()
         self._create_if_missing(name, description)
         blobs = self._blobs()
+        if on_start is not None:
+            on_start()
         manifest = Manifest.of(blobs.upload_file(file, progress=progress) for file in paths)
         request = pb.CreateDatasetVersionRequest(
             parent=name, manifest=_wire.manifest_to_proto(manifest), request_id=new_request_id()

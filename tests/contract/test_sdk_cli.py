@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -255,6 +256,23 @@ def test_a_file_without_rows_is_called_empty(environment: Mapping[str, str], tmp
     done = run(environment, "datasets", "upload", str(path), "--dataset", "rows")
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == f"error: '{path}' is empty: write one JSON object a line"
+
+
+def test_ctrl_c_before_an_upload_began_says_that_nothing_was_sent(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    """What was never sent cannot be kept."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n')
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [*COMMAND, "datasets", "upload", str(path), "--dataset", "rows", "--registry", address]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            accepted, _ = silent.accept()
+            with accepted:
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (130, b"stopped: no version was made; nothing was sent\n")
 
 
 def test_the_version_is_shown_and_the_start_is_quick(environment: Mapping[str, str]) -> None:

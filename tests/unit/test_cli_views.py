@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from tuneforge.cli.live_view import draw
-from tuneforge.cli.plain_view import line
+from tuneforge.cli.live_view import LiveView, draw
+from tuneforge.cli.plain_view import Outage, line
 from tuneforge.cli.progress import Progress
 from tuneforge.events import (
     DeviceMetrics,
@@ -111,8 +111,9 @@ def test_the_picture_fits_every_width(running: Progress, width: int) -> None:
 
 def test_a_break_is_shown_and_goes_away(running: Progress) -> None:
     """While nobody answers the picture says so; the next event takes it away."""
-    running.broken = "the scheduler at 127.0.0.1:7102 does not answer"
-    assert "does not answer; trying again" in "\n".join(rendered(running))
+    for seconds in (10, 40):
+        running.breaks("the scheduler at 127.0.0.1:7102 does not answer", BEGIN + timedelta(seconds=seconds))
+    assert "does not answer; trying again for 1:13" in "\n".join(rendered(running))
     running.take(step(51))
     assert "does not answer" not in "\n".join(rendered(running))
 
@@ -154,3 +155,40 @@ def test_lines_of_a_pipe_are_whole_and_harmless() -> None:
     assert line(state("QUEUED", "STARTING")) == "QUEUED -> STARTING  WHY  because"
     nasty = event(LogLine(severity=LogSeverity.WARNING, message="a\x1b[31mb\x07"), "log")
     assert line(nasty) == "WARNING  a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_header_of_what_scrolls_by_is_never_older_than_it() -> None:
+    """The state below a state's line is that state."""
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    with console.capture() as capture, LiveView("projects/p/jobs/my-job", console) as view:
+        for before, after in (("STARTING", "RUNNING"), ("RUNNING", "PUBLISHING"), ("PUBLISHING", "SUCCEEDED")):
+            view.take(state(before, after))
+    _, *pictures = capture.get().split("-> ")
+    assert len(pictures) == 3
+    for picture, after in zip(pictures, ("RUNNING", "PUBLISHING", "SUCCEEDED"), strict=True):
+        assert picture.split("my-job")[1].split()[0] == after
+
+
+def test_a_finished_bar_is_not_dim(running: Progress) -> None:
+    """The end of a job looks like a success."""
+    running.take(step(100))
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        console.print(draw(running, 80, BEGIN))
+    assert "\x1b[32m━" in capture.get()
+
+
+def test_an_outage_is_told_again_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who waits sees for how long; what comes ends the outage."""
+    seconds = iter([0.0, 2.0, 31.0, 40.0, 62.0, 100.0])
+    outage = Outage(now=lambda: next(seconds))
+    for _ in range(5):
+        outage.broke("nobody answers")
+    outage.over()
+    outage.broke("nobody answers")
+    assert capsys.readouterr().err.splitlines() == [
+        "nobody answers; trying again",
+        "nobody answers; trying again for 0:31",
+        "nobody answers; trying again for 1:02",
+        "nobody answers; trying again",
+    ]

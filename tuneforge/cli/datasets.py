@@ -19,7 +19,7 @@ class _Upload:
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self._paths = paths
-        self._sent = 0
+        self._is_sending = False
         self._stack = contextlib.ExitStack()
         self._advance: Callable[[int], None] | None = None
 
@@ -35,17 +35,17 @@ class _Upload:
     ) -> None:
         self._stack.close()
         if isinstance(error, KeyboardInterrupt):
-            kept = "what was sent is kept, run the command again to go on" if self._sent else "nothing was sent"
+            kept = "what was sent is kept, run the command again to go on" if self._is_sending else "nothing was sent"
             raise Stopped(f"stopped: no version was made; {kept}") from None
 
-    def checked(self) -> None:
+    def start(self) -> None:
         """The bar takes the place of the words."""
+        self._is_sending = True
         self._stack.close()
         self._advance = self._stack.enter_context(transfer("uploading", self._paths))
 
     def moved(self, num_bytes: int) -> None:
-        """Counts bytes that were sent."""
-        self._sent += num_bytes
+        """Shows that bytes were sent."""
         if self._advance is not None:
             self._advance(num_bytes)
 
@@ -65,7 +65,7 @@ def upload(connection: Connection, path: tuple[Path, ...], dataset: str, descrip
     """Make a version from JSONL files. The same content gives the same version."""
     with connection.client() as client, _Upload(path) as shown:
         version = client.datasets.upload(
-            path, dataset, description=description, progress=shown.moved, on_checked=shown.checked
+            path, dataset, description=description, progress=shown.moved, on_start=shown.start
         )
     if as_json:
         print_json(version)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
+from tuneforge.cli.connection import ConnectedCommand, Connection
 from tuneforge.cli.output import print_json, printable, short
 from tuneforge.cli.stopping import stoppable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, help="Sample from the likeliest tokens with this probability together.")
 @click.option("--seed", type=int, help="Of the sampling.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="Text that ends the completion; may be repeated.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="The whole completion as one JSON object, when it is done.")
 @click.pass_obj
 def generate(connection: Connection, /, deployment: str, prompt: str | None, as_json: bool, **flags: Any) -> None:
     """Complete PROMPT (from stdin without one, or with `-`), streamed to the terminal.

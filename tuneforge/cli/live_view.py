@@ -68,13 +68,14 @@ class LiveView:
         with self._lock:
             self._progress.take(event)
         if event.kind in _SCROLLED and (text := line(event)):
+            self._live.refresh()  # what is printed is followed by the last picture, which must not be an older one
             stamp = f"{event.time.astimezone():%H:%M:%S}"
             self._live.console.print(Text(f"{stamp}  {event.kind:<12}  {text}", style=_scroll_style(event)))
 
     def broke(self, why: str) -> None:
         """Shows that the stream broke and is opened again."""
         with self._lock:
-            self._progress.broken = why
+            self._progress.breaks(why, datetime.now(UTC))
 
     def _drawn(self) -> RenderableType:
         with self._lock:
@@ -101,7 +102,10 @@ def draw(progress: Progress, width: int, now: datetime) -> RenderableType:
     if progress.device is not None:
         parts.append(_devices(progress))
     if progress.broken:
-        parts.append(Text(f" {progress.broken}; trying again", style="yellow", no_wrap=True, overflow="ellipsis"))
+        since = progress.broken_since
+        waited = f" for {clock((now - since).total_seconds())}" if since is not None else ""
+        said = f" {progress.broken}; trying again{waited}"
+        parts.append(Text(said, style="yellow", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 
@@ -132,7 +136,8 @@ def _bar(progress: Progress) -> RenderableType:
         said += f"  epoch {progress.last.epoch:.2f}{epochs}"
         if progress.state == "RUNNING" and progress.step < progress.total_steps:
             said += f"  ETA {clock(progress.last.eta_s)}"
-    grid.add_row("", ProgressBar(total=progress.total_steps, completed=progress.step), said)
+    bar = ProgressBar(total=progress.total_steps, completed=progress.step, finished_style="green")
+    grid.add_row("", bar, said)
     return grid
 
 

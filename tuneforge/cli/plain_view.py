@@ -1,5 +1,6 @@
 """Events as plain lines or JSON, for pipes and logs."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,22 +21,30 @@ from tuneforge.events import (
     StepMetrics,
 )
 
+_REMIND_S = 30.0
+
 
 class Outage:
-    """Says on stderr that a stream broke: once, however often it is tried again."""
+    """Says on stderr that a stream broke, and every 30 seconds or so how long nothing has come."""
 
-    def __init__(self) -> None:
-        self._is_told = False
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._since: float | None = None
+        self._told_at = 0.0
 
     def broke(self, why: str) -> None:
         """Says why nothing comes."""
-        if not self._is_told:
+        now = self._now()
+        if self._since is None:
+            self._since = self._told_at = now
             click.echo(f"{why}; trying again", err=True)
-        self._is_told = True
+        elif now - self._told_at >= _REMIND_S:
+            self._told_at = now
+            click.echo(f"{why}; trying again for {clock(now - self._since)}", err=True)
 
     def over(self) -> None:
         """Something came: the next break is another one."""
-        self._is_told = False
+        self._since = None
 
 
 class PlainView:

@@ -39,6 +39,13 @@ class Progress:
     """(step, loss): one point a step, that of the newest attempt."""
     broken: str = ""
     """Why nothing is heard at the moment; empty while the stream is open."""
+    broken_since: datetime | None = None
+    """Since when."""
+
+    def breaks(self, why: str, now: datetime) -> None:
+        """Takes that the stream broke; the time counts from the first of several breaks."""
+        self.broken_since = self.broken_since if self.broken and self.broken_since else now
+        self.broken = why
 
     def snapshot(self, job: Job) -> None:
         """Takes what the job was when the stream was opened; the events that follow may be older."""
