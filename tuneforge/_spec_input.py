@@ -95,7 +95,8 @@ def read_json_file(path: Path) -> Mapping[str, Any]:
     except UnicodeDecodeError:
         message, cure = f"{str(path)!r} is not UTF-8 text", "Save it as UTF-8."
     except json.JSONDecodeError as error:
-        message = f"{str(path)!r} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
+        problem = error.msg.removesuffix(" starting at")  # a sentence that the parser ends with the place
+        message = f"{str(path)!r} is not JSON: line {error.lineno}, column {error.colno}: {problem}"
         cure = "Correct this place."
     else:
         if isinstance(content, dict):

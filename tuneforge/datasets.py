@@ -141,7 +141,13 @@ class Datasets:
         """Returns a version: `id/3`, a whole name, or `id` for the newest one."""
         registry = self._connections.registry
         request = pb.GetDatasetVersionRequest(name=names.dataset_version(self._project, version))
-        return _version(registry.call(registry.stub.GetDatasetVersion, request))
+        try:
+            return _version(registry.call(registry.stub.GetDatasetVersion, request))
+        except NotFound:
+            dataset, _, number = request.name.partition("/versions/")
+            if number == "latest":
+                self.get(dataset)  # who named no version is told of the data set that is not there
+            raise
 
     def versions(self, dataset: str) -> Iterator[DatasetVersion]:
         """Yields the versions of a data set, newest first."""

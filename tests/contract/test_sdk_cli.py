@@ -258,6 +258,15 @@ def test_a_file_without_rows_is_called_empty(environment: Mapping[str, str], tmp
     assert done.stderr.splitlines()[0] == f"error: '{path}' is empty: write one JSON object a line"
 
 
+def test_a_line_that_breaks_off_is_told_in_plain_words(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """The parser's half sentence does not double a word."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a\n{"prompt": "a", "completion": "b"}\n')
+    done = run(environment, "datasets", "upload", str(path), "--dataset", "rows")
+    assert "rows.jsonl:1" in done.stderr
+    assert "at at" not in done.stderr
+
+
 def test_ctrl_c_before_an_upload_began_says_that_nothing_was_sent(
     environment: Mapping[str, str], tmp_path: Path
 ) -> None:

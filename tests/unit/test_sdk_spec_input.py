@@ -124,6 +124,7 @@ def test_two_of_a_choice_are_refused() -> None:
     ("content", "said"),
     [
         (b"{\n  oops", "line 2, column 3"),
+        (b'{"seed', "column 2: Unterminated string\n"),
         (b"\xff\xfe", "not UTF-8"),
         (b"[1]", "no JSON object"),
     ],
