@@ -39,6 +39,9 @@ _INTEGERS = {
 _WRONG = object()
 """Stands for a value that was refused."""
 
+_END = FieldViolation("", "")
+"""Ends the faults of a spec that no message can carry whole."""
+
 
 def read_spec(source: SpecInput, project: str) -> spec_pb2.TrainingSpec:
     """Returns the message of a spec, with short names made whole.
@@ -51,7 +54,9 @@ def read_spec(source: SpecInput, project: str) -> spec_pb2.TrainingSpec:
     else:
         message, found = _from_json(source if isinstance(source, Mapping) else read_json_file(Path(source)))
     malformed = _complete_names(message, project)
-    if found or malformed:
+    is_whole = _can_travel(found)
+    found = [each for each in found if each is not _END]
+    if malformed or not is_whole:
         count = len(found) + len(malformed)
         raise InvalidArgument(
             Reason.INVALID_FIELD if found else Reason.INVALID_NAME,
@@ -68,8 +73,14 @@ def _from_dataclass(spec: TrainingSpec) -> tuple[spec_pb2.TrainingSpec, list[Fie
     except TypeError as error:
         raise InvalidArgument(Reason.INVALID_FIELD, f"the spec cannot be sent: {error}") from None
     except ValueError as error:  # a number that its field cannot carry
-        return spec_pb2.TrainingSpec(), _checked(spec) or [FieldViolation("spec", f"cannot be sent: {error}")]
+        found = _checked(spec) or [FieldViolation("spec", f"cannot be sent: {error}")]
+        return spec_pb2.TrainingSpec(), [*found, _END]
     return message, _checked(spec)
+
+
+def _can_travel(found: list[FieldViolation]) -> bool:
+    """Returns whether the service can name what is wrong, together with what only it knows."""
+    return not any(each is _END or each.description.startswith(("is nan", "is inf", "is -inf")) for each in found)
 
 
 def _checked(spec: TrainingSpec) -> list[FieldViolation]:
@@ -121,7 +132,9 @@ def _from_json(content: Mapping[str, Any]) -> tuple[spec_pb2.TrainingSpec, list[
     for path, problem in reader.unfit_problems.items():
         if path not in said:  # the value is in its range, but not one that travels
             reader.say(path, problem)
-    return message, [*reader.violations, *found]
+    if reader.violations or reader.unfit:
+        found = [*reader.violations, *found, _END]
+    return message, found
 
 
 def _concern(field: str, place: str) -> bool:
