@@ -12,7 +12,7 @@ from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import label_problems
 from services.scheduler.records import Job, NewJob, Node, Pinned
-from services.scheduler.resolving import Base, Problem, VersionSource, resolve_base, resolve_data
+from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
@@ -45,7 +45,7 @@ class Draft:
 class _Start:
     """Where a job starts from."""
 
-    base: Base | None = None
+    base: ResolvedBase | None = None
     """Set when it is there."""
     waits_for: Job | None = None
     """The job whose output it is, when that is not there yet."""

@@ -33,6 +33,8 @@ class Observation:
     """Name and state of the jobs that BLOCKED ones wait for, by number."""
     reported: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     """By node: the attempts that it named last, and whether each still runs. A node not heard since the start lacks."""
+    strays: tuple[tuple[str, Attempt], ...] = ()
+    """Attempts that a node (its id) names although their end is closed, or that belong to another node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +108,35 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """A node holds an attempt that does not count any more: it is to be stopped there, and forgotten."""
+
+    attempt: Attempt
+    node: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
     """A result is to be registered."""
 
     publication: Publication
 
 
-Action = MarkUnreachable | FailDependent | Release | PlaceAttempt | Start | Follow | Stop | Lose | Close | Publish
+Action = (
+    MarkUnreachable | FailDependent | Release | PlaceAttempt | Start | Follow | Stop | Lose | Close | Fence | Publish
+)
 
 
 def decide(seen: Observation) -> list[Action]:
     """Returns everything that is due, in the order in which it should be done."""
-    return [*_leases(seen), *_dependents(seen), *_attempts(seen), *_placements(seen), *map(_publish, seen.publications)]
+    return [
+        *_leases(seen),
+        *_dependents(seen),
+        *_attempts(seen),
+        *_strays(seen),
+        *_placements(seen),
+        *map(_publish, seen.publications),
+    ]
 
 
 def _publish(publication: Publication) -> Publish:
@@ -164,7 +183,7 @@ def _live(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> It
         return
     if job.state is JobState.CANCELLING:
         yield Stop(attempt=attempt, node=node)
-    elif not attempt.is_confirmed:
+    elif not attempt.is_confirmed and node.node in seen.reported:  # one not heard yet would not know our secret
         yield Start(attempt=attempt, node=node)
 
 
@@ -194,9 +213,17 @@ def _ended(seen: Observation, attempt: Attempt, node: Node) -> Iterator[Action]:
         yield Close(attempt=attempt, node=node)
 
 
+def _strays(seen: Observation) -> Iterator[Action]:
+    """Whatever let them run on - a call that came late, a crash at the wrong moment - they do not run for ever."""
+    nodes = {node.node: node for node in seen.nodes}
+    for name, attempt in seen.strays:
+        if name in nodes and not nodes[name].is_away(seen.now_ms):
+            yield Fence(attempt=attempt, node=nodes[name])
+
+
 def _placements(seen: Observation) -> Iterator[Action]:
     used = _slots_used(seen)
-    answering = [node for node in seen.nodes if node.lease_until_ms >= seen.now_ms]
+    answering = [node for node in seen.nodes if node.lease_until_ms >= seen.now_ms and node.node in seen.reported]
     capacities = {node.node: node.capacity for node in answering}
     for job in seen.jobs:
         if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms:

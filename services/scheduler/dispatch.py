@@ -13,10 +13,10 @@ from typing import Protocol
 
 from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
-from services.scheduler.decisions import Close, Start, Stop
+from services.scheduler.decisions import Close, Fence, Start, Stop
 from services.scheduler.jobs import AttemptEnd, AttemptState, Failure, RetryPolicy
 from services.scheduler.ledger import Ledger
-from services.scheduler.records import Attempt, Job
+from services.scheduler.records import Attempt, Job, Node
 from services.scheduler.settings import Timing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
@@ -27,8 +27,12 @@ _log = get_logger(__name__)
 
 _REFUSED_FOR_GOOD = frozenset({"INVALID_FIELD", "INVALID_NAME", "LOCAL_PATH_REFUSED", "INVALID_MODEL", "INVALID_DATA"})
 """The node will never take this spec: the job's own fault."""
-_REFUSED_HERE = frozenset({"NODE_MANAGED", "STALE_ATTEMPT", "PERMISSION_DENIED", "UNAUTHENTICATED"})
+_REFUSED_HERE = frozenset({"STALE_ATTEMPT", "PERMISSION_DENIED", "UNAUTHENTICATED"})
 """This node will never take this attempt: a new one may go elsewhere."""
+_NOT_YET = frozenset({"DRAINING", "NODE_MANAGED"})
+"""The node shuts down, or was started anew and has not registered yet: nobody's fault, and a new attempt follows."""
+_GONE = frozenset({"NOT_FOUND", "STALE_ATTEMPT", "CURSOR_OUT_OF_RANGE"})
+"""The node does not hold what the call is about."""
 
 
 class AttemptTarget(Protocol):
@@ -70,7 +74,7 @@ class Dispatch:
         if attempt.token not in self.unsent:
             held = await self.trainers.held(node.address)
             if (found := held.get(str(attempt.name))) is not None:
-                await self._confirmed(attempt, found)
+                await self._confirmed(attempt, node, found)
                 return
         self.unsent.discard(attempt.token)
         job = await self.ledger.read(lambda db: job_store.load(db, attempt.job))
@@ -81,17 +85,19 @@ class Dispatch:
                 await self._refused(attempt, _failure(error, is_user_fault=True))
             elif error.reason in _REFUSED_HERE:
                 await self._refused(attempt, _failure(error, is_user_fault=False))
-            elif error.reason == "DRAINING":
+            elif error.reason in _NOT_YET:
                 end = AttemptEnd(state=AttemptState.INTERRUPTED, failure=_failure(error, is_user_fault=False))
                 await self._end(attempt, end)
             else:
                 raise
         else:
-            await self._confirmed(attempt, status)
+            await self._confirmed(attempt, node, status)
 
-    async def _confirmed(self, attempt: Attempt, status: Status) -> None:
-        _log.info("attempt started", attempt=str(attempt.name), node=attempt.node, state=str(status.state))
-        await self.ledger.write(lambda tx: attempt_store.confirm(tx, attempt))
+    async def _confirmed(self, attempt: Attempt, node: Node, status: Status) -> None:
+        if await self.ledger.write(lambda tx: attempt_store.confirm(tx, attempt)):
+            _log.info("attempt started", attempt=str(attempt.name), node=attempt.node, state=str(status.state))
+        else:  # it was ended here while the call was on its way
+            await self._fenced(attempt, node, status)
 
     async def _refused(self, attempt: Attempt, failure: Failure) -> None:
         end = AttemptEnd(state=AttemptState.FAILED, failure=failure)
@@ -123,6 +129,30 @@ class Dispatch:
             _log.info("attempt asked to stop", attempt=str(attempt.name), node=attempt.node)
             await self.ledger.write(lambda tx: attempt_store.mark_stopping(tx, attempt))
 
+    async def fence(self, action: Fence) -> None:
+        """Ends an attempt that a node names although it does not count any more, and lets the node forget it.
+
+        Raises:
+            ServiceError: the node does not answer: say it again later.
+        """
+        attempt, node = action.attempt, action.node
+        found = (await self.trainers.held(node.address)).get(str(attempt.name))
+        if found is not None:  # the heartbeat that named it may be older than its end
+            await self._fenced(attempt, node, found)
+
+    async def _fenced(self, attempt: Attempt, node: Node, found: Status) -> None:
+        try:
+            if found.is_live:
+                _log.warning(
+                    "an attempt that does not count is asked to stop", attempt=str(attempt.name), node=node.node
+                )
+                await self.trainers.stop(node.address, attempt, self.timing.stop_grace_s)
+            else:
+                await self.trainers.ack(node.address, attempt, found.last_seq, is_final=True)
+        except ServiceError as error:
+            if error.reason not in _GONE:
+                raise
+
     async def close(self, action: Close) -> None:
         """Tells a node that an attempt's end is kept; one that was given up and still runs there is stopped first.
 
@@ -141,7 +171,7 @@ class Dispatch:
         try:
             await self.trainers.ack(address, attempt, seq, is_final=True)
         except ServiceError as error:
-            if error.reason not in {"NOT_FOUND", "STALE_ATTEMPT", "CURSOR_OUT_OF_RANGE"}:
+            if error.reason not in _GONE:
                 raise
         await self.ledger.write(lambda tx: attempt_store.close(tx, attempt))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,24 @@ class Effects:
         self._poke = poke
         self._effects: dict[Hashable, _Effect] = {}
 
-    def run(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, None]], again_s: float = 0.0) -> None:
+    def run(
+        self,
+        key: Hashable,
+        make: Callable[[], Coroutine[Any, Any, None]],
+        again_s: float = 0.0,
+        *,
+        after: Iterable[Hashable] = (),
+    ) -> None:
         """Runs an effect unless it runs already or waits for its next try.
 
         Args:
             key: What it is and to what; the loop decides on the same key again and again until it is done.
             make: Makes the call.
             again_s: Shortest time in seconds between two successes.
+            after: It does not begin while one of these runs; the loop is woken when that has ended.
         """
+        if any((other := self._effects.get(each)) is not None and other.task is not None for each in after):
+            return
         now = asyncio.get_running_loop().time()
         effect = self._effects.get(key)
         if effect is None:
@@ -78,9 +88,8 @@ class Effects:
         finally:
             effect.task = None
             effect.not_before = loop.time() + wait_s
-            if wait_s == 0.0:
-                self._poke()
-            else:
+            self._poke()  # others may wait for its end
+            if wait_s > 0.0:
                 loop.call_later(wait_s, self._poke)
 
     def forget_old(self, before: float) -> None:

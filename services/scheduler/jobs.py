@@ -68,11 +68,6 @@ def sources_of(target: JobState) -> frozenset[JobState]:
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
 
 
-def is_legal(source: JobState, target: JobState) -> bool:
-    """Returns whether a job may go from `source` to `target` in one change."""
-    return target in TRANSITIONS[source]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why something that was started ended badly."""

@@ -5,7 +5,8 @@ PublishVersion is unique by job for ever, so a delivery whose answer was lost is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.grpckit.errors import ServiceError
@@ -21,9 +22,10 @@ _log = get_logger(__name__)
 
 _NEVER = frozenset({
     "INVALID_FIELD", "INVALID_NAME", "INVALID_MODEL", "DIGEST_MISMATCH", "ALREADY_PUBLISHED", "BLOB_MISSING",
-    "NOT_FOUND", "PERMISSION_DENIED", "BASE_MISMATCH",
+    "NOT_FOUND", "BASE_MISMATCH",
 })  # fmt: skip
-"""Answers that will be the same next time."""
+"""Answers that will be the same next time. A refused token is none: with the right one the result is taken."""
+_WARN_AGAIN_S = 60.0
 
 
 class VersionTaker(Protocol):
@@ -39,6 +41,8 @@ class Publishing:
 
     ledger: Ledger
     registry: VersionTaker
+    warned: dict[int, float] = field(default_factory=dict)
+    """Loop time of the last warning, by job whose result waits."""
 
     async def deliver(self, publication: Publication) -> None:
         """Registers one result and ends its job.
@@ -50,7 +54,9 @@ class Publishing:
             version = await self.registry.publish(publication.payload)
         except ServiceError as error:
             if error.reason not in _NEVER:
+                self._warn(publication.job, error)
                 raise
+            self.warned.pop(publication.job, None)
             failure = _refusal(error)
             _log.warning(
                 "the registry refused a result", job=publication.job, problem=f"{error.reason}: {error.message}"
@@ -59,7 +65,20 @@ class Publishing:
                 lambda tx: outbox.refused(tx, publication, failure_bytes(failure), failure.reason, failure.message)
             )
             return
+        self.warned.pop(publication.job, None)
         await self.ledger.write(lambda tx: outbox.delivered(tx, publication, version))
+
+    def _warn(self, job: int, error: ServiceError) -> None:
+        """Says that a result waits, at once and then every minute: its job can neither end nor be cancelled."""
+        now = asyncio.get_running_loop().time()
+        if now - self.warned.get(job, -_WARN_AGAIN_S) >= _WARN_AGAIN_S:
+            self.warned[job] = now
+            cure = f"; {error.cure}" if error.cure else ""
+            _log.warning(
+                "the registry does not take a result; it is offered again until it does",
+                job=job,
+                problem=f"{error.reason}: {error.message}{cure}",
+            )
 
 
 def _refusal(error: ServiceError) -> Failure:

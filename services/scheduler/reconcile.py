@@ -8,7 +8,7 @@ calls), so acting on an old observation changes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -20,6 +20,7 @@ from services.scheduler.decisions import (
     Action,
     Close,
     FailDependent,
+    Fence,
     Follow,
     Lose,
     MarkUnreachable,
@@ -36,6 +37,7 @@ from services.scheduler.effects import Effects
 from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
 from services.scheduler.nodes import Nodes
 from services.scheduler.publishing import Publishing
+from services.scheduler.records import Attempt
 from services.scheduler.releasing import Releasing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
@@ -43,8 +45,12 @@ from services.scheduler.store import nodes as node_store
 from services.scheduler.store import outbox
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire import failure_bytes
+from tuneforge.names import AttemptName, InvalidName
 
 _log = get_logger(__name__)
+
+_WORDS: dict[type[Action], str] = {Start: "start", Stop: "stop", Close: "close", Fence: "fence"}
+"""What a node is told of an attempt, by action."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,14 +120,16 @@ class Reconciler:
         def look(connection: Connection, now_ms: int) -> Observation:
             active = job_store.active(connection)
             waited_for = {job.depends_on for job in active if job.state is JobState.BLOCKED and job.depends_on}
+            open_ones = attempt_store.open_ones(connection)
             return Observation(
                 now_ms=now_ms,
                 jobs=tuple(active),
-                attempts=tuple(attempt_store.open_ones(connection)),
+                attempts=tuple(open_ones),
                 nodes=tuple(node_store.list_by_name(connection)),
                 publications=tuple(outbox.pending(connection)),
                 dependencies=job_store.states_of(connection, waited_for),
                 reported=reported,
+                strays=_strays(connection, open_ones, reported),
             )
 
         return await self.rules.ledger.read_now(look)
@@ -160,15 +168,8 @@ class Reconciler:
     def _effect(self, action: Action) -> None:
         """Begins what an action calls another service for."""
         match action:
-            case Start():
-                self.effects.run(("start", action.attempt.token), lambda: self.dispatch.start(action))
-            case Stop():
-                again_s = self.rules.timing.stop_again_s
-                self.effects.run(("stop", action.attempt.token), lambda: self.dispatch.stop(action), again_s)
-            case Close():
-                if action.attempt.token not in self._followers:  # a follower closes what it has seen the end of
-                    again_s = self.rules.timing.stop_again_s
-                    self.effects.run(("close", action.attempt.token), lambda: self.dispatch.close(action), again_s)
+            case Start() | Stop() | Close() | Fence():
+                self._tell_node(action)
             case Publish():
                 job = action.publication.job
                 self.effects.run(("publish", job), lambda: self.publishing.deliver(action.publication))
@@ -178,6 +179,23 @@ class Reconciler:
                 self._follow(action)
             case _:
                 pass
+
+    def _tell_node(self, action: Start | Stop | Close | Fence) -> None:
+        """Says one thing at a time of each attempt: a stop that overtook its start would find nothing to stop."""
+        token, again_s = action.attempt.token, self.rules.timing.stop_again_s
+        if isinstance(action, Close) and token in self._followers:
+            return  # a follower closes what it has seen the end of
+        key = (_WORDS[type(action)], token)
+        others = [(word, token) for word in _WORDS.values() if word != key[0]]
+        match action:
+            case Start():
+                self.effects.run(key, lambda: self.dispatch.start(action), after=others)
+            case Stop():
+                self.effects.run(key, lambda: self.dispatch.stop(action), again_s, after=others)
+            case Close():
+                self.effects.run(key, lambda: self.dispatch.close(action), again_s, after=others)
+            case Fence():
+                self.effects.run(key, lambda: self.dispatch.fence(action), again_s, after=others)
 
     def _follow(self, action: Follow) -> None:
         token = action.attempt.token
@@ -211,6 +229,25 @@ class Reconciler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.effects.close()
+
+
+def _strays(
+    connection: Connection, open_ones: list[Attempt], reported: Mapping[str, Mapping[str, bool]]
+) -> tuple[tuple[str, Attempt], ...]:
+    """Returns what nodes name and should not hold, each with the node's id; what was never known here is left alone."""
+    expected = {(attempt.node, str(attempt.name)) for attempt in open_ones}
+    found = []
+    for node, held in reported.items():
+        for text in held:
+            if (node, text) in expected:
+                continue
+            try:
+                name = AttemptName.parse(text)
+            except InvalidName:
+                continue
+            if (attempt := attempt_store.find(connection, name.parent, name.attempt)) is not None:
+                found.append((node, attempt))
+    return tuple(found)
 
 
 def _fail_dependent(tx: Transaction, action: FailDependent) -> None:

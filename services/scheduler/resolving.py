@@ -31,7 +31,7 @@ class VersionSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
+class ResolvedBase:
     """A base with everything below it."""
 
     layers: tuple[ModelFacts, ...]
@@ -50,7 +50,7 @@ class Problem:
     violation: FieldViolation
 
 
-async def resolve_base(source: VersionSource, name: str, field: str) -> Base | Problem:
+async def resolve_base(source: VersionSource, name: str, field: str) -> ResolvedBase | Problem:
     """Finds a base and the layers below it.
 
     Args:
@@ -79,7 +79,7 @@ async def resolve_base(source: VersionSource, name: str, field: str) -> Base | P
             )
         layers.append(found)
         if not found.is_adapter:
-            return Base(layers=tuple(reversed(layers)))
+            return ResolvedBase(layers=tuple(reversed(layers)))
         if found.base is None or len(layers) > DEEPEST:
             return Problem(FieldViolation(field, f"is {name!r}: the base below its adapter {wanted} is not known"))
         wanted, digest = found.base.version, found.base.digest

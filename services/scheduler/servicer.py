@@ -65,7 +65,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
             raise invalid_fields([FieldViolation("spec", "is missing: say what to train")])
         draft = draft_of(request, project, calls.current().actor)
         if request.validate_only:
-            return preview(await self._parts.verbs.admission.admit(draft))
+            return preview(await self._parts.verbs.check(draft))
         return jobs_pb2.Job.FromString(await self._parts.verbs.create(draft, _call(request, project, "CreateJob")))
 
     async def GetJob(self, request: scheduler_pb2.GetJobRequest, _: Context) -> jobs_pb2.Job:

@@ -68,6 +68,17 @@ class Verbs:
 
         return await self.ledger.write(write)
 
+    async def check(self, draft: Draft) -> NewJob:
+        """Returns the job that `create` would store; stores nothing.
+
+        Raises:
+            ServiceError: as `CreateJob` documents.
+        """
+        new = await self.admission.admit(draft)
+        if await self.ledger.read(lambda connection: job_store.find(connection, new.name)) is not None:
+            raise _taken(new.name)
+        return new
+
     async def _answered(self, call: Call) -> bytes | None:
         """Returns the first answer to a request id, or None for a new one."""
 
@@ -115,12 +126,16 @@ def _store(tx: Transaction, new: NewJob) -> bytes:
         depends_on = dependency.number
     number = job_store.add(tx, new, depends_on)
     if number is None:
-        raise ServiceError(
-            "ALREADY_EXISTS",
-            f"there is a job {str(new.name)!r} already; choose another job id, or none",
-            metadata={"name": str(new.name)},
-        )
+        raise _taken(new.name)
     return job_bytes(job_store.load(tx.connection, number))
+
+
+def _taken(name: JobName) -> ServiceError:
+    return ServiceError(
+        "ALREADY_EXISTS",
+        f"there is a job {str(name)!r} already; choose another job id, or none",
+        metadata={"name": str(name)},
+    )
 
 
 def _cancel(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:

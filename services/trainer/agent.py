@@ -109,6 +109,11 @@ class Agent:
                 "attempts on it",
                 metadata={"node": settings.node_id, "scheduler": settings.scheduler},
             )
+        # A caller that goes away must not leave an attempt that is on disk and not known here.
+        return await asyncio.shield(self._accept(request))
+
+    async def _accept(self, request: StartRequest) -> AttemptView:
+        settings = self._settings
         async with self._starting:  # one at a time, so that a repeated call meets the first one's attempt
             if self._is_draining:
                 raise ServiceError(Reason.DRAINING, f"nodes/{settings.node_id} is shutting down")
@@ -171,6 +176,17 @@ class Agent:
         if attempt is None:
             raise not_found("attempt on this node", name)
         return attempt
+
+    async def settled(self, name: AttemptName, node_rank: int) -> Attempt:
+        """Returns an attempt of this node; one that is being started is waited for.
+
+        Raises:
+            ServiceError: NOT_FOUND: the node does not hold it, and no start that came before would change that.
+        """
+        if (str(name), node_rank) not in self._attempts:
+            async with self._starting:  # starts take it in the order in which they came
+                pass
+        return self.attempt(name, node_rank)
 
     def check_token(self, attempt: Attempt, token: str) -> None:
         """Refuses a caller with another fencing token.

@@ -13,7 +13,6 @@ from services.trainer.wire import node_to_proto, status_to_proto
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 PEER = "the scheduler"
-_DEFAULT_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

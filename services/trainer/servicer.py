@@ -59,7 +59,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         if problems:
             raise invalid_fields(problems)
         if (view := await self._agent.forgotten(name, request.node_rank, request.token)) is None:
-            attempt = self._agent.attempt(name, request.node_rank)
+            attempt = await self._agent.settled(name, request.node_rank)
             self._agent.check_token(attempt, request.token)
             view = self._agent.stop_attempt(attempt, mode, grace_s)
         return status_to_proto(view)

@@ -136,11 +136,12 @@ async def test_request_without_a_spec_or_with_a_bad_parent(tmp_path: Path) -> No
 
 @on_loop
 async def test_same_id_twice_is_refused(tmp_path: Path) -> None:
-    """A second job of the same id is refused."""
+    """A second job of the same id is refused, and a dry run of it too."""
     async with staged(tmp_path) as stage:
         await stage.create()
-        error = await refusal(stage.create(), "ALREADY_EXISTS")
-        assert error.reason == "ALREADY_EXISTS"
+        for is_dry in (False, True):
+            error = await refusal(stage.create(validate_only=is_dry), "ALREADY_EXISTS")
+            assert error.reason == "ALREADY_EXISTS"
 
 
 @on_loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tests.support.answers import refusal
@@ -238,6 +239,24 @@ async def test_unconfirmed_attempt_leaves_a_dead_node_at_once(tmp_path: Path) ->
         await stage.trainer.register(stage.address)
         attempt = await stage.trainer.started()
         assert attempt.request.name.endswith("/attempts/2")
+
+
+@on_loop
+async def test_start_that_arrives_after_the_attempt_was_given_up(tmp_path: Path) -> None:
+    """What a node begins after its attempt was given up is stopped at once."""
+    gate = asyncio.Event()
+    async with staged(tmp_path, trainer={"gate": gate}) as stage:
+        await stage.trainer.register(stage.address)
+        await stage.create()
+        await stage.trainer.until(lambda: stage.trainer.waiting)
+        stage.clock.advance(11)
+        await stage.until_state("QUEUED")
+        async for event in stage.events():
+            if event.state.reason == "NODE_LOST":
+                break
+        gate.set()
+        attempt = await stage.trainer.started()
+        await stage.trainer.until(lambda: attempt.stops)
 
 
 @on_loop

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
+from services.scheduler import publishing
 from services.scheduler.jobs import RetryPolicy
 from tests.support.event_loop import on_loop
 from tests.support.scheduling import Stage, staged
@@ -206,21 +209,26 @@ async def test_full_node_is_asked_again(tmp_path: Path) -> None:
         assert (await stage.get()).attempt == 1
 
 
-@on_loop
-async def test_draining_node_takes_no_start(tmp_path: Path) -> None:
-    """A node that shuts down before it has begun costs no budget: the job is queued again."""
-    refusal = ServiceError("DRAINING", "nodes/n1 is shutting down")
-    async with staged(tmp_path, trainer={"refusal": refusal}, retry=RetryPolicy(budget=0)) as stage:
-        await stage.trainer.register(stage.address)
-        await stage.create()
-        states = []
-        async for event in stage.events():
-            states.append(event.state.to)
-            if states[-2:] == ["STARTING", "QUEUED"]:
-                break
-        stage.trainer.refusal = None
-        stage.clock.advance(2)
-        assert (await stage.trainer.started()).request.name.endswith("/attempts/2")
+@pytest.mark.parametrize("reason", ["DRAINING", "NODE_MANAGED"])
+def test_node_that_takes_no_start_now_costs_nothing(tmp_path: Path, reason: str) -> None:
+    """A node that shuts down, or was started anew and has not registered, costs no budget: the job is queued again."""
+
+    @on_loop
+    async def run() -> None:
+        refusal = ServiceError(reason, "nodes/n1 takes no start")
+        async with staged(tmp_path, trainer={"refusal": refusal}, retry=RetryPolicy(budget=0)) as stage:
+            await stage.trainer.register(stage.address)
+            await stage.create()
+            states = []
+            async for event in stage.events():
+                states.append(event.state.to)
+                if states[-2:] == ["STARTING", "QUEUED"]:
+                    break
+            stage.trainer.refusal = None
+            stage.clock.advance(2)
+            assert (await stage.trainer.started()).request.name.endswith("/attempts/2")
+
+    run()
 
 
 @on_loop
@@ -280,6 +288,29 @@ def test_refused_result_fails_the_job(tmp_path: Path, reason: str) -> None:
             assert job.failure.reason == errors_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
 
     run()
+
+
+@pytest.mark.parametrize("reason", ["PERMISSION_DENIED", "UNAUTHENTICATED"])
+def test_result_outlives_a_wrong_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """A registry that refuses the scheduler's token is asked again until it does not, with one warning a minute."""
+    log = Mock()
+    monkeypatch.setattr(publishing, "_log", log)
+
+    @on_loop
+    async def run() -> None:
+        async with staged(tmp_path) as stage:
+            stage.registry.refusal = ServiceError(reason, "the token is not known")
+            await stage.trainer.register(stage.address)
+            await stage.create()
+            await stage.trainer.end(await stage.trainer.started(), SUCCEEDED)
+            await stage.until_state("PUBLISHING")
+            await asyncio.sleep(5 * stage.timing.retry_longest_s)  # several tries
+            stage.registry.refusal = None
+            await stage.until_state("SUCCEEDED")
+
+    run()
+    (warning,) = log.warning.call_args_list
+    assert "the token is not known" in warning.kwargs["problem"]
 
 
 @on_loop

@@ -53,6 +53,10 @@ class FakeTrainer:
     starts: list[str] = field(default_factory=list)
     lost_replies: int = 0
     """So many starts are carried out and answered UNAVAILABLE."""
+    gate: asyncio.Event | None = None
+    """Starts are carried out once it is set, also when their caller has gone."""
+    waiting: int = 0
+    """Starts that have come to the gate."""
     refusal: ServiceError | None = None
     """Starts are answered with it."""
     repeat_events: int = 0
@@ -160,6 +164,10 @@ class _Servicer(trainer_pb2_grpc.TrainerServiceServicer):
         fake = self.fake
         if fake.refusal is not None:
             await context.abort_with_status(RichStatus(fake.refusal, "r"))
+        if fake.gate is not None:
+            fake.waiting += 1
+            await fake.tell()
+            await fake.gate.wait()
         if request.name not in fake.held:
             status = nodes_pb2.AttemptStatus(name=request.name, state=nodes_pb2.ATTEMPT_STATE_STARTING)
             fake.held[request.name] = HeldAttempt(request=request, status=status)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Executable, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from services.grpckit.database import Database
-from services.scheduler.jobs import TERMINAL, AttemptEnd, AttemptState, Failure, JobState, RetryPolicy, is_legal
+from services.scheduler.jobs import TERMINAL, TRANSITIONS, AttemptEnd, AttemptState, Failure, JobState, RetryPolicy
 from services.scheduler.records import Attempt, Needs, NewJob, Pinned, Ref
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
 from services.scheduler.store import attempts as attempt_store
@@ -170,7 +170,7 @@ class Jobs(RuleBasedStateMachine):
             before = ""
             for change in changes:
                 assert getattr(change, "from") == before
-                assert not before or is_legal(JobState(before), JobState(change.to))
+                assert not before or JobState(change.to) in TRANSITIONS[JobState(before)]
                 before = change.to
             assert row.state == before
             known = self.states.get(number)

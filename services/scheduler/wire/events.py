@@ -5,7 +5,7 @@ Events stay messages: they are numbered, serialised once when they are committed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from services.scheduler.records import Checkpoint
@@ -134,8 +134,3 @@ def _checkpoint(event: events_pb2.Event) -> Callable[[str, int], Checkpoint]:
         )
 
     return at
-
-
-def batch_of(received: Sequence[events_pb2.Event]) -> Batch:
-    """Returns received events as a batch."""
-    return Batch(tuple(received))

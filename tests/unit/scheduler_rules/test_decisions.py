@@ -9,6 +9,7 @@ from services.scheduler.decisions import (
     Action,
     Close,
     FailDependent,
+    Fence,
     Follow,
     Lose,
     MarkUnreachable,
@@ -27,6 +28,8 @@ from services.scheduler.store.outbox import Publication
 from tuneforge.names import JobName
 
 NOW = 1_000_000
+HEARD: dict[str, dict[str, bool]] = {"n1": {}, "n2": {}}
+"""Both nodes have reported, and hold nothing."""
 
 
 def node(name: str = "n1", **changes: Any) -> Node:
@@ -86,7 +89,9 @@ def attempt(number: int = 1, state: AttemptState = AttemptState.RUNNING, **chang
 
 def due(**seen: Any) -> list[Action]:
     """Returns what is due."""
-    return decide(Observation(**{"now_ms": NOW, "jobs": (), "attempts": (), "nodes": (node(),), **seen}))
+    return decide(
+        Observation(**{"now_ms": NOW, "jobs": (), "attempts": (), "nodes": (node(),), "reported": HEARD, **seen})
+    )
 
 
 def test_oldest_job_gets_the_free_slot() -> None:
@@ -142,6 +147,22 @@ def test_unconfirmed_attempt_is_started_then_followed() -> None:
     assert kinds == [Start, Follow]
 
 
+def test_node_that_was_not_heard_gets_no_attempt() -> None:
+    """After a restart nothing is placed on a node, or started there, before it has registered or sent a heartbeat."""
+    starting = attempt(state=AttemptState.STARTING, is_confirmed=False)
+    for jobs, attempts in (((job(),), ()), ((job(state=JobState.STARTING),), (starting,))):
+        assert due(jobs=jobs, attempts=attempts, reported={}) == []
+        assert len(due(jobs=jobs, attempts=attempts)) == 1
+
+
+def test_stray_is_fenced() -> None:
+    """What a node names and should not hold is ended where it is, as long as the node answers."""
+    stray = attempt(9, AttemptState.CANCELLED, is_closed=True)
+    assert due(strays=(("n1", stray),)) == [Fence(attempt=stray, node=node())]
+    away = node(state="UNREACHABLE", lease_until_ms=0, unreachable_ms=0)
+    assert due(strays=(("n1", stray),), nodes=(away,)) == []
+
+
 def test_cancelled_job_stops_its_attempt() -> None:
     """The attempt of a cancelled job is followed and asked to stop, confirmed or not."""
     cancelling = job(state=JobState.CANCELLING)
@@ -173,7 +194,7 @@ def test_grace_after_a_restart_is_respected() -> None:
 def test_ended_attempt_is_closed_once_its_node_is_heard() -> None:
     """The end is acknowledged at a node that was heard since the start, not at one that is away."""
     ended = attempt(state=AttemptState.SUCCEEDED)
-    assert due(attempts=(ended,)) == []
+    assert due(attempts=(ended,), reported={}) == []
     assert due(attempts=(ended,), reported={"n1": {}}) == [Close(attempt=ended, node=node())]
     away = node(state="UNREACHABLE", lease_until_ms=0, unreachable_ms=0)
     assert due(attempts=(ended,), reported={"n1": {}}, nodes=(away,)) == []

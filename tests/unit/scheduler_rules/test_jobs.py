@@ -14,7 +14,6 @@ from services.scheduler.jobs import (
     Failure,
     JobState,
     RetryPolicy,
-    is_legal,
     sources_of,
     verdict,
 )
@@ -31,7 +30,7 @@ ENDS = [
 def test_terminal_states_are_the_three() -> None:
     """Only SUCCEEDED, FAILED and CANCELLED are terminal, and nothing leaves them."""
     assert set(TERMINAL) == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
-    assert all(not is_legal(state, target) for state in TERMINAL for target in JobState)
+    assert all(not TRANSITIONS[state] for state in TERMINAL)
 
 
 def test_every_state_can_reach_an_end() -> None:
@@ -59,7 +58,7 @@ def test_verdicts_are_legal(state: JobState, end: AttemptEnd) -> None:
     assert ruling is not None
     if ruling.to is JobState.PUBLISHING and state is JobState.STARTING:
         state = JobState.RUNNING
-    assert is_legal(state, ruling.to)
+    assert ruling.to in TRANSITIONS[state]
     assert ruling.message.endswith(".")
 
 
