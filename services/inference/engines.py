@@ -76,8 +76,13 @@ class Piece:
 class Engine:
     """One engine process; make it with `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter, intake_limit_s: float
+    ) -> None:
         self._process = process
+        self._intake_limit_s = intake_limit_s
+        self._unread: set[int] = set()  # numbers of the requests whose prompts the engine has not read yet
+        self._alarm: asyncio.TimerHandle | None = None
         self._writer = writer
         self._numbers = iter(range(1, 1 << 62))
         self._loads: dict[int, asyncio.Future[str]] = {}  # number of the order → digest of the template
@@ -114,7 +119,7 @@ class Engine:
             )
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours)
-        engine = cls(process, writer)
+        engine = cls(process, writer, settings.intake_limit_s)
         engine._listener = asyncio.create_task(engine._listen(reader), name=f"engine-{process.pid}")
         return engine
 
@@ -156,6 +161,9 @@ class Engine:
         left = len(request["prompts"])
         try:
             self._send({"op": "generate", "id": number, **request})
+            self._unread.add(number)
+            if self._alarm is None:
+                self._set_alarm()
             while left:
                 async with asyncio.timeout_at(deadline):
                     answer = await queue.get()
@@ -188,12 +196,26 @@ class Engine:
             raise EngineLost
         self._writer.write(pack(message))
 
+    def _set_alarm(self) -> None:
+        """Gives the engine its time for the next unread request; requests are read one after the other."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(self._intake_limit_s, self._end_hanging) if self._unread else None
+
+    def _end_hanging(self) -> None:
+        _log.error("an engine does not read requests and is ended", pid=self.pid, limit_s=self._intake_limit_s)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
             while (message := await read(reader)) is not None:
                 self._hand_out(message)
         finally:
             self.lost.set()
+            self._unread.clear()
+            self._set_alarm()
             for load in self._loads.values():
                 if not load.done():
                     load.set_exception(EngineLost())
@@ -205,6 +227,9 @@ class Engine:
 
     def _hand_out(self, message: Message) -> None:
         operation = message["op"]
+        if operation in {"accepted", "refused", "failed"} and message["id"] in self._unread:
+            self._unread.discard(message["id"])
+            self._set_alarm()
         if operation == "pieces":
             for fields in message["pieces"]:
                 if (queue := self._answers.get(fields[0])) is not None:
@@ -212,7 +237,7 @@ class Engine:
         elif operation in {"refused", "failed"}:
             if (queue := self._answers.get(message["id"])) is not None:
                 queue.put_nowait(message)
-        elif (load := self._loads.get(message["id"])) is not None and not load.done():
+        elif operation != "accepted" and (load := self._loads.get(message["id"])) is not None and not load.done():
             if operation == "loaded":
                 load.set_result(message["template_sha256"])
             else:

@@ -22,6 +22,10 @@ class EngineSettings:
     max_rows: int = 64
     """Prompts that run at once for one deployment; more wait. 64: the most that one request may bring.
     TUNEFORGE_INFERENCE_MAX_ROWS."""
+    intake_limit_s: int = 60
+    """Seconds in which an engine must read a request's prompts, or it is ended and loaded again: templates and
+    tokenizers come with models, and one that hangs would hold up every other request. 60: a full request takes a few
+    seconds on a busy machine. TUNEFORGE_INFERENCE_INTAKE_LIMIT_S."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ class InferenceSettings:
                 dtype=cast('Literal["auto", "bf16", "fp32"]', dtype),
                 threads=env.integer("TUNEFORGE_INFERENCE_THREADS", default=0, maximum=1024),
                 max_rows=env.integer("TUNEFORGE_INFERENCE_MAX_ROWS", default=64, minimum=1, maximum=4096),
+                intake_limit_s=env.integer("TUNEFORGE_INFERENCE_INTAKE_LIMIT_S", default=60, minimum=1, maximum=3600),
             ),
         )
         env.finish()

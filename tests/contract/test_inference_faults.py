@@ -1,6 +1,8 @@
 """What a deployment goes through: damaged files, dead engines, an absent registry, restarts and drains."""
 
 import contextlib
+import dataclasses
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from services.modelkit.artifacts import artifact_folder
 from tests.contract.test_inference import refused
 from tests.support.inference import (
+    ENGINE,
     LoopThread,
     import_model,
     loop_thread,
@@ -80,6 +83,34 @@ def test_a_dead_engine_is_restarted(
         until(lambda: [inference.get(name).state for name in ("base", "tuned")], lambda states: states == [READY] * 2)
         assert [other.pid for other in engines()] != [engine.pid]
         assert inference.texts("tuned", "the", max_new_tokens=8) == before
+
+
+def test_an_engine_that_hangs_is_restarted(
+    loop: LoopThread, registry: RunningRegistry, base: models_pb2.ModelVersion, tmp_path: Path
+) -> None:
+    """An engine that reads no request in its time ends it with ENGINE_NOT_READY, and another one answers the next."""
+    impatient = dataclasses.replace(ENGINE, intake_limit_s=3)
+    with serving_inference(loop, tmp_path / "data", registry.address, impatient) as inference:
+        inference.deployed("base", base.name)
+        before = inference.texts("base", "the", max_new_tokens=8)
+        [engine] = engines()
+        engine.suspend()
+        until(engine.status, lambda status: status == psutil.STATUS_STOPPED)
+        refused(inference.stream("base", "the"), Reason.ENGINE_NOT_READY)
+        until(lambda: inference.get("base").state, lambda state: state == READY)
+        assert [other.pid for other in engines()] != [engine.pid]
+        assert inference.texts("base", "the", max_new_tokens=8) == before
+
+
+def test_a_prompt_far_too_long_is_refused_by_its_characters(
+    loop: LoopThread, registry: RunningRegistry, base: models_pb2.ModelVersion, tmp_path: Path
+) -> None:
+    """A prompt that cannot fit is refused before its tokens are made, with both lengths."""
+    with serving_inference(loop, tmp_path / "data", registry.address) as inference:
+        inference.deployed("base", base.name)
+        for prompt in ("a" * 1_000_000, [("user", "a" * 1_000_000)]):
+            error = refused(inference.stream("base", prompt), Reason.INVALID_FIELD)
+            assert re.search(r"has 1000\d\d\d characters, but .* at most \d+", str(error))
 
 
 def test_deployments_come_back_after_a_restart(

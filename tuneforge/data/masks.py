@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuneforge.data.faults import OverlongRow
+from tuneforge.data.faults import OverlongRow, RenderingError
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Row, RowShape, Turn
 from tuneforge.data.vocabulary import load_tokenizer
@@ -74,21 +74,28 @@ def encode(
     return EncodedRow(ids=ids[:max_tokens], supervised=supervised[:max_tokens], is_cut=True)
 
 
-def encode_prompt(prompt: str | Sequence[Turn], tokenizer: "Tokenizer", chat_format: ChatFormat) -> list[int]:
+def encode_prompt(
+    prompt: str | Sequence[Turn], tokenizer: "Tokenizer", chat_format: ChatFormat, character_limit: int | None = None
+) -> list[int]:
     """Makes the tokens of a prompt that a model is to continue, exactly as they stand before a completion in training.
 
     Args:
         prompt: plain text, or a conversation whose next turn is the assistant's.
         tokenizer: the model's tokenizer, from `load_tokenizer`.
         chat_format: how the model's texts are written.
+        character_limit: most characters that are made into tokens; None for any number.
 
     Raises:
-        RenderingError: the template cannot write the conversation.
+        RenderingError: the template cannot write the conversation, or the text is longer than the limit.
     """
+    text = prompt if isinstance(prompt, str) else chat_format.render_prompt(prompt)
+    if character_limit is not None and len(text) > character_limit:
+        message = f"The prompt has {len(text)} characters, but what the model reads has at most {character_limit}."
+        raise RenderingError(message, "Shorten it.")
     if isinstance(prompt, str):
         prefix = _text_prefix(prompt, tokenizer, chat_format)
         return [*prefix, *tokenizer.encode(prompt, add_special_tokens=False).ids]
-    return list(tokenizer.encode(chat_format.render_prompt(prompt), add_special_tokens=False).ids)
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _text_prefix(text: str, tokenizer: "Tokenizer", chat_format: ChatFormat) -> tuple[int, ...]:

@@ -28,12 +28,14 @@ class Job:
     rows: Sequence[Row]
 
 
-def read_request(message: Message, base: LoadedBase) -> Job | list[Violation]:
+def read_request(message: Message, base: LoadedBase, character_limit: int | None = None) -> Job | list[Violation]:
     """Makes the rows of a request, or lists all that is wrong with its prompts.
 
     Args:
         message: the request; `violations` in it are faults that the service found, to which those found here are added.
         base: the loaded base.
+        character_limit: characters above which no prompt fits, so that a longer one is refused before its tokens are
+            made; None for no such limit.
     """
     violations: list[Violation] = [(field, text) for field, text in message["violations"]]
     prompts: list[list[int]] = []
@@ -42,7 +44,7 @@ def read_request(message: Message, base: LoadedBase) -> Job | list[Violation]:
             continue
         field, content = _content(prompt, index)
         try:
-            prompts.append(encode_prompt(content, base.tokenizer, base.chat_format))
+            prompts.append(encode_prompt(content, base.tokenizer, base.chat_format, character_limit))
         except RenderingError as error:
             violations.append((field, str(error)))
             continue

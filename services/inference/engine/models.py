@@ -13,6 +13,7 @@ from services.inference.framing import Message
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.hardware import computes_bf16
 from services.modelkit.loading import LoadedBase, load_base
+from tuneforge.data.vocabulary import longest_token
 from tuneforge.manifest import Manifest, ManifestFile
 
 DType = Literal["auto", "bf16", "fp32"]
@@ -40,6 +41,8 @@ class Models:
         self._in_force: ModelKey | None = None
         self.base: LoadedBase | None = None
         """The base with its tokenizer; None until it is loaded."""
+        self.character_limit: int | None = None
+        """Characters above which no prompt fits the base; None when that cannot be told from its tokenizer."""
 
     def load(self, layers: Sequence[LocalArtifact]) -> None:
         """Loads the base unless it is there, and those adapters above it that are not.
@@ -51,6 +54,8 @@ class Models:
         if self.base is None:
             self.base = load_base([base], dtype=self._dtype, device=self._device)
             self._model = self.base.model
+            longest = longest_token(self.base.tokenizer)
+            self.character_limit = None if longest is None else longest * self.base.max_positions
         for adapter in adapters:
             if adapter.digest not in self._adapters:
                 self._load_adapter(adapter)

@@ -1,8 +1,8 @@
 """The engine's two threads: one takes orders from the service, the other computes.
 
-Orders: `load` (answer `loaded` or `unloadable`), `unload`, `generate` (answers `pieces` until each row has ended, or
-`refused`, or `failed`), `cancel`. Prompts are read by the thread that takes orders, so a malformed one is refused at
-once, while the other thread computes. The end of the connection ends both.
+Orders: `load` (answer `loaded` or `unloadable`), `unload`, `generate` (answers `accepted`, then `pieces` until each row
+has ended, or `refused`, or `failed`), `cancel`. Prompts are read by the thread that takes orders, so a malformed one is
+refused at once, while the other thread computes. The end of the connection ends both.
 """
 
 import queue
@@ -56,12 +56,13 @@ class Engine:
             self._send({"op": "failed", "id": order["id"], "message": "The model is not loaded."})
             return
         try:
-            job = read_request(order, base)
+            job = read_request(order, base, self._models.character_limit)
         except Exception:  # noqa: BLE001 - one request's fault must not end the others
             _log.error("a request could not be read", exc_info=True)
             self._send({"op": "failed", "id": order["id"], "message": "The request could not be read."})
             return
         if isinstance(job, Job):
+            self._send({"op": "accepted", "id": job.number})
             self._inbox.put(job)
         else:
             self._send({"op": "refused", "id": order["id"], "violations": job})
