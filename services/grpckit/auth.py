@@ -6,9 +6,9 @@ the verb decides which roles have it:
 
     verb       roles                              examples
     read       viewer, editor, admin, service     Get*, List*, Watch*, Download*, Generate
-    write      editor, admin, service             Create*, Cancel*, Upload*, Delete*
-    admin      admin                              what one person does for everybody
-    internal   service                            RegisterNode, Heartbeat, StartAttempt, AckEvents, PublishVersion
+    write      editor, admin, service             Create*, Cancel*, Upload*, Delete*, StartAttempt
+    admin      admin                              none yet: what one person does for everybody
+    internal   service                            RegisterNode, Heartbeat, PublishVersion
 """
 
 import hashlib

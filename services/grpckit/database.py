@@ -1,6 +1,7 @@
 """A service's own database: one writer thread, a few read-only readers, every acknowledged write on disk.
 
-All that is special to SQLite stands in this file; stores use SQLAlchemy Core and would run on PostgreSQL unchanged.
+What is special to SQLite stands here, but for one trigger in the scheduler's schema; stores use SQLAlchemy Core.
+PostgreSQL is meant to become another engine behind these functions; nothing has run on it yet.
 There is no ORM and no asyncio engine: a write is a plain function that gets a connection. Writes that wait while a
 commit runs share the next one (group commit), each in a savepoint of its own, so one that fails does not take its
 neighbours along.
