@@ -74,9 +74,9 @@ check: lint  ## Format, lint, types, import rules, contract, unit tests: under t
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 .PHONY: test
-test: lint protos-clean  ## Everything that is checked and tested; heavy tests one after another
-	$(BIN)/python -m pytest -q -n 2 -m 'not heavy'
-	$(BIN)/python -m pytest -q -m heavy
+test: lint protos-clean  ## Everything that is checked and tested, the same examples each time; heavy tests one after another
+	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=ci -m 'not heavy'
+	$(BIN)/python -m pytest -q --hypothesis-profile=ci -m heavy
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 .PHONY: bench

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tuneforge.errors import Reason
@@ -25,11 +24,6 @@ def instant(timestamp: Timestamp) -> datetime:
 def instant_or_none(timestamp: Timestamp) -> datetime | None:
     """Converts a moment; one that is not set is None."""
     return instant(timestamp) if timestamp.seconds or timestamp.nanos else None
-
-
-def seconds(duration: Duration) -> float:
-    """Converts a duration to seconds."""
-    return duration.seconds + duration.nanos / 1e9
 
 
 def word(kind: type[Kind], enum: EnumDescriptor, number: int) -> Kind:

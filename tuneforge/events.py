@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from tuneforge import _wire
+from tuneforge import _wire, durations
 from tuneforge.manifest import Manifest
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto
@@ -251,7 +251,7 @@ def _step(message: pb.StepMetrics) -> StepMetrics:
         supervised_tokens=message.supervised_tokens,
         tokens_per_second=message.tokens_per_second,
         step_seconds=message.step_seconds,
-        eta_s=_wire.seconds(message.eta),
+        eta_s=durations.to_seconds(message.eta),
         rows_digest=message.rows_digest,
     )
 

@@ -14,7 +14,7 @@ from services.scheduler.records import Attempt, Job, Ref
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, dataset_facts, model_facts
 from services.scheduler.wire.publications import start_request
 from services.scheduler.wire.reports import Report, Status, report_from_proto, status_from_proto
-from services.scheduler.wire.times import duration
+from tuneforge import durations
 from tuneforge.v1 import datasets_pb2, models_pb2, registry_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 
 REGISTRY = "the registry"
@@ -106,7 +106,7 @@ class Trainers:
             name=str(attempt.name),
             token=attempt.wire_token,
             mode=trainer_pb2.STOP_MODE_CANCEL,
-            grace=duration(grace_s),
+            grace=durations.from_seconds(grace_s),
         )
         await call(self._stub(address).StopAttempt(request), peer=address)
 

@@ -30,7 +30,8 @@ from services.scheduler.wire.resources import (
     job_to_proto,
     node_to_proto,
 )
-from services.scheduler.wire.times import duration, timestamp
+from services.scheduler.wire.times import timestamp
+from tuneforge import durations
 from tuneforge.names import JobName, NodeName, ProjectName
 from tuneforge.v1 import jobs_pb2, scheduler_pb2, scheduler_pb2_grpc
 
@@ -145,8 +146,8 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         node = await nodes.register(new, map(status_from_proto, held), held)
         return scheduler_pb2.RegisterNodeResponse(
             node=node_to_proto(node, held),
-            heartbeat_interval=duration(nodes.timing.heartbeat_interval_s),
-            lease_ttl=duration(nodes.timing.lease_ttl_s),
+            heartbeat_interval=durations.from_seconds(nodes.timing.heartbeat_interval_s),
+            lease_ttl=durations.from_seconds(nodes.timing.lease_ttl_s),
             manager_token=node.manager_token,
         )
 

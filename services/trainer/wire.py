@@ -11,6 +11,7 @@ from services.trainer.attempts import AttemptView
 from services.trainer.ends import failure_to_proto
 from services.trainer.node import NodeView
 from services.trainer.orders import StopMode
+from tuneforge import durations
 from tuneforge.errors import FieldViolation
 from tuneforge.manifest import InvalidManifest, Manifest, ManifestFile
 from tuneforge.names import AttemptName
@@ -143,7 +144,7 @@ def node_to_proto(node: NodeView, is_shown: Callable[[AttemptView], bool] = lamb
 def read_stop(message: trainer_pb2.StopAttemptRequest) -> tuple[StopMode, float, list[FieldViolation]]:
     """Reads how an attempt is to stop: mode, grace time in seconds, and what is wrong with them."""
     problems = []
-    grace_s = message.grace.seconds + message.grace.nanos / 1e9 if message.HasField("grace") else DEFAULT_GRACE_S
+    grace_s = durations.to_seconds(message.grace) if message.HasField("grace") else DEFAULT_GRACE_S
     if not 0 <= grace_s <= MAX_GRACE_S:
         problems.append(FieldViolation("grace", f"is {grace_s:g} s: use 0 s to {MAX_GRACE_S:g} s"))
     if message.mode not in trainer_pb2.StopMode.values():

@@ -6,8 +6,7 @@ import json
 from types import MappingProxyType
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-
+from tuneforge import durations
 from tuneforge.specs.spec import (
     Architecture,
     BaseModel,
@@ -160,7 +159,7 @@ def _resources_from_proto(message: spec_pb2.Resources) -> Resources:
         cpu_millis=message.cpu_millis,
         memory_bytes=message.memory_bytes,
         node_labels=MappingProxyType(dict(message.node_labels)),
-        lost_after_s=lost_after.seconds + lost_after.nanos / 1e9 if message.HasField("lost_after") else None,
+        lost_after_s=durations.to_seconds(lost_after) if message.HasField("lost_after") else None,
     )
 
 
@@ -251,13 +250,8 @@ def _resources_to_proto(resources: Resources) -> spec_pb2.Resources:
         node_labels=resources.node_labels,
     )
     if resources.lost_after_s is not None:
-        message.lost_after.CopyFrom(_duration(resources.lost_after_s))
+        message.lost_after.CopyFrom(durations.from_seconds(resources.lost_after_s))
     return message
-
-
-def _duration(seconds: float) -> Duration:
-    nanos = round(seconds * 1e9)
-    return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
 
 
 def architecture_from_proto(message: models_pb2.Architecture) -> Architecture:

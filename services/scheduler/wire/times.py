@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -19,9 +18,3 @@ def optional_timestamp(ms: int | None) -> Timestamp | None:
 def milliseconds(moment: Timestamp) -> int:
     """Returns a message's moment."""
     return moment.seconds * 1000 + moment.nanos // 1_000_000
-
-
-def duration(seconds: float) -> Duration:
-    """Returns a time span as a message."""
-    nanos = round(seconds * 1e9)
-    return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tuneforge import durations
 from tuneforge.specs import wire
 from tuneforge.specs.spec import (
     Architecture,
@@ -98,6 +99,13 @@ def test_spec_round_trip(spec: TrainingSpec) -> None:
     """A spec that goes over the wire comes back as it was."""
     data = wire.spec_to_proto(spec).SerializeToString()
     assert wire.spec_from_proto(spec_pb2.TrainingSpec.FromString(data)) == spec
+
+
+@example(1.816)
+@given(st.integers(0, 7 * 24 * 3600 * 1000).map(lambda millis: millis / 1000))
+def test_duration_round_trip(seconds: float) -> None:
+    """Seconds with few decimals come back as the very same float."""
+    assert durations.to_seconds(durations.from_seconds(seconds)) == seconds
 
 
 def test_architecture_round_trip() -> None:
