@@ -127,7 +127,7 @@ def _run(client: Client, weights: Path, began: float) -> int:
     seconds_training = time.monotonic() - submitted
     _say(f"published {result.version.version} ({result.version.digest[:12]})")
 
-    client.models.set_alias(MODEL, "production", result.version.version, reason="the demo's held-out rows decide")
+    client.aliases.set(MODEL, "production", result.version.version, reason="the demo's held-out rows decide")
     tuned = client.deployments.create("router", f"{MODEL}@production")
     _say("production points to it; asking it the same questions")
     tuned_answers = _answers(client, tuned, heldout)

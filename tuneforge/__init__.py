@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from tuneforge.aliases import ABSENT, Alias, AliasChange
     from tuneforge.blobs import BlobClient
     from tuneforge.client import Client
     from tuneforge.datasets import Dataset, DatasetVersion, RowShape
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
     from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
     from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, ManifestFile
-    from tuneforge.models import ABSENT, Alias, AliasChange, Lineage, Model, ModelVersion
+    from tuneforge.models import Lineage, Model, ModelVersion
     from tuneforge.nodes import Device, Node, NodeState
     from tuneforge.specs.spec import (
         BaseModel,
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES: Final[dict[str, str]] = {
+    "aliases": "ABSENT Alias AliasChange",
     "blobs": "BlobClient",
     "client": "Client",
     "datasets": "Dataset DatasetVersion RowShape",
@@ -113,7 +115,7 @@ _HOMES: Final[dict[str, str]] = {
     "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "manifest": "IntegrityError InvalidManifest Manifest ManifestFile",
-    "models": "ABSENT Alias AliasChange Lineage Model ModelVersion",
+    "models": "Lineage Model ModelVersion",
     "nodes": "Device Node NodeState",
     "specs.spec": (
         "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod LearningRateSchedule "

@@ -9,6 +9,7 @@ from typing import Self
 from tuneforge import _short_names as names
 from tuneforge._connections import Addresses, Connections
 from tuneforge._transport import DEFAULT_RETRY, TransportSettings
+from tuneforge.aliases import Aliases
 from tuneforge.blobs import BlobClient
 from tuneforge.datasets import Datasets
 from tuneforge.deployments import Deployments
@@ -79,6 +80,7 @@ class Client:
         )
         self.datasets = Datasets(self._connections, self.project, self.blobs)
         self.models = Models(self._connections, self.project, self.blobs)
+        self.aliases = Aliases(self._connections, self.project)
         self.jobs = Jobs(self._connections, self.project)
         self.deployments = Deployments(self._connections, self.project)
         self.nodes = Nodes(self._connections)

@@ -1,4 +1,4 @@
-"""Models, their versions with lineage, and the aliases that point to versions."""
+"""Models and their versions with lineage; the aliases that point to versions are in `tuneforge.aliases`."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +16,9 @@ from tuneforge.errors import AlreadyExists, InvalidArgument, NotFound, Reason
 from tuneforge.manifest import Manifest, ManifestFile, sha256_file
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
-from tuneforge.v1 import aliases_pb2, events_pb2
+from tuneforge.v1 import events_pb2
 from tuneforge.v1 import models_pb2 as pb
 from tuneforge.values import ArtifactKind, VersionRef
-
-ABSENT = "absent"
-"""`expected` of `set_alias` for an alias that must not exist yet."""
 
 _IMPORT_DEADLINE_S = 120.0
 """The registry reads the headers of all weight files before it makes a version."""
@@ -82,35 +79,6 @@ class ModelVersion:
     size_bytes: int
     create_time: datetime
     creator: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alias:
-    """A name that points to one version of a model and can be moved."""
-
-    name: str
-    """`projects/{project}/models/{model}/aliases/{alias}`."""
-    version: str
-    """The version it points to."""
-    etag: str
-    """Changes with each move."""
-    update_time: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AliasChange:
-    """One move of an alias."""
-
-    sequence: int
-    """Number of the move, from 1."""
-    from_version: str | None
-    """None for the first move."""
-    to_version: str
-    actor: str
-    """Who moved it."""
-    reason: str
-    """Why, in the words of who moved it."""
-    time: datetime
 
 
 class Models:
@@ -195,53 +163,6 @@ class Models:
         for page in registry.pages(registry.stub.ListModelVersions, request):
             yield from map(_version, page.versions)
 
-    def alias(self, model: str, alias: str) -> Alias:
-        """Returns an alias of a model."""
-        registry = self._connections.registry
-        request = aliases_pb2.GetAliasRequest(name=names.alias(self._project, model, alias))
-        return _alias(registry.call(registry.stub.GetAlias, request))
-
-    def aliases(self, model: str) -> Iterator[Alias]:
-        """Yields the aliases of a model by id."""
-        registry = self._connections.registry
-        request = aliases_pb2.ListAliasesRequest(parent=names.model(self._project, model))
-        for page in registry.pages(registry.stub.ListAliases, request):
-            yield from map(_alias, page.aliases)
-
-    def set_alias(
-        self, model: str, alias: str, version: str | int, *, expected: str | Alias | None = None, reason: str = ""
-    ) -> Alias:
-        """Moves an alias to a version, or makes it.
-
-        Args:
-            model: Id or name of the model.
-            alias: Id of the alias, e.g. `production`.
-            version: Number, `id/3`, `id@alias` or whole name of a version of the same model.
-            expected: The alias as it was read (or its etag): the move happens only when nobody moved it since.
-                `ABSENT`: it must not exist yet. None: whatever it is.
-            reason: Why, for the log; at most 1024 characters.
-
-        Raises:
-            Conflict: Somebody moved it since `expected` was read.
-        """
-        whole = self._version_of(names.model(self._project, model), str(version))
-        request = aliases_pb2.SetAliasRequest(
-            name=names.alias(self._project, model, alias),
-            version=whole,
-            etag=expected.etag if isinstance(expected, Alias) else expected or "",
-            reason=reason,
-            request_id=new_request_id(),
-        )
-        registry = self._connections.registry
-        return _alias(registry.call(registry.stub.SetAlias, request))
-
-    def alias_log(self, model: str, alias: str) -> Iterator[AliasChange]:
-        """Yields the moves of an alias, newest first."""
-        registry = self._connections.registry
-        request = aliases_pb2.ListAliasChangesRequest(parent=names.alias(self._project, model, alias))
-        for page in registry.pages(registry.stub.ListAliasChanges, request):
-            yield from map(_alias_change, page.changes)
-
     def download(
         self, version: str, folder: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> ModelVersion:
@@ -258,15 +179,6 @@ class Models:
         target.mkdir(parents=True, exist_ok=True)
         self._blobs().download_folder(found.manifest, target, progress=progress)
         return found
-
-    def _version_of(self, model: str, version: str) -> str:
-        """Returns the name of the version itself for a number, an alias or a name."""
-        if version.isdigit():
-            return f"{model}/versions/{version}"
-        name = names.model_version(self._project, version)
-        if "/aliases/" in name or name.endswith("/versions/latest"):
-            return self.version(name).name
-        return name
 
     def _create_if_missing(self, name: str, description: str) -> None:
         try:
@@ -330,24 +242,4 @@ def _lineage(message: pb.Lineage) -> Lineage:
         attempt=message.attempt,
         spec=spec_from_proto(message.spec) if message.HasField("spec") else None,
         environment=_wire.frozen(message.environment),
-    )
-
-
-def _alias(message: aliases_pb2.Alias) -> Alias:
-    return Alias(
-        name=message.name,
-        version=message.version,
-        etag=message.etag,
-        update_time=_wire.instant(message.update_time),
-    )
-
-
-def _alias_change(message: aliases_pb2.AliasChange) -> AliasChange:
-    return AliasChange(
-        sequence=message.sequence,
-        from_version=message.from_version or None,
-        to_version=message.to_version,
-        actor=message.actor,
-        reason=message.reason,
-        time=_wire.instant(message.time),
     )

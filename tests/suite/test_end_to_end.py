@@ -103,13 +103,13 @@ def test_each_method_ends_in_a_version_that_answers(client: Client, name: str, m
 
 def test_alias_moves_with_compare_and_set(client: Client, tmp_path: Path) -> None:
     """An alias moves, a stale move is refused, and the log has each move with its reason."""
-    first = client.models.set_alias("tiny", "production", 1, reason="first")
+    first = client.aliases.set("tiny", "production", 1, reason="first")
     with pytest.raises(Conflict):
-        client.models.set_alias("tiny", "production", 1, expected="stale", reason="late")
+        client.aliases.set("tiny", "production", 1, expected="stale", reason="late")
     second = client.models.import_folder(make_tiny_model(tmp_path / "second", seed=1), "tiny")
-    moved = client.models.set_alias("tiny", "production", second.name, expected=first, reason="better")
+    moved = client.aliases.set("tiny", "production", second.name, expected=first, reason="better")
     assert moved.version == second.name
-    assert [change.reason for change in client.models.alias_log("tiny", "production")] == ["better", "first"]
+    assert [change.reason for change in client.aliases.log("tiny", "production")] == ["better", "first"]
 
 
 def test_output_of_a_job_is_the_base_of_the_next(client: Client) -> None:

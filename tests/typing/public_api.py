@@ -46,9 +46,9 @@ def models(client: Client) -> None:
     version = client.models.import_folder("weights", model="base")
     assert_type(version, ModelVersion)
     assert_type(version.metrics.get("loss"), float | None)
-    alias = client.models.set_alias("base", "production", 1, expected=ABSENT, reason="first")
+    alias = client.aliases.set("base", "production", 1, expected=ABSENT, reason="first")
     assert_type(alias, Alias)
-    client.models.set_alias("base", "production", "base/2", expected=alias)
+    client.aliases.set("base", "production", "base/2", expected=alias)
     assert_type(client.models.download("base@production", Path("out")), ModelVersion)
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from tuneforge.cli.aliases import aliases
 from tuneforge.cli.connection import CommandGroup, connection_options
 from tuneforge.cli.datasets import datasets
 from tuneforge.cli.deployments import deployments
@@ -34,5 +35,5 @@ def cli() -> None:
     """
 
 
-for command in (datasets, models, jobs, deployments, generate, nodes):
+for command in (datasets, models, aliases, jobs, deployments, generate, nodes):
     cli.add_command(command)

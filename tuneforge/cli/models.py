@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=CommandGroup)
 def models() -> None:
-    """Models, their versions and their aliases."""
+    """Models and their versions; see `aliases` for the names that point to them."""
 
 
 @models.command("import")
@@ -117,67 +117,6 @@ def versions(connection: Connection, model: str, as_json: bool) -> None:
             ],
             as_json=as_json,
             nothing=f"no versions; import one: tuneforge models import FOLDER --model {model}",
-        )
-
-
-@models.command()
-@click.argument("model")
-@json_option
-@click.pass_obj
-def aliases(connection: Connection, model: str, as_json: bool) -> None:
-    """List the aliases of a model."""
-    with connection.client() as client:
-        print_rows(
-            client.models.aliases(model),
-            [
-                ("alias", lambda row: row.name.rpartition("/")[2]),
-                ("version", lambda row: short(row.version)),
-                ("moved", lambda row: row.update_time),
-                ("etag", lambda row: row.etag),
-            ],
-            as_json=as_json,
-            nothing=f"no aliases; make one: tuneforge models set-alias {model} production VERSION",
-        )
-
-
-@models.command("set-alias")
-@click.argument("model")
-@click.argument("alias")
-@click.argument("version")
-@click.option("--expected", metavar="ETAG", help="Move it only if it still has this etag; `absent`: only make it.")
-@click.option("--reason", default="", help="Why, for the alias' log.")
-@json_option
-@click.pass_obj
-def set_alias(connection: Connection, /, model: str, alias: str, version: str, as_json: bool, **flags: str) -> None:
-    """Point an alias to a version (a number, or MODEL/3, MODEL@ALIAS)."""
-    with connection.client() as client:
-        moved = client.models.set_alias(model, alias, version, expected=flags["expected"], reason=flags["reason"])
-    if as_json:
-        print_json(moved)
-    else:
-        click.echo(f"{short(moved.name)} -> {short(moved.version)}")
-
-
-@models.command("alias-log")
-@click.argument("model")
-@click.argument("alias")
-@json_option
-@click.pass_obj
-def alias_log(connection: Connection, model: str, alias: str, as_json: bool) -> None:
-    """List the moves of an alias, newest first: who, when, why."""
-    with connection.client() as client:
-        print_rows(
-            client.models.alias_log(model, alias),
-            [
-                ("move", lambda row: row.sequence),
-                ("from", lambda row: short(row.from_version)),
-                ("to", lambda row: short(row.to_version)),
-                ("actor", lambda row: row.actor),
-                ("time", lambda row: row.time),
-                ("reason", lambda row: row.reason),
-            ],
-            as_json=as_json,
-            nothing=f"it was never moved; tuneforge models set-alias {model} {alias} VERSION",
         )
 
 
