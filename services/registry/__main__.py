@@ -5,7 +5,7 @@ import sys
 from services.grpckit.database import Database
 from services.grpckit.logging import get_logger
 from services.grpckit.server import ServiceDefinition, run, serve
-from services.registry.blob_files import BlobFiles
+from services.registry.blobs.folder import BlobFiles
 from services.registry.library import Library
 from services.registry.policy import POLICIES
 from services.registry.servicer import RegistryServicer

@@ -7,14 +7,15 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from services.grpckit.database import Database
-from services.registry import data_files
-from services.registry.blob_files import BlobFiles
-from services.registry.model_files import Folder
+from services.registry.blobs.folder import BlobFiles
+from services.registry.datasets import files
+from services.registry.models.files import Folder
 from tuneforge.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Library:
         """Returns what is to be said of the rows of a stored file; calls for the same file share one reading."""
         future = self._reports.get(sha256)
         if future is None:
-            future = asyncio.ensure_future(self.check(data_files.read_file, self.blobs.path(sha256)))
+            future = asyncio.ensure_future(self.check(files.read_file, self.blobs.path(sha256)))
             self._reports[sha256] = future
             if len(self._reports) > REPORTS_KEPT:
                 self._reports.popitem(last=False)
@@ -110,9 +111,10 @@ class Library:
             self._reports.pop(sha256, None)
             raise
 
-    def folder(self, manifest: Manifest) -> Folder:
-        """Returns the files of a manifest by where their blobs lie."""
-        return Folder({file.path: self.blobs.path(file.sha256) for file in manifest.files})
+    @asynccontextmanager
+    async def fetched(self, manifest: Manifest) -> AsyncIterator[Folder]:
+        """Gives the files of a manifest on the local disk, for as long as the block runs."""
+        yield Folder({file.path: self.blobs.path(file.sha256) for file in manifest.files})
 
 
 def now_us() -> int:

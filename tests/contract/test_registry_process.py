@@ -18,6 +18,7 @@ import pysqlite3
 import pytest
 from google.protobuf.message import Message
 
+from services.registry.tables import SCHEMA_HEAD
 from tests.support.registry import PROJECT, pieces
 from tuneforge.blobs import BlobClient
 from tuneforge.v1 import blobs_pb2, datasets_pb2
@@ -110,7 +111,7 @@ def test_a_folder_of_a_newer_release_ends_with_78(tmp_path: Path) -> None:
     done = refusal(tmp_path / "data")
     assert done.returncode == 78
     (line,) = done.stderr.splitlines()
-    assert "schema 9999, which is newer than 0001" in line
+    assert f"schema 9999, which is newer than {SCHEMA_HEAD}" in line
 
 
 def test_acknowledged_changes_outlive_a_kill(tmp_path: Path) -> None:

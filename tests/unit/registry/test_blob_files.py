@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.grpckit.errors import Reason, ServiceError
-from services.registry.blob_files import BlobFiles
+from services.registry.blobs.folder import BlobFiles
 
 CONTENT = os.urandom(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -108,7 +108,7 @@ def test_a_disk_that_fills_up_keeps_what_was_there(tmp_path: Path) -> None:
     """A write that the system refuses half-way is undone to the last whole chunk; the upload can go on later."""
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from services.registry.blob_files import BlobFiles\n"
+        "from services.registry.blobs.folder import BlobFiles\n"
         "from services.grpckit.errors import ServiceError\n"
         "blobs = BlobFiles(Path(sys.argv[1]), reserve_bytes=0); blobs.prepare(upload_kept_s=9)\n"
         "upload = blobs.begin_upload('p', '0' * 64, 200_000, 0)\n"

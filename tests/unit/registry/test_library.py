@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.grpckit.database import Database
-from services.registry.blob_files import BlobFiles
+from services.registry.blobs.folder import BlobFiles
 from services.registry.library import Library
 from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
 from tests.support.event_loop import on_loop

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from services.grpckit.errors import Reason, ServiceError
-from services.registry.model_files import Folder, examine_adapter, examine_model
+from services.registry.models.files import Folder, examine_adapter, examine_model
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 
 

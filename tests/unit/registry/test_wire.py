@@ -4,19 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry import wire
-from services.registry.models import Publication, Reference
-from services.registry.resources import (
-    Alias,
-    AliasChange,
-    Architecture,
-    ArtifactKind,
-    Collection,
-    DatasetContent,
-    DatasetVersion,
-    ModelVersion,
-    RowShape,
-    Tensor,
-)
+from services.registry.aliases import wire as alias_wire
+from services.registry.aliases.resources import Alias, AliasChange
+from services.registry.collections import Collection
+from services.registry.datasets import wire as dataset_wire
+from services.registry.datasets.resources import DatasetContent, DatasetVersion, RowShape
+from services.registry.models import wire as model_wire
+from services.registry.models.examination import Publication, Reference
+from services.registry.models.resources import Architecture, ArtifactKind, ModelVersion, Tensor
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.names import AliasName, DatasetName, ModelName
 from tuneforge.v1 import datasets_pb2, events_pb2, models_pb2, types_pb2
@@ -48,7 +43,7 @@ def test_every_shape_and_kind_has_its_number() -> None:
     for shape in RowShape:
         content = DatasetContent(manifest=MANIFEST, shape=shape, rows=1)
         version = DatasetVersion(name=DatasetName("p", "d").version(1), content=content, create_time_us=1, creator="c")
-        number = wire.dataset_version_to_proto(version).shape
+        number = dataset_wire.dataset_version_to_proto(version).shape
         assert datasets_pb2.RowShape.Name(number) == f"ROW_SHAPE_{shape}"
     assert len(RowShape) == len(datasets_pb2.RowShape.items()) - 1
     assert len(ArtifactKind) == len(events_pb2.ArtifactKind.items()) - 1
@@ -57,16 +52,16 @@ def test_every_shape_and_kind_has_its_number() -> None:
 def test_collections_name_their_newest_version() -> None:
     """Without versions the field is empty."""
     model = Collection(name=ModelName("p", "m"), description="d", create_time_us=2_000_000, creator="c", latest=0)
-    assert wire.model_to_proto(model).latest_version == ""
+    assert model_wire.model_to_proto(model).latest_version == ""
     dataset = Collection(name=DatasetName("p", "d"), description="d", create_time_us=1, creator="c", latest=7)
-    assert wire.dataset_to_proto(dataset).latest_version == "projects/p/datasets/d/versions/7"
+    assert dataset_wire.dataset_to_proto(dataset).latest_version == "projects/p/datasets/d/versions/7"
 
 
 def test_a_stored_version_is_one_message_in_two_parts() -> None:
     """Record and tensors together give the whole version; the record alone gives it without tensors."""
-    content = wire.imported_content(MANIFEST, ARCHITECTURE)
+    content = model_wire.imported_content(MANIFEST, ARCHITECTURE)
     version = ModelVersion(name=ModelName("p", "m").version(3), content=content, create_time_us=5, creator="c")
-    message = wire.model_version_to_proto(version)
+    message = model_wire.model_version_to_proto(version)
     assert message.name == "projects/p/models/m/versions/3"
     assert [(tensor.name, tuple(tensor.shape)) for tensor in message.architecture.tensors] == [("x", (2, 3)), ("y", ())]
     assert message.architecture.parameters == 7
@@ -79,7 +74,7 @@ def test_an_adapter_takes_the_architecture_of_its_base() -> None:
     """What is stored of an adapter repeats its base's architecture, and its own lineage and metrics."""
     base = ModelVersion(
         name=ModelName("p", "base").version(1),
-        content=wire.imported_content(MANIFEST, ARCHITECTURE),
+        content=model_wire.imported_content(MANIFEST, ARCHITECTURE),
         create_time_us=1,
         creator="c",
     )
@@ -93,7 +88,7 @@ def test_an_adapter_takes_the_architecture_of_its_base() -> None:
         lineage=lineage,
         metrics={"loss": 0.5},
     )
-    publication = wire.publication_of_request(request)
+    publication = model_wire.publication_of_request(request)
     assert publication == Publication(
         model=ModelName("p", "m"),
         manifest=MANIFEST,
@@ -101,10 +96,10 @@ def test_an_adapter_takes_the_architecture_of_its_base() -> None:
         job="projects/p/jobs/j",
         base=Reference(version=str(base.name), digest="d"),
     )
-    content = wire.published_content(publication, request, None, base)
+    content = model_wire.published_content(publication, request, None, base)
     version = ModelVersion(name=ModelName("p", "m").version(1), content=content, create_time_us=1, creator="c")
-    message = wire.model_version_to_proto(version)
-    assert message.architecture == wire.model_version_to_proto(base).architecture
+    message = model_wire.model_version_to_proto(version)
+    assert message.architecture == model_wire.model_version_to_proto(base).architecture
     assert (message.lineage, dict(message.metrics)) == (lineage, {"loss": 0.5})
     assert content.origin.base_version == str(base.name)
 
@@ -113,8 +108,8 @@ def test_aliases_and_moves() -> None:
     """The first move comes from nowhere; etags differ from move to move."""
     name = AliasName("p", "m", "production")
     first, second = (Alias(name=name, version=4, sequence=number, update_time_us=9) for number in (1, 2))
-    assert wire.alias_to_proto(first).version == "projects/p/models/m/versions/4"
-    assert wire.alias_to_proto(first).etag != wire.alias_to_proto(second).etag
+    assert alias_wire.alias_to_proto(first).version == "projects/p/models/m/versions/4"
+    assert alias_wire.alias_to_proto(first).etag != alias_wire.alias_to_proto(second).etag
     change = AliasChange(sequence=1, from_version=0, to_version=4, actor="a", reason="r", time_us=9)
-    message = wire.alias_change_to_proto(name, change)
+    message = alias_wire.alias_change_to_proto(name, change)
     assert (message.from_version, message.to_version) == ("", "projects/p/models/m/versions/4")

@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from services.registry.resources import Tensor
+from services.registry.models.resources import Tensor
 
 LARGEST_HEADER_BYTES = 16 * 1024 * 1024
 """16 MiB: a model with 100,000 tensors has about 12."""

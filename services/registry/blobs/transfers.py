@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
-from services.registry import store
+from services.registry.blobs import store
 from services.registry.library import Library, now_us
 from tuneforge.names import BlobName, UploadName
 

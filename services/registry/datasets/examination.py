@@ -2,10 +2,11 @@
 
 from sqlalchemy import Connection
 
-from services.registry import data_files, store
+from services.registry.blobs.store import blob_sizes
+from services.registry.datasets import files, store
+from services.registry.datasets.resources import DatasetContent
 from services.registry.library import Library
 from services.registry.manifests import require_stored
-from services.registry.resources import DatasetContent
 from tuneforge.manifest import Manifest
 from tuneforge.names import DatasetName
 
@@ -19,11 +20,11 @@ async def examine(library: Library, name: DatasetName, manifest: Manifest) -> Da
 
     def look_up(connection: Connection) -> tuple[DatasetContent | None, dict[str, int]]:
         content = store.find_dataset_content(connection, name, manifest.digest)
-        return content, store.blob_sizes(connection, name.project, [file.sha256 for file in manifest.files])
+        return content, blob_sizes(connection, name.project, [file.sha256 for file in manifest.files])
 
     known, sizes = await library.database.read(look_up)
     if known is not None:
         return known
     require_stored(manifest, sizes)
     reports = [await library.report_on(file.sha256) for file in manifest.files]
-    return data_files.conclude(manifest, reports)
+    return files.conclude(manifest, reports)

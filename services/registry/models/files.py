@@ -12,8 +12,8 @@ from typing import Any
 
 from services.grpckit.errors import FieldViolation, Reason, invalid_fields
 from services.registry.manifests import listed
-from services.registry.resources import Architecture, Tensor
-from services.registry.safetensors_header import MalformedFile, read_tensors
+from services.registry.models.resources import Architecture, Tensor
+from services.registry.models.safetensors_header import MalformedFile, read_tensors
 from tuneforge.architectures import SUPPORTED_ARCHITECTURES
 
 CONFIG = "config.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.grpckit.errors import FieldViolation, Reason, invalid_fields
+from services.registry.datasets.resources import DatasetContent, RowShape
 from services.registry.manifests import listed
-from services.registry.resources import DatasetContent, RowShape
 from tuneforge.manifest import Manifest
 
 if TYPE_CHECKING:

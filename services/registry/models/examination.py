@@ -8,10 +8,12 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
-from services.registry import model_files, store
+from services.registry.blobs.store import blob_sizes
+from services.registry.datasets.store import get_dataset_version
 from services.registry.library import Library
 from services.registry.manifests import require_stored
-from services.registry.resources import Architecture, ArtifactKind, ModelVersion
+from services.registry.models import files, store
+from services.registry.models.resources import Architecture, ArtifactKind, ModelVersion
 from tuneforge.manifest import Manifest
 from tuneforge.names import DatasetVersionName, InvalidName, JobName, ModelName, ModelVersionName, project_of
 
@@ -60,7 +62,8 @@ async def examine_import(library: Library, name: ModelName, manifest: Manifest) 
         ServiceError: `BLOB_MISSING`, `DIGEST_MISMATCH`, `INVALID_MODEL`.
     """
     await _require_blobs(library, name.project, manifest)
-    return await library.check(model_files.examine_model, library.folder(manifest))
+    async with library.fetched(manifest) as folder:
+        return await library.check(files.examine_model, folder)
 
 
 async def find_publication(library: Library, publication: Publication) -> ModelVersion | None:
@@ -104,16 +107,16 @@ async def examine_publication(
     """
     base = await library.database.read(lambda connection: _resolve(connection, publication))
     await _require_blobs(library, publication.model.project, publication.manifest)
-    folder = library.folder(publication.manifest)
-    if publication.kind is ArtifactKind.ADAPTER:
-        await library.check(model_files.examine_adapter, folder)
-        return None, base
-    return await library.check(model_files.examine_model, folder), base
+    async with library.fetched(publication.manifest) as folder:
+        if publication.kind is ArtifactKind.ADAPTER:
+            await library.check(files.examine_adapter, folder)
+            return None, base
+        return await library.check(files.examine_model, folder), base
 
 
 async def _require_blobs(library: Library, project: str, manifest: Manifest) -> None:
     digests = [file.sha256 for file in manifest.files]
-    sizes = await library.database.read(lambda connection: store.blob_sizes(connection, project, digests))
+    sizes = await library.database.read(lambda connection: blob_sizes(connection, project, digests))
     require_stored(manifest, sizes)
 
 
@@ -158,7 +161,7 @@ def _resolve(connection: Connection, publication: Publication) -> ModelVersion |
         violations += _reference_violations("base", publication.base, base.content.digest if base else None)
     for place, reference in (("dataset", publication.dataset), ("validation", publication.validation)):
         if reference.version:
-            rows = _stored(partial(store.get_dataset_version, connection, DatasetVersionName.parse(reference.version)))
+            rows = _stored(partial(get_dataset_version, connection, DatasetVersionName.parse(reference.version)))
             violations += _reference_violations(place, reference, rows.content.manifest.digest if rows else None)
     if violations:
         raise invalid_fields(violations)

@@ -1,4 +1,4 @@
-"""The rows of aliases and of the log of their moves; see `store.py` for the manners of such functions."""
+"""The rows of aliases and of the log of their moves; see `collections.py` for the manners of such functions."""
 
 import hashlib
 from typing import Any
@@ -7,8 +7,9 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page
-from services.registry import store
-from services.registry.resources import Alias, AliasChange, AliasMove
+from services.registry.aliases.resources import Alias, AliasChange, AliasMove
+from services.registry.collections import get_collection
+from services.registry.models.store import get_model_version
 from services.registry.tables import ALIAS_CHANGES, ALIASES
 from tuneforge.names import AliasName, ModelName
 
@@ -41,7 +42,7 @@ def list_aliases(connection: Connection, model: ModelName, page: Page) -> list[A
     Raises:
         ServiceError: `NOT_FOUND`: there is no such model.
     """
-    store.get_collection(connection, model)
+    get_collection(connection, model)
     rows = connection.execute(
         select(ALIASES)
         .where(ALIASES.c.project == model.project, ALIASES.c.model == model.model, ALIASES.c.alias > (page.after or ""))
@@ -57,7 +58,7 @@ def set_alias(connection: Connection, move: AliasMove) -> Alias:
     Raises:
         ServiceError: `NOT_FOUND`: there is no such version. `ETAG_MISMATCH`: somebody else moved it.
     """
-    store.get_model_version(connection, move.name.parent.version(move.version))
+    get_model_version(connection, move.name.parent.version(move.version))
     current = _find(connection, move.name, lock=True)
     if move.etag and move.etag != etag_of(current):
         state = f"is at version {current.version} now" if current else "does not exist"

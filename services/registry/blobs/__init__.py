@@ -1,0 +1,1 @@
+"""Bytes by digest: where they lie and how they come and go."""

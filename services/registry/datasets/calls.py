@@ -1,0 +1,78 @@
+"""The methods of data sets and their versions."""
+# ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
+
+from sqlalchemy import Connection
+
+from services.grpckit.context import current
+from services.grpckit.pages import cut
+from services.registry import collections, requests
+from services.registry.calls import Calls, Context, new_collection, page_of_request, size_bytes, version_number
+from services.registry.datasets import examination, store, wire
+from services.registry.library import now_us
+from services.registry.wire import manifest_of_request
+from tuneforge.names import DatasetName, DatasetVersionName, ProjectName
+from tuneforge.v1 import datasets_pb2
+
+
+class DatasetCalls(Calls):
+    """The methods of data sets and their versions."""
+
+    async def CreateDataset(self, request: datasets_pb2.CreateDatasetRequest, context: Context) -> datasets_pb2.Dataset:
+        """Creates a data set."""
+        project = ProjectName.parse(request.parent).project
+        requests.check_new_collection("dataset", request.dataset_id, request.dataset.description)
+        dataset = new_collection(DatasetName(project, request.dataset_id), request.dataset.description)
+        return await self._change(
+            request,
+            project,
+            datasets_pb2.Dataset,
+            lambda connection: wire.dataset_to_proto(collections.create_collection(connection, dataset)),
+        )
+
+    async def GetDataset(self, request: datasets_pb2.GetDatasetRequest, context: Context) -> datasets_pb2.Dataset:
+        """Returns a data set."""
+        name = DatasetName.parse(request.name)
+        return wire.dataset_to_proto(await self._database.read(lambda c: collections.get_collection(c, name)))
+
+    async def ListDatasets(
+        self, request: datasets_pb2.ListDatasetsRequest, context: Context
+    ) -> datasets_pb2.ListDatasetsResponse:
+        """Lists a project's data sets."""
+        project = ProjectName.parse(request.parent).project
+        page = page_of_request(request)
+        rows = await self._database.read(lambda c: collections.list_collections(c, DatasetName, project, page))
+        entries, token = cut(rows, page, lambda row: row.collection_id)
+        return datasets_pb2.ListDatasetsResponse(datasets=map(wire.dataset_to_proto, entries), next_page_token=token)
+
+    async def CreateDatasetVersion(
+        self, request: datasets_pb2.CreateDatasetVersionRequest, context: Context
+    ) -> datasets_pb2.DatasetVersion:
+        """Makes a version of a data set after reading every row."""
+        name = DatasetName.parse(request.parent)
+        manifest = manifest_of_request(request.manifest)
+        content = await examination.examine(self._library, name, manifest)
+        actor, time_us = current().actor, now_us()
+
+        def add(connection: Connection) -> datasets_pb2.DatasetVersion:
+            version = store.add_dataset_version(connection, name, content, creator=actor, time_us=time_us)
+            return wire.dataset_version_to_proto(version)
+
+        return await self._change(request, name.project, datasets_pb2.DatasetVersion, add)
+
+    async def GetDatasetVersion(
+        self, request: datasets_pb2.GetDatasetVersionRequest, context: Context
+    ) -> datasets_pb2.DatasetVersion:
+        """Returns a version of a data set."""
+        name = DatasetVersionName.parse(request.name, allow_latest=True)
+        return wire.dataset_version_to_proto(await self._database.read(lambda c: store.get_dataset_version(c, name)))
+
+    async def ListDatasetVersions(
+        self, request: datasets_pb2.ListDatasetVersionsRequest, context: Context
+    ) -> datasets_pb2.ListDatasetVersionsResponse:
+        """Lists the versions of a data set."""
+        name = DatasetName.parse(request.parent)
+        page = page_of_request(request)
+        rows = await self._database.read(lambda c: store.list_dataset_versions(c, name, page))
+        versions = [wire.dataset_version_to_proto(row) for row in rows]
+        entries, token = cut(versions, page, version_number, size_bytes=size_bytes)
+        return datasets_pb2.ListDatasetVersionsResponse(versions=entries, next_page_token=token)
