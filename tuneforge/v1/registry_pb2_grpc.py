@@ -36,6 +36,7 @@ class RegistryServiceStub(object):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+    --- data sets ---
     """
 
     def __init__(self, channel):
@@ -154,6 +155,7 @@ class RegistryServiceServicer(object):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+    --- data sets ---
     """
 
     def CreateDataset(self, request, context):
@@ -228,7 +230,9 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateModel(self, request, context):
-        """Creates a model, at first without versions. Idempotent by `request_id`.
+        """--- models ---
+
+        Creates a model, at first without versions. Idempotent by `request_id`.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the id is malformed; choose another.
@@ -315,7 +319,9 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetAlias(self, request, context):
-        """Returns an alias. Idempotent.
+        """--- aliases ---
+
+        Returns an alias. Idempotent.
 
         Errors:
         NOT_FOUND `NOT_FOUND`: list the model's aliases.
@@ -363,7 +369,9 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBlobAccess(self, request, context):
-        """Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
+        """--- blobs ---
+
+        Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
         of other projects. Idempotent.
 
         Errors:
@@ -518,6 +526,7 @@ class RegistryService(object):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+    --- data sets ---
     """
 
     @staticmethod

@@ -37,6 +37,7 @@ class RegistryServiceStub:
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+    --- data sets ---
     """
 
     @_typing.overload
@@ -91,7 +92,9 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's data sets.
     """
     CreateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.Model]
-    """Creates a model, at first without versions. Idempotent by `request_id`.
+    """--- models ---
+
+    Creates a model, at first without versions. Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the id is malformed; choose another.
@@ -150,7 +153,9 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's models.
     """
     GetAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.GetAliasRequest, _aliases_pb2.Alias]
-    """Returns an alias. Idempotent.
+    """--- aliases ---
+
+    Returns an alias. Idempotent.
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the model's aliases.
@@ -182,7 +187,9 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the model's aliases.
     """
     GetBlobAccess: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.GetBlobAccessRequest, _blobs_pb2.BlobAccess]
-    """Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
+    """--- blobs ---
+
+    Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
     of other projects. Idempotent.
 
     Errors:
@@ -216,6 +223,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+    --- data sets ---
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -267,7 +275,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's data sets.
     """
     CreateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.Model]  # type: ignore[assignment]
-    """Creates a model, at first without versions. Idempotent by `request_id`.
+    """--- models ---
+
+    Creates a model, at first without versions. Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the id is malformed; choose another.
@@ -326,7 +336,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's models.
     """
     GetAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.GetAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
-    """Returns an alias. Idempotent.
+    """--- aliases ---
+
+    Returns an alias. Idempotent.
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the model's aliases.
@@ -358,7 +370,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the model's aliases.
     """
     GetBlobAccess: _aio.UnaryUnaryMultiCallable[_blobs_pb2.GetBlobAccessRequest, _blobs_pb2.BlobAccess]  # type: ignore[assignment]
-    """Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
+    """--- blobs ---
+
+    Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
     of other projects. Idempotent.
 
     Errors:
@@ -391,6 +405,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+    --- data sets ---
     """
 
     @_abc_1.abstractmethod
@@ -482,7 +497,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.CreateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
-        """Creates a model, at first without versions. Idempotent by `request_id`.
+        """--- models ---
+
+        Creates a model, at first without versions. Idempotent by `request_id`.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the id is malformed; choose another.
@@ -583,7 +600,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aliases_pb2.GetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aliases_pb2.Alias, _abc.Awaitable[_aliases_pb2.Alias]]:
-        """Returns an alias. Idempotent.
+        """--- aliases ---
+
+        Returns an alias. Idempotent.
 
         Errors:
           NOT_FOUND `NOT_FOUND`: list the model's aliases.
@@ -639,7 +658,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blobs_pb2.GetBlobAccessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blobs_pb2.BlobAccess, _abc.Awaitable[_blobs_pb2.BlobAccess]]:
-        """Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
+        """--- blobs ---
+
+        Tells how to move the bytes of one blob, and how much of a broken upload is already there. Says nothing about blobs
         of other projects. Idempotent.
 
         Errors:
