@@ -38,7 +38,8 @@ class RequestScope:
     """Whose request ids are told apart from whose."""
 
     principal: str
-    """Who called."""
+    """Who wants it: the end user for whom a service calls, else the caller itself. Two users of one backend that chose
+    the same id must not be given each other's answers."""
     project: str
     """Project id, or `-` for calls outside projects."""
     method: str

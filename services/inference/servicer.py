@@ -148,7 +148,7 @@ def _deployment(name: DeploymentName, model: str, layers: tuple[Layer, ...]) -> 
 
 
 def _scope(project: str, method: str) -> RequestScope:
-    return RequestScope(principal=context.current().principal.name, project=project, method=method)
+    return RequestScope(principal=context.current().actor, project=project, method=method)
 
 
 def _body(request: Any) -> bytes:

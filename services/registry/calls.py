@@ -30,7 +30,7 @@ class Calls:
     ) -> Answer:
         """Makes a change together with the memory of its request id, and returns the first answer to that id."""
         method = request.DESCRIPTOR.name.removesuffix("Request")
-        scope = RequestScope(principal=current().principal.name, project=project, method=method)
+        scope = RequestScope(principal=current().actor, project=project, method=method)
         body = request.SerializeToString(deterministic=True)
 
         def run(connection: Connection) -> bytes:

@@ -124,6 +124,11 @@ async def test_the_actor_is_the_end_user(tmp_path: Path) -> None:
         await stub.SetAlias(to(2), metadata=[("authorization", "Bearer a")])
         log = await stub.ListAliasChanges(pb.ListAliasChangesRequest(parent=ALIAS), metadata=for_bob)
         assert [each.actor for each in log.changes] == ["ada", "bob"]
+        # Two users of one backend may have chosen the same request id: it is not the same request.
+        for_eve = [for_bob[0], ("x-tuneforge-on-behalf-of", "eve")]
+        await stub.SetAlias(to(1, request_id="one"), metadata=for_bob)
+        await stub.SetAlias(to(2, request_id="one"), metadata=for_eve)
+        assert (await stub.GetAlias(pb.GetAliasRequest(name=ALIAS), metadata=for_bob)).version.endswith("/2")
 
 
 @on_loop
