@@ -64,6 +64,11 @@ class Reason(StrEnum):
     PERMISSION_DENIED = "PERMISSION_DENIED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     INTERNAL = "INTERNAL"
+    URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
+    SOURCE_NOT_FOUND = "SOURCE_NOT_FOUND"
+    SOURCE_DENIED = "SOURCE_DENIED"
+    SOURCE_TOO_LARGE = "SOURCE_TOO_LARGE"
+    SOURCE_UNAVAILABLE = "SOURCE_UNAVAILABLE"
     LOSS_NOT_FINITE = "LOSS_NOT_FINITE"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     NOTHING_TO_LEARN = "NOTHING_TO_LEARN"
@@ -273,6 +278,11 @@ TABLE: Mapping[str, ReasonRow] = {
         "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
     ),
     Reason.INTERNAL: _Row("INTERNAL", InternalError, "Report the incident id; the service's log has it."),
+    Reason.URL_NOT_ALLOWED: _Row(_INVALID, InvalidArgument, "Give an address that the operator's settings allow."),
+    Reason.SOURCE_NOT_FOUND: _Row("NOT_FOUND", NotFound, "Check the address, and whether the place can be reached."),
+    Reason.SOURCE_DENIED: _Row(_STATE, FailedPrecondition, "Name a connection whose credentials may read it."),
+    Reason.SOURCE_TOO_LARGE: _Row(_STATE, FailedPrecondition, "Take part of it, or ask the operator for a higher limit."),
+    Reason.SOURCE_UNAVAILABLE: _Row("UNAVAILABLE", Unavailable, "Call again; what has arrived is kept.", 5.0),
     Reason.LOSS_NOT_FINITE: _Row(_STATE, JobFailed, "Lower the learning rate or look at the rows of that step."),
     Reason.OUT_OF_MEMORY: _Row(
         _STATE, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."

@@ -86,6 +86,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the call's deadline passed before an answer."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
     """INTERNAL: a fault of the service; the message carries the incident id under which it was logged."""
+    ERROR_REASON_URL_NOT_ALLOWED: _ErrorReason.ValueType  # 100
+    """INVALID_ARGUMENT: the address of an import is malformed or not allowed; nothing was sent to it."""
+    ERROR_REASON_SOURCE_NOT_FOUND: _ErrorReason.ValueType  # 101
+    """NOT_FOUND: nothing is there under the address of an import."""
+    ERROR_REASON_SOURCE_DENIED: _ErrorReason.ValueType  # 102
+    """FAILED_PRECONDITION: the place of an import asks for credentials, or refuses those of the connection."""
+    ERROR_REASON_SOURCE_TOO_LARGE: _ErrorReason.ValueType  # 103
+    """FAILED_PRECONDITION: an import has more bytes or files than the operator allows."""
+    ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 104
+    """UNAVAILABLE: the place of an import does not answer, or broke off."""
     ERROR_REASON_LOSS_NOT_FINITE: _ErrorReason.ValueType  # 120
     """Failure of an attempt (user fault): the loss or a gradient is not a finite number."""
     ERROR_REASON_OUT_OF_MEMORY: _ErrorReason.ValueType  # 121
@@ -179,6 +189,16 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 95
 """DEADLINE_EXCEEDED: the call's deadline passed before an answer."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 """INTERNAL: a fault of the service; the message carries the incident id under which it was logged."""
+ERROR_REASON_URL_NOT_ALLOWED: ErrorReason.ValueType  # 100
+"""INVALID_ARGUMENT: the address of an import is malformed or not allowed; nothing was sent to it."""
+ERROR_REASON_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 101
+"""NOT_FOUND: nothing is there under the address of an import."""
+ERROR_REASON_SOURCE_DENIED: ErrorReason.ValueType  # 102
+"""FAILED_PRECONDITION: the place of an import asks for credentials, or refuses those of the connection."""
+ERROR_REASON_SOURCE_TOO_LARGE: ErrorReason.ValueType  # 103
+"""FAILED_PRECONDITION: an import has more bytes or files than the operator allows."""
+ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 104
+"""UNAVAILABLE: the place of an import does not answer, or broke off."""
 ERROR_REASON_LOSS_NOT_FINITE: ErrorReason.ValueType  # 120
 """Failure of an attempt (user fault): the loss or a gradient is not a finite number."""
 ERROR_REASON_OUT_OF_MEMORY: ErrorReason.ValueType  # 121
