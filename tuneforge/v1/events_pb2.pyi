@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
+from tuneforge.v1 import validations_pb2 as _validations_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -702,6 +703,7 @@ class AttemptOutcome(_message.Message):
     ARTIFACT_KIND_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    VALIDATION_REPORT_FIELD_NUMBER: _builtins.int
     result: Global___AttemptResult.ValueType
     """The end."""
     artifact_kind: Global___ArtifactKind.ValueType
@@ -718,7 +720,13 @@ class AttemptOutcome(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Final figures by name: `loss`, `evaluation_loss`, `train_seconds`, `peak_memory_bytes`, `tokens`."""
+        """Final figures by name: `loss`, `evaluation_loss`, `train_seconds`, `peak_memory_bytes`, `tokens`,
+        `train_samples_per_second`.
+        """
+
+    @_builtins.property
+    def validation_report(self) -> _validations_pb2.ValidationReport:
+        """What the run's own checks of the result found; set with SUCCEEDED."""
 
     def __init__(
         self,
@@ -729,10 +737,11 @@ class AttemptOutcome(_message.Message):
         artifact_kind: Global___ArtifactKind.ValueType = ...,
         step: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        validation_report: _validations_pb2.ValidationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "manifest", b"manifest", "validation_report", b"validation_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_kind", b"artifact_kind", "failure", b"failure", "manifest", b"manifest", "metrics", b"metrics", "result", b"result", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_kind", b"artifact_kind", "failure", b"failure", "manifest", b"manifest", "metrics", b"metrics", "result", b"result", "step", b"step", "validation_report", b"validation_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,15 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
+from tuneforge.v1 import validations_pb2 as _validations_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,17 +25,81 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SizeClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SizeClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SizeClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIZE_CLASS_UNSPECIFIED: _SizeClass.ValueType  # 0
+    """Not known, or in a filter: any."""
+    SIZE_CLASS_SMALL: _SizeClass.ValueType  # 1
+    """Below 100 million."""
+    SIZE_CLASS_BASE: _SizeClass.ValueType  # 2
+    """100 million to below 500 million."""
+    SIZE_CLASS_LARGE: _SizeClass.ValueType  # 3
+    """500 million to below 2 billion."""
+    SIZE_CLASS_XL: _SizeClass.ValueType  # 4
+    """2 billion and more."""
+
+class SizeClass(_SizeClass, metaclass=_SizeClassEnumTypeWrapper):
+    """How large a model is, by its number of weights."""
+
+SIZE_CLASS_UNSPECIFIED: SizeClass.ValueType  # 0
+"""Not known, or in a filter: any."""
+SIZE_CLASS_SMALL: SizeClass.ValueType  # 1
+"""Below 100 million."""
+SIZE_CLASS_BASE: SizeClass.ValueType  # 2
+"""100 million to below 500 million."""
+SIZE_CLASS_LARGE: SizeClass.ValueType  # 3
+"""500 million to below 2 billion."""
+SIZE_CLASS_XL: SizeClass.ValueType  # 4
+"""2 billion and more."""
+Global___SizeClass: _TypeAlias = SizeClass  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A named model that grows by versions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    FRAMEWORK_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    SIZE_CLASS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/models/{model}`."""
     description: _builtins.str
@@ -40,10 +107,42 @@ class Model(_message.Message):
     creator: _builtins.str
     """Output only. Who created it."""
     latest_version: _builtins.str
-    """Output only. Its newest version; empty when there is none."""
+    """Output only. Its newest version; empty when there is none: such a model is a location only."""
+    licence: _builtins.str
+    """Licence, best as an SPDX id such as `apache-2.0`; at most 200 characters."""
+    domain: _builtins.str
+    """Field of use, e.g. `support`; at most 200 characters."""
+    etag: _builtins.str
+    """Output only. Changes with each update; send it back to update only what was read."""
+    task: _builtins.str
+    """Output only. Task of its newest version, e.g. `text-generation`."""
+    framework: _builtins.str
+    """Output only. Framework of its newest version, e.g. `transformers`."""
+    architecture: _builtins.str
+    """Output only. Class of its newest version, e.g. `LlamaForCausalLM`."""
+    parameters: _builtins.int
+    """Output only. Weights of its newest version; for an adapter, of its base."""
+    size_class: Global___SizeClass.ValueType
+    """Output only. Size class of its newest version."""
+    size_bytes: _builtins.int
+    """Output only. Size of the files of its newest version in bytes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was created."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by; at most 32, each 1 to 63 characters, kept in order and once."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Whatever else is to be known; at most 64 keys of 1 to 63 characters `a-z 0-9 _ . / -`, values of at most 4096
+        characters. The keys `notes` and `intended_use` are shown on the card.
+        """
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When its facts were last changed."""
 
     def __init__(
         self,
@@ -53,10 +152,22 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
         latest_version: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        licence: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        task: _builtins.str = ...,
+        framework: _builtins.str = ...,
+        architecture: _builtins.str = ...,
+        parameters: _builtins.int = ...,
+        size_class: Global___SizeClass.ValueType = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "description", b"description", "latest_version", b"latest_version", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "latest_version", b"latest_version", "licence", b"licence", "metadata", b"metadata", "name", b"name", "parameters", b"parameters", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,6 +199,26 @@ class ModelVersion(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -97,6 +228,17 @@ class ModelVersion(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    FRAMEWORK_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    SIZE_CLASS_FIELD_NUMBER: _builtins.int
+    INITIALIZATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/models/{model}/versions/{version}`, version = 1, 2, ..."""
     kind: _events_pb2.ArtifactKind.ValueType
@@ -105,6 +247,20 @@ class ModelVersion(_message.Message):
     """Size of all files in bytes."""
     creator: _builtins.str
     """Who made it."""
+    description: _builtins.str
+    """What it is, for people; at most 4096 characters. Can be updated."""
+    framework: _builtins.str
+    """Output only. What its files are made for, e.g. `transformers`."""
+    task: _builtins.str
+    """Output only. What it does, e.g. `text-generation` or `feature-extraction`."""
+    licence: _builtins.str
+    """As `Model.licence`; that of its base where a job made it. Can be updated."""
+    domain: _builtins.str
+    """As `Model.domain`; that of its base where a job made it. Can be updated."""
+    etag: _builtins.str
+    """Output only. Changes with each update; send it back to update only what was read."""
+    size_class: Global___SizeClass.ValueType
+    """Output only. How large it is; for an adapter, its base."""
     @_builtins.property
     def manifest(self) -> _types_pb2.Manifest:
         """The files and the digest over them."""
@@ -125,6 +281,22 @@ class ModelVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As `Model.tags`. Can be updated."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As `Model.metadata`. Can be updated."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When its facts were last changed."""
+
+    @_builtins.property
+    def initialization(self) -> Global___Initialization:
+        """Output only. Set for a model from a configuration alone, whose weights are drawn at each load."""
+
     def __init__(
         self,
         *,
@@ -137,14 +309,47 @@ class ModelVersion(_message.Message):
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
+        description: _builtins.str = ...,
+        framework: _builtins.str = ...,
+        task: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        licence: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        size_class: Global___SizeClass.ValueType = ...,
+        initialization: Global___Initialization | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "lineage", b"lineage", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "initialization", b"initialization", "lineage", b"lineage", "manifest", b"manifest", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "kind", b"kind", "lineage", b"lineage", "manifest", b"manifest", "metrics", b"metrics", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class Initialization(_message.Message):
+    """How the weights of a model without weight files come to be: equal seeds and equal library versions give equal weights."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """Seed of the weights, 0 to 2^63 - 1."""
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Initialization: _TypeAlias = Initialization  # noqa: Y015
 
 @_typing.final
 class Lineage(_message.Message):
@@ -359,26 +564,120 @@ class ListModelsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     page_size: _builtins.int
     """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the answer before; empty: from the beginning."""
+    order_by: _builtins.str
+    """`name` (default), `date` (of the newest version), `size` (weights) or `metric:{name}`, with ` desc` for the largest
+    first. Entries without the metric come last.
+    """
+    @_builtins.property
+    def filter(self) -> Global___ModelFilter:
+        """Only these. A model matches when it or its newest version does."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___ModelFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
+
+@_typing.final
+class ModelFilter(_message.Message):
+    """Which models or versions a list has: those that match all fields that are set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    FRAMEWORK_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    SIZE_CLASS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Text in id or description, whatever its case; at most 200 characters."""
+    task: _builtins.str
+    """E.g. `text-generation`."""
+    framework: _builtins.str
+    """E.g. `transformers`."""
+    architecture: _builtins.str
+    """E.g. `LlamaForCausalLM`."""
+    licence: _builtins.str
+    """The licence, whatever its case."""
+    domain: _builtins.str
+    """The domain, whatever its case."""
+    size_class: Global___SizeClass.ValueType
+    """How large."""
+    kind: _events_pb2.ArtifactKind.ValueType
+    """A whole model or an adapter."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All of these tags; at most 16."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """All of these keys with these values; an empty value matches every one. At most 16."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        task: _builtins.str = ...,
+        framework: _builtins.str = ...,
+        architecture: _builtins.str = ...,
+        licence: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        size_class: Global___SizeClass.ValueType = ...,
+        kind: _events_pb2.ArtifactKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "domain", b"domain", "framework", b"framework", "kind", b"kind", "licence", b"licence", "metadata", b"metadata", "query", b"query", "size_class", b"size_class", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFilter: _TypeAlias = ModelFilter  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
@@ -417,13 +716,26 @@ class CreateModelVersionRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/models/{model}`."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
     @_builtins.property
     def manifest(self) -> _types_pb2.Manifest:
-        """Required. The files of a Hugging Face model folder whose blobs are stored: `config.json`, `*.safetensors`, tokenizer."""
+        """Required. The files, whose blobs are stored: those of a Hugging Face model folder (`config.json`, `*.safetensors`,
+        tokenizer), those of an adapter (`adapter_config.json`, `adapter_model.safetensors`) together with `base`, or a
+        configuration alone (`config.json`, `initialization.json` with `{"seed": 7}`, tokenizer).
+        """
+
+    @_builtins.property
+    def base(self) -> _types_pb2.VersionRef:
+        """Required for an adapter, else unset. The version (or alias) that it was trained on; with a digest, it must have it."""
+
+    @_builtins.property
+    def version(self) -> Global___ModelVersion:
+        """`description`, `tags`, `licence`, `domain` and `metadata` of a new version; all else is ignored."""
 
     def __init__(
         self,
@@ -431,14 +743,84 @@ class CreateModelVersionRequest(_message.Message):
         parent: _builtins.str = ...,
         manifest: _types_pb2.Manifest | None = ...,
         request_id: _builtins.str = ...,
+        base: _types_pb2.VersionRef | None = ...,
+        version: Global___ModelVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "manifest", b"manifest", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "manifest", b"manifest", "parent", b"parent", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateModelVersionRequest: _TypeAlias = CreateModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelRequest(_message.Message):
+    """Request of `UpdateModel`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """Required. The model by its `name`, with the new facts; a set `etag` must be the current one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Which fields change: `description`, `tags`, `licence`, `domain`, `metadata`."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelRequest: _TypeAlias = UpdateModelRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelVersionRequest(_message.Message):
+    """Request of `UpdateModelVersion`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def version(self) -> Global___ModelVersion:
+        """Required. The version by its `name`, with the new facts; a set `etag` must be the current one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Which fields change: `description`, `tags`, `licence`, `domain`, `metadata`. All others never change."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "update_mask", b"update_mask", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelVersionRequest: _TypeAlias = UpdateModelVersionRequest  # noqa: Y015
 
 @_typing.final
 class PublishVersionRequest(_message.Message):
@@ -471,6 +853,7 @@ class PublishVersionRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    VALIDATION_REPORT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/models/{model}`: the model that gets the version."""
     kind: _events_pb2.ArtifactKind.ValueType
@@ -487,6 +870,10 @@ class PublishVersionRequest(_message.Message):
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Final figures by name."""
 
+    @_builtins.property
+    def validation_report(self) -> _validations_pb2.ValidationReport:
+        """What the run's own checks found; kept as the first report of the version."""
+
     def __init__(
         self,
         *,
@@ -495,10 +882,11 @@ class PublishVersionRequest(_message.Message):
         kind: _events_pb2.ArtifactKind.ValueType = ...,
         lineage: Global___Lineage | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        validation_report: _validations_pb2.ValidationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage", "manifest", b"manifest", "validation_report", b"validation_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "lineage", b"lineage", "manifest", b"manifest", "metrics", b"metrics", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "lineage", b"lineage", "manifest", b"manifest", "metrics", b"metrics", "parent", b"parent", "validation_report", b"validation_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,22 +925,34 @@ class ListModelVersionsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/models/{model}`."""
     page_size: _builtins.int
     """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the answer before; empty: from the beginning."""
+    order_by: _builtins.str
+    """`date desc` (default), `date`, `size`, `name` or `metric:{name}`, with ` desc` for the largest first. `name` is the
+    version's number. Entries without the metric come last.
+    """
+    @_builtins.property
+    def filter(self) -> Global___ModelFilter:
+        """Only these."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___ModelFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

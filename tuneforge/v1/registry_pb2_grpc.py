@@ -7,6 +7,8 @@ from tuneforge.v1 import aliases_pb2 as tuneforge_dot_v1_dot_aliases__pb2
 from tuneforge.v1 import blobs_pb2 as tuneforge_dot_v1_dot_blobs__pb2
 from tuneforge.v1 import datasets_pb2 as tuneforge_dot_v1_dot_datasets__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
+from tuneforge.v1 import profiles_pb2 as tuneforge_dot_v1_dot_profiles__pb2
+from tuneforge.v1 import validations_pb2 as tuneforge_dot_v1_dot_validations__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -110,6 +112,26 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_models__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_models__pb2.ListModelVersionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UpdateModel',
+                request_serializer=tuneforge_dot_v1_dot_models__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_models__pb2.Model.FromString,
+                _registered_method=True)
+        self.UpdateModelVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UpdateModelVersion',
+                request_serializer=tuneforge_dot_v1_dot_models__pb2.UpdateModelVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_models__pb2.ModelVersion.FromString,
+                _registered_method=True)
+        self.GetModelCard = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetModelCard',
+                request_serializer=tuneforge_dot_v1_dot_profiles__pb2.GetModelCardRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_profiles__pb2.ModelCard.FromString,
+                _registered_method=True)
+        self.GetModelProfile = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetModelProfile',
+                request_serializer=tuneforge_dot_v1_dot_profiles__pb2.GetModelProfileRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_profiles__pb2.ModelProfile.FromString,
+                _registered_method=True)
         self.GetAlias = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/GetAlias',
                 request_serializer=tuneforge_dot_v1_dot_aliases__pb2.GetAliasRequest.SerializeToString,
@@ -144,6 +166,16 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/DownloadBlob',
                 request_serializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.FromString,
+                _registered_method=True)
+        self.CreateValidationReport = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/CreateValidationReport',
+                request_serializer=tuneforge_dot_v1_dot_validations__pb2.CreateValidationReportRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_validations__pb2.ValidationReport.FromString,
+                _registered_method=True)
+        self.ListValidationReports = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListValidationReports',
+                request_serializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.FromString,
                 _registered_method=True)
 
 
@@ -254,10 +286,10 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists a project's models by id. Idempotent.
+        """Lists a project's models, filtered and in order. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -265,9 +297,10 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateModelVersion(self, request, context):
-        """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, and the configuration
-        must name a supported architecture. The same content is the same version. Idempotent by content, and by
-        `request_id`.
+        """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, each number of them
+        finite, and the configuration must name a known architecture whose shapes the weights have. An adapter is bound to
+        the digest of its base. A configuration without weights becomes a model whose weights are drawn from a seed. The same
+        content (on the same base) is the same version. Idempotent by content, and by `request_id`.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
@@ -275,7 +308,8 @@ class RegistryServiceServicer(object):
         INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
-        NOT_FOUND `NOT_FOUND`: create the model first.
+        FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
+        NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -307,12 +341,62 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModelVersions(self, request, context):
-        """Lists the versions of a model, newest first. Idempotent.
+        """Lists the versions of a model, filtered and in order, by default the newest first. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         NOT_FOUND `NOT_FOUND`: list the project's models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+        is sent. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's models.
+        ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModelVersion(self, request, context):
+        """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+        never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the model's versions.
+        ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelCard(self, request, context):
+        """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+        load it. Written anew at each call, so it is never stale. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelProfile(self, request, context):
+        """Returns what a version needs to be served: by a stated rule of thumb, and by arithmetic over its shapes. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the precision is not known.
+        NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -407,6 +491,38 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateValidationReport(self, request, context):
+        """--- rows ---
+
+        --- lint ---
+
+        --- sources ---
+
+        --- validations ---
+
+        Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListValidationReports(self, request, context):
+        """Lists the reports on a version, the newest first. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -475,6 +591,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=tuneforge_dot_v1_dot_models__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_models__pb2.ListModelVersionsResponse.SerializeToString,
             ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=tuneforge_dot_v1_dot_models__pb2.UpdateModelRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_models__pb2.Model.SerializeToString,
+            ),
+            'UpdateModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModelVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_models__pb2.UpdateModelVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_models__pb2.ModelVersion.SerializeToString,
+            ),
+            'GetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCard,
+                    request_deserializer=tuneforge_dot_v1_dot_profiles__pb2.GetModelCardRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_profiles__pb2.ModelCard.SerializeToString,
+            ),
+            'GetModelProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelProfile,
+                    request_deserializer=tuneforge_dot_v1_dot_profiles__pb2.GetModelProfileRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_profiles__pb2.ModelProfile.SerializeToString,
+            ),
             'GetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAlias,
                     request_deserializer=tuneforge_dot_v1_dot_aliases__pb2.GetAliasRequest.FromString,
@@ -509,6 +645,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DownloadBlob,
                     request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.SerializeToString,
+            ),
+            'CreateValidationReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateValidationReport,
+                    request_deserializer=tuneforge_dot_v1_dot_validations__pb2.CreateValidationReportRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_validations__pb2.ValidationReport.SerializeToString,
+            ),
+            'ListValidationReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListValidationReports,
+                    request_deserializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -881,6 +1027,114 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UpdateModel',
+            tuneforge_dot_v1_dot_models__pb2.UpdateModelRequest.SerializeToString,
+            tuneforge_dot_v1_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UpdateModelVersion',
+            tuneforge_dot_v1_dot_models__pb2.UpdateModelVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_models__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetModelCard',
+            tuneforge_dot_v1_dot_profiles__pb2.GetModelCardRequest.SerializeToString,
+            tuneforge_dot_v1_dot_profiles__pb2.ModelCard.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetModelProfile',
+            tuneforge_dot_v1_dot_profiles__pb2.GetModelProfileRequest.SerializeToString,
+            tuneforge_dot_v1_dot_profiles__pb2.ModelProfile.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetAlias(request,
             target,
             options=(),
@@ -1059,6 +1313,60 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/DownloadBlob',
             tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.SerializeToString,
             tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateValidationReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/CreateValidationReport',
+            tuneforge_dot_v1_dot_validations__pb2.CreateValidationReportRequest.SerializeToString,
+            tuneforge_dot_v1_dot_validations__pb2.ValidationReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListValidationReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListValidationReports',
+            tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,6 +9,8 @@ from tuneforge.v1 import aliases_pb2 as _aliases_pb2
 from tuneforge.v1 import blobs_pb2 as _blobs_pb2
 from tuneforge.v1 import datasets_pb2 as _datasets_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
+from tuneforge.v1 import profiles_pb2 as _profiles_pb2
+from tuneforge.v1 import validations_pb2 as _validations_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -108,16 +110,17 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's models.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Lists a project's models by id. Idempotent.
+    """Lists a project's models, filtered and in order. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     CreateModelVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.CreateModelVersionRequest, _models_pb2.ModelVersion]
-    """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, and the configuration
-    must name a supported architecture. The same content is the same version. Idempotent by content, and by
-    `request_id`.
+    """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, each number of them
+    finite, and the configuration must name a known architecture whose shapes the weights have. An adapter is bound to
+    the digest of its base. A configuration without weights becomes a model whose weights are drawn from a seed. The same
+    content (on the same base) is the same version. Idempotent by content, and by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
@@ -125,7 +128,8 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
-      NOT_FOUND `NOT_FOUND`: create the model first.
+      FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
+      NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
     """
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.PublishVersionRequest, _models_pb2.ModelVersion]
     """Makes the version that a job produced; called by the scheduler. Unique by job for ever: the same manifest returns
@@ -145,12 +149,46 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelVersionsRequest, _models_pb2.ListModelVersionsResponse]
-    """Lists the versions of a model, newest first. Idempotent.
+    """Lists the versions of a model, filtered and in order, by default the newest first. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the project's models.
+    """
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.Model]
+    """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+    is sent. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateModelVersionRequest, _models_pb2.ModelVersion]
+    """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+    never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_profiles_pb2.GetModelCardRequest, _profiles_pb2.ModelCard]
+    """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+    load it. Written anew at each call, so it is never stale. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+    """
+    GetModelProfile: _grpc.UnaryUnaryMultiCallable[_profiles_pb2.GetModelProfileRequest, _profiles_pb2.ModelProfile]
+    """Returns what a version needs to be served: by a stated rule of thumb, and by arithmetic over its shapes. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the precision is not known.
+      NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
     GetAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.GetAliasRequest, _aliases_pb2.Alias]
     """--- aliases ---
@@ -212,6 +250,24 @@ class RegistryServiceStub:
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
       NOT_FOUND `NOT_FOUND`: the project has no such blob.
+    """
+    CreateValidationReport: _grpc.UnaryUnaryMultiCallable[_validations_pb2.CreateValidationReportRequest, _validations_pb2.ValidationReport]
+    """--- validations ---
+
+    Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    ListValidationReports: _grpc.UnaryUnaryMultiCallable[_validations_pb2.ListValidationReportsRequest, _validations_pb2.ListValidationReportsResponse]
+    """Lists the reports on a version, the newest first. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
 
 @_typing.type_check_only
@@ -291,16 +347,17 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's models.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists a project's models by id. Idempotent.
+    """Lists a project's models, filtered and in order. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     CreateModelVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.CreateModelVersionRequest, _models_pb2.ModelVersion]  # type: ignore[assignment]
-    """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, and the configuration
-    must name a supported architecture. The same content is the same version. Idempotent by content, and by
-    `request_id`.
+    """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, each number of them
+    finite, and the configuration must name a known architecture whose shapes the weights have. An adapter is bound to
+    the digest of its base. A configuration without weights becomes a model whose weights are drawn from a seed. The same
+    content (on the same base) is the same version. Idempotent by content, and by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
@@ -308,7 +365,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
-      NOT_FOUND `NOT_FOUND`: create the model first.
+      FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
+      NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
     """
     PublishVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.PublishVersionRequest, _models_pb2.ModelVersion]  # type: ignore[assignment]
     """Makes the version that a job produced; called by the scheduler. Unique by job for ever: the same manifest returns
@@ -328,12 +386,46 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelVersionsRequest, _models_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
-    """Lists the versions of a model, newest first. Idempotent.
+    """Lists the versions of a model, filtered and in order, by default the newest first. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the project's models.
+    """
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.Model]  # type: ignore[assignment]
+    """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+    is sent. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateModelVersionRequest, _models_pb2.ModelVersion]  # type: ignore[assignment]
+    """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+    never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_profiles_pb2.GetModelCardRequest, _profiles_pb2.ModelCard]  # type: ignore[assignment]
+    """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+    load it. Written anew at each call, so it is never stale. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+    """
+    GetModelProfile: _aio.UnaryUnaryMultiCallable[_profiles_pb2.GetModelProfileRequest, _profiles_pb2.ModelProfile]  # type: ignore[assignment]
+    """Returns what a version needs to be served: by a stated rule of thumb, and by arithmetic over its shapes. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the precision is not known.
+      NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
     GetAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.GetAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
     """--- aliases ---
@@ -395,6 +487,24 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
       NOT_FOUND `NOT_FOUND`: the project has no such blob.
+    """
+    CreateValidationReport: _aio.UnaryUnaryMultiCallable[_validations_pb2.CreateValidationReportRequest, _validations_pb2.ValidationReport]  # type: ignore[assignment]
+    """--- validations ---
+
+    Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    ListValidationReports: _aio.UnaryUnaryMultiCallable[_validations_pb2.ListValidationReportsRequest, _validations_pb2.ListValidationReportsResponse]  # type: ignore[assignment]
+    """Lists the reports on a version, the newest first. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -525,10 +635,10 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """Lists a project's models by id. Idempotent.
+        """Lists a project's models, filtered and in order. Idempotent.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
 
@@ -538,9 +648,10 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.CreateModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ModelVersion, _abc.Awaitable[_models_pb2.ModelVersion]]:
-        """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, and the configuration
-        must name a supported architecture. The same content is the same version. Idempotent by content, and by
-        `request_id`.
+        """Makes a version of a model from stored blobs: an import. Only safetensors weights are taken, each number of them
+        finite, and the configuration must name a known architecture whose shapes the weights have. An adapter is bound to
+        the digest of its base. A configuration without weights becomes a model whose weights are drawn from a seed. The same
+        content (on the same base) is the same version. Idempotent by content, and by `request_id`.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
@@ -548,7 +659,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
-          NOT_FOUND `NOT_FOUND`: create the model first.
+          FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
+          NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
         """
 
     @_abc_1.abstractmethod
@@ -586,12 +698,70 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelVersionsResponse, _abc.Awaitable[_models_pb2.ListModelVersionsResponse]]:
-        """Lists the versions of a model, newest first. Idempotent.
+        """Lists the versions of a model, filtered and in order, by default the newest first. Idempotent.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or filter or order are malformed.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
           NOT_FOUND `NOT_FOUND`: list the project's models.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _models_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
+        """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+        is sent. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's models.
+          ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModelVersion(
+        self,
+        request: _models_pb2.UpdateModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ModelVersion, _abc.Awaitable[_models_pb2.ModelVersion]]:
+        """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+        never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the model's versions.
+          ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _profiles_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profiles_pb2.ModelCard, _abc.Awaitable[_profiles_pb2.ModelCard]]:
+        """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+        load it. Written anew at each call, so it is never stale. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelProfile(
+        self,
+        request: _profiles_pb2.GetModelProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profiles_pb2.ModelProfile, _abc.Awaitable[_profiles_pb2.ModelProfile]]:
+        """Returns what a version needs to be served: by a stated rule of thumb, and by arithmetic over its shapes. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the precision is not known.
+          NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
         """
 
     @_abc_1.abstractmethod
@@ -695,6 +865,36 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
           NOT_FOUND `NOT_FOUND`: the project has no such blob.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateValidationReport(
+        self,
+        request: _validations_pb2.CreateValidationReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validations_pb2.ValidationReport, _abc.Awaitable[_validations_pb2.ValidationReport]]:
+        """--- validations ---
+
+        Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def ListValidationReports(
+        self,
+        request: _validations_pb2.ListValidationReportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validations_pb2.ListValidationReportsResponse, _abc.Awaitable[_validations_pb2.ListValidationReportsResponse]]:
+        """Lists the reports on a version, the newest first. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
