@@ -3,21 +3,30 @@
 from pathlib import Path
 
 from services.registry.tables.aliases import ALIAS_CHANGES, ALIASES
-from services.registry.tables.blobs import BLOBS
+from services.registry.tables.blobs import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
 from services.registry.tables.datasets import DATASET_VERSIONS, DATASETS
 from services.registry.tables.metadata import METADATA
 from services.registry.tables.models import MODEL_VERSIONS, MODELS
+from services.registry.tables.retention import DELETIONS, EXPIRATIONS, PINS, RETENTION_POLICIES
 
 __all__ = [
     "ALIASES",
     "ALIAS_CHANGES",
     "BLOBS",
+    "BLOB_PLACES",
+    "BLOB_TOMBSTONES",
+    "BLOB_UPLOADS",
+    "BLOB_USES",
     "DATASETS",
     "DATASET_VERSIONS",
+    "DELETIONS",
+    "EXPIRATIONS",
     "METADATA",
     "MIGRATIONS",
     "MODELS",
     "MODEL_VERSIONS",
+    "PINS",
+    "RETENTION_POLICIES",
     "SCHEMA_HEAD",
 ]
 

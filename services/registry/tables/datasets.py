@@ -13,6 +13,7 @@ DATASETS = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
     Column("latest", Integer, nullable=False),
+    Column("delete_time_us", BigInteger),
 )
 
 DATASET_VERSIONS = Table(
@@ -28,6 +29,8 @@ DATASET_VERSIONS = Table(
     Column("manifest", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
+    # Set once it is deleted: the row stays, so that its number is never given again.
+    Column("delete_time_us", BigInteger),
     ForeignKeyConstraint(["project", "dataset"], ["datasets.project", "datasets.id"]),
     UniqueConstraint("project", "dataset", "digest", name="dataset_versions_by_content"),
 )

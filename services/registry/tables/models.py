@@ -23,6 +23,7 @@ MODELS = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
     Column("latest", Integer, nullable=False),
+    Column("delete_time_us", BigInteger),
 )
 
 MODEL_VERSIONS = Table(
@@ -44,6 +45,8 @@ MODEL_VERSIONS = Table(
     Column("tensors", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
+    # Set once it is deleted: the row stays, so that its number is never given again.
+    Column("delete_time_us", BigInteger),
     ForeignKeyConstraint(["project", "model"], ["models.project", "models.id"]),
     UniqueConstraint("project", "model", "import_digest", name="model_versions_by_content"),
     UniqueConstraint("job", name="model_versions_by_job"),
