@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tuneforge.v1 import gates_pb2 as _gates_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AliasMoveKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AliasMoveKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AliasMoveKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALIAS_MOVE_KIND_UNSPECIFIED: _AliasMoveKind.ValueType  # 0
+    """Not set; never sent."""
+    ALIAS_MOVE_KIND_SET: _AliasMoveKind.ValueType  # 1
+    """Pointed to a version by `SetAlias`."""
+    ALIAS_MOVE_KIND_ROLLBACK: _AliasMoveKind.ValueType  # 2
+    """Pointed to an earlier version by `RollbackAlias`."""
+    ALIAS_MOVE_KIND_DELETE: _AliasMoveKind.ValueType  # 3
+    """Deleted by `DeleteAlias`."""
+
+class AliasMoveKind(_AliasMoveKind, metaclass=_AliasMoveKindEnumTypeWrapper):
+    """Kind of a move."""
+
+ALIAS_MOVE_KIND_UNSPECIFIED: AliasMoveKind.ValueType  # 0
+"""Not set; never sent."""
+ALIAS_MOVE_KIND_SET: AliasMoveKind.ValueType  # 1
+"""Pointed to a version by `SetAlias`."""
+ALIAS_MOVE_KIND_ROLLBACK: AliasMoveKind.ValueType  # 2
+"""Pointed to an earlier version by `RollbackAlias`."""
+ALIAS_MOVE_KIND_DELETE: AliasMoveKind.ValueType  # 3
+"""Deleted by `DeleteAlias`."""
+Global___AliasMoveKind: _TypeAlias = AliasMoveKind  # noqa: Y015
+
 @_typing.final
 class Alias(_message.Message):
     """A name that points to one version of a model and can be moved."""
@@ -29,12 +59,15 @@ class Alias(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/models/{model}/aliases/{alias}`."""
     version: _builtins.str
-    """The version it points to."""
+    """The version it points to; empty for one that was deleted."""
     etag: _builtins.str
     """Changes with each move; send it back with `SetAlias`."""
+    sequence: _builtins.int
+    """Number of that move, from 1: how often it has been moved."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last moved."""
@@ -46,10 +79,11 @@ class Alias(_message.Message):
         version: _builtins.str = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "sequence", b"sequence", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -67,19 +101,36 @@ class AliasChange(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RESTORED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    IS_FORCED_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the move, from 1."""
     from_version: _builtins.str
-    """The version it pointed to before; empty for the first move."""
+    """The version it pointed to before; empty for the first move, and for the first one after a deletion."""
     to_version: _builtins.str
-    """The version it pointed to afterwards."""
+    """The version it pointed to afterwards; empty for a deletion."""
     actor: _builtins.str
     """Who moved it."""
     reason: _builtins.str
     """Why, in the words of who moved it."""
+    name: _builtins.str
+    """`projects/{project}/models/{model}/aliases/{alias}`."""
+    kind: Global___AliasMoveKind.ValueType
+    """Its kind."""
+    restored_sequence: _builtins.int
+    """Of a rollback: number of the move whose version it brought back; else 0."""
+    is_forced: _builtins.bool
+    """Whether it was made against gates that were not passed."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When. Times rise from move to move of a project, also while the machine's clock is put back."""
+
+    @_builtins.property
+    def gates(self) -> _gates_pb2.GateReport:
+        """What the alias' gates said at that moment; unset where no policy fits the alias."""
 
     def __init__(
         self,
@@ -90,10 +141,15 @@ class AliasChange(_message.Message):
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        name: _builtins.str = ...,
+        kind: Global___AliasMoveKind.ValueType = ...,
+        restored_sequence: _builtins.int = ...,
+        is_forced: _builtins.bool = ...,
+        gates: _gates_pb2.GateReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_version", b"from_version", "reason", b"reason", "sequence", b"sequence", "time", b"time", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_version", b"from_version", "gates", b"gates", "is_forced", b"is_forced", "kind", b"kind", "name", b"name", "reason", b"reason", "restored_sequence", b"restored_sequence", "sequence", b"sequence", "time", b"time", "to_version", b"to_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,16 +162,22 @@ class GetAliasRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/models/{model}/aliases/{alias}`."""
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """The alias as it was at this moment, which must not be in the future; unset: as it is."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,6 +252,7 @@ class SetAliasRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IS_FORCED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/models/{model}/aliases/{alias}`, alias like other ids."""
     version: _builtins.str
@@ -197,9 +260,11 @@ class SetAliasRequest(_message.Message):
     etag: _builtins.str
     """The etag that the alias must have. `absent`: it must not exist yet. Empty: whatever it is."""
     reason: _builtins.str
-    """Why, for the log; at most 1024 characters."""
+    """Why, for the log; at most 1024 characters. Required with `is_forced`."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
+    is_forced: _builtins.bool
+    """Move it although gates are not passed; asks for the permission `aliases.admin`, and the log tells of it."""
     def __init__(
         self,
         *,
@@ -208,14 +273,257 @@ class SetAliasRequest(_message.Message):
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        is_forced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "is_forced", b"is_forced", "name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetAliasRequest: _TypeAlias = SetAliasRequest  # noqa: Y015
+
+@_typing.final
+class RollbackAliasRequest(_message.Message):
+    """Request of `RollbackAlias`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IS_FORCED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/models/{model}/aliases/{alias}`."""
+    sequence: _builtins.int
+    """Number of the move whose version shall be back. 0: the move before the present one, where rollbacks and what they
+    took back do not count: three rollbacks go back three versions.
+    """
+    etag: _builtins.str
+    """The etag that the alias must have. Empty: whatever it is."""
+    reason: _builtins.str
+    """Why, for the log; at most 1024 characters. Required with `is_forced`."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    is_forced: _builtins.bool
+    """As in `SetAlias`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        is_forced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "is_forced", b"is_forced", "name", b"name", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackAliasRequest: _TypeAlias = RollbackAliasRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAliasRequest(_message.Message):
+    """Request of `DeleteAlias`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/models/{model}/aliases/{alias}`."""
+    etag: _builtins.str
+    """The etag that the alias must have. Empty: whatever it is."""
+    reason: _builtins.str
+    """Why, for the log; at most 1024 characters."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasRequest: _TypeAlias = DeleteAliasRequest  # noqa: Y015
+
+@_typing.final
+class WatchAliasesRequest(_message.Message):
+    """Request of `WatchAliases`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}` or `projects/{project}/models/{model}`: whose aliases are watched."""
+    resume_token: _builtins.str
+    """`resume_token` of the last message received, of a watch of the same parent; empty: from a snapshot on."""
+    max_batch: _builtins.int
+    """Most moves in one message, 1 to 1000. 0: 100."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        max_batch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch", b"max_batch", "parent", b"parent", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchAliasesRequest: _TypeAlias = WatchAliasesRequest  # noqa: Y015
+
+@_typing.final
+class WatchAliasesResponse(_message.Message):
+    """Message of `WatchAliases`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Opaque; send it to go on after this message. Empty while the snapshot has more parts."""
+    @_builtins.property
+    def snapshot(self) -> Global___AliasSnapshot:
+        """Aliases as they were when the watch began: the first messages of a watch without a token."""
+
+    @_builtins.property
+    def changes(self) -> Global___AliasChanges:
+        """Moves in order, each once."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___AliasWatchHeartbeat:
+        """Nothing happened for a while; the token is still good."""
+
+    @_builtins.property
+    def end(self) -> Global___AliasWatchEnd:
+        """The stream ends after this message."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___AliasSnapshot | None = ...,
+        changes: Global___AliasChanges | None = ...,
+        heartbeat: Global___AliasWatchHeartbeat | None = ...,
+        end: Global___AliasWatchEnd | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "end", b"end", "heartbeat", b"heartbeat", "payload", b"payload", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "end", b"end", "heartbeat", b"heartbeat", "payload", b"payload", "resume_token", b"resume_token", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["snapshot", "changes", "heartbeat", "end"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___WatchAliasesResponse: _TypeAlias = WatchAliasesResponse  # noqa: Y015
+
+@_typing.final
+class AliasSnapshot(_message.Message):
+    """A part of the aliases as they were."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIASES_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    is_complete: _builtins.bool
+    """Whether this is the last part."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
+        """By model and id."""
+
+    def __init__(
+        self,
+        *,
+        aliases: _abc.Iterable[Global___Alias] | None = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "is_complete", b"is_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasSnapshot: _TypeAlias = AliasSnapshot  # noqa: Y015
+
+@_typing.final
+class AliasChanges(_message.Message):
+    """Moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChange]:
+        """In the order in which they happened."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___AliasChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasChanges: _TypeAlias = AliasChanges  # noqa: Y015
+
+@_typing.final
+class AliasWatchHeartbeat(_message.Message):
+    """Nothing happened for a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasWatchHeartbeat: _TypeAlias = AliasWatchHeartbeat  # noqa: Y015
+
+@_typing.final
+class AliasWatchEnd(_message.Message):
+    """The server is shutting down: open the watch again with the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasWatchEnd: _TypeAlias = AliasWatchEnd  # noqa: Y015
 
 @_typing.final
 class ListAliasChangesRequest(_message.Message):
