@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         AlreadyExists,
         Cancelled,
         Conflict,
+        DataLoss,
         DeadlineExceeded,
         FailedPrecondition,
         FieldViolation,
@@ -104,7 +105,7 @@ _HOMES: Final[dict[str, str]] = {
         "GenerationOptions ServedModel"
     ),
     "errors": (
-        "AlreadyExists Cancelled Conflict DeadlineExceeded FailedPrecondition FieldViolation InternalError "
+        "AlreadyExists Cancelled Conflict DataLoss DeadlineExceeded FailedPrecondition FieldViolation InternalError "
         "InvalidArgument JobFailed NotFound OutOfRange PermissionDenied Reason ResourceExhausted "
         "TuneforgeError Unauthenticated Unavailable"
     ),
@@ -148,6 +149,7 @@ __all__ = [
     "Conflict",
     "DataConfig",
     "DataSource",
+    "DataLoss",
     "Dataset",
     "DatasetVersion",
     "DeadlineExceeded",

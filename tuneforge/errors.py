@@ -53,6 +53,8 @@ class Reason(StrEnum):
     DOES_NOT_FIT = "DOES_NOT_FIT"
     BASE_MISMATCH = "BASE_MISMATCH"
     LOCAL_PATH_REFUSED = "LOCAL_PATH_REFUSED"
+    IN_USE = "IN_USE"
+    STORAGE_MISCONFIGURED = "STORAGE_MISCONFIGURED"
     CURSOR_OUT_OF_RANGE = "CURSOR_OUT_OF_RANGE"
     NODE_FULL = "NODE_FULL"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
@@ -60,8 +62,10 @@ class Reason(StrEnum):
     PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
     DRAINING = "DRAINING"
     ENGINE_NOT_READY = "ENGINE_NOT_READY"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
+    BLOB_DAMAGED = "BLOB_DAMAGED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     INTERNAL = "INTERNAL"
     URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
@@ -211,6 +215,10 @@ class Cancelled(TuneforgeError):
     """The caller gave up before the answer."""
 
 
+class DataLoss(TuneforgeError):
+    """Stored bytes are gone or damaged; only a copy from elsewhere helps."""
+
+
 class InternalError(TuneforgeError):
     """A fault of the service; `metadata["incident"]` is the id under which it was logged."""
 
@@ -259,6 +267,10 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.LOCAL_PATH_REFUSED: _Row(
         _STATE, FailedPrecondition, "Register the files at the registry, or put them below the node's inputs folder."
     ),
+    Reason.IN_USE: _Row(_STATE, FailedPrecondition, "Move, unpin or delete what the message names first."),
+    Reason.STORAGE_MISCONFIGURED: _Row(
+        _STATE, FailedPrecondition, "Ask the operator to correct the registry's object store settings."
+    ),
     Reason.CURSOR_OUT_OF_RANGE: _Row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor."),
     Reason.NODE_FULL: _Row(
         "RESOURCE_EXHAUSTED", ResourceExhausted, "Wait until an attempt ends, or use another node.", 5.0
@@ -270,10 +282,12 @@ TABLE: Mapping[str, ReasonRow] = {
     ),
     Reason.DRAINING: _Row("UNAVAILABLE", Unavailable, "Retry; another replica or the next start answers.", 1.0),
     Reason.ENGINE_NOT_READY: _Row("UNAVAILABLE", Unavailable, "Wait until the deployment is ready, then retry.", 1.0),
+    Reason.STORAGE_UNAVAILABLE: _Row("UNAVAILABLE", Unavailable, "Retry; the object store is away or busy.", 2.0),
     Reason.UNAUTHENTICATED: _Row("UNAUTHENTICATED", Unauthenticated, "Send a valid token (TUNEFORGE_TOKEN)."),
     Reason.PERMISSION_DENIED: _Row(
         "PERMISSION_DENIED", PermissionDenied, "Ask for the role or the project that the message names."
     ),
+    Reason.BLOB_DAMAGED: _Row("DATA_LOSS", DataLoss, "Upload the content again, or restore the store from a backup."),
     Reason.DEADLINE_EXCEEDED: _Row(
         "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
     ),
@@ -281,7 +295,9 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.URL_NOT_ALLOWED: _Row(_INVALID, InvalidArgument, "Give an address that the operator's settings allow."),
     Reason.SOURCE_NOT_FOUND: _Row("NOT_FOUND", NotFound, "Check the address, and whether the place can be reached."),
     Reason.SOURCE_DENIED: _Row(_STATE, FailedPrecondition, "Name a connection whose credentials may read it."),
-    Reason.SOURCE_TOO_LARGE: _Row(_STATE, FailedPrecondition, "Take part of it, or ask the operator for a higher limit."),
+    Reason.SOURCE_TOO_LARGE: _Row(
+        _STATE, FailedPrecondition, "Take part of it, or ask the operator for a higher limit."
+    ),
     Reason.SOURCE_UNAVAILABLE: _Row("UNAVAILABLE", Unavailable, "Call again; what has arrived is kept.", 5.0),
     Reason.LOSS_NOT_FINITE: _Row(_STATE, JobFailed, "Lower the learning rate or look at the rows of that step."),
     Reason.OUT_OF_MEMORY: _Row(
@@ -308,6 +324,7 @@ _BARE: Mapping[str, tuple[type[TuneforgeError], str, str]] = {
         "UNIMPLEMENTED",
         "Check the address: the service there has no such method, or is of an older release.",
     ),
+    "DATA_LOSS": (DataLoss, Reason.BLOB_DAMAGED, TABLE[Reason.BLOB_DAMAGED].cure),
     "UNAUTHENTICATED": (Unauthenticated, Reason.UNAUTHENTICATED, TABLE[Reason.UNAUTHENTICATED].cure),
     "PERMISSION_DENIED": (PermissionDenied, Reason.PERMISSION_DENIED, TABLE[Reason.PERMISSION_DENIED].cure),
 }

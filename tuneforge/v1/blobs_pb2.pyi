@@ -3,8 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -41,6 +44,34 @@ BLOB_DIRECTION_WRITE: BlobDirection.ValueType  # 2
 """From the caller to the store."""
 Global___BlobDirection: _TypeAlias = BlobDirection  # noqa: Y015
 
+class _BlobWay:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BlobWayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlobWay.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BLOB_WAY_UNSPECIFIED: _BlobWay.ValueType  # 0
+    """Not set; as STREAM."""
+    BLOB_WAY_STREAM: _BlobWay.ValueType  # 1
+    """Through the registry. Every caller can."""
+    BLOB_WAY_PRESIGNED: _BlobWay.ValueType  # 2
+    """By URLs of the object store, straight to and from it. The registry answers with STREAM where it has no such store,
+    and for small blobs.
+    """
+
+class BlobWay(_BlobWay, metaclass=_BlobWayEnumTypeWrapper):
+    """By which way the caller can move bytes."""
+
+BLOB_WAY_UNSPECIFIED: BlobWay.ValueType  # 0
+"""Not set; as STREAM."""
+BLOB_WAY_STREAM: BlobWay.ValueType  # 1
+"""Through the registry. Every caller can."""
+BLOB_WAY_PRESIGNED: BlobWay.ValueType  # 2
+"""By URLs of the object store, straight to and from it. The registry answers with STREAM where it has no such store,
+and for small blobs.
+"""
+Global___BlobWay: _TypeAlias = BlobWay  # noqa: Y015
+
 @_typing.final
 class GetBlobAccessRequest(_message.Message):
     """Request of `GetBlobAccess`."""
@@ -50,22 +81,26 @@ class GetBlobAccessRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/blobs/{digest}`, digest = SHA-256 of the content, 64 lower-case hexadecimal digits."""
     direction: Global___BlobDirection.ValueType
     """Required. Which way the bytes are to travel."""
     size_bytes: _builtins.int
     """Size of the content in bytes. Required with WRITE."""
+    way: Global___BlobWay.ValueType
+    """The way that the caller would like best."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         direction: Global___BlobDirection.ValueType = ...,
         size_bytes: _builtins.int = ...,
+        way: Global___BlobWay.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "name", b"name", "size_bytes", b"size_bytes", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -73,12 +108,13 @@ Global___GetBlobAccessRequest: _TypeAlias = GetBlobAccessRequest  # noqa: Y015
 
 @_typing.final
 class BlobAccess(_message.Message):
-    """How to move the bytes of one blob. Number 3 of `way` is for a presigned URL."""
+    """How to move the bytes of one blob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PRESIGNED_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     IS_STORED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -88,6 +124,10 @@ class BlobAccess(_message.Message):
     is_stored: _builtins.bool
     """The project has the blob already: nothing is to be sent."""
     @_builtins.property
+    def presigned(self) -> Global___BlobPresigned:
+        """GET with READ, PUT and then `CompleteUpload` with WRITE, at the URLs given."""
+
+    @_builtins.property
     def stream(self) -> Global___BlobStream:
         """`DownloadBlob` with READ, `UploadBlob` with WRITE."""
 
@@ -96,14 +136,15 @@ class BlobAccess(_message.Message):
         *,
         name: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        presigned: Global___BlobPresigned | None = ...,
         stream: Global___BlobStream | None = ...,
         is_stored: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream", "way", b"way"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["presigned", b"presigned", "stream", b"stream", "way", b"way"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_stored", b"is_stored", "name", b"name", "size_bytes", b"size_bytes", "stream", b"stream", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_stored", b"is_stored", "name", b"name", "presigned", b"presigned", "size_bytes", b"size_bytes", "stream", b"stream", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_way: _TypeAlias = _typing.Literal["stream"]  # noqa: Y015
+    _WhichOneofReturnType_way: _TypeAlias = _typing.Literal["presigned", "stream"]  # noqa: Y015
     _WhichOneofArgType_way: _TypeAlias = _typing.Literal["way", b"way"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_way) -> _WhichOneofReturnType_way | None: ...
 
@@ -138,6 +179,128 @@ class BlobStream(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BlobStream: _TypeAlias = BlobStream  # noqa: Y015
+
+@_typing.final
+class BlobPresigned(_message.Message):
+    """Bytes travel straight to and from the object store, by URLs that need no other credentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOAD_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    upload: _builtins.str
+    """`projects/{project}/uploads/{digest}`, with WRITE: the name to complete."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobPart]:
+        """With WRITE, what to send: each part on its own, in any order, several at once. With READ one part, the whole; a
+        `Range` header may be added to go on with a broken download.
+        """
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the URLs end. Ask again for others; parts that were sent are kept."""
+
+    def __init__(
+        self,
+        *,
+        upload: _builtins.str = ...,
+        parts: _abc.Iterable[Global___BlobPart] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "parts", b"parts", "upload", b"upload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobPresigned: _TypeAlias = BlobPresigned  # noqa: Y015
+
+@_typing.final
+class BlobPart(_message.Message):
+    """One part of a blob and the URL that moves it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    IS_STORED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the part, from 1."""
+    offset: _builtins.int
+    """First byte of the part in the blob."""
+    size_bytes: _builtins.int
+    """Bytes in the part."""
+    url: _builtins.str
+    """The URL; whoever has it may move the part until it expires, so it is not to be logged. Empty for a stored part."""
+    is_stored: _builtins.bool
+    """The store has the part already: it is not to be sent again."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """HTTP headers to send exactly so: they are signed."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        is_stored: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "is_stored", b"is_stored", "number", b"number", "offset", b"offset", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobPart: _TypeAlias = BlobPart  # noqa: Y015
+
+@_typing.final
+class CompleteUploadRequest(_message.Message):
+    """Request of `CompleteUpload`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/uploads/{digest}`, from `BlobPresigned.upload`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteUploadRequest: _TypeAlias = CompleteUploadRequest  # noqa: Y015
 
 @_typing.final
 class UploadBlobRequest(_message.Message):

@@ -64,6 +64,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the base model's digest is not the one that the adapter was trained on."""
     ERROR_REASON_LOCAL_PATH_REFUSED: _ErrorReason.ValueType  # 46
     """FAILED_PRECONDITION: the node takes local paths only when it is unmanaged, and only below its inputs folder."""
+    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 56
+    """FAILED_PRECONDITION: others need what is to be deleted; the metadata names them."""
+    ERROR_REASON_STORAGE_MISCONFIGURED: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
     ERROR_REASON_CURSOR_OUT_OF_RANGE: _ErrorReason.ValueType  # 60
     """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
     ERROR_REASON_NODE_FULL: _ErrorReason.ValueType  # 70
@@ -78,10 +82,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the service is shutting down; retry, another replica or the next start answers."""
     ERROR_REASON_ENGINE_NOT_READY: _ErrorReason.ValueType  # 82
     """UNAVAILABLE: the deployment is loading, or its engine is being restarted."""
+    ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 86
+    """UNAVAILABLE: the object store does not answer, or asks to slow down."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 90
     """UNAUTHENTICATED: no valid token came with the call."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 91
     """PERMISSION_DENIED: the principal lacks the permission that the method's policy row names."""
+    ERROR_REASON_BLOB_DAMAGED: _ErrorReason.ValueType  # 94
+    """DATA_LOSS: stored bytes are missing or are not those of their digest."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 95
     """DEADLINE_EXCEEDED: the call's deadline passed before an answer."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
@@ -167,6 +175,10 @@ ERROR_REASON_BASE_MISMATCH: ErrorReason.ValueType  # 45
 """FAILED_PRECONDITION: the base model's digest is not the one that the adapter was trained on."""
 ERROR_REASON_LOCAL_PATH_REFUSED: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION: the node takes local paths only when it is unmanaged, and only below its inputs folder."""
+ERROR_REASON_IN_USE: ErrorReason.ValueType  # 56
+"""FAILED_PRECONDITION: others need what is to be deleted; the metadata names them."""
+ERROR_REASON_STORAGE_MISCONFIGURED: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
 ERROR_REASON_CURSOR_OUT_OF_RANGE: ErrorReason.ValueType  # 60
 """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
 ERROR_REASON_NODE_FULL: ErrorReason.ValueType  # 70
@@ -181,10 +193,14 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 81
 """UNAVAILABLE: the service is shutting down; retry, another replica or the next start answers."""
 ERROR_REASON_ENGINE_NOT_READY: ErrorReason.ValueType  # 82
 """UNAVAILABLE: the deployment is loading, or its engine is being restarted."""
+ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 86
+"""UNAVAILABLE: the object store does not answer, or asks to slow down."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 90
 """UNAUTHENTICATED: no valid token came with the call."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 91
 """PERMISSION_DENIED: the principal lacks the permission that the method's policy row names."""
+ERROR_REASON_BLOB_DAMAGED: ErrorReason.ValueType  # 94
+"""DATA_LOSS: stored bytes are missing or are not those of their digest."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 95
 """DEADLINE_EXCEEDED: the call's deadline passed before an answer."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
