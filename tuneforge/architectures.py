@@ -1,10 +1,22 @@
-"""The model classes that Tuneforge trains and serves: one list, read by the registry at import and by every loader.
+"""The model classes that Tuneforge knows: one list, read by the registry at import and by every loader.
 
 A class stands here when its chat format, its adapters and its memory arithmetic were looked at. Code that comes with a
 model is never run, so a class outside this list is refused, not tried.
 """
 
+from enum import StrEnum
 from typing import Final
+
+
+class ModelTask(StrEnum):
+    """What a model does, in the words that model hubs use."""
+
+    TEXT_GENERATION = "text-generation"
+    FEATURE_EXTRACTION = "feature-extraction"
+
+
+FRAMEWORK: Final = "transformers"
+"""What the files of every model version are made for: a folder that `transformers` reads."""
 
 SUPPORTED_ARCHITECTURES: Final[tuple[str, ...]] = (
     "GPT2LMHeadModel",
@@ -18,4 +30,17 @@ SUPPORTED_ARCHITECTURES: Final[tuple[str, ...]] = (
     "Qwen3ForCausalLM",
     "SmolLM3ForCausalLM",
 )
-"""Names as they stand in `architectures` of a model's `config.json`, in order of the alphabet."""
+"""Trained and served. Names as in `architectures` of a model's `config.json`, in order of the alphabet."""
+
+EMBEDDING_ARCHITECTURES: Final[tuple[str, ...]] = ("BertModel",)
+"""Kept by the registry, but neither trained nor served yet."""
+
+KNOWN_ARCHITECTURES: Final[tuple[str, ...]] = tuple(sorted((*SUPPORTED_ARCHITECTURES, *EMBEDDING_ARCHITECTURES)))
+"""What the registry takes."""
+
+
+def task_of(class_name: str) -> ModelTask | None:
+    """Returns what models of a class do; None for a class that is not known."""
+    if class_name in SUPPORTED_ARCHITECTURES:
+        return ModelTask.TEXT_GENERATION
+    return ModelTask.FEATURE_EXTRACTION if class_name in EMBEDDING_ARCHITECTURES else None

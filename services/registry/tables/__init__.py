@@ -6,7 +6,14 @@ from services.registry.tables.aliases import ALIAS_CHANGES, ALIASES
 from services.registry.tables.blobs import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
 from services.registry.tables.datasets import DATASET_VERSIONS, DATASETS
 from services.registry.tables.metadata import METADATA
-from services.registry.tables.models import MODEL_VERSIONS, MODELS
+from services.registry.tables.models import (
+    MODEL_FACTS,
+    MODEL_LABELS,
+    MODEL_METRICS,
+    MODEL_VERSIONS,
+    MODELS,
+    VALIDATION_REPORTS,
+)
 from services.registry.tables.retention import DELETIONS, EXPIRATIONS, PINS, RETENTION_POLICIES
 
 __all__ = [
@@ -24,10 +31,14 @@ __all__ = [
     "METADATA",
     "MIGRATIONS",
     "MODELS",
+    "MODEL_FACTS",
+    "MODEL_LABELS",
+    "MODEL_METRICS",
     "MODEL_VERSIONS",
     "PINS",
     "RETENTION_POLICIES",
     "SCHEMA_HEAD",
+    "VALIDATION_REPORTS",
 ]
 
 SCHEMA_HEAD = "0007"
