@@ -41,6 +41,8 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
     INVALID_DATA = "INVALID_DATA"
     INVALID_MODEL = "INVALID_MODEL"
+    CYCLE = "CYCLE"
+    LINEAGE_DEPTH = "LINEAGE_DEPTH"
     NOT_FOUND = "NOT_FOUND"
     ALREADY_EXISTS = "ALREADY_EXISTS"
     ETAG_MISMATCH = "ETAG_MISMATCH"
@@ -55,6 +57,7 @@ class Reason(StrEnum):
     LOCAL_PATH_REFUSED = "LOCAL_PATH_REFUSED"
     IN_USE = "IN_USE"
     STORAGE_MISCONFIGURED = "STORAGE_MISCONFIGURED"
+    REVOKED = "REVOKED"
     CURSOR_OUT_OF_RANGE = "CURSOR_OUT_OF_RANGE"
     NODE_FULL = "NODE_FULL"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
@@ -62,6 +65,7 @@ class Reason(StrEnum):
     PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
     DRAINING = "DRAINING"
     ENGINE_NOT_READY = "ENGINE_NOT_READY"
+    DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
@@ -82,6 +86,7 @@ class Reason(StrEnum):
     DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
     RETRIES_SPENT = "RETRIES_SPENT"
     RESUME_MISMATCH = "RESUME_MISMATCH"
+    SIGNATURE = "SIGNATURE"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":
@@ -253,6 +258,8 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.DIGEST_MISMATCH: _Row(_INVALID, InvalidArgument, "Compute the digest again and send all bytes once more."),
     Reason.INVALID_DATA: _Row(_INVALID, InvalidArgument, "Correct the lines that are named, then send the file again."),
     Reason.INVALID_MODEL: _Row(_INVALID, InvalidArgument, "Give safetensors weights of a supported architecture."),
+    Reason.CYCLE: _Row(_INVALID, InvalidArgument, "Name what it was made from, not what was made from it."),
+    Reason.LINEAGE_DEPTH: _Row(_INVALID, InvalidArgument, "Merge the adapters into a whole model and go on from that."),
     Reason.NOT_FOUND: _Row("NOT_FOUND", NotFound, "List what there is, and check project and name."),
     Reason.ALREADY_EXISTS: _Row("ALREADY_EXISTS", AlreadyExists, "Use the existing one or choose another id."),
     Reason.ETAG_MISMATCH: _Row("ABORTED", Conflict, "Read the resource again, decide, and retry with its etag."),
@@ -271,6 +278,7 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.STORAGE_MISCONFIGURED: _Row(
         _STATE, FailedPrecondition, "Ask the operator to correct the registry's object store settings."
     ),
+    Reason.REVOKED: _Row(_STATE, FailedPrecondition, "Use other data, or a version that was not made from it."),
     Reason.CURSOR_OUT_OF_RANGE: _Row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor."),
     Reason.NODE_FULL: _Row(
         "RESOURCE_EXHAUSTED", ResourceExhausted, "Wait until an attempt ends, or use another node.", 5.0
@@ -282,6 +290,9 @@ TABLE: Mapping[str, ReasonRow] = {
     ),
     Reason.DRAINING: _Row("UNAVAILABLE", Unavailable, "Retry; another replica or the next start answers.", 1.0),
     Reason.ENGINE_NOT_READY: _Row("UNAVAILABLE", Unavailable, "Wait until the deployment is ready, then retry.", 1.0),
+    Reason.DATABASE_UNAVAILABLE: _Row(
+        "UNAVAILABLE", Unavailable, "Retry with the same request id; the service connects again by itself.", 1.0
+    ),
     Reason.STORAGE_UNAVAILABLE: _Row("UNAVAILABLE", Unavailable, "Retry; the object store is away or busy.", 2.0),
     Reason.UNAUTHENTICATED: _Row("UNAUTHENTICATED", Unauthenticated, "Send a valid token (TUNEFORGE_TOKEN)."),
     Reason.PERMISSION_DENIED: _Row(
@@ -309,6 +320,7 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.INTEGRITY: _Row("DATA_LOSS", JobFailed, "Delete the damaged file; it is fetched again by its digest."),
     Reason.DEPENDENCY_FAILED: _Row(_STATE, JobFailed, "Repair the job it waits for and submit both again."),
     Reason.RETRIES_SPENT: _Row(_STATE, JobFailed, "Look at its attempts for the cause, then submit again."),
+    Reason.SIGNATURE: _Row("DATA_LOSS", JobFailed, "Compare the keys trusted here with those of the registry."),
     Reason.RESUME_MISMATCH: _Row(_STATE, JobFailed, "Resume where the job began, or start a new job."),
 }
 """The table: reason → code, exception, cure."""

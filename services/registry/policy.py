@@ -35,4 +35,15 @@ POLICIES: Mapping[str, Policy] = {
     # A client stream: the servicer checks the project in its first message.
     "UploadBlob": Policy("blobs.write"),
     "DownloadBlob": Policy("blobs.read", "name"),
+    "QueryLineage": Policy("lineage.read", "name"),
+    "FindLineagePath": Policy("lineage.read", "name"),
+    "ListAffectedAliases": Policy("lineage.read", "name"),
+    "RevokeDataset": Policy("datasets.write", "name"),
+    "UnrevokeDataset": Policy("datasets.write", "name"),
+    "ListRevocations": Policy("lineage.read", "parent"),
+    # The public keys are the same for all projects.
+    "GetSigningKey": Policy("signatures.read"),
+    "ListSigningKeys": Policy("signatures.read"),
+    "GetSignature": Policy("signatures.read", "name"),
+    "VerifyVersion": Policy("signatures.read", "name"),
 }

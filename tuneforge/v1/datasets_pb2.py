@@ -23,36 +23,38 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
+from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/datasets.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tuneforge/v1/types.proto\"\x86\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\"\xd3\x01\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.tuneforge.v1.RowShape\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\"v\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12&\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x1b\x43reateDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x1bListDatasetVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.tuneforge.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*y\n\x08RowShape\x12\x19\n\x15ROW_SHAPE_UNSPECIFIED\x10\x00\x12\x16\n\x12ROW_SHAPE_MESSAGES\x10\x01\x12\x1f\n\x1bROW_SHAPE_PROMPT_COMPLETION\x10\x02\x12\x19\n\x15ROW_SHAPE_INSTRUCTION\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/datasets.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atuneforge/v1/lineage.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x18tuneforge/v1/types.proto\"\x86\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\"\xae\x02\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.tuneforge.v1.RowShape\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12*\n\tsignature\x18( \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12-\n\x0brevocations\x18) \x03(\x0b\x32\x18.tuneforge.v1.Revocation\"v\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12&\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x1b\x43reateDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x1bListDatasetVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.tuneforge.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*y\n\x08RowShape\x12\x19\n\x15ROW_SHAPE_UNSPECIFIED\x10\x00\x12\x16\n\x12ROW_SHAPE_MESSAGES\x10\x01\x12\x1f\n\x1bROW_SHAPE_PROMPT_COMPLETION\x10\x02\x12\x19\n\x15ROW_SHAPE_INSTRUCTION\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.datasets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROWSHAPE']._serialized_start=1118
-  _globals['_ROWSHAPE']._serialized_end=1239
-  _globals['_DATASET']._serialized_start=105
-  _globals['_DATASET']._serialized_end=239
-  _globals['_DATASETVERSION']._serialized_start=242
-  _globals['_DATASETVERSION']._serialized_end=453
-  _globals['_CREATEDATASETREQUEST']._serialized_start=455
-  _globals['_CREATEDATASETREQUEST']._serialized_end=573
-  _globals['_GETDATASETREQUEST']._serialized_start=575
-  _globals['_GETDATASETREQUEST']._serialized_end=608
-  _globals['_LISTDATASETSREQUEST']._serialized_start=610
-  _globals['_LISTDATASETSREQUEST']._serialized_end=686
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=688
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=776
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=778
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=885
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=887
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=927
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=929
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=1012
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=1014
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1116
+  _globals['_ROWSHAPE']._serialized_start=1265
+  _globals['_ROWSHAPE']._serialized_end=1386
+  _globals['_DATASET']._serialized_start=161
+  _globals['_DATASET']._serialized_end=295
+  _globals['_DATASETVERSION']._serialized_start=298
+  _globals['_DATASETVERSION']._serialized_end=600
+  _globals['_CREATEDATASETREQUEST']._serialized_start=602
+  _globals['_CREATEDATASETREQUEST']._serialized_end=720
+  _globals['_GETDATASETREQUEST']._serialized_start=722
+  _globals['_GETDATASETREQUEST']._serialized_end=755
+  _globals['_LISTDATASETSREQUEST']._serialized_start=757
+  _globals['_LISTDATASETSREQUEST']._serialized_end=833
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=835
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=923
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=925
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=1032
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=1034
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=1074
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=1076
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=1159
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=1161
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1263
 # @@protoc_insertion_point(module_scope)

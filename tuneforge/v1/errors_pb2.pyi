@@ -40,6 +40,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: rows of a data set are malformed; `BadRequest` lists them by line."""
     ERROR_REASON_INVALID_MODEL: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: files of a model are missing, unsafe or of an architecture that is not supported."""
+    ERROR_REASON_CYCLE: _ErrorReason.ValueType  # 14
+    """INVALID_ARGUMENT: something cannot be made from what was made from it."""
+    ERROR_REASON_LINEAGE_DEPTH: _ErrorReason.ValueType  # 15
+    """INVALID_ARGUMENT: the chain of bases below a version is longer than is taken."""
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no such resource, or none that the caller may see."""
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 21
@@ -68,6 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: others need what is to be deleted; the metadata names them."""
     ERROR_REASON_STORAGE_MISCONFIGURED: _ErrorReason.ValueType  # 57
     """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
+    ERROR_REASON_REVOKED: _ErrorReason.ValueType  # 54
+    """FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why."""
     ERROR_REASON_CURSOR_OUT_OF_RANGE: _ErrorReason.ValueType  # 60
     """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
     ERROR_REASON_NODE_FULL: _ErrorReason.ValueType  # 70
@@ -82,6 +88,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the service is shutting down; retry, another replica or the next start answers."""
     ERROR_REASON_ENGINE_NOT_READY: _ErrorReason.ValueType  # 82
     """UNAVAILABLE: the deployment is loading, or its engine is being restarted."""
+    ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 83
+    """UNAVAILABLE: the service's own database is being restarted, is locked or is read-only."""
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 86
     """UNAVAILABLE: the object store does not answer, or asks to slow down."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 90
@@ -124,6 +132,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt (user fault): a resume from the job's checkpoint would not give the same numbers here, because
     the spec, versions, the processor or threads differ.
     """
+    ERROR_REASON_SIGNATURE: _ErrorReason.ValueType  # 134
+    """Failure of an attempt or a deployment: the registry's signature over the files is missing, does not fit them, or is by
+    a key that is not trusted here.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason a Tuneforge service gives for an error, in one table.
@@ -151,6 +163,10 @@ ERROR_REASON_INVALID_DATA: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: rows of a data set are malformed; `BadRequest` lists them by line."""
 ERROR_REASON_INVALID_MODEL: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: files of a model are missing, unsafe or of an architecture that is not supported."""
+ERROR_REASON_CYCLE: ErrorReason.ValueType  # 14
+"""INVALID_ARGUMENT: something cannot be made from what was made from it."""
+ERROR_REASON_LINEAGE_DEPTH: ErrorReason.ValueType  # 15
+"""INVALID_ARGUMENT: the chain of bases below a version is longer than is taken."""
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no such resource, or none that the caller may see."""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 21
@@ -179,6 +195,8 @@ ERROR_REASON_IN_USE: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION: others need what is to be deleted; the metadata names them."""
 ERROR_REASON_STORAGE_MISCONFIGURED: ErrorReason.ValueType  # 57
 """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
+ERROR_REASON_REVOKED: ErrorReason.ValueType  # 54
+"""FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why."""
 ERROR_REASON_CURSOR_OUT_OF_RANGE: ErrorReason.ValueType  # 60
 """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
 ERROR_REASON_NODE_FULL: ErrorReason.ValueType  # 70
@@ -193,6 +211,8 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 81
 """UNAVAILABLE: the service is shutting down; retry, another replica or the next start answers."""
 ERROR_REASON_ENGINE_NOT_READY: ErrorReason.ValueType  # 82
 """UNAVAILABLE: the deployment is loading, or its engine is being restarted."""
+ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 83
+"""UNAVAILABLE: the service's own database is being restarted, is locked or is read-only."""
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 86
 """UNAVAILABLE: the object store does not answer, or asks to slow down."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 90
@@ -234,5 +254,9 @@ ERROR_REASON_RETRIES_SPENT: ErrorReason.ValueType  # 127
 ERROR_REASON_RESUME_MISMATCH: ErrorReason.ValueType  # 128
 """Failure of an attempt (user fault): a resume from the job's checkpoint would not give the same numbers here, because
 the spec, versions, the processor or threads differ.
+"""
+ERROR_REASON_SIGNATURE: ErrorReason.ValueType  # 134
+"""Failure of an attempt or a deployment: the registry's signature over the files is missing, does not fit them, or is by
+a key that is not trusted here.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

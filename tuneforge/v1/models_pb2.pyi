@@ -11,6 +11,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
+from tuneforge.v1 import lineage_pb2 as _lineage_pb2
+from tuneforge.v1 import signing_pb2 as _signing_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
 from tuneforge.v1 import validations_pb2 as _validations_pb2
@@ -239,6 +241,8 @@ class ModelVersion(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     SIZE_CLASS_FIELD_NUMBER: _builtins.int
     INITIALIZATION_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/models/{model}/versions/{version}`, version = 1, 2, ..."""
     kind: _events_pb2.ArtifactKind.ValueType
@@ -297,6 +301,16 @@ class ModelVersion(_message.Message):
     def initialization(self) -> Global___Initialization:
         """Output only. Set for a model from a configuration alone, whose weights are drawn at each load."""
 
+    @_builtins.property
+    def signature(self) -> _signing_pb2.Signature:
+        """The registry's signature over the files; left out of lists."""
+
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Revocation]:
+        """Revocations of data that it was made from; empty: none. Versions with one are tainted: no job, alias or new
+        deployment takes them.
+        """
+
     def __init__(
         self,
         *,
@@ -320,10 +334,12 @@ class ModelVersion(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         size_class: Global___SizeClass.ValueType = ...,
         initialization: Global___Initialization | None = ...,
+        signature: _signing_pb2.Signature | None = ...,
+        taints: _abc.Iterable[_lineage_pb2.Revocation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "initialization", b"initialization", "lineage", b"lineage", "manifest", b"manifest", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "initialization", b"initialization", "lineage", b"lineage", "manifest", b"manifest", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "signature", b"signature", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "taints", b"taints", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +400,7 @@ class Lineage(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    RUN_RECORD_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job that made it: `projects/{project}/jobs/{job}`."""
     attempt: _builtins.int
@@ -408,6 +425,10 @@ class Lineage(_message.Message):
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions and devices of the run, by name."""
 
+    @_builtins.property
+    def run_record(self) -> _signing_pb2.RunRecord:
+        """The log of the run, as it was when the result was handed over."""
+
     def __init__(
         self,
         *,
@@ -418,10 +439,11 @@ class Lineage(_message.Message):
         attempt: _builtins.int = ...,
         spec: _spec_pb2.TrainingSpec | None = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        run_record: _signing_pb2.RunRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "dataset", b"dataset", "spec", b"spec", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "dataset", b"dataset", "run_record", b"run_record", "spec", b"spec", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "dataset", b"dataset", "environment", b"environment", "job", b"job", "spec", b"spec", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "dataset", b"dataset", "environment", b"environment", "job", b"job", "run_record", b"run_record", "spec", b"spec", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,8 +6,10 @@ import warnings
 from tuneforge.v1 import aliases_pb2 as tuneforge_dot_v1_dot_aliases__pb2
 from tuneforge.v1 import blobs_pb2 as tuneforge_dot_v1_dot_blobs__pb2
 from tuneforge.v1 import datasets_pb2 as tuneforge_dot_v1_dot_datasets__pb2
+from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
 from tuneforge.v1 import profiles_pb2 as tuneforge_dot_v1_dot_profiles__pb2
+from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
 from tuneforge.v1 import validations_pb2 as tuneforge_dot_v1_dot_validations__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -176,6 +178,56 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/ListValidationReports',
                 request_serializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.FromString,
+                _registered_method=True)
+        self.QueryLineage = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/QueryLineage',
+                request_serializer=tuneforge_dot_v1_dot_lineage__pb2.QueryLineageRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lineage__pb2.QueryLineageResponse.FromString,
+                _registered_method=True)
+        self.FindLineagePath = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/FindLineagePath',
+                request_serializer=tuneforge_dot_v1_dot_lineage__pb2.FindLineagePathRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lineage__pb2.FindLineagePathResponse.FromString,
+                _registered_method=True)
+        self.ListAffectedAliases = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListAffectedAliases',
+                request_serializer=tuneforge_dot_v1_dot_lineage__pb2.ListAffectedAliasesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lineage__pb2.ListAffectedAliasesResponse.FromString,
+                _registered_method=True)
+        self.RevokeDataset = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/RevokeDataset',
+                request_serializer=tuneforge_dot_v1_dot_lineage__pb2.RevokeDatasetRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lineage__pb2.RevokeDatasetResponse.FromString,
+                _registered_method=True)
+        self.UnrevokeDataset = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UnrevokeDataset',
+                request_serializer=tuneforge_dot_v1_dot_lineage__pb2.UnrevokeDatasetRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lineage__pb2.RevocationChange.FromString,
+                _registered_method=True)
+        self.ListRevocations = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListRevocations',
+                request_serializer=tuneforge_dot_v1_dot_lineage__pb2.ListRevocationsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lineage__pb2.ListRevocationsResponse.FromString,
+                _registered_method=True)
+        self.GetSigningKey = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetSigningKey',
+                request_serializer=tuneforge_dot_v1_dot_signing__pb2.GetSigningKeyRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_signing__pb2.SigningKey.FromString,
+                _registered_method=True)
+        self.ListSigningKeys = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListSigningKeys',
+                request_serializer=tuneforge_dot_v1_dot_signing__pb2.ListSigningKeysRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_signing__pb2.ListSigningKeysResponse.FromString,
+                _registered_method=True)
+        self.GetSignature = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetSignature',
+                request_serializer=tuneforge_dot_v1_dot_signing__pb2.GetSignatureRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_signing__pb2.Signature.FromString,
+                _registered_method=True)
+        self.VerifyVersion = channel.unary_stream(
+                '/tuneforge.v1.RegistryService/VerifyVersion',
+                request_serializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionResponse.FromString,
                 _registered_method=True)
 
 
@@ -523,6 +575,129 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryLineage(self, request, context):
+        """--- gates ---
+
+        --- promotions ---
+
+        --- lineage ---
+
+        Walks the graph of what was made from what, from one thing up to what it was made from or down to what was made from
+        it: nodes nearest first, with the edges between them. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a role or kind is not known.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindLineagePath(self, request, context):
+        """Finds a shortest way between two things, such as from an alias to the data behind it. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAffectedAliases(self, request, context):
+        """Lists the aliases that name something made from a data set, a version of one, or any other thing: those that must
+        move when it is revoked, each with the newest version that it could move to. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's data sets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeDataset(self, request, context):
+        """Revokes a data set or a version of one: from now on no job may use it or what was made from it, no alias may be moved
+        to what was made from it, and every answer says so. Nothing is deleted, aliases stay where they are. A run that is
+        on its way is not stopped: its version is made, and is tainted from the start. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnrevokeDataset(self, request, context):
+        """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        FAILED_PRECONDITION `WRONG_STATE`: it is not revoked under this very name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevocations(self, request, context):
+        """Lists the log of revocations, newest first; it is only ever added to. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSigningKey(self, request, context):
+        """--- signatures ---
+
+        Returns a public key that versions are signed with. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
+        NOT_FOUND `NOT_FOUND`: list the keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSigningKeys(self, request, context):
+        """Lists every key that ever signed, the current one first. Idempotent.
+
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSignature(self, request, context):
+        """Returns the signature of a version. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyVersion(self, request, context):
+        """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
+        last message has all that is wrong. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -655,6 +830,56 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListValidationReports,
                     request_deserializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.SerializeToString,
+            ),
+            'QueryLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryLineage,
+                    request_deserializer=tuneforge_dot_v1_dot_lineage__pb2.QueryLineageRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lineage__pb2.QueryLineageResponse.SerializeToString,
+            ),
+            'FindLineagePath': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindLineagePath,
+                    request_deserializer=tuneforge_dot_v1_dot_lineage__pb2.FindLineagePathRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lineage__pb2.FindLineagePathResponse.SerializeToString,
+            ),
+            'ListAffectedAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAffectedAliases,
+                    request_deserializer=tuneforge_dot_v1_dot_lineage__pb2.ListAffectedAliasesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lineage__pb2.ListAffectedAliasesResponse.SerializeToString,
+            ),
+            'RevokeDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeDataset,
+                    request_deserializer=tuneforge_dot_v1_dot_lineage__pb2.RevokeDatasetRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lineage__pb2.RevokeDatasetResponse.SerializeToString,
+            ),
+            'UnrevokeDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnrevokeDataset,
+                    request_deserializer=tuneforge_dot_v1_dot_lineage__pb2.UnrevokeDatasetRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lineage__pb2.RevocationChange.SerializeToString,
+            ),
+            'ListRevocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevocations,
+                    request_deserializer=tuneforge_dot_v1_dot_lineage__pb2.ListRevocationsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lineage__pb2.ListRevocationsResponse.SerializeToString,
+            ),
+            'GetSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSigningKey,
+                    request_deserializer=tuneforge_dot_v1_dot_signing__pb2.GetSigningKeyRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_signing__pb2.SigningKey.SerializeToString,
+            ),
+            'ListSigningKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSigningKeys,
+                    request_deserializer=tuneforge_dot_v1_dot_signing__pb2.ListSigningKeysRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_signing__pb2.ListSigningKeysResponse.SerializeToString,
+            ),
+            'GetSignature': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSignature,
+                    request_deserializer=tuneforge_dot_v1_dot_signing__pb2.GetSignatureRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_signing__pb2.Signature.SerializeToString,
+            ),
+            'VerifyVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1367,6 +1592,276 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/ListValidationReports',
             tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.SerializeToString,
             tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/QueryLineage',
+            tuneforge_dot_v1_dot_lineage__pb2.QueryLineageRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lineage__pb2.QueryLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindLineagePath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/FindLineagePath',
+            tuneforge_dot_v1_dot_lineage__pb2.FindLineagePathRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lineage__pb2.FindLineagePathResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAffectedAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListAffectedAliases',
+            tuneforge_dot_v1_dot_lineage__pb2.ListAffectedAliasesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lineage__pb2.ListAffectedAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/RevokeDataset',
+            tuneforge_dot_v1_dot_lineage__pb2.RevokeDatasetRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lineage__pb2.RevokeDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnrevokeDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UnrevokeDataset',
+            tuneforge_dot_v1_dot_lineage__pb2.UnrevokeDatasetRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lineage__pb2.RevocationChange.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListRevocations',
+            tuneforge_dot_v1_dot_lineage__pb2.ListRevocationsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lineage__pb2.ListRevocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetSigningKey',
+            tuneforge_dot_v1_dot_signing__pb2.GetSigningKeyRequest.SerializeToString,
+            tuneforge_dot_v1_dot_signing__pb2.SigningKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSigningKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListSigningKeys',
+            tuneforge_dot_v1_dot_signing__pb2.ListSigningKeysRequest.SerializeToString,
+            tuneforge_dot_v1_dot_signing__pb2.ListSigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSignature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetSignature',
+            tuneforge_dot_v1_dot_signing__pb2.GetSignatureRequest.SerializeToString,
+            tuneforge_dot_v1_dot_signing__pb2.Signature.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/VerifyVersion',
+            tuneforge_dot_v1_dot_signing__pb2.VerifyVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_signing__pb2.VerifyVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

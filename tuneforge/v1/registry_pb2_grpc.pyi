@@ -8,8 +8,10 @@ from grpc import aio as _aio
 from tuneforge.v1 import aliases_pb2 as _aliases_pb2
 from tuneforge.v1 import blobs_pb2 as _blobs_pb2
 from tuneforge.v1 import datasets_pb2 as _datasets_pb2
+from tuneforge.v1 import lineage_pb2 as _lineage_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
 from tuneforge.v1 import profiles_pb2 as _profiles_pb2
+from tuneforge.v1 import signing_pb2 as _signing_pb2
 from tuneforge.v1 import validations_pb2 as _validations_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -269,6 +271,85 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
     """
+    QueryLineage: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]
+    """--- lineage ---
+
+    Walks the graph of what was made from what, from one thing up to what it was made from or down to what was made from
+    it: nodes nearest first, with the edges between them. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a role or kind is not known.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+    """
+    FindLineagePath: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.FindLineagePathRequest, _lineage_pb2.FindLineagePathResponse]
+    """Finds a shortest way between two things, such as from an alias to the data behind it. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+    """
+    ListAffectedAliases: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.ListAffectedAliasesRequest, _lineage_pb2.ListAffectedAliasesResponse]
+    """Lists the aliases that name something made from a data set, a version of one, or any other thing: those that must
+    move when it is revoked, each with the newest version that it could move to. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's data sets.
+    """
+    RevokeDataset: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.RevokeDatasetRequest, _lineage_pb2.RevokeDatasetResponse]
+    """Revokes a data set or a version of one: from now on no job may use it or what was made from it, no alias may be moved
+    to what was made from it, and every answer says so. Nothing is deleted, aliases stay where they are. A run that is
+    on its way is not stopped: its version is made, and is tainted from the start. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's data sets.
+    """
+    UnrevokeDataset: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.UnrevokeDatasetRequest, _lineage_pb2.RevocationChange]
+    """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's data sets.
+      FAILED_PRECONDITION `WRONG_STATE`: it is not revoked under this very name.
+    """
+    ListRevocations: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.ListRevocationsRequest, _lineage_pb2.ListRevocationsResponse]
+    """Lists the log of revocations, newest first; it is only ever added to. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    GetSigningKey: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetSigningKeyRequest, _signing_pb2.SigningKey]
+    """--- signatures ---
+
+    Returns a public key that versions are signed with. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
+      NOT_FOUND `NOT_FOUND`: list the keys.
+    """
+    ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_signing_pb2.ListSigningKeysRequest, _signing_pb2.ListSigningKeysResponse]
+    """Lists every key that ever signed, the current one first. Idempotent.
+
+    Errors: none of its own.
+    """
+    GetSignature: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetSignatureRequest, _signing_pb2.Signature]
+    """Returns the signature of a version. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    VerifyVersion: _grpc.UnaryStreamMultiCallable[_signing_pb2.VerifyVersionRequest, _signing_pb2.VerifyVersionResponse]
+    """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
+    last message has all that is wrong. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -505,6 +586,85 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+    """
+    QueryLineage: _aio.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]  # type: ignore[assignment]
+    """--- lineage ---
+
+    Walks the graph of what was made from what, from one thing up to what it was made from or down to what was made from
+    it: nodes nearest first, with the edges between them. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a role or kind is not known.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+    """
+    FindLineagePath: _aio.UnaryUnaryMultiCallable[_lineage_pb2.FindLineagePathRequest, _lineage_pb2.FindLineagePathResponse]  # type: ignore[assignment]
+    """Finds a shortest way between two things, such as from an alias to the data behind it. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+    """
+    ListAffectedAliases: _aio.UnaryUnaryMultiCallable[_lineage_pb2.ListAffectedAliasesRequest, _lineage_pb2.ListAffectedAliasesResponse]  # type: ignore[assignment]
+    """Lists the aliases that name something made from a data set, a version of one, or any other thing: those that must
+    move when it is revoked, each with the newest version that it could move to. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's data sets.
+    """
+    RevokeDataset: _aio.UnaryUnaryMultiCallable[_lineage_pb2.RevokeDatasetRequest, _lineage_pb2.RevokeDatasetResponse]  # type: ignore[assignment]
+    """Revokes a data set or a version of one: from now on no job may use it or what was made from it, no alias may be moved
+    to what was made from it, and every answer says so. Nothing is deleted, aliases stay where they are. A run that is
+    on its way is not stopped: its version is made, and is tainted from the start. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's data sets.
+    """
+    UnrevokeDataset: _aio.UnaryUnaryMultiCallable[_lineage_pb2.UnrevokeDatasetRequest, _lineage_pb2.RevocationChange]  # type: ignore[assignment]
+    """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's data sets.
+      FAILED_PRECONDITION `WRONG_STATE`: it is not revoked under this very name.
+    """
+    ListRevocations: _aio.UnaryUnaryMultiCallable[_lineage_pb2.ListRevocationsRequest, _lineage_pb2.ListRevocationsResponse]  # type: ignore[assignment]
+    """Lists the log of revocations, newest first; it is only ever added to. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    GetSigningKey: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetSigningKeyRequest, _signing_pb2.SigningKey]  # type: ignore[assignment]
+    """--- signatures ---
+
+    Returns a public key that versions are signed with. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
+      NOT_FOUND `NOT_FOUND`: list the keys.
+    """
+    ListSigningKeys: _aio.UnaryUnaryMultiCallable[_signing_pb2.ListSigningKeysRequest, _signing_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
+    """Lists every key that ever signed, the current one first. Idempotent.
+
+    Errors: none of its own.
+    """
+    GetSignature: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetSignatureRequest, _signing_pb2.Signature]  # type: ignore[assignment]
+    """Returns the signature of a version. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    VerifyVersion: _aio.UnaryStreamMultiCallable[_signing_pb2.VerifyVersionRequest, _signing_pb2.VerifyVersionResponse]  # type: ignore[assignment]
+    """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
+    last message has all that is wrong. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the versions.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -895,6 +1055,145 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
           NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+        """
+
+    @_abc_1.abstractmethod
+    def QueryLineage(
+        self,
+        request: _lineage_pb2.QueryLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.QueryLineageResponse, _abc.Awaitable[_lineage_pb2.QueryLineageResponse]]:
+        """--- lineage ---
+
+        Walks the graph of what was made from what, from one thing up to what it was made from or down to what was made from
+        it: nodes nearest first, with the edges between them. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a role or kind is not known.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def FindLineagePath(
+        self,
+        request: _lineage_pb2.FindLineagePathRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.FindLineagePathResponse, _abc.Awaitable[_lineage_pb2.FindLineagePathResponse]]:
+        """Finds a shortest way between two things, such as from an alias to the data behind it. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAffectedAliases(
+        self,
+        request: _lineage_pb2.ListAffectedAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.ListAffectedAliasesResponse, _abc.Awaitable[_lineage_pb2.ListAffectedAliasesResponse]]:
+        """Lists the aliases that name something made from a data set, a version of one, or any other thing: those that must
+        move when it is revoked, each with the newest version that it could move to. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: there is no such thing; list the project's data sets.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeDataset(
+        self,
+        request: _lineage_pb2.RevokeDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.RevokeDatasetResponse, _abc.Awaitable[_lineage_pb2.RevokeDatasetResponse]]:
+        """Revokes a data set or a version of one: from now on no job may use it or what was made from it, no alias may be moved
+        to what was made from it, and every answer says so. Nothing is deleted, aliases stay where they are. A run that is
+        on its way is not stopped: its version is made, and is tainted from the start. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        """
+
+    @_abc_1.abstractmethod
+    def UnrevokeDataset(
+        self,
+        request: _lineage_pb2.UnrevokeDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.RevocationChange, _abc.Awaitable[_lineage_pb2.RevocationChange]]:
+        """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's data sets.
+          FAILED_PRECONDITION `WRONG_STATE`: it is not revoked under this very name.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRevocations(
+        self,
+        request: _lineage_pb2.ListRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.ListRevocationsResponse, _abc.Awaitable[_lineage_pb2.ListRevocationsResponse]]:
+        """Lists the log of revocations, newest first; it is only ever added to. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSigningKey(
+        self,
+        request: _signing_pb2.GetSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signing_pb2.SigningKey, _abc.Awaitable[_signing_pb2.SigningKey]]:
+        """--- signatures ---
+
+        Returns a public key that versions are signed with. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
+          NOT_FOUND `NOT_FOUND`: list the keys.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSigningKeys(
+        self,
+        request: _signing_pb2.ListSigningKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signing_pb2.ListSigningKeysResponse, _abc.Awaitable[_signing_pb2.ListSigningKeysResponse]]:
+        """Lists every key that ever signed, the current one first. Idempotent.
+
+        Errors: none of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSignature(
+        self,
+        request: _signing_pb2.GetSignatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signing_pb2.Signature, _abc.Awaitable[_signing_pb2.Signature]]:
+        """Returns the signature of a version. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyVersion(
+        self,
+        request: _signing_pb2.VerifyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_signing_pb2.VerifyVersionResponse], _abc.AsyncIterator[_signing_pb2.VerifyVersionResponse]]:
+        """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
+        last message has all that is wrong. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the versions.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
+from tuneforge.v1 import signing_pb2 as _signing_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -141,6 +142,7 @@ class ModelInput(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     kind: _events_pb2.ArtifactKind.ValueType
     """A whole model or an adapter."""
     @_builtins.property
@@ -151,16 +153,21 @@ class ModelInput(_message.Message):
     def manifest(self) -> _types_pb2.Manifest:
         """Its files; the trainer fetches their blobs from the registry."""
 
+    @_builtins.property
+    def signature(self) -> _signing_pb2.Signature:
+        """The registry's signature over the files. Unset: the node asks the registry for it."""
+
     def __init__(
         self,
         *,
         ref: _types_pb2.VersionRef | None = ...,
         manifest: _types_pb2.Manifest | None = ...,
         kind: _events_pb2.ArtifactKind.ValueType = ...,
+        signature: _signing_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "manifest", b"manifest", "ref", b"ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "manifest", b"manifest", "ref", b"ref", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +181,7 @@ class DataInput(_message.Message):
 
     REF_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ref(self) -> _types_pb2.VersionRef:
         """Version and digest."""
@@ -182,15 +190,20 @@ class DataInput(_message.Message):
     def manifest(self) -> _types_pb2.Manifest:
         """Its files; the trainer fetches their blobs from the registry."""
 
+    @_builtins.property
+    def signature(self) -> _signing_pb2.Signature:
+        """The registry's signature over the files. Unset: the node asks the registry for it."""
+
     def __init__(
         self,
         *,
         ref: _types_pb2.VersionRef | None = ...,
         manifest: _types_pb2.Manifest | None = ...,
+        signature: _signing_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from services.registry.tables.aliases import ALIAS_CHANGES, ALIASES
 from services.registry.tables.blobs import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
 from services.registry.tables.datasets import DATASET_VERSIONS, DATASETS
+from services.registry.tables.lineage import LINEAGE_EDGES, LINEAGE_NODES, REVOCATIONS
 from services.registry.tables.metadata import METADATA
 from services.registry.tables.models import (
     MODEL_FACTS,
@@ -15,6 +16,7 @@ from services.registry.tables.models import (
     VALIDATION_REPORTS,
 )
 from services.registry.tables.retention import DELETIONS, EXPIRATIONS, PINS, RETENTION_POLICIES
+from services.registry.tables.signing import SIGNATURES, SIGNING_KEYS
 
 __all__ = [
     "ALIASES",
@@ -28,6 +30,8 @@ __all__ = [
     "DATASET_VERSIONS",
     "DELETIONS",
     "EXPIRATIONS",
+    "LINEAGE_EDGES",
+    "LINEAGE_NODES",
     "METADATA",
     "MIGRATIONS",
     "MODELS",
@@ -37,7 +41,10 @@ __all__ = [
     "MODEL_VERSIONS",
     "PINS",
     "RETENTION_POLICIES",
+    "REVOCATIONS",
     "SCHEMA_HEAD",
+    "SIGNATURES",
+    "SIGNING_KEYS",
     "VALIDATION_REPORTS",
 ]
 

@@ -1,0 +1,1 @@
+"""What was made from what: the graph, its queries, and the revocation of data."""
