@@ -1,0 +1,220 @@
+"""The one thread that writes: writes that wait share a commit, and each is told what became of it once it is certain.
+
+On a server the connection can break at any moment, also between a commit and its answer. Then the thread connects
+again and looks for the mark that the transaction left: it is there, and the results stand, or it is not, and the writes
+run again. Callers wait meanwhile, up to `PATIENCE_S` after the connection was lost; those behind them are refused at
+once. A caller who was refused may ask again with the same request id, which was written in the same transaction.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from services.grpckit.database.backend import Backend
+from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.folder_lock import StartRefused
+from services.grpckit.logging import get_logger
+
+_log = get_logger(__name__)
+
+T = TypeVar("T")
+
+WRITES_PER_COMMIT = 256
+"""Writes that share one commit at most: keeps the wait of the first one bounded when writers never pause."""
+PATIENCE_S = 5.0
+"""Seconds that writes wait for a lost connection to come back. 5: a server that is restarted is back by then."""
+RETRY_S = 0.1
+"""Seconds between two tries to connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write(Generic[T]):
+    """One queued write and the place where its result goes."""
+
+    run: Callable[[Connection], T]
+    future: Future[T]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one write of a batch returned or raised; it counts only after the commit."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Try:
+    """A transaction whose commit was asked for."""
+
+    mark: str
+    outcomes: list[_Outcome]
+
+
+class Writer:
+    """The queue and its thread.
+
+    Args:
+        backend: The database; open.
+        connection: Its writer's connection.
+        patience_s: Seconds that writes wait for a lost connection.
+    """
+
+    def __init__(self, backend: Backend, connection: Connection, *, patience_s: float = PATIENCE_S) -> None:
+        self._backend = backend
+        self._connection: Connection | None = connection
+        self._patience_s = patience_s
+        self._lost_at: float | None = None
+        self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
+        self.commits = 0
+        """Transactions since the start."""
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finishes the queued writes and ends the thread; a server that is away is not waited for."""
+        self._closing.set()
+        self._writes.put(None)
+        self._thread.join()
+        if self._connection is not None:
+            self._connection.close()
+
+    def submit(self, run: Callable[[Connection], T]) -> Future[T]:
+        """Queues a write; its result comes after the commit."""
+        future: Future[T] = Future()
+        self._writes.put(_Write(run, future))
+        return future
+
+    # --- thread ---------------------------------------------------------------------------------------------------
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch: list[_Write[Any]] = []
+            running = self._collect(batch)
+            if batch:
+                self.commits += 1
+                self._answer(batch, self._outcomes(batch))
+
+    def _collect(self, batch: list[_Write[Any]]) -> bool:
+        """Fills a batch with what waits, at least one write; False once the queue was closed."""
+        entry = self._writes.get()
+        while entry is not None:
+            if entry.future.set_running_or_notify_cancel():
+                batch.append(entry)
+            if len(batch) >= WRITES_PER_COMMIT:
+                return True
+            try:
+                entry = self._writes.get_nowait()
+            except queue.Empty:
+                return True
+        return False
+
+    def _answer(self, batch: Sequence[_Write[Any]], outcomes: Sequence[_Outcome]) -> None:
+        for write, outcome in zip(batch, outcomes, strict=True):
+            if outcome.error is not None:
+                write.future.set_exception(outcome.error)
+            else:
+                write.future.set_result(outcome.value)
+
+    def _outcomes(self, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
+        """Commits a batch, over as many connections as that takes, and returns what became of each write."""
+        unanswered: _Try | None = None
+        while True:
+            try:
+                connection = self._connected()
+                if unanswered is not None and self._backend.is_marked(connection, unanswered.mark):
+                    self._lost_at = None
+                    return unanswered.outcomes
+                unanswered = None
+                with connection.begin():
+                    outcomes = self._run_all(connection, batch)
+                    unanswered = _Try(self._backend.mark(connection), outcomes)  # here the block asks for the commit
+            except BaseException as error:  # noqa: BLE001 - every waiting caller must hear of it
+                if not self._is_lost(error):
+                    return [_Outcome(error=self._translated(error))] * len(batch)
+                if not self._waits_for(error):
+                    return [_Outcome(error=_given_up(is_doubtful=unanswered is not None))] * len(batch)
+            else:
+                self._lost_at = None
+                return outcomes
+
+    def _run_all(self, connection: Connection, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
+        if len(batch) == 1:  # its failure undoes the transaction, which spares a savepoint
+            return [_Outcome(value=batch[0].run(connection))]
+        return [self._run_in_savepoint(connection, write) for write in batch]
+
+    def _run_in_savepoint(self, connection: Connection, write: _Write[Any]) -> _Outcome:
+        savepoint = connection.begin_nested()
+        try:
+            value = write.run(connection)
+            savepoint.commit()
+        except BaseException as error:
+            # When the whole transaction is undone, no write of the batch may be reported as done.
+            if self._is_lost(error) or self._backend.is_whole_transaction_undone(connection):
+                raise
+            if savepoint.is_active:
+                savepoint.rollback()
+            return _Outcome(error=self._translated(error))
+        return _Outcome(value=value)
+
+    # --- connection -----------------------------------------------------------------------------------------------
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._backend.open_writer()
+            away_s = time.monotonic() - self._lost_at if self._lost_at is not None else 0.0
+            _log.info("the database answers again", place=self._backend.place, away_s=round(away_s, 3))
+        return self._connection
+
+    def _is_lost(self, error: BaseException) -> bool:
+        return isinstance(error, StartRefused) or self._backend.is_lost(error)
+
+    def _waits_for(self, error: BaseException) -> bool:
+        """Drops the lost connection and waits a moment; False when the batch has to be given up."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _quietly(connection.invalidate)
+            _quietly(connection.close)
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            _log.warning("the database does not answer", place=self._backend.place, problem=_first_line(error))
+        if time.monotonic() - self._lost_at >= self._patience_s:
+            return False
+        return not self._closing.wait(RETRY_S)
+
+    def _translated(self, error: BaseException) -> BaseException:
+        return (isinstance(error, DBAPIError) and self._backend.answer(error)) or error
+
+
+def _given_up(*, is_doubtful: bool) -> ServiceError:
+    certainty = "whether it was written is not known" if is_doubtful else "nothing was written"
+    return ServiceError(
+        Reason.DATABASE_UNAVAILABLE,
+        f"the service's database does not answer; {certainty}: ask again with the same request id",
+        metadata={"is_outcome_known": str(not is_doubtful).lower()},
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _quietly(run: Callable[[], object]) -> None:
+    """Runs a clean-up on a connection that may be broken; what it raises says nothing new."""
+    try:
+        run()
+    except Exception:  # noqa: BLE001
+        _log.debug("a clean-up of a lost connection failed", exc_info=True)
