@@ -21,7 +21,7 @@ import jinja2.sandbox
 import jinja2.visitor
 
 from tuneforge.data._budget import Budget
-from tuneforge.data.faults import RenderingError
+from tuneforge.data.faults import RenderingCode, RenderingError
 
 _MAX_REPEAT: Final = 1_000_000
 """Largest result of `*` on a text or list, and largest operand of `**`: far above what a template needs for padding."""
@@ -101,6 +101,9 @@ class _Formatter(jinja2.sandbox.SandboxedFormatter):
         self._made += len(text)
         self._budget.fits(self._made)
         return text
+
+
+_CURE: Final = "Correct `chat_template` in the model's tokenizer files."
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
@@ -239,11 +242,11 @@ def compile_template(source: str, now: dt.datetime) -> Callable[..., str]:
         template = environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         message = f"The chat template is no jinja2 template: {error.message} (line {error.lineno})."
-        raise RenderingError(message, "Correct `chat_template` in the model's tokenizer files.") from error
+        raise RenderingError(message, _CURE, RenderingCode.TEMPLATE_INVALID) from error
 
     except (RecursionError, MemoryError) as error:
         message = "The chat template is nested too deeply."
-        raise RenderingError(message, "Correct `chat_template` in the model's tokenizer files.") from error
+        raise RenderingError(message, _CURE, RenderingCode.TEMPLATE_INVALID) from error
 
     def render(**variables: Any) -> str:
         try:
@@ -251,11 +254,13 @@ def compile_template(source: str, now: dt.datetime) -> Callable[..., str]:
             return template.render(**variables)
         except _Refusal as refusal:
             message = f"The chat template refuses the conversation: {str(refusal).rstrip('.')}."
-            raise RenderingError(message, "Give the turns in the form that this model takes.") from None
+            raise RenderingError(
+                message, "Give the turns in the form that this model takes.", RenderingCode.TEMPLATE_REFUSES
+            ) from None
         # A template is a program: beside jinja2's own errors it fails in every way that an expression can.
         except (jinja2.TemplateError, *_EXPRESSION_ERRORS) as error:
             message = f"The chat template fails: {str(error).rstrip('.') or type(error).__name__}."
-            raise RenderingError(message, "Correct `chat_template` in the model's tokenizer files.") from error
+            raise RenderingError(message, _CURE, RenderingCode.TEMPLATE_FAILS) from error
 
     return render
 

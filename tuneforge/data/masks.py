@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuneforge.data.faults import OverlongRow, RenderingError
+from tuneforge.data.faults import OverlongRow, RenderingCode, RenderingError
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Row, RowShape, Turn
 from tuneforge.data.vocabulary import load_tokenizer
@@ -19,8 +19,24 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MarkedRow:
+    """A whole row as tokens, before anything is cut."""
+
+    text: str
+    """What the model reads, without the token in front that `prefix` counts."""
+    ids: tuple[int, ...]
+    """Token ids, prompt and completion together."""
+    supervised: tuple[bool, ...]
+    """Whether each token is learned; the first one never is, since a token is predicted from those before it."""
+    offsets: tuple[tuple[int, int], ...]
+    """Where each token stands in `text`, as half-open spans of characters; (0, 0) for those of the prefix."""
+    prefix: int
+    """Tokens put in front of the text: 1 for a beginning-of-text token that the text does not bring, else 0."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRow:
-    """A row as tokens."""
+    """A row as tokens, as it is learned."""
 
     ids: tuple[int, ...]
     """Token ids, prompt and completion together."""
@@ -35,6 +51,54 @@ class EncodedRow:
         return sum(self.supervised)
 
 
+def mark(row: Row, tokenizer: "Tokenizer", chat_format: ChatFormat) -> MarkedRow:
+    """Makes all tokens of a row and marks those that are learned.
+
+    A token is learned when it lies in a supervised span whole; one that reaches into the prompt is not.
+
+    Raises:
+        RenderingError: the template cannot write the row.
+    """
+    rendering = chat_format.render_row(row)
+    encoding = tokenizer.encode(rendering.text, add_special_tokens=False)
+    prefix = _text_prefix(rendering.text, tokenizer, chat_format) if row.shape is RowShape.PROMPT_COMPLETION else ()
+    supervised = [*(False for _ in prefix), *_marks(encoding.offsets, rendering.supervised)]
+    if supervised:
+        supervised[0] = False
+    return MarkedRow(
+        text=rendering.text,
+        ids=(*prefix, *encoding.ids),
+        supervised=tuple(supervised),
+        offsets=(*((0, 0) for _ in prefix), *encoding.offsets),
+        prefix=len(prefix),
+    )
+
+
+def fit(marked: MarkedRow, line: int, max_tokens: int, overlong: OverlongPolicy) -> EncodedRow | None:
+    """Applies the policy for overlong rows.
+
+    Args:
+        marked: the whole row.
+        line: the row's line, for the error.
+        max_tokens: most tokens of a row, >= 1.
+        overlong: what happens to a longer row.
+
+    Returns:
+        The tokens; None for a row that is dropped, or of whose completion nothing is left after the cut.
+
+    Raises:
+        OverlongRow: the row is too long and the policy is REFUSE.
+    """
+    ids, supervised = marked.ids, marked.supervised
+    if len(ids) <= max_tokens:
+        return EncodedRow(ids=ids, supervised=supervised)
+    if overlong is OverlongPolicy.REFUSE:
+        raise OverlongRow(line, len(ids), max_tokens)
+    if overlong is OverlongPolicy.DROP or not any(supervised[:max_tokens]):
+        return None
+    return EncodedRow(ids=ids[:max_tokens], supervised=supervised[:max_tokens], is_cut=True)
+
+
 def encode(
     row: Row,
     tokenizer: "Tokenizer",
@@ -42,9 +106,7 @@ def encode(
     max_tokens: int,
     overlong: OverlongPolicy = OverlongPolicy.DROP,
 ) -> EncodedRow | None:
-    """Makes a row's tokens and marks those that are learned.
-
-    A token is learned when it lies in a supervised span whole; one that reaches into the prompt is not.
+    """Makes a row's tokens as it is learned: `mark`, then `fit`, which the linter and its preview call too.
 
     Args:
         row: the row.
@@ -60,18 +122,7 @@ def encode(
         RenderingError: the template cannot write the row.
         OverlongRow: the row is too long and the policy is REFUSE.
     """
-    rendering = chat_format.render_row(row)
-    encoding = tokenizer.encode(rendering.text, add_special_tokens=False)
-    prefix = _text_prefix(rendering.text, tokenizer, chat_format) if row.shape is RowShape.PROMPT_COMPLETION else ()
-    ids = (*prefix, *encoding.ids)
-    supervised = (*(False for _ in prefix), *_marks(encoding.offsets, rendering.supervised))
-    if len(ids) <= max_tokens:
-        return EncodedRow(ids=ids, supervised=supervised)
-    if overlong is OverlongPolicy.REFUSE:
-        raise OverlongRow(row.line, len(ids), max_tokens)
-    if overlong is OverlongPolicy.DROP or not any(supervised[:max_tokens]):
-        return None
-    return EncodedRow(ids=ids[:max_tokens], supervised=supervised[:max_tokens], is_cut=True)
+    return fit(mark(row, tokenizer, chat_format), row.line, max_tokens, overlong)
 
 
 def encode_prompt(
@@ -91,7 +142,7 @@ def encode_prompt(
     text = prompt if isinstance(prompt, str) else chat_format.render_prompt(prompt)
     if character_limit is not None and len(text) > character_limit:
         message = f"The prompt has {len(text)} characters, but what the model reads has at most {character_limit}."
-        raise RenderingError(message, "Shorten it.")
+        raise RenderingError(message, "Shorten it.", RenderingCode.PROMPT_TOO_LONG)
     if isinstance(prompt, str):
         prefix = _text_prefix(prompt, tokenizer, chat_format)
         return [*prefix, *tokenizer.encode(prompt, add_special_tokens=False).ids]
@@ -125,4 +176,4 @@ def _marks(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]])
     return marks
 
 
-__all__ = ["EncodedRow", "encode", "encode_prompt", "load_tokenizer"]
+__all__ = ["EncodedRow", "MarkedRow", "encode", "encode_prompt", "fit", "load_tokenizer", "mark"]

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tuneforge.data.faults import MissingExtra, RenderingError
-from tuneforge.data.rows import Row, RowShape, Turn
+from tuneforge.data.faults import MissingExtra, RenderingCode, RenderingError
+from tuneforge.data.rows import Row, Turn
 from tuneforge.data.vocabulary import load_tokenizer
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ChatFormat:
             RenderingError: there is no template, it refuses, drops or rewrites a turn, it ends an assistant's turn
                 without a control token, or a turn holds a control token.
         """
-        if row.shape is RowShape.PROMPT_COMPLETION:
+        if not row.is_chat:
             start = len(row.prompt)
             text = row.prompt + row.completion + self.eos_token
             return Rendering(text=text, supervised=((start, len(text)),))
@@ -130,6 +130,7 @@ class ChatFormat:
             raise RenderingError(
                 "The chat template ends an assistant's turn without a control token, so it could not learn to stop.",
                 "Add the eos_token after the assistant's content in the template.",
+                RenderingCode.NO_END_TOKEN,
             )
         spans: list[tuple[int, int]] = []
         for number, (index, (start, end)) in enumerate(zip(answers, places, strict=True)):
@@ -161,6 +162,7 @@ class ChatFormat:
                 raise RenderingError(
                     f"The chat template rewrites turn {index + 1} (assistant), so the row would not be learned.",
                     "Change the row to what the template writes, or use another template.",
+                    RenderingCode.TURN_REWRITTEN,
                 )
             places.append((position, position + len(written)))
             position += len(written) + len(after)
@@ -177,6 +179,7 @@ class ChatFormat:
                 raise RenderingError(
                     f"The chat template {fate} turn {index + 1} ({turn.role}).",
                     "Leave such turns out of the row, or use a template that writes every turn.",
+                    RenderingCode.TURN_DROPPED,
                 )
             position = text.find(mark)
 
@@ -196,9 +199,11 @@ class ChatFormat:
                     f"Turn {index + 1} ({turn.role}) holds the text `{token}`, which this model reads as a "
                     "control token.",
                     "Take it out, or put a space into it.",
+                    RenderingCode.CONTROL_TOKEN,
                 )
             if _MARK in turn.content:
-                raise RenderingError(f"Turn {index + 1} holds the private-use character U+E000.", "Take it out.")
+                message = f"Turn {index + 1} holds the private-use character U+E000."
+                raise RenderingError(message, "Take it out.", RenderingCode.CONTROL_TOKEN)
 
     def _render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
@@ -216,6 +221,7 @@ class ChatFormat:
             raise RenderingError(
                 "The model has no chat template, so a conversation cannot be written.",
                 "Use plain text (`prompt` and `completion`), or add `chat_template` to tokenizer_config.json.",
+                RenderingCode.NO_CHAT_TEMPLATE,
             )
         try:
             from tuneforge.data import _environment
