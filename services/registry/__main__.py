@@ -22,11 +22,16 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
     database = Database(data / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
     library = Library(database, BlobFiles(data, reserve_bytes=settings.reserve_bytes))
 
+    servicer = RegistryServicer(library)
+
     async def start() -> None:
         database.open()
         swept = await library.transfer(lambda: library.blobs.prepare(upload_kept_s=settings.upload_kept_s))
         if swept:
             _log.info("removed unfinished uploads", count=swept, kept_s=settings.upload_kept_s)
+
+    async def drain() -> None:
+        servicer.end_alias_watches()
 
     async def close() -> None:
         library.close()
@@ -34,9 +39,10 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
     return ServiceDefinition(
         descriptor=registry_pb2.DESCRIPTOR.services_by_name["RegistryService"],
         add_to_server=registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-        servicer=RegistryServicer(library),
+        servicer=servicer,
         policies=POLICIES,
         start=start,
+        drain=drain,
         close=close,
     )
 

@@ -30,6 +30,9 @@ POLICIES: Mapping[str, Policy] = {
     "GetAlias": Policy("aliases.read", "name"),
     "ListAliases": Policy("aliases.read", "parent"),
     "SetAlias": Policy("aliases.write", "name"),
+    "RollbackAlias": Policy("aliases.write", "name"),
+    "DeleteAlias": Policy("aliases.write", "name"),
+    "WatchAliases": Policy("aliases.read", "parent"),
     "ListAliasChanges": Policy("aliases.read", "parent"),
     "GetBlobAccess": Policy("blobs.read", "name"),
     # A client stream: the servicer checks the project in its first message.

@@ -149,10 +149,25 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_aliases__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_aliases__pb2.Alias.FromString,
                 _registered_method=True)
+        self.RollbackAlias = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/RollbackAlias',
+                request_serializer=tuneforge_dot_v1_dot_aliases__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_aliases__pb2.Alias.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/DeleteAlias',
+                request_serializer=tuneforge_dot_v1_dot_aliases__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_aliases__pb2.Alias.FromString,
+                _registered_method=True)
         self.ListAliasChanges = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/ListAliasChanges',
                 request_serializer=tuneforge_dot_v1_dot_aliases__pb2.ListAliasChangesRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_aliases__pb2.ListAliasChangesResponse.FromString,
+                _registered_method=True)
+        self.WatchAliases = channel.unary_stream(
+                '/tuneforge.v1.RegistryService/WatchAliases',
+                request_serializer=tuneforge_dot_v1_dot_aliases__pb2.WatchAliasesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_aliases__pb2.WatchAliasesResponse.FromString,
                 _registered_method=True)
         self.GetBlobAccess = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/GetBlobAccess',
@@ -457,10 +472,11 @@ class RegistryServiceServicer(object):
     def GetAlias(self, request, context):
         """--- aliases ---
 
-        Returns an alias. Idempotent.
+        Returns an alias, as it is or as it was at a moment: what is answered for a moment never changes. Idempotent.
 
         Errors:
-        NOT_FOUND `NOT_FOUND`: list the model's aliases.
+        INVALID_ARGUMENT `INVALID_FIELD`: the moment is in the future.
+        NOT_FOUND `NOT_FOUND`: list the model's aliases; at that moment it did not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -492,13 +508,54 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollbackAlias(self, request, context):
+        """Moves an alias back to the version that an earlier move gave it, and logs that as a move. Idempotent by
+        `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+        FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+        ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Deletes an alias and logs that as a move: its log stays, and it can be set or rolled back again. Returns it without
+        a version. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the model's aliases.
+        ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAliasChanges(self, request, context):
-        """Lists the moves of an alias, newest first; the log is only ever added to. Idempotent.
+        """Lists the moves of an alias, newest first, also of a deleted one; the log is only ever added to. Idempotent.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         NOT_FOUND `NOT_FOUND`: list the model's aliases.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAliases(self, request, context):
+        """Streams the aliases of a project or a model as they are, then every move once and in order, also across restarts of
+        the registry when the watch is opened again with the last token. Ends only when the server drains. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the project's models.
+        OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the log; start again without a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -801,10 +858,25 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=tuneforge_dot_v1_dot_aliases__pb2.SetAliasRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_aliases__pb2.Alias.SerializeToString,
             ),
+            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAlias,
+                    request_deserializer=tuneforge_dot_v1_dot_aliases__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_aliases__pb2.Alias.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=tuneforge_dot_v1_dot_aliases__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_aliases__pb2.Alias.SerializeToString,
+            ),
             'ListAliasChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAliasChanges,
                     request_deserializer=tuneforge_dot_v1_dot_aliases__pb2.ListAliasChangesRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_aliases__pb2.ListAliasChangesResponse.SerializeToString,
+            ),
+            'WatchAliases': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAliases,
+                    request_deserializer=tuneforge_dot_v1_dot_aliases__pb2.WatchAliasesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_aliases__pb2.WatchAliasesResponse.SerializeToString,
             ),
             'GetBlobAccess': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBlobAccess,
@@ -1441,6 +1513,60 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def RollbackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/RollbackAlias',
+            tuneforge_dot_v1_dot_aliases__pb2.RollbackAliasRequest.SerializeToString,
+            tuneforge_dot_v1_dot_aliases__pb2.Alias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/DeleteAlias',
+            tuneforge_dot_v1_dot_aliases__pb2.DeleteAliasRequest.SerializeToString,
+            tuneforge_dot_v1_dot_aliases__pb2.Alias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAliasChanges(request,
             target,
             options=(),
@@ -1457,6 +1583,33 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/ListAliasChanges',
             tuneforge_dot_v1_dot_aliases__pb2.ListAliasChangesRequest.SerializeToString,
             tuneforge_dot_v1_dot_aliases__pb2.ListAliasChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/WatchAliases',
+            tuneforge_dot_v1_dot_aliases__pb2.WatchAliasesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_aliases__pb2.WatchAliasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

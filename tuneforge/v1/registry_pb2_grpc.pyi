@@ -195,10 +195,11 @@ class RegistryServiceStub:
     GetAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.GetAliasRequest, _aliases_pb2.Alias]
     """--- aliases ---
 
-    Returns an alias. Idempotent.
+    Returns an alias, as it is or as it was at a moment: what is answered for a moment never changes. Idempotent.
 
     Errors:
-      NOT_FOUND `NOT_FOUND`: list the model's aliases.
+      INVALID_ARGUMENT `INVALID_FIELD`: the moment is in the future.
+      NOT_FOUND `NOT_FOUND`: list the model's aliases; at that moment it did not exist.
     """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasesRequest, _aliases_pb2.ListAliasesResponse]
     """Lists the aliases of a model by id. Idempotent.
@@ -218,13 +219,42 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
     """
+    RollbackAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.RollbackAliasRequest, _aliases_pb2.Alias]
+    """Moves an alias back to the version that an earlier move gave it, and logs that as a move. Idempotent by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+      FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+      ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+    """
+    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.Alias]
+    """Deletes an alias and logs that as a move: its log stays, and it can be set or rolled back again. Returns it without
+    a version. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's aliases.
+      ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+    """
     ListAliasChanges: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasChangesRequest, _aliases_pb2.ListAliasChangesResponse]
-    """Lists the moves of an alias, newest first; the log is only ever added to. Idempotent.
+    """Lists the moves of an alias, newest first, also of a deleted one; the log is only ever added to. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's aliases.
+    """
+    WatchAliases: _grpc.UnaryStreamMultiCallable[_aliases_pb2.WatchAliasesRequest, _aliases_pb2.WatchAliasesResponse]
+    """Streams the aliases of a project or a model as they are, then every move once and in order, also across restarts of
+    the registry when the watch is opened again with the last token. Ends only when the server drains. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+      OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the log; start again without a token.
     """
     GetBlobAccess: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.GetBlobAccessRequest, _blobs_pb2.BlobAccess]
     """--- blobs ---
@@ -511,10 +541,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.GetAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
     """--- aliases ---
 
-    Returns an alias. Idempotent.
+    Returns an alias, as it is or as it was at a moment: what is answered for a moment never changes. Idempotent.
 
     Errors:
-      NOT_FOUND `NOT_FOUND`: list the model's aliases.
+      INVALID_ARGUMENT `INVALID_FIELD`: the moment is in the future.
+      NOT_FOUND `NOT_FOUND`: list the model's aliases; at that moment it did not exist.
     """
     ListAliases: _aio.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasesRequest, _aliases_pb2.ListAliasesResponse]  # type: ignore[assignment]
     """Lists the aliases of a model by id. Idempotent.
@@ -534,13 +565,42 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
     """
+    RollbackAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.RollbackAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
+    """Moves an alias back to the version that an earlier move gave it, and logs that as a move. Idempotent by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+      FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+      ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+    """
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
+    """Deletes an alias and logs that as a move: its log stays, and it can be set or rolled back again. Returns it without
+    a version. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's aliases.
+      ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+    """
     ListAliasChanges: _aio.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasChangesRequest, _aliases_pb2.ListAliasChangesResponse]  # type: ignore[assignment]
-    """Lists the moves of an alias, newest first; the log is only ever added to. Idempotent.
+    """Lists the moves of an alias, newest first, also of a deleted one; the log is only ever added to. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's aliases.
+    """
+    WatchAliases: _aio.UnaryStreamMultiCallable[_aliases_pb2.WatchAliasesRequest, _aliases_pb2.WatchAliasesResponse]  # type: ignore[assignment]
+    """Streams the aliases of a project or a model as they are, then every move once and in order, also across restarts of
+    the registry when the watch is opened again with the last token. Ends only when the server drains. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+      OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the log; start again without a token.
     """
     GetBlobAccess: _aio.UnaryUnaryMultiCallable[_blobs_pb2.GetBlobAccessRequest, _blobs_pb2.BlobAccess]  # type: ignore[assignment]
     """--- blobs ---
@@ -932,10 +992,11 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_aliases_pb2.Alias, _abc.Awaitable[_aliases_pb2.Alias]]:
         """--- aliases ---
 
-        Returns an alias. Idempotent.
+        Returns an alias, as it is or as it was at a moment: what is answered for a moment never changes. Idempotent.
 
         Errors:
-          NOT_FOUND `NOT_FOUND`: list the model's aliases.
+          INVALID_ARGUMENT `INVALID_FIELD`: the moment is in the future.
+          NOT_FOUND `NOT_FOUND`: list the model's aliases; at that moment it did not exist.
         """
 
     @_abc_1.abstractmethod
@@ -969,17 +1030,64 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RollbackAlias(
+        self,
+        request: _aliases_pb2.RollbackAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aliases_pb2.Alias, _abc.Awaitable[_aliases_pb2.Alias]]:
+        """Moves an alias back to the version that an earlier move gave it, and logs that as a move. Idempotent by
+        `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+          FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+          ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAlias(
+        self,
+        request: _aliases_pb2.DeleteAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aliases_pb2.Alias, _abc.Awaitable[_aliases_pb2.Alias]]:
+        """Deletes an alias and logs that as a move: its log stays, and it can be set or rolled back again. Returns it without
+        a version. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the model's aliases.
+          ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+        """
+
+    @_abc_1.abstractmethod
     def ListAliasChanges(
         self,
         request: _aliases_pb2.ListAliasChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aliases_pb2.ListAliasChangesResponse, _abc.Awaitable[_aliases_pb2.ListAliasChangesResponse]]:
-        """Lists the moves of an alias, newest first; the log is only ever added to. Idempotent.
+        """Lists the moves of an alias, newest first, also of a deleted one; the log is only ever added to. Idempotent.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
           NOT_FOUND `NOT_FOUND`: list the model's aliases.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchAliases(
+        self,
+        request: _aliases_pb2.WatchAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_aliases_pb2.WatchAliasesResponse], _abc.AsyncIterator[_aliases_pb2.WatchAliasesResponse]]:
+        """Streams the aliases of a project or a model as they are, then every move once and in order, also across restarts of
+        the registry when the watch is opened again with the last token. Ends only when the server drains. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: list the project's models.
+          OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the log; start again without a token.
         """
 
     @_abc_1.abstractmethod

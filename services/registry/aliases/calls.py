@@ -1,12 +1,21 @@
 """The methods of aliases."""
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from sqlalchemy import Connection
+
 from services.grpckit.context import current
+from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.grpckit.pages import cut
-from services.registry.aliases import requests, store, wire
-from services.registry.aliases.resources import AliasMove
-from services.registry.calls import Calls, Context, page_of_request
-from services.registry.library import now_us
+from services.registry.aliases import log, requests, store, wire
+from services.registry.aliases.resources import Alias, AliasChange, AliasMove, MoveKind
+from services.registry.aliases.watch import AliasFeed, WatchRequest
+from services.registry.calls import Calls, Context, page_of_request, size_bytes
+from services.registry.library import Library, now_us
 from tuneforge.names import AliasName, ModelName
 from tuneforge.v1 import aliases_pb2
 
@@ -14,10 +23,49 @@ from tuneforge.v1 import aliases_pb2
 class AliasCalls(Calls):
     """The methods of aliases."""
 
+    def __init__(self, library: Library) -> None:
+        super().__init__(library)
+        self._feed = AliasFeed(library.database)
+        # Moments up to which somebody was told what an alias named: no later move may be put before them.
+        self._told_us = 0
+
+    def end_alias_watches(self) -> None:
+        """Ends every watch, at the drain."""
+        self._feed.drain()
+
     async def GetAlias(self, request: aliases_pb2.GetAliasRequest, context: Context) -> aliases_pb2.Alias:
-        """Returns an alias."""
+        """Returns an alias, as it is or as it was."""
         name = AliasName.parse(request.name)
+        if request.HasField("as_of"):
+            change = await self._as_of(name, wire.microseconds(request.as_of))
+            return wire.alias_to_proto(_as_it_was(name, change, request.as_of.ToJsonString()))
         return wire.alias_to_proto(await self._database.read(lambda c: store.get_alias(c, name)))
+
+    async def _as_of(self, name: AliasName, time_us: int) -> AliasChange | None:
+        """Returns the newest move up to a moment; the answer is the same for ever after.
+
+        A move that is being committed may have an earlier time than the moment that is asked for, so what is younger
+        than the project's newest move is read in the order of the writes, and later moves are put behind it.
+        """
+
+        def read(connection: Connection) -> tuple[int, AliasChange | None]:
+            return log.latest(connection, name.project)[1], log.as_of(connection, name, time_us)
+
+        newest_us, change = await self._database.read(read)
+        if time_us <= newest_us:
+            return change
+        if time_us > (now := now_us()):
+            problem = f"is {(time_us - now) / 1e6:.3f} s in the future of the registry's clock; ask again then"
+            raise invalid_fields([FieldViolation("as_of", problem)])
+
+        def read_in_order(connection: Connection) -> AliasChange | None:
+            self._told_us = max(self._told_us, time_us)
+            return log.as_of(connection, name, time_us)
+
+        return await self._database.write(read_in_order)
+
+    def _clock(self) -> int:
+        return max(now_us(), self._told_us + 1)
 
     async def ListAliases(
         self, request: aliases_pb2.ListAliasesRequest, context: Context
@@ -32,20 +80,53 @@ class AliasCalls(Calls):
     async def SetAlias(self, request: aliases_pb2.SetAliasRequest, context: Context) -> aliases_pb2.Alias:
         """Moves an alias and logs the move."""
         name, version = requests.alias_and_version(request.name, request.version, request.reason)
+        move = AliasMove(name=name, version=version, etag=request.etag, reason=request.reason, actor=current().actor)
+        return await self._move(request, name, lambda c: store.move_alias(c, move, self._clock))
+
+    async def RollbackAlias(self, request: aliases_pb2.RollbackAliasRequest, context: Context) -> aliases_pb2.Alias:
+        """Moves an alias back to an earlier version."""
+        name = requests.alias_and_reason(request.name, request.reason)
+        actor = current().actor
+
+        def roll_back(connection: Connection) -> Alias:
+            target = log.rollback_target(connection, name, request.sequence)
+            move = AliasMove(
+                name=name,
+                kind=MoveKind.ROLLBACK,
+                version=target.to_version,
+                restored_sequence=target.sequence,
+                etag=request.etag,
+                reason=request.reason,
+                actor=actor,
+            )
+            return store.move_alias(connection, move, self._clock)
+
+        return await self._move(request, name, roll_back)
+
+    async def DeleteAlias(self, request: aliases_pb2.DeleteAliasRequest, context: Context) -> aliases_pb2.Alias:
+        """Deletes an alias and logs it as a move."""
+        name = requests.alias_and_reason(request.name, request.reason)
         move = AliasMove(
             name=name,
-            version=version,
+            kind=MoveKind.DELETE,
+            version=0,
             etag=request.etag,
             reason=request.reason,
             actor=current().actor,
-            time_us=now_us(),
         )
-        return await self._change(
-            request,
-            name.project,
-            aliases_pb2.Alias,
-            lambda connection: wire.alias_to_proto(store.set_alias(connection, move)),
+        return await self._move(request, name, lambda c: store.move_alias(c, move, self._clock))
+
+    async def _move(self, request: Any, name: AliasName, make: Callable[[Connection], Alias]) -> aliases_pb2.Alias:
+        """Makes a move and wakes the watchers, also when the caller leaves while it is committed."""
+        moving = asyncio.ensure_future(
+            self._change(request, name.project, aliases_pb2.Alias, lambda c: wire.alias_to_proto(make(c)))
         )
+        moving.add_done_callback(self._moved)
+        return await asyncio.shield(moving)
+
+    def _moved(self, moving: "asyncio.Future[aliases_pb2.Alias]") -> None:
+        if not moving.cancelled() and moving.exception() is None:
+            self._feed.wake()
 
     async def ListAliasChanges(
         self, request: aliases_pb2.ListAliasChangesRequest, context: Context
@@ -53,7 +134,27 @@ class AliasCalls(Calls):
         """Lists the moves of an alias."""
         name = AliasName.parse(request.parent)
         page = page_of_request(request)
-        rows = await self._database.read(lambda c: store.list_alias_changes(c, name, page))
-        entries, token = cut(rows, page, lambda row: str(row.sequence))
-        changes = (wire.alias_change_to_proto(name, change) for change in entries)
-        return aliases_pb2.ListAliasChangesResponse(changes=changes, next_page_token=token)
+        rows = await self._database.read(lambda c: log.list_changes(c, name, page))
+        messages = [wire.alias_change_to_proto(row) for row in rows]
+        entries, token = cut(messages, page, lambda change: str(change.sequence), size_bytes=size_bytes)
+        return aliases_pb2.ListAliasChangesResponse(changes=entries, next_page_token=token)
+
+    async def WatchAliases(
+        self, request: aliases_pb2.WatchAliasesRequest, context: Context
+    ) -> AsyncIterator[aliases_pb2.WatchAliasesResponse]:
+        """Streams the aliases as they are and every move from then on."""
+        asked = WatchRequest(parent=request.parent, resume_token=request.resume_token, max_batch=request.max_batch)
+        async with aclosing(self._feed.watch(asked)) as messages:
+            async for message in messages:
+                yield message
+
+
+def _as_it_was(name: AliasName, change: AliasChange | None, moment: str) -> Alias:
+    if change is None or not change.to_version:
+        why = "there never was one until then" if change is None else f"move {change.sequence} had deleted it"
+        raise ServiceError(
+            Reason.NOT_FOUND,
+            f"at {moment} there was no alias {str(name)!r}: {why}",
+            metadata={"kind": "alias", "name": str(name), "as_of": moment},
+        )
+    return Alias(name=name, version=change.to_version, sequence=change.sequence, update_time_us=change.time_us)

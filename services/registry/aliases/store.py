@@ -1,25 +1,31 @@
 """The rows of aliases and of the log of their moves; see `collections.py` for the manners of such functions."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page
-from services.registry.aliases.resources import Alias, AliasChange, AliasMove
+from services.registry.aliases.resources import UNGATED, Alias, AliasChange, AliasMove, MoveKind, Verdict
 from services.registry.collections import get_collection
+from services.registry.lineage.store import replace_edges
+from services.registry.lineage.things import Role
 from services.registry.models.store import get_model_version
-from services.registry.tables import ALIAS_CHANGES, ALIASES
+from services.registry.tables import ALIAS_CHANGES, ALIAS_CLOCKS, ALIASES
 from tuneforge.names import AliasName, ModelName
 
 ABSENT = "absent"
 """The etag that an alias which does not exist has."""
 
+Clock = Callable[[], int]
+"""Returns the time in microseconds since 1970; asked inside the transaction of a move."""
+
 
 def etag_of(alias: Alias | None) -> str:
     """Returns the etag: another one after each move, and without a meaning that a caller could count with."""
-    if alias is None:
+    if alias is None or not alias.version:
         return ABSENT
     return hashlib.sha256(f"{alias.name} {alias.sequence}".encode()).hexdigest()[:16]
 
@@ -30,10 +36,18 @@ def get_alias(connection: Connection, name: AliasName) -> Alias:
     Raises:
         ServiceError: `NOT_FOUND`.
     """
-    alias = _find(connection, name)
-    if alias is None:
+    alias = find_alias(connection, name)
+    if alias is None or not alias.version:
         raise not_found("alias", name)
     return alias
+
+
+def find_alias(connection: Connection, name: AliasName, *, lock: bool = False) -> Alias | None:
+    """Returns an alias, also a deleted one; None when there never was one."""
+    statement = select(ALIASES).where(*is_alias(ALIASES, name))
+    # The lock is for databases with several writers; where there is one, it is left out of the statement.
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    return None if row is None else alias_of(row)
 
 
 def list_aliases(connection: Connection, model: ModelName, page: Page) -> list[Alias]:
@@ -43,100 +57,122 @@ def list_aliases(connection: Connection, model: ModelName, page: Page) -> list[A
         ServiceError: `NOT_FOUND`: there is no such model.
     """
     get_collection(connection, model)
+    table = ALIASES.c
     rows = connection.execute(
         select(ALIASES)
-        .where(ALIASES.c.project == model.project, ALIASES.c.model == model.model, ALIASES.c.alias > (page.after or ""))
-        .order_by(ALIASES.c.alias)
+        .where(table.project == model.project, table.model == model.model, table.alias > (page.after or ""))
+        .where(table.version.is_not(None))
+        .order_by(table.alias)
         .limit(page.size + 1)
     )
-    return [_alias(row) for row in rows]
+    return [alias_of(row) for row in rows]
 
 
-def set_alias(connection: Connection, move: AliasMove) -> Alias:
-    """Points an alias to a version and logs the move; one that points there already is left as it is.
+def check_etag(move: AliasMove, current: Alias | None) -> None:
+    """Refuses a move when the alias is not the one that the mover read.
 
     Raises:
-        ServiceError: `NOT_FOUND`: there is no such version. `ETAG_MISMATCH`: somebody else moved it.
+        ServiceError: `ETAG_MISMATCH`.
     """
-    get_model_version(connection, move.name.parent.version(move.version))
-    current = _find(connection, move.name, lock=True)
     if move.etag and move.etag != etag_of(current):
-        state = f"is at version {current.version} now" if current else "does not exist"
+        state = f"is at version {current.version} now" if current and current.version else "does not exist"
         raise ServiceError(
             Reason.ETAG_MISMATCH,
             f"{move.name} {state}, and its etag is not {move.etag[:64]!r}",
             metadata={"name": str(move.name), "etag": etag_of(current)},
         )
+
+
+def move_alias(connection: Connection, move: AliasMove, clock: Clock, verdict: Verdict = UNGATED) -> Alias:
+    """Points an alias to a version, or deletes it, and logs the move; what points there already is left as it is.
+
+    Raises:
+        ServiceError: `NOT_FOUND`: there is no such version, or nothing to delete. `ETAG_MISMATCH`: somebody else moved
+            it.
+    """
+    current = find_alias(connection, move.name, lock=True)
+    if move.version:
+        get_model_version(connection, move.name.parent.version(move.version))
+    elif current is None or not current.version:
+        raise not_found("alias", move.name)
+    check_etag(move, current)
     if current is not None and current.version == move.version:
         return current
-    alias = Alias(
-        name=move.name,
-        version=move.version,
-        sequence=current.sequence + 1 if current else 1,
-        update_time_us=move.time_us,
-    )
+    position, time_us = _tick(connection, move.name.project, clock)
+    sequence = current.sequence + 1 if current else 1
     key = {"project": move.name.project, "model": move.name.model, "alias": move.name.alias}
-    values = {"version": alias.version, "sequence": alias.sequence, "update_time_us": alias.update_time_us}
+    head = {
+        "version": move.version or None,
+        "sequence": sequence,
+        "position": position,
+        "update_time_us": time_us,
+    }
     if current is None:
-        connection.execute(insert(ALIASES).values(**key, **values))
+        connection.execute(insert(ALIASES).values(**key, **head))
     else:
-        connection.execute(update(ALIASES).where(*_is(move.name)).values(**values))
+        connection.execute(update(ALIASES).where(*is_alias(ALIASES, move.name)).values(**head))
     connection.execute(
         insert(ALIAS_CHANGES).values(
             **key,
-            sequence=alias.sequence,
+            sequence=sequence,
+            position=position,
+            kind=move.kind.value,
             from_version=current.version if current else 0,
-            to_version=alias.version,
+            to_version=move.version,
+            restored_sequence=move.restored_sequence,
             actor=move.actor,
             reason=move.reason,
-            time_us=move.time_us,
+            time_us=time_us,
+            is_forced=verdict.is_forced,
+            gates=verdict.report,
         )
     )
-    return alias
+    parents = [(str(move.name.parent.version(move.version)), Role.ALIAS)] if move.version else []
+    replace_edges(connection, str(move.name), parents)
+    return Alias(name=move.name, version=move.version, sequence=sequence, update_time_us=time_us)
 
 
-def list_alias_changes(connection: Connection, name: AliasName, page: Page) -> list[AliasChange]:
-    """Returns a page's moves, newest first, and one more when there are more.
-
-    Raises:
-        ServiceError: `NOT_FOUND`: there is no such alias.
-    """
-    before = page.after_number(get_alias(connection, name).sequence + 1)
-    log = ALIAS_CHANGES.c
-    rows = connection.execute(
-        select(ALIAS_CHANGES)
-        .where(log.project == name.project, log.model == name.model, log.alias == name.alias, log.sequence < before)
-        .order_by(log.sequence.desc())
-        .limit(page.size + 1)
-    )
-    return [
-        AliasChange(
-            sequence=row.sequence,
-            from_version=row.from_version,
-            to_version=row.to_version,
-            actor=row.actor,
-            reason=row.reason,
-            time_us=row.time_us,
-        )
-        for row in rows
-    ]
+def _tick(connection: Connection, project: str, clock: Clock) -> tuple[int, int]:
+    """Returns number and time of the next move of a project; both are larger than those of every move before."""
+    table = ALIAS_CLOCKS
+    row = connection.execute(select(table).where(table.c.project == project).with_for_update()).one_or_none()
+    if row is None:
+        position, time_us = 1, clock()
+        connection.execute(insert(table).values(project=project, position=position, time_us=time_us))
+    else:
+        position, time_us = row.position + 1, max(clock(), row.time_us + 1)
+        moved = {"position": position, "time_us": time_us}
+        connection.execute(update(table).where(table.c.project == project).values(**moved))
+    return position, time_us
 
 
-def _find(connection: Connection, name: AliasName, *, lock: bool = False) -> Alias | None:
-    statement = select(ALIASES).where(*_is(name))
-    # The lock is for databases with several writers; where there is one, it is left out of the statement.
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
-    return None if row is None else _alias(row)
+def is_alias(table: Any, name: AliasName) -> list[Any]:
+    """Returns the conditions by which rows of a table belong to an alias."""
+    return [table.c.project == name.project, table.c.model == name.model, table.c.alias == name.alias]
 
 
-def _is(name: AliasName) -> list[Any]:
-    return [ALIASES.c.project == name.project, ALIASES.c.model == name.model, ALIASES.c.alias == name.alias]
-
-
-def _alias(row: Row[Any]) -> Alias:
+def alias_of(row: Row[Any]) -> Alias:
+    """Converts a row of `ALIASES`."""
     return Alias(
         name=AliasName(row.project, row.model, row.alias),
-        version=row.version,
+        version=row.version or 0,
         sequence=row.sequence,
         update_time_us=row.update_time_us,
+    )
+
+
+def change_of(row: Row[Any]) -> AliasChange:
+    """Converts a row of `ALIAS_CHANGES`."""
+    return AliasChange(
+        name=AliasName(row.project, row.model, row.alias),
+        sequence=row.sequence,
+        position=row.position,
+        kind=MoveKind(row.kind),
+        from_version=row.from_version,
+        to_version=row.to_version,
+        restored_sequence=row.restored_sequence,
+        actor=row.actor,
+        reason=row.reason,
+        time_us=row.time_us,
+        verdict=Verdict(is_forced=row.is_forced, report=bytes(row.gates)),
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.registry.tables.aliases import ALIAS_CHANGES, ALIASES
+from services.registry.tables.aliases import ALIAS_CHANGES, ALIAS_CLOCKS, ALIASES
 from services.registry.tables.blobs import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
 from services.registry.tables.datasets import DATASET_VERSIONS, DATASETS
 from services.registry.tables.lineage import LINEAGE_EDGES, LINEAGE_NODES, REVOCATIONS
@@ -21,6 +21,7 @@ from services.registry.tables.signing import SIGNATURES, SIGNING_KEYS
 __all__ = [
     "ALIASES",
     "ALIAS_CHANGES",
+    "ALIAS_CLOCKS",
     "BLOBS",
     "BLOB_PLACES",
     "BLOB_TOMBSTONES",

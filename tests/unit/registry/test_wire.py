@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from services.registry import wire
 from services.registry.aliases import wire as alias_wire
-from services.registry.aliases.resources import Alias, AliasChange
+from services.registry.aliases.resources import UNGATED, Alias, AliasChange, MoveKind
 from services.registry.collections import Collection
 from services.registry.datasets import wire as dataset_wire
 from services.registry.datasets.resources import DatasetContent, DatasetVersion, RowShape
@@ -110,6 +110,18 @@ def test_aliases_and_moves() -> None:
     first, second = (Alias(name=name, version=4, sequence=number, update_time_us=9) for number in (1, 2))
     assert alias_wire.alias_to_proto(first).version == "projects/p/models/m/versions/4"
     assert alias_wire.alias_to_proto(first).etag != alias_wire.alias_to_proto(second).etag
-    change = AliasChange(sequence=1, from_version=0, to_version=4, actor="a", reason="r", time_us=9)
-    message = alias_wire.alias_change_to_proto(name, change)
+    change = AliasChange(
+        name=name,
+        sequence=1,
+        position=1,
+        kind=MoveKind.SET,
+        from_version=0,
+        to_version=4,
+        restored_sequence=0,
+        actor="a",
+        reason="r",
+        time_us=9,
+        verdict=UNGATED,
+    )
+    message = alias_wire.alias_change_to_proto(change)
     assert (message.from_version, message.to_version) == ("", "projects/p/models/m/versions/4")
