@@ -17,7 +17,7 @@ from tuneforge.v1 import inference_pb2, inference_pb2_grpc
 def define(settings: InferenceSettings) -> ServiceDefinition:
     """Returns the inference service, wired together and not yet open; called inside the running event loop."""
     data, peers = settings.server.data, settings.server.peers
-    database = store.open_database(data)
+    database = store.open_database(data, settings.postgres)
     channel = open_channel(settings.registry_address, peers)
     registry = RegistryPeer(channel)
     pool = EnginePool(lambda: Engine.start(settings.engine))

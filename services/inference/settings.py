@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
+from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
 
 DEFAULT_PORT = 7104
@@ -37,6 +38,9 @@ class InferenceSettings:
     registry_address: str
     """Where versions and their files come from. TUNEFORGE_REGISTRY_ADDRESS."""
     engine: EngineSettings
+    postgres: PostgresAddress | None = None
+    """The database on a PostgreSQL server; None: SQLite in the data folder. TUNEFORGE_INFERENCE_DATABASE_URL with the
+    password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -53,6 +57,7 @@ class InferenceSettings:
         settings = cls(
             server=ServerSettings.from_env("inference", DEFAULT_PORT, env=env),
             registry_address=peer_address("registry", 7101, env),
+            postgres=PostgresAddress.from_env("inference", env),
             engine=EngineSettings(
                 device=device,
                 dtype=cast('Literal["auto", "bf16", "fp32"]', dtype),

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.grpckit.database import Database
+from services.grpckit.database import Database, PostgresAddress
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page, cut
 from services.inference.deployments import Deployment, DeploymentState, Failure, Layer
@@ -33,9 +33,15 @@ _DEPLOYMENTS = sa.Table(
 )
 
 
-def open_database(folder: Path) -> Database:
-    """Returns the database in the service's data folder, not yet opened."""
-    return Database(folder / "inference.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+def open_database(folder: Path, postgres: PostgresAddress | None = None) -> Database:
+    """Returns the service's database, not yet opened: in its data folder, or on a server."""
+    return Database(
+        folder / "inference.sqlite",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        service="inference",
+        postgres=postgres,
+    )
 
 
 def insert(connection: sa.Connection, deployment: Deployment) -> None:

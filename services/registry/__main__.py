@@ -10,6 +10,8 @@ from services.registry.library import Library
 from services.registry.policy import POLICIES
 from services.registry.servicer import RegistryServicer
 from services.registry.settings import RegistrySettings
+from services.registry.signing.adoption import start_signing
+from services.registry.signing.keys import KEY_FILE, Signer
 from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
 from tuneforge.v1 import registry_pb2, registry_pb2_grpc
 
@@ -19,13 +21,21 @@ _log = get_logger(__name__)
 def define(settings: RegistrySettings) -> ServiceDefinition:
     """Returns the registry, wired together and not yet open."""
     data = settings.server.data
-    database = Database(data / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
-    library = Library(database, BlobFiles(data, reserve_bytes=settings.reserve_bytes))
+    database = Database(
+        data / "registry.sqlite",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        service="registry",
+        postgres=settings.postgres,
+    )
+    signer = Signer(settings.signing_key or data / KEY_FILE, may_make=settings.signing_key is None)
+    library = Library(database, BlobFiles(data, reserve_bytes=settings.reserve_bytes), signer)
 
     servicer = RegistryServicer(library)
 
     async def start() -> None:
         database.open()
+        await start_signing(library, data, is_key_given=settings.signing_key is not None)
         swept = await library.transfer(lambda: library.blobs.prepare(upload_kept_s=settings.upload_kept_s))
         if swept:
             _log.info("removed unfinished uploads", count=swept, kept_s=settings.upload_kept_s)

@@ -1,8 +1,10 @@
 """The registry's settings, from the environment."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
+from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings
 
 DEFAULT_PORT = 7101
@@ -22,6 +24,14 @@ class RegistrySettings:
     upload_kept_s: float = UPLOAD_KEPT_S
     """Seconds without a new byte after which an unfinished upload is removed at the next start. A week: longer than any
     outage that a client waits out. TUNEFORGE_REGISTRY_UPLOAD_KEPT_S."""
+    postgres: PostgresAddress | None = None
+    """The database on a PostgreSQL server; None: SQLite in the data folder. TUNEFORGE_REGISTRY_DATABASE_URL with the
+    password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
+
+    signing_key: Path | None = None
+    """File with the private key that versions are signed with, and below it those that signed before (unencrypted PEM, EC
+    on P-256, P-384 or P-521); None: a P-256 key in the data folder, made at the first use. Several registries on one
+    database need the same file. TUNEFORGE_REGISTRY_SIGNING_KEY."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -34,7 +44,9 @@ class RegistrySettings:
         settings = cls(
             server=ServerSettings.from_env("registry", DEFAULT_PORT, env=env),
             reserve_bytes=env.integer("TUNEFORGE_REGISTRY_RESERVE_BYTES", default=RESERVE_BYTES),
+            signing_key=env.file("TUNEFORGE_REGISTRY_SIGNING_KEY"),
             upload_kept_s=env.seconds("TUNEFORGE_REGISTRY_UPLOAD_KEPT_S", default=UPLOAD_KEPT_S),
+            postgres=PostgresAddress.from_env("registry", env),
         )
         env.finish()
         return settings

@@ -72,6 +72,17 @@ class Scheduler:
         await asyncio.to_thread(self.database.close)
 
 
+def _database(settings: SchedulerSettings) -> Database:
+    """Returns the scheduler's database, not yet opened."""
+    return Database(
+        settings.server.data / "scheduler.db",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        service="scheduler",
+        postgres=settings.postgres,
+    )
+
+
 def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) -> Scheduler:
     """Puts a scheduler together; called inside the running event loop.
 
@@ -79,7 +90,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         settings: All settings.
         clock: The database's clock; tests give one that they move.
     """
-    database = Database(settings.server.data / "scheduler.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+    database = _database(settings)
     broadcast = Broadcast()
     ledger = Ledger(database, broadcast, clock)
     chance = random.Random()  # noqa: S311 - jitter, not a secret

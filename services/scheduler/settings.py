@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
 from services.scheduler.jobs import RetryPolicy
 
@@ -48,6 +49,9 @@ class SchedulerSettings:
     """How often and how long."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How infrastructure faults are retried."""
+    postgres: PostgresAddress | None = None
+    """The database on a PostgreSQL server; None: SQLite in the data folder. TUNEFORGE_SCHEDULER_DATABASE_URL with the
+    password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
 
     @classmethod
     def from_env(cls, env: Environment | None = None) -> SchedulerSettings:
@@ -77,6 +81,7 @@ class SchedulerSettings:
                 budget=reader.integer("TUNEFORGE_SCHEDULER_RETRY_BUDGET", default=5, minimum=0, maximum=100),
                 first_delay_s=reader.seconds("TUNEFORGE_SCHEDULER_RETRY_FIRST_S", default=1.0, maximum=3600),
             ),
+            postgres=PostgresAddress.from_env("scheduler", reader),
         )
         if env is None:
             reader.finish()
