@@ -1,66 +1,76 @@
-"""Rows of a JSONL data set: read one by one, and checked with a sentence for every fault.
+"""Rows as a language model learns them: conversations, or a prompt with its completion.
 
-A file has one row a line, all of one shape: `messages` (a conversation), `prompt` and `completion` (plain text), or
-`instruction` with `output` and perhaps `input`. Memory stays bounded: one line is held at a time. How a row becomes
-text is in `rendering.py`.
+Rows of every format and shape are read by `tuneforge.data.formats`; here those that a language model can be taught
+become turns and texts. Memory stays bounded: one row is held at a time. How a row becomes text is in `rendering.py`.
 """
 
 import dataclasses
-import enum
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tuneforge.data._parsing import RowFault, Turn, parse_object, parse_row
+from tuneforge.data.formats import DataFile, Limits, ParsedRow, open_rows
+from tuneforge.data.identity import canonical_json
+from tuneforge.data.problems import ProblemCode, RowProblem, Severity
+from tuneforge.data.shapes import CONVERSATIONS, TRAINABLE, RowShape
 
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""16 MiB: far above any row that fits a context window, far below what would hurt a service that checks it."""
+MAX_LINE_BYTES: Final = Limits().row_bytes
+"""Largest row in bytes."""
 
 
-class RowShape(enum.StrEnum):
-    """What the rows of a file look like; the values are those of the contract's `RowShape` without its prefix."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call of a tool by the assistant."""
 
-    MESSAGES = "MESSAGES"
-    PROMPT_COMPLETION = "PROMPT_COMPLETION"
-    INSTRUCTION = "INSTRUCTION"
+    name: str
+    arguments: str
+    """A JSON object as text, written in one way (`canonical_json`)."""
+    id: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user`, `assistant` or `tool`."""
+    content: str
+    """May be empty in an assistant's turn with tool calls."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the assistant calls."""
+    tool_call_id: str = ""
+    """The call that a tool's turn answers."""
+    name: str = ""
+    """The tool that answers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row. `turns` is set for MESSAGES and INSTRUCTION, `prompt` and `completion` for PROMPT_COMPLETION."""
+    """One row. `turns` is set for conversations, `prompt` and `completion` for the others (see `is_chat`)."""
 
     id: str
-    """First 16 hexadecimal digits of the SHA-256 of the row's line: equal rows have equal ids."""
+    """SHA-256 of the row's content: equal rows have equal ids."""
     line: int
     """Number of its line in its file, from 1."""
     shape: RowShape
     turns: tuple[Turn, ...] = ()
-    """The conversation; the last turn is the assistant's and no assistant's turn is blank."""
+    """The conversation; the last turn is the assistant's and no assistant's turn says and calls nothing."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The tools that the conversation may call, as chat templates take them."""
     prompt: str = ""
+    """Empty for a row that is all text."""
     completion: str = ""
+    file: str = ""
+    """Path of its file in the data set."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RowProblem:
-    """What is wrong with one row."""
-
-    line: int
-    """Number of the line, from 1; 0 when the file as a whole is meant."""
-    field: str
-    """Path inside the row, e.g. `messages[1].content`; empty when the row as a whole is meant."""
-    message: str
-    """What is wrong, with the value: one sentence."""
-    cure: str
-    """What to do about it: one sentence."""
-
-    def __str__(self) -> str:
-        place = f"line {self.line}" if self.line else "the file"
-        return f"{place}{', ' + self.field if self.field else ''}: {self.message} {self.cure}"
+    @property
+    def is_chat(self) -> bool:
+        """Whether it is a conversation, which a chat template writes."""
+        return self.shape in CONVERSATIONS
 
 
 class MalformedRow(ValueError):
-    """A row that cannot be read."""
+    """A row that cannot be read, or that a language model cannot be taught."""
 
     def __init__(self, problem: RowProblem) -> None:
         super().__init__(str(problem))
@@ -76,98 +86,125 @@ class FileReport:
     rows: int
     """Rows that can be read."""
     problems: tuple[RowProblem, ...]
-    """The first problems found, one a row at most."""
+    """The first errors found."""
     num_problems: int
-    """All problems found, also those above the limit."""
+    """All errors found, also those above the limit."""
+
+
+def to_row(parsed: ParsedRow) -> Row:
+    """Makes a row that a language model learns from one that was read.
+
+    Raises:
+        MalformedRow: it has errors, or its shape is not for language models.
+    """
+    for problem in parsed.problems:
+        if problem.severity is Severity.ERROR:
+            raise MalformedRow(problem)
+    content, shape = parsed.content, parsed.shape
+    if content is None or shape not in TRAINABLE:
+        raise MalformedRow(untrainable(parsed))
+    place: dict[str, Any] = {"id": parsed.row_id, "line": parsed.line, "shape": shape, "file": parsed.file}
+    if shape is RowShape.PROMPT_COMPLETION:
+        return Row(prompt=content["prompt"], completion=content["completion"], **place)
+    if shape is RowShape.TEXT:
+        return Row(completion=content["text"], **place)
+    if shape is RowShape.INSTRUCTION:
+        return Row(turns=_instruction_turns(content), **place)
+    turns = tuple(_turn(message) for message in content["messages"])
+    return Row(turns=turns, tools=tuple(content.get("tools", ())), **place)
+
+
+def untrainable(parsed: ParsedRow) -> RowProblem:
+    """Returns the problem that rows of this shape are not for supervised fine-tuning of a language model."""
+    shapes = ", ".join(sorted(TRAINABLE))
+    return RowProblem(
+        line=parsed.line,
+        field="",
+        file=parsed.file,
+        row_id=parsed.row_id,
+        code=ProblemCode.MIXED_SHAPES,
+        message=f"Rows of the shape {parsed.shape} cannot be learned by supervised fine-tuning.",
+        cure=f"Give rows of one of the shapes {shapes}.",
+    )
+
+
+def learnable_rows(files: Mapping[str, Path] | Iterable[DataFile]) -> Iterator[tuple[ParsedRow, Row]]:
+    """Reads the rows of a data set that a language model is to learn, in order.
+
+    Raises:
+        MalformedRow: at the first row that cannot be read or whose shape is not for language models.
+    """
+    for parsed in open_rows(files):
+        if parsed.content is not None or any(each.severity is Severity.ERROR for each in parsed.problems):
+            yield parsed, to_row(parsed)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Reads a file's rows in order; blank lines are passed over.
+    """Reads a file's rows in order.
 
     Raises:
         MalformedRow: at the first row that cannot be read, or whose shape is not that of the rows before it, or at the
             end of a file without a row.
     """
-    shape: RowShape | None = None
-    for result in _scan(path):
-        if isinstance(result, RowProblem):
-            raise MalformedRow(result)
-        shape = shape or result.shape
-        if result.shape is not shape:
-            raise MalformedRow(_mixed(result, shape))
-        yield result
+    for _, row in learnable_rows([DataFile(path.name, path)]):
+        yield row
 
 
 def check_file(path: Path, limit: int = 20) -> FileReport:
     """Reads a whole file and reports what is wrong with it.
 
     Args:
-        path: the JSONL file.
+        path: the file; its suffix tells the format.
         limit: most problems that are listed, >= 1; all are counted.
     """
     shape: RowShape | None = None
     rows = num_problems = 0
     problems: list[RowProblem] = []
-    for result in _scan(path):
-        found = result
-        if isinstance(found, Row):
-            shape = shape or found.shape
-            if found.shape is shape:
-                rows += 1
-                continue
-            found = _mixed(found, shape)
-        num_problems += 1
-        if len(problems) < limit:
-            problems.append(found)
+    for parsed in open_rows([DataFile(path.name, path)]):
+        errors = [problem for problem in parsed.problems if problem.severity is Severity.ERROR]
+        shape = shape or parsed.shape
+        rows += parsed.content is not None and not errors
+        num_problems += len(errors)
+        problems += errors[: limit - len(problems)]
     return FileReport(shape=shape, rows=rows, problems=tuple(problems), num_problems=num_problems)
 
 
-def _scan(path: Path) -> Iterator[Row | RowProblem]:
-    """Yields each row of a file, or what is wrong with it."""
-    is_empty = True
-    for number, line, is_whole in _lines(path):
-        if line is None:
-            is_empty = False
-            message = f"The line is longer than {MAX_LINE_BYTES // 2**20} MiB."
-            yield RowProblem(line=number, field="", message=message, cure="Split it into several rows.")
-        elif line.strip():
-            is_empty = False
-            yield _row(number, line, is_whole)
-    if is_empty:
-        yield RowProblem(line=0, field="", message="There is no row in it.", cure="Write one JSON object a line.")
+def _instruction_turns(content: Mapping[str, Any]) -> tuple[Turn, ...]:
+    instruction, extra = content["instruction"], content.get("input", "")
+    request = f"{instruction}\n\n{extra}" if extra else instruction
+    turns = (Turn(role="user", content=request), Turn(role="assistant", content=content["output"]))
+    return (Turn(role="system", content=content["system"]), *turns) if "system" in content else turns
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None, bool]]:
-    """Yields (number, content, whether a line break ends it); content is None for a line that is too long."""
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # some editors write a byte order mark
-            is_whole = line.endswith(b"\n")
-            if len(line) > MAX_LINE_BYTES and not is_whole:
-                while rest := file.readline(MAX_LINE_BYTES):
-                    if rest.endswith(b"\n"):
-                        break
-                yield number, None, True
-            else:
-                yield number, line, is_whole
+def _turn(message: Mapping[str, Any]) -> Turn:
+    calls = tuple(
+        ToolCall(
+            name=call["function"]["name"],
+            arguments=canonical_json(call["function"]["arguments"]),
+            id=call.get("id", ""),
+        )
+        for call in message.get("tool_calls", ())
+    )
+    return Turn(
+        role=message["role"],
+        content=message["content"],
+        tool_calls=calls,
+        tool_call_id=message.get("tool_call_id", ""),
+        name=message.get("name", ""),
+    )
 
 
-def _row(number: int, line: bytes, is_whole: bool) -> Row | RowProblem:
-    try:
-        row = parse_object(line, is_whole)
-        name, turns, (prompt, completion) = parse_row(row)
-    except RowFault as fault:
-        return RowProblem(line=number, field=fault.field, message=fault.message, cure=fault.cure)
-    identity = hashlib.sha256(line.strip()).hexdigest()[:16]
-    return Row(id=identity, line=number, shape=RowShape(name), turns=turns, prompt=prompt, completion=completion)
-
-
-def _mixed(row: Row, shape: RowShape) -> RowProblem:
-    message = f"Its shape is {row.shape}, but the rows before it are {shape}."
-    return RowProblem(line=row.line, field="", message=message, cure="Keep each shape in a data set of its own.")
-
-
-__all__ = ["FileReport", "MalformedRow", "Row", "RowProblem", "RowShape", "Turn", "check_file", "read_rows"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "FileReport",
+    "MalformedRow",
+    "Row",
+    "RowProblem",
+    "RowShape",
+    "ToolCall",
+    "Turn",
+    "check_file",
+    "learnable_rows",
+    "read_rows",
+    "to_row",
+]

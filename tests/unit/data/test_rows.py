@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneforge.data._parsing import RowFault, parse_object, parse_row
+from tuneforge.data.formats.content import decoded
+from tuneforge.data.formats.strict_json import parse_object
+from tuneforge.data.problems import RowFault
 from tuneforge.data.rows import MAX_LINE_BYTES, MalformedRow, RowShape, check_file, read_rows
+from tuneforge.data.shapes import recognise
 
 CHAT = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 PLAIN = b'{"prompt": "a", "completion": "b"}\n'
@@ -46,9 +49,10 @@ def test_equal_rows_have_equal_ids(tmp_path: Path) -> None:
         (b'{"messages": [\n', "", "not JSON"),
         (b'{"prompt": "\xff", "completion": "b"}\n', "", "0xff"),
         (b"[1]\n", "", "a list"),
-        (b'{"text": "a"}\n', "", "`text`"),
+        (b'{"text": "a"}\n', "", "TEXT"),
+        (b'{"question": "a", "answer": "b"}\n', "", "`answer`, `question`"),
         (b'{"message": []}\n', "message", "`messages` is"),
-        (b'{"prompt": "a", "response": "b"}\n', "completion", "missing"),
+        (b'{"prompt": "a", "answer": "b"}\n', "completion", "missing"),
         (b'{"prompt": "a", "completion": "b", "messages": []}\n', "", "several shapes"),
         (b'{"prompt": "a", "prompt": "b", "completion": "c"}\n', "prompt", "twice"),
         (b'{"prompt": "a", "completion": " \\n"}\n', "completion", "empty"),
@@ -123,7 +127,7 @@ def test_a_line_without_end_is_not_held(tmp_path: Path) -> None:
     huge = b'{"prompt": "' + b"a" * (MAX_LINE_BYTES + 10) + b'", "completion": "b"}\n'
     report = check_file(_write(tmp_path, PLAIN + huge + PLAIN))
     assert report.rows == 2
-    assert (report.problems[0].line, report.problems[0].message) == (2, "The line is longer than 16 MiB.")
+    assert (report.problems[0].line, report.problems[0].message) == (2, "The line is longer than 4 MiB.")
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
@@ -135,7 +139,8 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 def test_no_line_breaks_the_reader(line: bytes) -> None:
     """Whatever the bytes are, the answer is a row or a named fault."""
     with contextlib.suppress(RowFault):
-        parse_row(parse_object(line, is_whole=True))
+        row = parse_object(decoded(line))
+        recognise(tuple(row)).read(row)
 
 
 _JSON = st.recursive(
@@ -156,4 +161,5 @@ _JSON = st.recursive(
 def test_no_object_breaks_the_reader(row: dict[str, object]) -> None:
     """Whatever stands in the known columns, the answer is a row or a named fault."""
     with contextlib.suppress(RowFault):
-        parse_row(parse_object(json.dumps(row).encode(), is_whole=True))
+        parsed = parse_object(json.dumps(row))
+        recognise(tuple(parsed)).read(parsed)
