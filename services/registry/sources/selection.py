@@ -1,0 +1,128 @@
+"""Which of the files at a place become those of a version. Pure."""
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from services.registry.sources.faults import Code, SourceFault
+from tuneforge.manifest import InvalidManifest, check_path
+
+MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
+"""Weights, configurations, tokenizers, chat templates: what an import of a folder takes too."""
+_TABLES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt"})
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
+DATA_SUFFIXES = _TABLES | _IMAGES
+"""Rows and images; never code, never a pickle."""
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
+_WORD = re.compile(r"[/._-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file at a place."""
+
+    path: str
+    """As it will be named in the version."""
+    key: str
+    """As the place names it."""
+    size_bytes: int = 0
+    """0 where the place does not say."""
+    tag: str = ""
+    """Changes with the content; empty: the place knows none, and a broken transfer starts anew."""
+    sha256: str = ""
+    """Where the place knows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an import takes."""
+
+    kind: str
+    """`dataset` or `model`."""
+    include: tuple[str, ...] = ()
+    split: str = ""
+    largest_bytes: int = 0
+    most_files: int = 0
+
+
+def choose(entries: Iterable[Entry], wanted: Wanted) -> list[Entry]:
+    """Returns the files that are taken, by path.
+
+    Raises:
+        SourceFault: NOT_FOUND: none fits. TOO_LARGE: too many files or bytes. NOT_ALLOWED: a name leaves its place.
+    """
+    found = list(entries)
+    fitting = [entry for entry in found if _fits(entry.path, wanted)]
+    if wanted.kind == "dataset":
+        fitting = _of_split(fitting, wanted.split)
+    if not fitting:
+        kinds = "safetensors weights and JSON" if wanted.kind == "model" else ", ".join(sorted(_TABLES)) + " or images"
+        patterns = f" that match {', '.join(wanted.include)}" if wanted.include else ""
+        raise SourceFault(Code.NOT_FOUND, f"none of the {len(found)} files there is one of {kinds}{patterns}")
+    for entry in fitting:
+        try:
+            check_path(entry.path)
+        except InvalidManifest as error:
+            raise SourceFault(Code.NOT_ALLOWED, f"the place has a file that cannot be stored: {error}") from None
+    if wanted.most_files and len(fitting) > wanted.most_files:
+        raise SourceFault(Code.TOO_LARGE, f"{len(fitting)} files are there; at most {wanted.most_files} are taken")
+    check_size(sum(entry.size_bytes for entry in fitting), wanted.largest_bytes)
+    return sorted(fitting, key=lambda entry: entry.path.encode())
+
+
+def check_size(size_bytes: int, largest_bytes: int) -> None:
+    """Refuses more bytes than the operator allows.
+
+    Raises:
+        SourceFault: TOO_LARGE.
+    """
+    if largest_bytes and size_bytes > largest_bytes:
+        raise SourceFault(Code.TOO_LARGE, f"it has {size_bytes} bytes or more; at most {largest_bytes} are taken")
+
+
+def split_of(path: str) -> str:
+    """Returns the split that a file's path names, `train`, `test` or `validation`; empty: none."""
+    words = [_SPLITS[word] for word in _WORD.split(path.lower()) if word in _SPLITS]
+    return words[-1] if words else ""
+
+
+def _fits(path: str, wanted: Wanted) -> bool:
+    name = PurePosixPath(path)
+    if any(part.startswith(".") for part in name.parts):
+        return False
+    if wanted.kind == "model" and ("/" in path or name.suffix.lower() not in MODEL_SUFFIXES):
+        return False
+    if wanted.kind == "dataset" and (name.suffix.lower() not in DATA_SUFFIXES or _is_about(name)):
+        return False
+    return not wanted.include or any(fnmatch.fnmatchcase(path, pattern) for pattern in wanted.include)
+
+
+def _is_about(name: PurePosixPath) -> bool:
+    """Returns whether a text file tells about the data instead of being it."""
+    return name.suffix.lower() == ".txt" and name.stem.lower() in {"readme", "license", "licence", "notice"}
+
+
+def _of_split(entries: Sequence[Entry], split: str) -> list[Entry]:
+    """Returns the files of one split: the one asked for, else `train`, else the first by name, else all."""
+    there = sorted({split_of(entry.path) for entry in entries} - {""})
+    if split:
+        asked = _SPLITS.get(split.lower(), split)
+        if asked not in there:
+            known = f"; there are {', '.join(there)}" if there else "; its files name none"
+            raise SourceFault(Code.NOT_FOUND, f"there is no split {split[:80]!r}{known}")
+        return [entry for entry in entries if split_of(entry.path) == asked]
+    if not there:
+        return list(entries)
+    chosen = "train" if "train" in there else there[0]
+    return [entry for entry in entries if split_of(entry.path) == chosen]

@@ -1,0 +1,141 @@
+"""The child process of one import: reads a job from stdin, fetches, and tells each step as a line of JSON on stdout.
+
+It is the only process that speaks to places outside. It gets the credentials of this one import through the pipe, knows
+no database and no caller, has limits on memory, file size and time, and ends when the registry does.
+"""
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from services.registry.sources import protocol
+from services.registry.sources.addresses import AddressRefused
+from services.registry.sources.faults import NO_SPACE, Code, SourceFault
+from services.registry.sources.parts import Part, allowance_of
+from services.registry.sources.places import Place
+from services.registry.sources.protocol import Job
+from services.registry.sources.selection import choose
+
+_MEMORY_BYTES = 4 * 1024**3
+"""Address space: libraries and threads take one; nothing that is fetched is ever held in memory."""
+_TELL_EVERY_S = 0.2
+
+
+class _Teller:
+    """Writes lines, and no secret in any of them."""
+
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        self._secrets = secrets
+
+    def say(self, **step: Any) -> None:
+        clean = {
+            key: protocol.struck_out(value, self._secrets) if isinstance(value, str) else value
+            for key, value in step.items()
+        }
+        sys.stdout.write(json.dumps(clean) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> int:
+    """Does the job; returns 0 when it was told to the end, well or not."""
+    job = Job.from_json(sys.stdin.readline())
+    threading.Thread(target=_end_with_registry, daemon=True).start()
+    _limit(job)
+    teller = _Teller(job.secrets)
+    try:
+        _fetch(job, teller)
+    except SourceFault as fault:
+        teller.say(step="fault", code=fault.code, message=fault.message)
+    except AddressRefused as refusal:
+        teller.say(step="fault", code=Code.NOT_ALLOWED, message=str(refusal))
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            teller.say(step="full")
+        else:
+            kind = f"{type(error).__name__} {error.errno or ''}".strip()
+            teller.say(step="fault", code=Code.UNAVAILABLE, message=f"the place broke off: {kind}")
+    return 0
+
+
+def _fetch(job: Job, teller: _Teller) -> None:
+    place = _place(job)
+    listing = place.look()
+    entries = choose(listing.entries, job.wanted)
+    teller.say(
+        step="listed",
+        revision=listing.revision[:200],
+        files=[{"path": entry.path, "size_bytes": entry.size_bytes} for entry in entries],
+    )
+    allowance = allowance_of(job.wanted.largest_bytes)
+    for entry in entries:
+        if entry.tag and job.have.get(entry.path) == entry.tag:
+            allowance.take(entry.size_bytes)
+            teller.say(step="kept", path=entry.path)
+            continue
+        told = 0.0
+
+        def tell(done: int, path: str = entry.path) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= _TELL_EVERY_S:
+                told = now
+                teller.say(step="bytes", path=path, done=done)
+
+        arrived = place.fetch(Part(Path(job.folder), entry, allowance), tell)
+        teller.say(
+            step="file",
+            path=entry.path,
+            place=arrived.place.name,
+            sha256=arrived.sha256,
+            size_bytes=arrived.size_bytes,
+            tag=entry.tag,
+        )
+    teller.say(step="done")
+
+
+def _place(job: Job) -> Place:
+    """Returns the place of a job; each kind imports its own client only."""
+    if job.https is not None:
+        from services.registry.sources.places.https import HttpsPlace
+
+        return HttpsPlace(*job.https)
+    if job.s3 is not None:
+        from services.registry.sources.places.s3 import S3Place
+
+        address, options = job.s3
+        return S3Place(address, **options)
+    if job.hub is not None:
+        from services.registry.sources.places.hub import HubPlace
+
+        hub_address, hub_options = job.hub
+        return HubPlace(hub_address, kind=job.wanted.kind, **hub_options)
+    if job.package is not None:
+        from services.registry.sources.places.package import PackagePlace
+
+        return PackagePlace(job.package)
+    raise ValueError("the job names no place")
+
+
+def _limit(job: Job) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    if job.wanted.largest_bytes:
+        size = job.wanted.largest_bytes + 1024 * 1024
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _end_with_registry() -> None:
+    """Ends the process when stdin closes: the registry holds the other end, and lets go when it dies."""
+    while os.read(0, 1):  # not sys.stdin: its lock, held here, would stop the interpreter's end
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
