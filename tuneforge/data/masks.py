@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tuneforge.data.faults import OverlongRow, RenderingCode, RenderingError
 from tuneforge.data.rendering import ChatFormat
-from tuneforge.data.rows import Row, RowShape, Turn
+from tuneforge.data.rows import Row, Turn
 from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.specs.spec import OverlongPolicy
 
@@ -61,7 +61,7 @@ def mark(row: Row, tokenizer: "Tokenizer", chat_format: ChatFormat) -> MarkedRow
     """
     rendering = chat_format.render_row(row)
     encoding = tokenizer.encode(rendering.text, add_special_tokens=False)
-    prefix = _text_prefix(rendering.text, tokenizer, chat_format) if row.shape is RowShape.PROMPT_COMPLETION else ()
+    prefix = _text_prefix(rendering.text, tokenizer, chat_format) if not row.is_chat else ()
     supervised = [*(False for _ in prefix), *_marks(encoding.offsets, rendering.supervised)]
     if supervised:
         supervised[0] = False

@@ -1,0 +1,146 @@
+"""Near duplicates by sketches of fixed size: probable, in bounded memory, the same for every order of the rows.
+
+A text's shingles are its runs of five characters, in lower case with white space folded. A sketch keeps 16 bits of the
+smallest hash of each of 64 classes of shingles (one-permutation MinHash; an empty class borrows from the next one). The
+share of equal classes estimates the share of shingles that two texts have in common. Texts whose sketches agree in one
+of 16 bands of four classes are compared; those whose estimate reaches the threshold are near duplicates.
+
+Two texts with 90 % of their shingles in common share a band with a probability above 0.999 in theory; what is found of
+them in tests is stated in ADR 0009. Hashes are CPython's hash of tuples of numbers, which is not salted.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+THRESHOLD: Final = 0.8
+"""Least share of common shingles, as estimated, of near duplicates."""
+CLASSES: Final = 64
+SHORTEST: Final = 40
+"""Texts with fewer characters are not compared: one word makes too much of a difference."""
+LONGEST: Final = 4000
+"""Of longer texts the first and the last half of this many characters are compared, so that no row takes long."""
+SKETCH_BYTES: Final = 2 * CLASSES
+_BANDS: Final = 16
+_HEADS: Final = 8  # texts of a band's bucket that later ones are compared with, so that a full bucket stays cheap
+_MASK: Final = (1 << 64) - 1
+
+
+def sketch(text: str) -> bytes | None:
+    """Returns the sketch of a text, 128 bytes; None for one that is too short."""
+    folded = " ".join(text.lower().split())
+    if len(folded) < SHORTEST:
+        return None
+    if len(folded) > LONGEST:
+        folded = folded[: LONGEST // 2] + folded[-LONGEST // 2 :]
+    points = folded.encode("ascii") if folded.isascii() else [ord(character) for character in folded]
+    shingles = set(map(hash, zip(points, points[1:], points[2:], points[3:], points[4:], strict=False)))
+    # Bits 6 and up decide which of a class is the smallest, and are what is kept of it.
+    smallest = {value & 63: value for value in sorted(shingles, reverse=True)}
+    if len(smallest) < CLASSES:
+        _fill(smallest)
+    return array("H", [(smallest[number] >> 13) & 0xFFFF for number in range(CLASSES)]).tobytes()
+
+
+def _fill(smallest: dict[int, int]) -> None:
+    """Gives each empty class the value of the next one that has any, changed by the distance."""
+    own = sorted(smallest)
+    following = own[0]
+    distance = CLASSES - own[-1] + own[0]
+    for number in range(CLASSES - 1, -1, -1):
+        if number in smallest and number in own:
+            following, distance = number, 0
+        else:
+            smallest[number] = smallest[following] + (distance * 0x9E3779B97F4A7C15 & _MASK)
+        distance += 1
+
+
+def likeness(first: bytes, second: bytes) -> float:
+    """Returns the share of common shingles that two sketches tell of, 0 to 1."""
+    pairs = zip(memoryview(first).cast("H"), memoryview(second).cast("H"), strict=True)
+    return sum(a == b for a, b in pairs) / CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Two texts that are probably near duplicates."""
+
+    later: int
+    """Number of the one that would be left out."""
+    earlier: int
+    share: float
+    """Estimated share of common shingles, the threshold to 1."""
+
+
+class Sketches:
+    """The sketches of many texts, by number."""
+
+    def __init__(self) -> None:
+        """Takes 136 bytes a text, and about 150 more while they are compared."""
+        self._bytes = bytearray()
+        self.numbers = array("Q")
+        """Numbers of the texts, in the order in which they were added."""
+
+    def add(self, number: int, text: str) -> None:
+        """Keeps the sketch of a text; one that is too short has none."""
+        made = sketch(text)
+        if made is not None:
+            self.numbers.append(number)
+            self._bytes += made
+
+    def keys(self, band: int) -> memoryview:
+        """Returns for each text what it has in a band."""
+        return memoryview(self._bytes).cast("Q")[band::_BANDS]
+
+    def at(self, place: int) -> bytes:
+        """Returns the sketch of the text that was added in this place."""
+        return bytes(self._bytes[place * SKETCH_BYTES : (place + 1) * SKETCH_BYTES])
+
+
+def near_texts(texts: Sketches, rank: Sequence[bytes], *, earlier: Sketches | None = None) -> Iterator[Likeness]:
+    """Yields near duplicates, each text once, with the one it is most like.
+
+    Args:
+        texts: Those that would be left out.
+        rank: For every number what its text is ordered by (its row's id), so that the order of rows does not matter;
+            the lowest of a group is kept. Texts of equal rank are the same row.
+        earlier: Those that are kept; None for the ones of `texts` that are lower in rank.
+    """
+    source = earlier or texts
+    found: dict[int, Likeness] = {}
+    own = sorted(range(len(texts.numbers)), key=lambda place: rank[texts.numbers[place]])
+    for band in range(_BANDS):
+        keys = texts.keys(band)
+        buckets: dict[int, list[int]] = {}
+        if earlier is not None:
+            other_keys = earlier.keys(band)
+            for place in sorted(range(len(earlier.numbers)), key=lambda place: rank[source.numbers[place]]):
+                _put(buckets, other_keys[place], place)
+        for place in own:
+            for head in buckets.get(keys[place], ()):
+                _compare(found, (texts, place), (source, head), rank)
+            if earlier is None:
+                _put(buckets, keys[place], place)
+    for place in own:
+        if place in found:
+            yield found[place]
+
+
+def _put(buckets: dict[int, list[int]], key: int, place: int) -> None:
+    bucket = buckets.setdefault(key, [])
+    if len(bucket) < _HEADS:
+        bucket.append(place)
+
+
+def _compare(
+    found: dict[int, Likeness], text: tuple[Sketches, int], head: tuple[Sketches, int], rank: Sequence[bytes]
+) -> None:
+    """Keeps a pair when it is near, and nearer than the one that is known."""
+    number, other = text[0].numbers[text[1]], head[0].numbers[head[1]]
+    best = found.get(text[1])
+    if rank[other] == rank[number] or (best is not None and best.earlier == other):
+        return
+    share = likeness(text[0].at(text[1]), head[0].at(head[1]))
+    if share >= THRESHOLD and (best is None or (-share, rank[other]) < (-best.share, rank[best.earlier])):
+        found[text[1]] = Likeness(number, other, share)
