@@ -46,12 +46,10 @@ class AliasFeed:
 
     Args:
         database: With the log.
-        heartbeat_s: Longest silence, in seconds.
     """
 
-    def __init__(self, database: Database, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._heartbeat_s = heartbeat_s
         self._changed = asyncio.Event()
         self._is_draining = False
 
@@ -136,7 +134,7 @@ class AliasFeed:
 
     async def _news(self, changed: asyncio.Event) -> bool:
         try:
-            async with asyncio.timeout(self._heartbeat_s):
+            async with asyncio.timeout(HEARTBEAT_S):
                 await changed.wait()
         except TimeoutError:
             return False
