@@ -9,6 +9,7 @@ from services.registry import collections, requests
 from services.registry.calls import Calls, Context, new_collection, page_of_request, size_bytes, version_number
 from services.registry.datasets import examination, store, wire
 from services.registry.library import now_us
+from services.registry.lineage.sealing import seal_dataset_version
 from services.registry.wire import manifest_of_request
 from tuneforge.names import DatasetName, DatasetVersionName, ProjectName
 from tuneforge.v1 import datasets_pb2
@@ -55,6 +56,7 @@ class DatasetCalls(Calls):
 
         def add(connection: Connection) -> datasets_pb2.DatasetVersion:
             version = store.add_dataset_version(connection, name, content, creator=actor, time_us=time_us)
+            seal_dataset_version(connection, self._library.signer, version)
             return wire.dataset_version_to_proto(version)
 
         return await self._change(request, name.project, datasets_pb2.DatasetVersion, add)

@@ -34,12 +34,13 @@ _NEXT = {
     ),
 }
 """Direction -> query for (here, there, role)."""
+_BY_ROLE = LINEAGE_EDGES.c.role.in_(bindparam("roles", expanding=True))
 _REACHED = {
     Direction.ANCESTORS: select(LINEAGE_EDGES.c.parent)
-    .where(LINEAGE_EDGES.c.child.in_(bindparam("numbers", expanding=True)))
+    .where(LINEAGE_EDGES.c.child.in_(bindparam("numbers", expanding=True)), _BY_ROLE)
     .distinct(),
     Direction.DESCENDANTS: select(LINEAGE_EDGES.c.child)
-    .where(LINEAGE_EDGES.c.parent.in_(bindparam("numbers", expanding=True)))
+    .where(LINEAGE_EDGES.c.parent.in_(bindparam("numbers", expanding=True)), _BY_ROLE)
     .distinct(),
 }
 
@@ -84,14 +85,16 @@ class Walk:
         return bool(level)
 
 
-def everything(connection: Connection, numbers: Iterable[int], direction: Direction) -> set[int]:
-    """Returns all that is reached from some things, these included; follows every edge in every project."""
+def everything(
+    connection: Connection, numbers: Iterable[int], direction: Direction, *, roles: Collection[Role] = frozenset(Role)
+) -> set[int]:
+    """Returns all that is reached from some things by edges of some roles, these included, in every project."""
     seen = set(numbers)
     front = list(seen)
     while front:
         reached: set[int] = set()
         for some in batches(front):
-            reached.update(connection.execute(_REACHED[direction], {"numbers": some}).scalars())
+            reached.update(connection.execute(_REACHED[direction], {"numbers": some, "roles": list(roles)}).scalars())
         front = list(reached - seen)
         seen |= reached
     return seen

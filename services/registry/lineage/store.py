@@ -4,8 +4,9 @@ Every function runs in the transaction of its caller, so that a thing and its ed
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from services.grpckit.errors import Reason, ServiceError
@@ -112,7 +113,7 @@ def _refuse_cycle(connection: Connection, child: str, number: int, parents: Coll
         )
 
 
-def _find(connection: Connection, names: Sequence[str]) -> dict[str, Row[tuple[int, str, int]]]:
+def _find(connection: Connection, names: Sequence[str]) -> dict[str, Any]:
     statement = select(LINEAGE_NODES.c.id, LINEAGE_NODES.c.name, LINEAGE_NODES.c.depth)
     return {row.name: row for row in connection.execute(statement.where(LINEAGE_NODES.c.name.in_(names)))}
 

@@ -37,6 +37,10 @@ class Role(StrEnum):
     SOURCE = "SOURCE"
 
 
+LEARNED = frozenset(Role) - {Role.VALIDATION}
+"""Roles by which data comes into what was made: a run learns nothing from what it is validated on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
     """A thing by its name."""

@@ -9,6 +9,7 @@ from services.registry import collections, requests
 from services.registry.aliases import store as alias_store
 from services.registry.calls import Calls, Context, new_collection, page_of_request, size_bytes, version_number
 from services.registry.library import now_us
+from services.registry.lineage.sealing import seal_model_version
 from services.registry.models import examination, store, wire
 from services.registry.models.resources import ModelContent, ModelVersion
 from services.registry.wire import manifest_of_request
@@ -59,6 +60,7 @@ class ModelCalls(Calls):
 
         def add(connection: Connection) -> models_pb2.ModelVersion:
             version = store.import_model_version(connection, name, content, creator=actor, time_us=time_us)
+            seal_model_version(connection, self._library.signer, version)
             return wire.model_version_to_proto(version)
 
         return await self._change(request, name.project, models_pb2.ModelVersion, add)
@@ -82,9 +84,12 @@ class ModelCalls(Calls):
 
     async def _publish(self, model: ModelName, content: ModelContent) -> ModelVersion:
         actor, time_us = current().actor, now_us()
-        version = await self._database.write(
-            lambda c: store.publish_model_version(c, model, content, creator=actor, time_us=time_us)
-        )
+
+        def add(connection: Connection) -> ModelVersion:
+            version = store.publish_model_version(connection, model, content, creator=actor, time_us=time_us)
+            return seal_model_version(connection, self._library.signer, version)
+
+        version = await self._database.write(add)
         # Two calls of one job may have come here at once; the later one finds what the first one made.
         return examination.same_publication(version, model, content.digest)
 

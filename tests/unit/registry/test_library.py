@@ -21,7 +21,9 @@ def library(tmp_path: Path) -> Iterator[Library]:
     """Gives the open parts of a registry."""
     database = Database(tmp_path / "data" / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
     database.open()
-    library = Library(database, BlobFiles(tmp_path / "data", reserve_bytes=0))
+    library = Library(
+        database, BlobFiles(tmp_path / "data", reserve_bytes=0), Signer(tmp_path / "key.pem", may_make=True)
+    )
     library.blobs.prepare(upload_kept_s=60)
     yield library
     library.close()

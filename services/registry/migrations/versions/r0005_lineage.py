@@ -19,6 +19,7 @@ def upgrade() -> None:
     _create_graph()
     _create_signatures()
     _fill(op.get_bind())
+    _await_signatures(op.get_bind())
 
 
 def _create_graph() -> None:
@@ -91,6 +92,18 @@ def _fill(bind: sa.Connection) -> None:
         kinds[alias] = ("ALIAS", "")
         edges.add((alias, f"{collection}/versions/{row.version}", "ALIAS"))
     _insert(bind, kinds, {edge for edge in edges if edge[1] in kinds})
+
+
+def _await_signatures(bind: sa.Connection) -> None:
+    """Marks the versions that there are: the registry signs them at its next start, and none that come up later."""
+    for kind, collection in (("dataset", "datasets"), ("model", "models")):
+        bind.execute(
+            sa.text(
+                "INSERT INTO signatures (version, key_id, bundle, time_us) "  # noqa: S608 - words of this module
+                f"SELECT 'projects/' || project || '/{collection}/' || {kind} || '/versions/' || "
+                f"CAST(version AS VARCHAR), '', :empty, create_time_us FROM {kind}_versions"
+            ).bindparams(empty=b"")
+        )
 
 
 def _edges(name: str, lineage: models_pb2.Lineage) -> Iterator[_Edge]:

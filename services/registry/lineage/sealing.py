@@ -1,0 +1,70 @@
+"""What every new version gets in the transaction that makes it: its place in the graph, and its signature."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from services.registry.datasets.resources import DatasetVersion
+from services.registry.lineage.store import Parent, add_edges
+from services.registry.lineage.things import Role
+from services.registry.models.resources import ModelVersion
+from services.registry.signing.keys import Signer
+from services.registry.signing.store import sign_version
+from tuneforge.manifest import Manifest, ManifestFile
+from tuneforge.v1 import models_pb2, types_pb2
+
+
+def seal_dataset_version(
+    connection: Connection, signer: Signer, version: DatasetVersion, parents: Sequence[Parent] = ()
+) -> DatasetVersion:
+    """Puts a version of a data set into the graph and signs it; one that stands already is left as it is.
+
+    Args:
+        connection: The transaction that makes the version.
+        signer: `library.signer`.
+        version: What was made.
+        parents: What it was made from, such as `(address, Role.SOURCE)` or `(another version, Role.PARENT)`.
+
+    Raises:
+        ServiceError: As `add_edges`.
+    """
+    add_edges(connection, str(version.name), parents)
+    manifest, time_us = version.content.manifest, version.create_time_us
+    sign_version(connection, signer, str(version.name), manifest, time_us=time_us)
+    return version
+
+
+def seal_model_version(
+    connection: Connection, signer: Signer, version: ModelVersion, parents: Sequence[Parent] = ()
+) -> ModelVersion:
+    """Puts a version of a model into the graph, by its lineage and further parents, and signs it.
+
+    The job that made it is put into the graph with it.
+
+    Args:
+        connection: The transaction that makes the version.
+        signer: `library.signer`.
+        version: What was made.
+        parents: What it was made from beside its lineage, such as `(address, Role.SOURCE)`.
+
+    Raises:
+        ServiceError: As `add_edges`.
+    """
+    record = models_pb2.ModelVersion.FromString(version.content.record)
+    inputs = _inputs(record.lineage)
+    if record.lineage.job:
+        add_edges(connection, record.lineage.job, inputs)
+        inputs = [*inputs, (record.lineage.job, Role.JOB)]
+    add_edges(connection, str(version.name), [*inputs, *parents])
+    sign_version(connection, signer, str(version.name), manifest_of(record.manifest), time_us=version.create_time_us)
+    return version
+
+
+def manifest_of(message: types_pb2.Manifest) -> Manifest:
+    """Returns the manifest of a stored message."""
+    return Manifest.of(ManifestFile(each.path, each.sha256, each.size_bytes) for each in message.files)
+
+
+def _inputs(lineage: models_pb2.Lineage) -> list[Parent]:
+    references = ((lineage.base, Role.BASE), (lineage.dataset, Role.DATASET), (lineage.validation, Role.VALIDATION))
+    return [(reference.version, role) for reference, role in references if reference.version]

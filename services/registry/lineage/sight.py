@@ -1,0 +1,19 @@
+"""What a caller may see of the graph, which crosses the borders of projects."""
+
+from collections.abc import Callable, Collection
+
+from sqlalchemy import Connection
+
+from services.grpckit.context import ALL_PROJECTS, Principal
+from services.registry.lineage.store import in_projects
+
+Sight = Callable[[Connection, Collection[int]], Collection[int]]
+"""Gives those of some things that the caller may see."""
+
+
+def sight_of(principal: Principal) -> Sight:
+    """Returns what a principal sees: things of its own projects, and the addresses that they were imported from."""
+    if ALL_PROJECTS in principal.projects:
+        return lambda _, numbers: numbers
+    projects = {*principal.projects, ""}
+    return lambda connection, numbers: in_projects(connection, numbers, projects)

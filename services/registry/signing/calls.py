@@ -1,0 +1,63 @@
+"""The methods of signatures."""
+# ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from services.grpckit.errors import FieldViolation, invalid_fields, not_found
+from services.registry.calls import Calls, Context
+from services.registry.library import now_us
+from services.registry.signing import store, verification, wire
+from services.registry.signing.adoption import manifest_of_version
+from services.registry.signing.store import StoredKey
+from tuneforge.names import is_digest
+from tuneforge.v1 import signing_pb2 as pb
+
+
+class SigningCalls(Calls):
+    """The methods of signatures."""
+
+    async def GetSigningKey(self, request: pb.GetSigningKeyRequest, context: Context) -> pb.SigningKey:
+        """Returns a public key."""
+        if request.key_id and not is_digest(request.key_id):
+            problem = f"is {request.key_id[:80]!r}; give 64 lower-case hexadecimal digits, or none for the current key"
+            raise invalid_fields([FieldViolation("key_id", problem)])
+        keys, current = await self._signing_keys()
+        for key in keys:
+            if key[0].key_id == (request.key_id or current):
+                return wire.key_to_proto(key, current)
+        raise not_found("signing key", request.key_id)
+
+    async def ListSigningKeys(self, request: pb.ListSigningKeysRequest, context: Context) -> pb.ListSigningKeysResponse:
+        """Lists every public key."""
+        keys, current = await self._signing_keys()
+        ordered = sorted(keys, key=lambda key: key[0].key_id != current)
+        return pb.ListSigningKeysResponse(keys=(wire.key_to_proto(key, current) for key in ordered))
+
+    async def GetSignature(self, request: pb.GetSignatureRequest, context: Context) -> pb.Signature:
+        """Returns the signature of a version."""
+        return wire.signature_to_proto(await self._database.read(lambda c: store.get_signature(c, request.name)))
+
+    async def VerifyVersion(
+        self, request: pb.VerifyVersionRequest, context: Context
+    ) -> AsyncIterator[pb.VerifyVersionResponse]:
+        """Reads every byte of a version and says what is wrong with it."""
+        name = request.name
+        manifest, signature = await self._database.read(
+            lambda c: (manifest_of_version(c, name), store.find_signature(c, name))
+        )
+        keys = {key.key_id: key.pem for key, _ in (await self._signing_keys())[0]}
+        checks = verification.verify_version(self._library, name, manifest, signature, keys)
+        async with aclosing(checks) as progress:
+            async for each in progress:
+                yield wire.progress_to_proto(each)
+
+    async def _signing_keys(self) -> tuple[list[StoredKey], str]:
+        """Returns every key and the id of the one that signs; makes the first one when there is none yet."""
+        keys = await self._library.transfer(lambda: self._library.signer.public_keys)
+        stored = await self._database.read(store.list_keys)
+        if keys[0].key_id not in {key.key_id for key, _ in stored}:
+            time_us = now_us()
+            await self._database.write(lambda connection: store.add_keys(connection, keys, time_us=time_us))
+            stored = await self._database.read(store.list_keys)
+        return stored, keys[0].key_id
