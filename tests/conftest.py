@@ -1,3 +1,3 @@
 """Fixtures that start real servers, for every test that names them."""
 
-pytest_plugins = ["tests.support.seaweedfs"]
+pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres"]

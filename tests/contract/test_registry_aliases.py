@@ -10,11 +10,14 @@ from pathlib import Path
 import grpc
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.errors import Reason
 from tuneforge.v1 import aliases_pb2 as pb
 from tuneforge.v1 import models_pb2
+
+pytestmark = EACH_DATABASE
 
 MODEL = f"{PROJECT}/models/tiny"
 ALIAS = f"{MODEL}/aliases/production"

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, pieces, refused, running_registry
 from tuneforge.blobs import BlobClient
 from tuneforge.errors import Reason
 from tuneforge.v1 import blobs_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

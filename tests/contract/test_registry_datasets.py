@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
 from tuneforge.errors import Reason
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.v1 import types_pb2
+
+pytestmark = EACH_DATABASE
 
 ROW = json.dumps({"prompt": "Say hello.", "completion": "Hello."}).encode() + b"\n"
 CHAT_ROW = json.dumps(

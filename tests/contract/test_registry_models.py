@@ -6,11 +6,14 @@ import struct
 from pathlib import Path
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.v1 import events_pb2, types_pb2
 from tuneforge.v1 import models_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 
 def create(model_id: str, *, request_id: str = "", description: str = "") -> pb.CreateModelRequest:

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model, write_rows
 from tuneforge.errors import Reason
 from tuneforge.v1 import datasets_pb2, events_pb2, spec_pb2, types_pb2
 from tuneforge.v1 import models_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 JOB = f"{PROJECT}/jobs/job-1"
 RESULT = f"{PROJECT}/models/greeter"

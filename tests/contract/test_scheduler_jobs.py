@@ -12,8 +12,11 @@ import pytest
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import ALIAS, BASE, DATA
+from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import staged, tiny_spec
 from tuneforge.v1 import errors_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
+
+pytestmark = EACH_DATABASE
 
 ID = "8f14e45f-ceea-4e7a-9c1d-000000000001"
 SUCCEEDED = nodes_pb2.ATTEMPT_STATE_SUCCEEDED

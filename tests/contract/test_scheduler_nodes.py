@@ -8,8 +8,11 @@ from pathlib import Path
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_trainer import FakeTrainer, serve_trainer
+from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec
 from tuneforge.v1 import errors_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
+
+pytestmark = EACH_DATABASE
 
 SUCCEEDED = nodes_pb2.ATTEMPT_STATE_SUCCEEDED
 

@@ -12,8 +12,11 @@ from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
 from services.scheduler import publishing
 from services.scheduler.jobs import RetryPolicy
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged
 from tuneforge.v1 import errors_pb2, events_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, types_pb2
+
+pytestmark = EACH_DATABASE
 
 SUCCEEDED = nodes_pb2.ATTEMPT_STATE_SUCCEEDED
 FAILED = nodes_pb2.ATTEMPT_STATE_FAILED

@@ -6,8 +6,11 @@ import asyncio
 from pathlib import Path
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import staged
 from tuneforge.v1 import jobs_pb2, nodes_pb2
+
+pytestmark = EACH_DATABASE
 
 
 @on_loop

@@ -14,9 +14,12 @@ from services.scheduler.resume import write_token
 from services.scheduler.store import jobs as job_store
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, with_timing
 from tuneforge.names import JobName
 from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, scheduler_pb2
+
+pytestmark = EACH_DATABASE
 
 SUCCEEDED = nodes_pb2.ATTEMPT_STATE_SUCCEEDED
 

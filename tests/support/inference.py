@@ -16,6 +16,7 @@ from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import running_server
 from services.inference.__main__ import define
 from services.inference.settings import EngineSettings, InferenceSettings
+from tests.support.postgres import postgres_of
 from tests.support.registry import PROJECT, RunningRegistry, folder_files, running_registry
 from tuneforge.v1 import events_pb2, inference_pb2, models_pb2, types_pb2
 from tuneforge.v1.inference_pb2_grpc import InferenceServiceStub
@@ -145,7 +146,12 @@ def serving_inference(
 ) -> Iterator[RunningInference]:
     """Serves the inference service while the block runs; what an earlier one left in `data` is gone on with."""
     common = ServerSettings(service="inference", listen="127.0.0.1:0", data=data, drain_s=20.0)
-    settings = InferenceSettings(server=common, registry_address=registry_address, engine=engine)
+    settings = InferenceSettings(
+        server=common,
+        registry_address=registry_address,
+        engine=engine,
+        postgres=postgres_of("inference", data),
+    )
     stack = AsyncExitStack()
 
     async def enter() -> str:

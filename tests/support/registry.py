@@ -14,6 +14,7 @@ from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import serve_in_process
 from services.registry.__main__ import define
 from services.registry.settings import RegistrySettings
+from tests.support.postgres import postgres_of
 from tuneforge.errors import TABLE, Reason, TuneforgeError, from_rpc_error
 from tuneforge.v1 import blobs_pb2, datasets_pb2, models_pb2, types_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
@@ -85,7 +86,9 @@ async def running_registry(
         tokens_file: Who may call; None lets everyone.
     """
     server = ServerSettings(service="registry", listen="127.0.0.1:0", data=data, tokens_file=tokens_file, drain_s=1.0)
-    definition = define(RegistrySettings(server=server, reserve_bytes=reserve_bytes))
+    definition = define(
+        RegistrySettings(server=server, reserve_bytes=reserve_bytes, postgres=postgres_of("registry", data))
+    )
     async with serve_in_process(definition, server) as address, grpc.aio.insecure_channel(address) as channel:
         with grpc.insecure_channel(address) as blocking:
             yield RunningRegistry(address, RegistryServiceStub(channel), RegistryServiceStub(blocking), data)

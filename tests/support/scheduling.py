@@ -20,6 +20,7 @@ from services.scheduler.service import Scheduler, build, definition_of
 from services.scheduler.settings import SchedulerSettings, Timing
 from tests.support.fake_registry import BASE, DATA, FakeRegistry, serve_registry
 from tests.support.fake_trainer import FakeTrainer, serve_trainer
+from tests.support.postgres import postgres_of
 from tuneforge.v1 import events_pb2, jobs_pb2, scheduler_pb2, scheduler_pb2_grpc, spec_pb2
 
 FAST = Timing(
@@ -96,6 +97,7 @@ class Stage:
         settings = SchedulerSettings(
             server=server,
             registry=self.registry.address,
+            postgres=postgres_of("scheduler", self.folder),
             timing=self.timing,
             retry=self.retry,
         )

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pysqlite3
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from services.grpckit.database import Database, FolderLocked, SchemaTooNew, StartRefused
+from services.grpckit.database import Database, FolderLocked, PostgresAddress, SchemaTooNew, StartRefused, sqlite
 from services.grpckit.errors import Reason, ServiceError
+from tests.support.postgres import TestDatabases
 
 FIRST_REVISION = '''
 """One table."""
@@ -43,6 +45,33 @@ def upgrade() -> None:
 '''
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the running test has its database, and its migrations."""
+
+    path: Path
+    migrations: Path
+    postgres: PostgresAddress | None
+
+    def database(self, head: str = "0001", service: str = "notes") -> Database:
+        """Returns the database, not yet open."""
+        return Database(
+            self.path, migrations=self.migrations, schema_head=head, service=service, postgres=self.postgres
+        )
+
+    @property
+    def source(self) -> str:
+        """The same in Python, for a program of its own."""
+        url = self.postgres and f"PostgresAddress(url=make_url({str(self.postgres.url)!r}))"
+        return (
+            "import sys; from pathlib import Path\n"
+            "from sqlalchemy import text; from sqlalchemy.engine import make_url\n"
+            "from services.grpckit.database import *\n"
+            f"database = Database(Path({str(self.path)!r}), migrations=Path({str(self.migrations)!r}), "
+            f"schema_head='0001', service='notes', postgres={url})\n"
+        )
+
+
 @pytest.fixture
 def migrations(tmp_path: Path) -> Path:
     """Gives a migrations folder with one revision."""
@@ -53,9 +82,25 @@ def migrations(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(tmp_path: Path, migrations: Path) -> Iterator[Database]:
+def place(tmp_path: Path, migrations: Path, each_database: str, request: pytest.FixtureRequest) -> Place:
+    """Gives an empty place: the test runs once for each kind of database."""
+    postgres = None
+    if each_database == "postgres":
+        databases: TestDatabases = request.getfixturevalue("postgres_databases")
+        postgres = databases.empty()
+    return Place(tmp_path / "data" / "notes.sqlite", migrations, postgres)
+
+
+@pytest.fixture
+def file(tmp_path: Path, migrations: Path) -> Place:
+    """Gives an empty place on SQLite, for what is special to it."""
+    return Place(tmp_path / "data" / "notes.sqlite", migrations, None)
+
+
+@pytest.fixture
+def database(place: Place) -> Iterator[Database]:
     """Gives an open database with one table."""
-    database = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001")
+    database = place.database()
     database.open()
     yield database
     database.close()
@@ -69,6 +114,10 @@ def _insert(note_id: int) -> Callable[[Connection], int]:
     return run
 
 
+def _columns(connection: Connection) -> list[str]:
+    return [column["name"] for column in inspect(connection).get_columns("notes")]
+
+
 def _count(connection: Connection) -> int:
     return int(connection.execute(text("SELECT count(*) FROM notes")).scalar_one())
 
@@ -79,8 +128,10 @@ def test_a_write_is_seen_by_the_next_read(database: Database) -> None:
     assert database.read_sync(_count) == 1
 
 
-def test_writes_are_durable_and_foreign_keys_hold(database: Database) -> None:
+def test_sqlite_syncs_each_commit_and_keeps_foreign_keys(file: Place) -> None:
     """The writer's connection runs in WAL with a full sync at each commit."""
+    database = file.database()
+    database.open()
 
     def pragmas(connection: Connection) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "query_only")
@@ -88,6 +139,7 @@ def test_writes_are_durable_and_foreign_keys_hold(database: Database) -> None:
 
     assert database.write_sync(pragmas) == ["wal", 2, 1, 0]
     assert database.read_sync(pragmas) == ["wal", 2, 1, 1]
+    database.close()
 
 
 def test_a_failed_write_undoes_itself_and_not_its_neighbours(database: Database) -> None:
@@ -154,23 +206,25 @@ def test_a_cancelled_caller_withdraws_a_queued_write(database: Database) -> None
 
 def test_readers_cannot_write(database: Database) -> None:
     """A reader's connection refuses every change."""
-    with pytest.raises(DBAPIError, match="readonly"):
+    with pytest.raises(DBAPIError, match=r"readonly|read-only"):
         database.read_sync(_insert(1))
 
 
-def test_close_finishes_what_was_queued(database: Database, tmp_path: Path, migrations: Path) -> None:
+def test_close_finishes_what_was_queued(database: Database, place: Place) -> None:
     """Writes accepted before the close are committed by it."""
     futures = [database._submit(_insert(n)) for n in range(20)]
     database.close()
     assert [future.result(0) for future in futures] == list(range(20))
-    again = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001")
+    again = place.database()
     again.open()
     assert again.read_sync(_count) == 20
     again.close()
 
 
-def test_a_full_disk_is_told_as_such_and_nothing_is_written(database: Database) -> None:
+def test_a_full_disk_is_told_as_such_and_nothing_is_written(file: Place) -> None:
     """When SQLite has no room, the caller gets DISK_FULL and every write of that commit is undone."""
+    database = file.database()
+    database.open()
 
     def limit(connection: Connection) -> None:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -185,115 +239,136 @@ def test_a_full_disk_is_told_as_such_and_nothing_is_written(database: Database) 
         database.write_sync(too_much)
     assert caught.value.reason == Reason.DISK_FULL
     assert database.read_sync(_count) == 0
+    database.close()
 
 
-def test_a_second_process_on_the_same_folder_is_refused(database: Database, tmp_path: Path, migrations: Path) -> None:
+def test_a_second_process_on_the_same_folder_is_refused(database: Database, place: Place) -> None:
     """The second process is told which one holds the folder, and touches nothing."""
-    program = (
-        "import sys; from pathlib import Path; from services.grpckit.database import *\n"
-        "try: Database(Path(sys.argv[1]), migrations=Path(sys.argv[2]), schema_head='0001').open()\n"
-        "except FolderLocked as error: sys.exit(str(error))"
-    )
-    path = tmp_path / "data" / "notes.sqlite"
-    done = subprocess.run([sys.executable, "-c", program, str(path), str(migrations)], capture_output=True, text=True)
+    program = place.source + "try: database.open()\nexcept FolderLocked as error: sys.exit(str(error))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "in use by process" in done.stderr
     assert "TUNEFORGE_DATA" in done.stderr
 
 
-def test_the_same_process_is_refused_too(database: Database, tmp_path: Path, migrations: Path) -> None:
+def test_the_same_process_is_refused_too(database: Database, place: Place) -> None:
     """Two databases of one process on one folder are a mistake as well."""
     with pytest.raises(FolderLocked):
-        Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001").open()
+        place.database().open()
 
 
-def test_a_schema_behind_is_brought_to_its_head(database: Database, tmp_path: Path, migrations: Path) -> None:
+def test_a_schema_behind_is_brought_to_its_head(database: Database, place: Place) -> None:
     """A start with a new revision keeps the rows and adds the column."""
     database.write_sync(_insert(3))
     database.close()
-    (migrations / "versions" / "r0002.py").write_text(SECOND_REVISION)
-    newer = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0002")
+    (place.migrations / "versions" / "r0002.py").write_text(SECOND_REVISION)
+    newer = place.database("0002")
     newer.open()
     rows = newer.read_sync(lambda connection: connection.execute(text("SELECT id, author FROM notes")).all())
     newer.close()
     assert [tuple(row) for row in rows] == [(3, None)]
 
 
-def test_a_migration_that_breaks_off_leaves_nothing(database: Database, tmp_path: Path, migrations: Path) -> None:
+def test_a_migration_that_breaks_off_leaves_nothing(database: Database, place: Place) -> None:
     """A revision and its mark are one transaction: the next start does it whole."""
     database.close()
-    revision = migrations / "versions" / "r0002.py"
+    revision = place.migrations / "versions" / "r0002.py"
     revision.write_text(SECOND_REVISION + "    raise SystemExit('killed')\n")
-    path = tmp_path / "data" / "notes.sqlite"
     with pytest.raises(SystemExit):
-        Database(path, migrations=migrations, schema_head="0002").open()
-    older = Database(path, migrations=migrations, schema_head="0001")
+        place.database("0002").open()
+    older = place.database("0001")
     older.open()
-    assert older.read_sync(lambda connection: len(connection.execute(text("PRAGMA table_info(notes)")).all())) == 2
+    assert older.read_sync(_columns) == ["id", "text"]
     older.close()
     revision.write_text(SECOND_REVISION)
-    newer = Database(path, migrations=migrations, schema_head="0002")
+    newer = place.database("0002")
     newer.open()
-    assert newer.read_sync(lambda connection: len(connection.execute(text("PRAGMA table_info(notes)")).all())) == 3
+    assert newer.read_sync(_columns) == ["id", "text", "author"]
     newer.close()
 
 
-def test_a_newer_schema_is_refused(database: Database, tmp_path: Path, migrations: Path) -> None:
-    """A file of a newer release is left alone, and the sentence says what to do."""
+def test_a_newer_schema_is_refused(database: Database, place: Place) -> None:
+    """A database of a newer release is left alone, and the sentence says what to do."""
     database.write_sync(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '0999'")))
     database.close()
-    older = Database(tmp_path / "data" / "notes.sqlite", migrations=migrations, schema_head="0001")
+    older = place.database()
     with pytest.raises(SchemaTooNew, match="0999, which is newer than 0001"):
         older.open()
     older.close()
 
 
-def test_a_start_at_head_does_not_import_alembic(database: Database, tmp_path: Path, migrations: Path) -> None:
+def test_the_database_of_another_service_is_refused(database: Database, place: Place) -> None:
+    """A service that is pointed to the database of another one does not start, though their revisions are alike."""
+    database.write_sync(_insert(1))
+    database.close()
+    with pytest.raises(StartRefused, match="letters"):
+        place.database(service="letters").open()
+    again = place.database()
+    again.open()
+    assert again.read_sync(_count) == 1
+    again.close()
+
+
+def test_a_start_at_head_does_not_import_alembic(database: Database, place: Place) -> None:
     """The import is a third of a second that only a migration pays."""
     database.close()
-    program = (
-        "import sys; from pathlib import Path; from services.grpckit.database import Database\n"
-        "database = Database(Path(sys.argv[1]), migrations=Path(sys.argv[2]), schema_head='0001')\n"
-        "database.open(); database.close(); sys.exit('alembic' in sys.modules)"
-    )
-    path = tmp_path / "data" / "notes.sqlite"
-    subprocess.run([sys.executable, "-c", program, str(path), str(migrations)], check=True)
+    program = place.source + "database.open(); database.close(); sys.exit('alembic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_what_is_no_database_is_refused(tmp_path: Path, migrations: Path) -> None:
-    """A file of something else gives one sentence with its path."""
-    path = tmp_path / "notes.sqlite"
-    path.write_bytes(b"not a database" * 100)
+def test_the_driver_of_a_server_is_imported_for_a_server_only(file: Place) -> None:
+    """A suite on SQLite does not pay for PostgreSQL."""
+    program = file.source + "database.open(); database.close(); sys.exit('psycopg' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_is_no_database_is_refused(file: Place) -> None:
+    """A file of something else gives one sentence with its path, and stays as it is."""
+    file.path.parent.mkdir()
+    file.path.write_bytes(b"not a database" * 100)
     with pytest.raises(StartRefused, match=r"notes\.sqlite cannot be opened as a database"):
-        Database(path, migrations=migrations, schema_head="0001").open()
+        file.database().open()
+    assert file.path.read_bytes() == b"not a database" * 100
 
 
-def test_an_old_sqlite_is_refused(tmp_path: Path, migrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_sqlite_is_refused(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that can lose committed writes is not used."""
     monkeypatch.setattr(pysqlite3, "sqlite_version_info", (3, 40, 1))
     with pytest.raises(StartRefused, match="can lose committed writes"):
-        Database(tmp_path / "notes.sqlite", migrations=migrations, schema_head="0001").open()
+        file.database().open()
 
 
-def test_a_killed_process_loses_nothing_acknowledged(tmp_path: Path, migrations: Path) -> None:
+def test_a_locked_file_is_an_answer_that_may_be_repeated(file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another program holds the file, writes are refused with a reason; afterwards they go through."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 20)
+    database = file.database()
+    database.open()
+    other = pysqlite3.connect(file.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ServiceError) as caught:
+        database.write_sync(_insert(1))
+    assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
+    assert caught.value.retry_after_s
+    other.execute("ROLLBACK")
+    other.close()
+    assert database.write_sync(_insert(1)) == 1
+    database.close()
+
+
+def test_a_killed_process_loses_nothing_acknowledged(place: Place) -> None:
     """Every write that a process printed as done before SIGKILL is there afterwards."""
-    program = (
-        "import sys; from pathlib import Path; from sqlalchemy import text\n"
-        "from services.grpckit.database import Database\n"
-        "database = Database(Path(sys.argv[1]), migrations=Path(sys.argv[2]), schema_head='0001')\n"
+    program = place.source + (
         "database.open()\n"
         "for n in range(10**6):\n"
         "    database.write_sync(lambda c: c.execute(text('INSERT INTO notes VALUES (:id, 0)'), {'id': n}) and None)\n"
         "    print(n, flush=True)"
     )
-    path = tmp_path / "data" / "notes.sqlite"
-    command = [sys.executable, "-c", program, str(path), str(migrations)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         acknowledged = [int(process.stdout.readline()) for _ in range(20)]
         process.kill()
         acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
-    database = Database(path, migrations=migrations, schema_head="0001")
+    database = place.database()
     database.open()
     stored = database.read_sync(lambda connection: set(connection.execute(text("SELECT id FROM notes")).scalars()))
     database.close()

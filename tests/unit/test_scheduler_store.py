@@ -13,8 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
-from sqlalchemy import Connection, Executable, select, text, update
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Connection, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
 from services.grpckit.database import Database
@@ -28,6 +36,7 @@ from services.scheduler.store import nodes as node_store
 from services.scheduler.store import outbox, tables
 from services.scheduler.store.transaction import Transaction, database_clock
 from services.scheduler.wire.events import Batch
+from tests.support.postgres import postgres_of
 from tuneforge.names import JobName
 from tuneforge.v1 import events_pb2
 
@@ -72,6 +81,15 @@ def steps(first: int, count: int) -> Batch:
     )
 
 
+def open_store(folder: Path) -> Database:
+    """Returns an open, empty store: on SQLite, or where the running test has its PostgreSQL."""
+    database = Database(
+        folder / "s.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD, postgres=postgres_of("scheduler", folder)
+    )
+    database.open()
+    return database
+
+
 class Jobs(RuleBasedStateMachine):
     """Anything that can happen to jobs, with the attempts of all times, also the fenced ones."""
 
@@ -80,8 +98,7 @@ class Jobs(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="jobs-"))
-        self.database = Database(self.folder / "s.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
-        self.database.open()
+        self.database = open_store(self.folder)
         self.tokens: list[int] = []
         self.states: dict[int, JobState] = {}
         self.sent: dict[int, int] = {}
@@ -206,18 +223,24 @@ class Jobs(RuleBasedStateMachine):
         return self.database.read_sync(lambda db: db.execute(query).one_or_none())
 
 
-# Every step is a synced write: few and long examples, the seed is free so that each run looks elsewhere.
-Jobs.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-TestJobs = Jobs.TestCase
+def test_jobs_keep_their_invariants(each_database: str) -> None:
+    """Whatever happens to jobs in whatever order, the invariants hold."""
+    # Every step is a synced write: few and long examples, the seed is free so that each run looks elsewhere.
+    run_state_machine_as_test(
+        Jobs,
+        settings=settings(
+            max_examples=8 if each_database == "sqlite" else 4,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Any:
+def database(tmp_path: Path, each_database: str) -> Any:
     """An open, empty store."""
-    opened = Database(tmp_path / "s.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
-    opened.open()
+    opened = open_store(tmp_path)
     yield opened
     opened.close()
 
@@ -225,15 +248,15 @@ def database(tmp_path: Path) -> Any:
 def test_migrations_make_the_tables_of_the_store(database: Database) -> None:
     """The migrations and the tables that the store queries are the same, column by column."""
     for table in tables.metadata.sorted_tables:
-        query = text(f"PRAGMA table_info({table.name})")
-        rows = database.read_sync(partial(_rows, query=query))
-        assert {(row.name, row.pk > 0) for row in rows} == {(each.name, each.primary_key) for each in table.columns}
-        needed = {each.name for each in table.columns if not each.nullable and not each.primary_key}
-        assert {row.name for row in rows if row.notnull and not row.pk} == needed
+        columns = database.read_sync(partial(_columns, table=table.name))
+        assert columns == {each.name: (each.primary_key, bool(each.nullable)) for each in table.columns}
 
 
-def _rows(connection: Connection, query: Executable) -> list[Any]:
-    return list(connection.execute(query))
+def _columns(connection: Connection, table: str) -> dict[str, tuple[bool, bool]]:
+    """Returns for each column of a table whether it is of the primary key, and whether it may be NULL."""
+    inspector = inspect(connection)
+    keys = inspector.get_pk_constraint(table)["constrained_columns"]
+    return {each["name"]: (each["name"] in keys, each["nullable"]) for each in inspector.get_columns(table)}
 
 
 def test_database_keeps_terminal_states(database: Database) -> None:

@@ -76,6 +76,7 @@ class Database:
         """
         self._lock.acquire()
         backend = self._backend = self._make_backend()
+        connection: Connection | None = None
         try:
             self._stay_where_the_data_is()
             connection = backend.open_writer()
@@ -83,11 +84,12 @@ class Database:
             if self._postgres is not None:
                 self._path.with_name(ELSEWHERE).write_text(f"{self._postgres}\n")
             self._reader = backend.open_readers()
-        except DBAPIError as error:
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
             self._release()
-            raise backend.refusal(error) from error
-        except BaseException:
-            self._release()
+            if isinstance(error, DBAPIError):
+                raise backend.refusal(error) from error
             raise
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
         self._writer = Writer(backend, connection)

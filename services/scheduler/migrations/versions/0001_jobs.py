@@ -147,14 +147,24 @@ def _logs() -> None:
 
 
 def _guards() -> None:
-    if op.get_bind().dialect.name != "sqlite":
-        return  # PostgreSQL gets the same guard as a function when it becomes a target
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute(
+            "CREATE TRIGGER jobs_terminal_is_terminal BEFORE UPDATE OF state ON jobs "
+            "WHEN OLD.state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') AND NEW.state <> OLD.state "
+            "BEGIN SELECT RAISE(ABORT, 'a job that has ended cannot change its state'); END"
+        )
+        op.execute(
+            "CREATE TRIGGER jobs_token_grows BEFORE UPDATE OF token ON jobs WHEN NEW.token < OLD.token "
+            "BEGIN SELECT RAISE(ABORT, 'a fencing token only grows'); END"
+        )
+        return
     op.execute(
-        "CREATE TRIGGER jobs_terminal_is_terminal BEFORE UPDATE OF state ON jobs "
-        "WHEN OLD.state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') AND NEW.state <> OLD.state "
-        "BEGIN SELECT RAISE(ABORT, 'a job that has ended cannot change its state'); END"
+        "CREATE FUNCTION jobs_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') AND NEW.state <> OLD.state THEN "
+        "RAISE EXCEPTION 'a job that has ended cannot change its state'; END IF; "
+        "IF NEW.token < OLD.token THEN RAISE EXCEPTION 'a fencing token only grows'; END IF; "
+        "RETURN NEW; END $$"
     )
     op.execute(
-        "CREATE TRIGGER jobs_token_grows BEFORE UPDATE OF token ON jobs WHEN NEW.token < OLD.token "
-        "BEGIN SELECT RAISE(ABORT, 'a fencing token only grows'); END"
+        "CREATE TRIGGER jobs_guard BEFORE UPDATE OF state, token ON jobs FOR EACH ROW EXECUTE FUNCTION jobs_guard()"
     )

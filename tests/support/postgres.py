@@ -1,0 +1,142 @@
+"""A real PostgreSQL server for tests, with databases of their own for each test.
+
+    fixture `each_database`      runs a test twice: on SQLite and on PostgreSQL
+    fixture `postgres_server`    the server that the tests of one pytest process share
+    `postgres_of(...)`           where the running test has a service's database; None: SQLite in the folder
+    `LocalPostgres(folder)`      a server of the test's own, to be crashed and started again
+
+A module that ends with the same results on both says `pytestmark = EACH_DATABASE`, and its support asks `postgres_of`.
+The PostgreSQL half is left out by `-m 'not postgres'`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from services.grpckit.database import Database, PostgresAddress
+from services.stores.postgres import LocalPostgres
+
+EACH_DATABASE = pytest.mark.usefixtures("each_database")
+
+
+@dataclass(slots=True)
+class TestDatabases:
+    """The databases of one test: one for each service and data folder, made when it is asked for."""
+
+    __test__ = False
+
+    server: LocalPostgres
+    _names: dict[tuple[str, Path], str] = field(default_factory=dict)
+
+    def of(self, service: str, folder: Path) -> PostgresAddress:
+        """Returns the database of a service over a data folder: a copy of an empty one with the newest schema."""
+        name = self._names.get((service, folder))
+        if name is None:
+            name = self._names[service, folder] = f"test_{uuid.uuid4().hex[:12]}"
+            self.server.create_database(name, self._template(service))
+        return self.server.address(name)
+
+    def empty(self) -> PostgresAddress:
+        """Returns a fresh database without any table."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self._names["", Path(name)] = name
+        self.server.create_database(name)
+        return self.server.address(name)
+
+    def drop(self) -> None:
+        """Removes them, whoever is still connected."""
+        for name in self._names.values():
+            self.server.drop_database(name)
+
+    def _template(self, service: str) -> str:
+        template = f"template_{service}"
+        if not self.server.has_database(template):
+            migrations, head = _schema(service)
+            self.server.create_database(template)
+            with tempfile.TemporaryDirectory() as folder:
+                made = Database(
+                    Path(folder) / "unused",
+                    migrations=migrations,
+                    schema_head=head,
+                    service=service,
+                    postgres=self.server.address(template),
+                )
+                made.open()
+                made.close()
+        return template
+
+
+_running: list[TestDatabases] = []
+"""The databases of the test that runs now, when it runs on PostgreSQL."""
+
+
+def postgres_of(service: str, folder: Path) -> PostgresAddress | None:
+    """Returns where the running test has the database of a service over a data folder; None: SQLite in the folder."""
+    return _running[-1].of(service, folder) if _running else None
+
+
+def environment_of(service: str, folder: Path) -> dict[str, str]:
+    """Returns the settings of a service's process by which it finds the database that `postgres_of` gives."""
+    address = postgres_of(service, folder)
+    if address is None:
+        return {}
+    return {f"TUNEFORGE_{service.upper()}_DATABASE_URL": address.url.render_as_string(hide_password=False)}
+
+
+def _schema(service: str) -> tuple[Path, str]:
+    if service == "registry":
+        from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
+
+        return MIGRATIONS, SCHEMA_HEAD
+    if service == "scheduler":
+        from services.scheduler import service as scheduler
+
+        return scheduler.MIGRATIONS, scheduler.SCHEMA_HEAD
+    from services.inference import store
+
+    return store.MIGRATIONS, store.SCHEMA_HEAD
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the mark known."""
+    config.addinivalue_line("markers", "postgres: runs on a real PostgreSQL server")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[LocalPostgres]:
+    """The server that the tests of one pytest process share; what a power cut would do to it matters to nobody."""
+    with ExitStack() as ending:
+        folder = Path(tempfile.mkdtemp(prefix="tuneforge-postgres-"))
+        ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)  # where we are root, the server is somebody else
+        server = LocalPostgres(folder / "server", is_durable=False, asks_password=False)
+        ending.callback(server.crash)
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def postgres_databases(postgres_server: LocalPostgres) -> Iterator[TestDatabases]:
+    """Databases on the shared server, removed after the test."""
+    databases = TestDatabases(postgres_server)
+    yield databases
+    databases.drop()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test on SQLite, then on PostgreSQL; gives which."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    _running.append(request.getfixturevalue("postgres_databases"))
+    yield "postgres"
+    _running.pop()
