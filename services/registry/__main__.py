@@ -5,13 +5,14 @@ import sys
 from services.grpckit.database import Database
 from services.grpckit.logging import get_logger
 from services.grpckit.server import ServiceDefinition, run, serve
-from services.registry.blobs.folder import BlobFiles
+from services.registry.blobs.opening import prepare_storage, storage_of
 from services.registry.library import Library
 from services.registry.policy import POLICIES
 from services.registry.servicer import RegistryServicer
 from services.registry.settings import RegistrySettings
 from services.registry.signing.adoption import start_signing
 from services.registry.signing.keys import KEY_FILE, Signer
+from services.registry.sources.imports import Imports
 from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
 from tuneforge.v1 import registry_pb2, registry_pb2_grpc
 
@@ -29,16 +30,17 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
         postgres=settings.postgres,
     )
     signer = Signer(settings.signing_key or data / KEY_FILE, may_make=settings.signing_key is None)
-    library = Library(database, BlobFiles(data, reserve_bytes=settings.reserve_bytes), signer)
+    library = Library(database, storage_of(settings), signer)
 
     servicer = RegistryServicer(library)
+    servicer.imports = Imports(library, settings.sources, data, reserve_bytes=settings.reserve_bytes)
 
     async def start() -> None:
         database.open()
         await start_signing(library, data, is_key_given=settings.signing_key is not None)
-        swept = await library.transfer(lambda: library.blobs.prepare(upload_kept_s=settings.upload_kept_s))
-        if swept:
-            _log.info("removed unfinished uploads", count=swept, kept_s=settings.upload_kept_s)
+        await prepare_storage(library, upload_kept_s=settings.upload_kept_s)
+        if forgotten := await library.transfer(servicer.imports.prepare):
+            _log.info("removed unfinished imports", count=forgotten, kept_s=settings.sources.kept_s)
 
     async def drain() -> None:
         servicer.end_alias_watches()

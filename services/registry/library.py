@@ -7,15 +7,24 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from services.grpckit.database import Database
-from services.registry.blobs.folder import BlobFiles
+from services.grpckit.errors import Reason, ServiceError
+from services.registry.blobs import store
+from services.registry.blobs.copies import LocalCopies
+from services.registry.blobs.home import CHUNK_BYTES, BlobStore
+from services.registry.blobs.parts import Parts
+from services.registry.blobs.store import Stored
 from services.registry.datasets import files
 from services.registry.models.files import Folder
+from services.registry.models.safetensors_header import LARGEST_HEADER_BYTES
+from services.registry.signing.keys import Signer
 from tuneforge.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -41,12 +50,28 @@ REPORTS_KEPT = 256
 """Reports on data files kept in memory, so that a call repeated after its deadline finds the work done."""
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where bytes are."""
+
+    blobs: BlobStore
+    """The home of blobs."""
+    parts: Parts
+    """Uploads on their way through the registry."""
+    copies: LocalCopies
+    """Files for checks, of blobs that live elsewhere."""
+
+
 class Library:
     """The shared parts, opened and closed together."""
 
-    def __init__(self, database: Database, blobs: BlobFiles) -> None:
+    def __init__(self, database: Database, storage: Storage, signer: Signer) -> None:
         self.database = database
-        self.blobs = blobs
+        self.blobs = storage.blobs
+        self.parts = storage.parts
+        self.copies = storage.copies
+        self.signer = signer
+        """What every new version is signed with, in the transaction that makes it."""
         self._transfers = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="registry-transfer")
         self._check_slots = threading.Semaphore(CHECK_THREADS)
         self._reports: OrderedDict[str, asyncio.Future[FileReport]] = OrderedDict()
@@ -100,7 +125,7 @@ class Library:
         """Returns what is to be said of the rows of a stored file; calls for the same file share one reading."""
         future = self._reports.get(sha256)
         if future is None:
-            future = asyncio.ensure_future(self.check(files.read_file, self.blobs.path(sha256)))
+            future = asyncio.ensure_future(self._read_rows(sha256))
             self._reports[sha256] = future
             if len(self._reports) > REPORTS_KEPT:
                 self._reports.popitem(last=False)
@@ -111,10 +136,56 @@ class Library:
             self._reports.pop(sha256, None)
             raise
 
+    async def _read_rows(self, sha256: str) -> "FileReport":
+        (blob,) = await self._stored([sha256])
+        path = await self.check(self.copies.acquire, self.blobs, blob)
+        try:
+            return await self.check(files.read_file, path)
+        finally:
+            self.copies.release(sha256)
+
     @asynccontextmanager
-    async def fetched(self, manifest: Manifest) -> AsyncIterator[Folder]:
-        """Gives the files of a manifest on the local disk, for as long as the block runs."""
-        yield Folder({file.path: self.blobs.path(file.sha256) for file in manifest.files})
+    async def fetched(self, manifest: Manifest, *, headers_only: bool = False) -> AsyncIterator[Folder]:
+        """Gives the files of a manifest on the local disk, for as long as the block runs; they must not be written to.
+
+        Args:
+            manifest: Its blobs are stored, and the caller may see them.
+            headers_only: Of large safetensors files only the header is there, in a file of the right size: who checks
+                names and shapes needs no weights.
+
+        Raises:
+            ServiceError: `BLOB_DAMAGED`, `STORAGE_UNAVAILABLE`, `STORAGE_MISCONFIGURED`.
+        """
+        blobs = {blob.sha256: blob for blob in await self._stored(file.sha256 for file in manifest.files)}
+        heads = {
+            file.sha256
+            for file in manifest.files
+            if headers_only and file.path.endswith(".safetensors") and self._is_far(blobs[file.sha256])
+        }
+        paths: dict[str, Path] = {}
+        try:
+            for sha256, blob in blobs.items():
+                if sha256 in heads:
+                    paths[sha256] = await self.check(self.copies.header, self.blobs, blob, LARGEST_HEADER_BYTES)
+                else:
+                    paths[sha256] = await self.check(self.copies.acquire, self.blobs, blob)
+            yield Folder({file.path: paths[file.sha256] for file in manifest.files})
+        finally:
+            for sha256, path in paths.items():
+                if sha256 in heads:
+                    path.unlink(missing_ok=True)
+                else:
+                    self.copies.release(sha256)
+
+    def _is_far(self, blob: Stored) -> bool:
+        return blob.size_bytes > CHUNK_BYTES and self.blobs.local_path(blob.place) is None
+
+    async def _stored(self, digests: Iterable[str]) -> list[Stored]:
+        wanted = list(dict.fromkeys(digests))
+        found = await self.database.read(lambda connection: store.places(connection, wanted))
+        if missing := [sha256 for sha256 in wanted if sha256 not in found]:
+            raise ServiceError(Reason.BLOB_DAMAGED, f"it is not known where the bytes of blob {missing[0]} lie")
+        return [found[sha256] for sha256 in wanted]
 
 
 def now_us() -> int:

@@ -1,11 +1,13 @@
 """The registry's settings, from the environment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings
+from services.registry.blobs.settings import StorageSettings
+from services.registry.sources.settings import SourceSettings
 
 DEFAULT_PORT = 7101
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -29,9 +31,13 @@ class RegistrySettings:
     password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
 
     signing_key: Path | None = None
-    """File with the private key that versions are signed with, and below it those that signed before (unencrypted PEM, EC
-    on P-256, P-384 or P-521); None: a P-256 key in the data folder, made at the first use. Several registries on one
+    """File with the private key that versions are signed with, and below it those that signed before (unencrypted PEM,
+    EC on P-256, P-384 or P-521); None: a P-256 key in the data folder, made at the first use. Several registries on one
     database need the same file. TUNEFORGE_REGISTRY_SIGNING_KEY."""
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    """Where blobs live, and how long what nobody needs is kept."""
+    sources: SourceSettings = field(default_factory=SourceSettings)
+    """How content is fetched from elsewhere."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -47,6 +53,8 @@ class RegistrySettings:
             signing_key=env.file("TUNEFORGE_REGISTRY_SIGNING_KEY"),
             upload_kept_s=env.seconds("TUNEFORGE_REGISTRY_UPLOAD_KEPT_S", default=UPLOAD_KEPT_S),
             postgres=PostgresAddress.from_env("registry", env),
+            storage=StorageSettings.from_env(env),
+            sources=SourceSettings.from_env(env),
         )
         env.finish()
         return settings

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from services.grpckit.context import require_project
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
 from services.registry.blobs import requests, transfers
-from services.registry.blobs.folder import CHUNK_BYTES
+from services.registry.blobs.home import CHUNK_BYTES
 from services.registry.calls import Calls, Context
 from tuneforge.names import BlobName, UploadName
 from tuneforge.v1 import blobs_pb2
@@ -31,7 +31,7 @@ class BlobCalls(Calls):
         if is_write:
             stream.upload = str(UploadName(name.project, name.digest))
             stream.committed_bytes = (
-                await self._library.transfer(self._library.blobs.committed_bytes, name.project, name.digest)
+                await self._library.transfer(self._library.parts.committed_bytes, name.project, name.digest)
                 if stored is None
                 else stored
             )

@@ -1,139 +1,91 @@
-"""Blobs as files: content under its SHA-256, uploads in files of their own until they are whole and verified.
+"""Blobs as files below the data folder.
 
-    blobs/<first two digits>/<sha256>        whole, verified, on disk; shared by all projects
-    uploads/<project>/<sha256>.part          what has arrived; left by a killed process, it is gone on with or swept
+    blobs/<first two digits>/<sha256>.<8 digits>     whole, verified, on disk; shared by all projects
 
-A part belongs to one project, so no project learns from an upload what another one has stored. All functions block;
-`library.py` runs them in threads. Which project may see which blob is in the store.
+Files from before places had a suffix lie at `<sha256>` alone and stay there.
 """
 
-import errno
-import hashlib
 import os
-import shutil
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from services.grpckit.errors import Reason, ServiceError
-
-CHUNK_BYTES = 1024 * 1024
-"""Largest piece of a transfer: a quarter of the largest message, and as fast as larger ones."""
-LARGEST_BLOB_BYTES = 2**40
-"""1 TiB: above any weight file; a larger size is a mistake in the caller's units."""
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+from services.registry.blobs.home import CHUNK_BYTES, StoredObject
 
 
-@dataclass
-class _Part:
-    """What the streams that send the same part share; only touched with `lock` held."""
-
-    path: Path
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    users: int = 0
-    turn: int = 0
-    """Number of the stream that may write: the newest one, so that a retry wins over a stream that hangs."""
-    hashed_bytes: int = 0
-    hasher: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-
-    def discard(self) -> None:
-        """Removes what has arrived; streams that still write are no longer the newest."""
-        self.path.unlink(missing_ok=True)
-        self.turn += 1
-        self.hashed_bytes, self.hasher = 0, hashlib.sha256()
-
-    def hash_up_to(self, size_bytes: int) -> None:
-        """Brings the hash to the bytes on disk, reading them after a restart of the process."""
-        if self.hashed_bytes == size_bytes:
-            return
-        self.hashed_bytes, self.hasher = 0, hashlib.sha256()
-        with self.path.open("rb") as file:
-            while piece := file.read(CHUNK_BYTES):
-                self.hasher.update(piece)
-                self.hashed_bytes += len(piece)
-
-
-class BlobFiles:
-    """The folder of blobs.
+class BlobFolder:
+    """A home of blobs on the local disk.
 
     Args:
         folder: The service's data folder.
-        reserve_bytes: Space on the disk that uploads leave free, for the database.
     """
 
-    def __init__(self, folder: Path, *, reserve_bytes: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._blobs = folder / "blobs"
-        self._uploads = folder / "uploads"
-        self._reserve_bytes = reserve_bytes
-        self._lock = threading.Lock()
-        self._parts: dict[Path, _Part] = {}
 
-    def prepare(self, *, upload_kept_s: float) -> int:
-        """Makes the folders and removes parts that nobody has added to for long; returns how many.
-
-        Args:
-            upload_kept_s: Age in seconds from which on a part is removed.
-        """
+    def prepare(self) -> None:
+        """Makes the folder."""
         self._blobs.mkdir(parents=True, exist_ok=True)
-        self._uploads.mkdir(exist_ok=True)
-        oldest = time.time() - upload_kept_s
-        stale = [part for part in self._uploads.glob("*/*.part") if part.stat().st_mtime < oldest]
-        for part in stale:
-            part.unlink()
-        return len(stale)
 
-    def path(self, sha256: str) -> Path:
-        """Returns where a blob lies, or would lie."""
-        return self._blobs / sha256[:2] / sha256
+    def keep(self, file: Path, place: str, sha256: str) -> None:  # noqa: ARG002 - the digest is for other homes
+        """Renames the file to its place; both must be on one file system."""
+        destination = self._blobs / place
+        destination.parent.mkdir(exist_ok=True)
+        os.utime(file)  # its age counts from here: a listing must not take it for something left behind
+        file.replace(destination)
+        _sync_folder(destination.parent)
+        _sync_folder(destination.parent.parent)
 
-    def open(self, sha256: str, offset: int) -> "Download":
-        """Opens a stored blob for reading from an offset."""
-        return Download(self.path(sha256), offset)
-
-    def committed_bytes(self, project: str, sha256: str) -> int:
-        """Returns how much of an unfinished upload is held."""
-        return _held_bytes(self._uploads / project / f"{sha256}.part")
-
-    def begin_upload(self, project: str, sha256: str, size_bytes: int, offset: int) -> "Upload":
-        """Begins or resumes an upload, to be closed; a stream that sends the same part already has to stop.
-
-        Args:
-            project: Id of the project.
-            sha256: Digest that the content must have.
-            size_bytes: Size that it must have.
-            offset: First byte that will be appended.
+    def open(self, place: str, offset: int, size_bytes: int) -> "FileSource":
+        """Opens a file for reading from an offset.
 
         Raises:
-            ServiceError: `OFFSET_MISMATCH`, `DIGEST_MISMATCH` when more is held than the size, `DISK_FULL`.
+            ServiceError: `BLOB_DAMAGED`: it is gone, or shorter than it was.
         """
-        part = self._hold(project, sha256)
-        upload = Upload(part, self.path(sha256), sha256, size_bytes, lambda: self._let_go(part))
+        path = self._blobs / place
         try:
-            upload.begin(offset, shutil.disk_usage(self._uploads).free - self._reserve_bytes)
-        except BaseException:
-            upload.close()
-            raise
-        return upload
+            found = path.stat().st_size
+            if found == size_bytes:
+                return FileSource(path, offset)
+        except FileNotFoundError:
+            found = 0
+        raise ServiceError(
+            Reason.BLOB_DAMAGED,
+            f"the stored file of blob {place.partition('/')[2][:64]} has {found} bytes in place of {size_bytes}",
+            metadata={"found_bytes": str(found), "expected_bytes": str(size_bytes)},
+        )
 
-    def _hold(self, project: str, sha256: str) -> _Part:
-        path = self._uploads / project / f"{sha256}.part"
-        with self._lock:
-            part = self._parts.setdefault(path, _Part(path))
-            part.users += 1
-            return part
+    def holds(self, place: str, size_bytes: int) -> bool:
+        """Returns whether a file of this size is there."""
+        try:
+            return (self._blobs / place).stat().st_size == size_bytes
+        except FileNotFoundError:
+            return False
 
-    def _let_go(self, part: _Part) -> None:
-        with self._lock:
-            part.users -= 1
-            if not part.users:
-                del self._parts[part.path]
+    def delete(self, place: str) -> None:
+        """Removes a file, for good."""
+        path = self._blobs / place
+        path.unlink(missing_ok=True)
+        if path.parent.exists():
+            _sync_folder(path.parent)
+
+    def listing(self) -> Iterator[StoredObject]:
+        """Yields every file."""
+        for path in self._blobs.glob("*/*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            yield StoredObject(f"{path.parent.name}/{path.name}", status.st_size, status.st_mtime)
+
+    def local_path(self, place: str) -> Path:
+        """Returns where the file lies."""
+        return self._blobs / place
 
 
-class Download:
-    """A stored blob, open for reading in pieces."""
+class FileSource:
+    """A stored file, open for reading in pieces."""
 
     def __init__(self, path: Path, offset: int) -> None:
         self._file = path.open("rb", buffering=0)
@@ -150,138 +102,6 @@ class Download:
         """Closes the file; waits for a read that runs."""
         with self._lock:
             self._file.close()
-
-
-class Upload:
-    """One stream's hold on a part; made by `BlobFiles.begin_upload`, and to be closed."""
-
-    def __init__(
-        self, part: _Part, destination: Path, sha256: str, size_bytes: int, let_go: Callable[[], None]
-    ) -> None:
-        self._part = part
-        self._destination = destination
-        self._sha256 = sha256
-        self._size_bytes = size_bytes
-        self._let_go: Callable[[], None] | None = let_go
-        self._file: BinaryIO | None = None
-        self._turn = 0
-        self.committed_bytes = 0
-        """Bytes held."""
-
-    def begin(self, offset: int, free_bytes: int) -> None:
-        """Takes the part over; see `BlobFiles.begin_upload`."""
-        part = self._part
-        with part.lock:
-            held = _held_bytes(part.path)
-            if held > self._size_bytes:
-                part.discard()
-                raise self._mismatch(f"{held} bytes were sent earlier, but its size is given as {self._size_bytes}")
-            if offset != held:
-                raise ServiceError(
-                    Reason.OFFSET_MISMATCH,
-                    f"the upload goes on at {held}, not at {offset}",
-                    metadata={"committed_bytes": str(held)},
-                )
-            if self._size_bytes - held > free_bytes:
-                raise _disk_full(self._size_bytes - held)
-            part.path.parent.mkdir(parents=True, exist_ok=True)
-            part.hash_up_to(held)
-            part.turn += 1
-            self._turn = part.turn
-            self._file = part.path.open("ab", buffering=0)
-            self.committed_bytes = held
-
-    def append(self, data: bytes) -> None:
-        """Adds bytes.
-
-        Raises:
-            ServiceError: `OFFSET_MISMATCH` when another stream has taken the part over, `DIGEST_MISMATCH` when it is
-                more than the announced size, `DISK_FULL`; what was held before is still held.
-        """
-        part = self._part
-        with part.lock:
-            file = self._mine()
-            if self.committed_bytes + len(data) > self._size_bytes:
-                part.discard()
-                raise self._mismatch(f"more bytes were sent than its size of {self._size_bytes}")
-            try:
-                left = memoryview(data)
-                while left:
-                    left = left[file.write(left) :]
-            except OSError as error:
-                file.truncate(self.committed_bytes)
-                if error.errno in _NO_SPACE:
-                    raise _disk_full(len(data)) from None
-                raise
-            part.hasher.update(data)
-            part.hashed_bytes += len(data)
-            self.committed_bytes += len(data)
-
-    def finish(self) -> bool:
-        """Stores the blob when all its bytes are there; returns whether they are.
-
-        After a true answer the blob survives a loss of power.
-
-        Raises:
-            ServiceError: `DIGEST_MISMATCH`: the content is another one; nothing is kept.
-        """
-        part = self._part
-        with part.lock:
-            file = self._mine()
-            if self.committed_bytes < self._size_bytes:
-                return False
-            found = part.hasher.hexdigest()
-            if found != self._sha256:
-                part.discard()
-                raise self._mismatch(f"its content has the digest {found}")
-            os.fsync(file.fileno())
-            self._destination.parent.mkdir(exist_ok=True)
-            part.path.replace(self._destination)
-            _sync_folder(self._destination.parent)
-            _sync_folder(self._destination.parent.parent)
-            part.discard()
-            return True
-
-    def close(self) -> None:
-        """Ends the stream's hold; what was appended is kept. Waits for an append that runs."""
-        with self._part.lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-        if self._let_go is not None:
-            self._let_go()
-            self._let_go = None
-
-    def _mine(self) -> BinaryIO:
-        if self._turn != self._part.turn or self._file is None:
-            raise ServiceError(
-                Reason.OFFSET_MISMATCH,
-                "another stream has gone on with this upload",
-                metadata={"committed_bytes": str(_held_bytes(self._part.path))},
-            )
-        return self._file
-
-    def _mismatch(self, problem: str) -> ServiceError:
-        return ServiceError(
-            Reason.DIGEST_MISMATCH,
-            f"blob {self._sha256}: {problem}; nothing is kept, start at 0",
-            metadata={"expected": self._sha256},
-        )
-
-
-def _disk_full(needed_bytes: int) -> ServiceError:
-    return ServiceError(
-        Reason.DISK_FULL,
-        f"the registry's disk has no room for {needed_bytes} more bytes",
-        metadata={"needed_bytes": str(needed_bytes)},
-    )
-
-
-def _held_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _sync_folder(folder: Path) -> None:

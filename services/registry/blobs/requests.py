@@ -1,7 +1,7 @@
 """Fields of requests about blobs."""
 
 from services.grpckit.errors import FieldViolation, invalid_fields
-from services.registry.blobs.folder import CHUNK_BYTES, LARGEST_BLOB_BYTES
+from services.registry.blobs.home import CHUNK_BYTES, LARGEST_BLOB_BYTES
 from tuneforge.names import InvalidName, UploadName
 
 

@@ -1,10 +1,14 @@
 """Bytes in and out: one piece in memory at a time, all file work in threads, nothing left open when a caller leaves."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 
-from services.grpckit.errors import FieldViolation, invalid_fields, not_found
+from sqlalchemy import Connection
+
+from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields, not_found
 from services.registry.blobs import store
+from services.registry.blobs.home import new_place
+from services.registry.blobs.store import Stored
 from services.registry.library import Library, now_us
 from tuneforge.names import BlobName, UploadName
 
@@ -13,6 +17,51 @@ async def stored_size(library: Library, name: BlobName) -> int | None:
     """Returns the size of a blob in bytes; None when the project has none such, whatever others have."""
     sizes = await library.database.read(lambda connection: store.blob_sizes(connection, name.project, [name.digest]))
     return sizes.get(name.digest)
+
+
+async def place_of(library: Library, sha256: str) -> Stored:
+    """Returns where the bytes of a blob lie that somebody may see.
+
+    Raises:
+        ServiceError: `BLOB_DAMAGED`: nowhere.
+    """
+    found = await library.database.read(lambda connection: store.places(connection, [sha256]))
+    if sha256 not in found:
+        raise ServiceError(Reason.BLOB_DAMAGED, f"it is not known where the bytes of blob {sha256} lie")
+    return found[sha256]
+
+
+async def is_whole(library: Library, sha256: str) -> bool:
+    """Returns whether the bytes of a stored blob are where they should be; their content is not read."""
+    found = await library.database.read(lambda connection: store.places(connection, [sha256]))
+    stored = found.get(sha256)
+    return stored is not None and await library.transfer(library.blobs.holds, stored.place, stored.size_bytes)
+
+
+async def make_visible(
+    library: Library, project: str, stored: Stored, *, also: Callable[[Connection], None] | None = None
+) -> None:
+    """Makes verified bytes a blob of a project, in one transaction.
+
+    Args:
+        library: Where they are stored.
+        project: Id of the project.
+        stored: The bytes.
+        also: What else belongs to the transaction.
+    """
+    found = await library.database.read(lambda connection: store.places(connection, [stored.sha256]))
+    known = found.get(stored.sha256)
+    is_there = known is not None and await library.transfer(library.blobs.holds, known.place, known.size_bytes)
+    damaged = known.place if known and not is_there else ""
+
+    def add(connection: Connection) -> bool:
+        if also is not None:
+            also(connection)
+        return store.add_blob(connection, project, stored, damaged=damaged, time_us=now_us())
+
+    if not await library.database.write(add):  # another upload was faster: its bytes count, these go at once
+        await library.transfer(library.blobs.delete, stored.place)
+        await library.database.write(lambda connection: store.forget_tombstone(connection, stored.place))
 
 
 async def receive(
@@ -33,17 +82,18 @@ async def receive(
     Raises:
         ServiceError: `OFFSET_MISMATCH`, `DIGEST_MISMATCH`, `DISK_FULL`; and what `chunks` raises.
     """
-    upload = await library.open(library.blobs.begin_upload, name.project, name.digest, size_bytes, offset)
+    upload = await library.open(library.parts.begin_upload, name.project, name.digest, size_bytes, offset)
+    stored = Stored(name.digest, new_place(name.digest), size_bytes)
     try:
         async for chunk in chunks:
             if chunk:
                 await library.transfer(upload.append, chunk)
-        is_stored = await library.transfer(upload.finish)
+        keep = partial(library.blobs.keep, place=stored.place, sha256=stored.sha256)
+        is_stored = await library.transfer(upload.finish, keep)
     finally:
         library.close_later(upload)
     if is_stored:
-        add = partial(store.add_blob, project=name.project, sha256=name.digest, size_bytes=size_bytes, time_us=now_us())
-        await library.database.write(add)
+        await make_visible(library, name.project, stored)
     return upload.committed_bytes, is_stored
 
 
@@ -58,7 +108,8 @@ async def send(library: Library, name: BlobName, offset: int) -> AsyncGenerator[
         raise not_found("blob", name)
     if not 0 <= offset <= size_bytes:
         raise invalid_fields([FieldViolation("offset", f"is {offset}; give 0 to the size of {size_bytes}")])
-    download = await library.open(library.blobs.open, name.digest, offset)
+    stored = await place_of(library, name.digest)
+    download = await library.open(library.blobs.open, stored.place, offset, size_bytes)
     try:
         while chunk := await library.transfer(download.read):
             yield chunk

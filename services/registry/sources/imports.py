@@ -213,7 +213,7 @@ async def _store(library: Library, project: str, part: Path, sha256: str, size_b
     """Stores a fetched file as a blob of the project; the blob store hashes it once more."""
     if await transfers.stored_size(library, BlobName(project, sha256)) is not None:
         return
-    offset = await library.transfer(library.blobs.committed_bytes, project, sha256)
+    offset = await library.transfer(library.parts.committed_bytes, project, sha256)
 
     async def chunks() -> AsyncGenerator[bytes]:
         file = await library.open(_open_at, part, offset)

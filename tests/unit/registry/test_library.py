@@ -8,35 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from services.grpckit.database import Database
-from services.registry.blobs.folder import BlobFiles
+from services.grpckit.errors import Reason, ServiceError
 from services.registry.library import Library
-from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
 from tests.support.event_loop import on_loop
+from tests.support.library import open_library, store, stored
 from tests.support.tiny_model import write_rows
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Iterator[Library]:
     """Gives the open parts of a registry."""
-    database = Database(tmp_path / "data" / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
-    database.open()
-    library = Library(
-        database, BlobFiles(tmp_path / "data", reserve_bytes=0), Signer(tmp_path / "key.pem", may_make=True)
-    )
-    library.blobs.prepare(upload_kept_s=60)
-    yield library
-    library.close()
-
-
-def stored(library: Library, content: bytes) -> str:
-    """Stores content as a blob and returns its digest."""
-    digest = hashlib.sha256(content).hexdigest()
-    upload = library.blobs.begin_upload("p", digest, len(content), 0)
-    upload.append(content)
-    assert upload.finish()
-    upload.close()
-    return digest
+    with open_library(tmp_path / "data") as library:
+        yield library
 
 
 def test_calls_for_one_file_share_its_reading(library: Library, tmp_path: Path) -> None:
@@ -63,9 +46,10 @@ def test_a_reading_that_failed_is_tried_again(library: Library, tmp_path: Path) 
 
     @on_loop
     async def check() -> None:
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(ServiceError) as caught:
             await library.report_on(digest)
-        stored(library, rows)
+        assert caught.value.reason is Reason.BLOB_DAMAGED
+        await store(library, rows)
         assert (await library.report_on(digest)).rows == 8
 
     check()

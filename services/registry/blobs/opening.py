@@ -1,0 +1,54 @@
+"""Opens the home of blobs that the settings name."""
+
+from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.folder_lock import StartRefused
+from services.grpckit.logging import get_logger
+from services.registry.blobs.copies import LocalCopies
+from services.registry.blobs.folder import BlobFolder
+from services.registry.blobs.home import BlobStore
+from services.registry.blobs.parts import Parts
+from services.registry.library import Library, Storage
+from services.registry.settings import RegistrySettings
+
+_log = get_logger(__name__)
+
+
+def storage_of(settings: RegistrySettings) -> Storage:
+    """Returns the places of bytes, not yet prepared."""
+    data = settings.server.data
+    return Storage(
+        blobs=_home_of(settings),
+        parts=Parts(data, reserve_bytes=settings.reserve_bytes),
+        copies=LocalCopies(data, limit_bytes=settings.storage.cache_bytes),
+    )
+
+
+def _home_of(settings: RegistrySettings) -> BlobStore:
+    if settings.storage.s3 is None:
+        return BlobFolder(settings.server.data)
+    from services.registry.blobs.s3 import S3Store
+
+    return S3Store(settings.storage.s3)
+
+
+async def prepare_storage(library: Library, *, upload_kept_s: float) -> None:
+    """Makes folders, tries the home, and removes uploads that nobody goes on with.
+
+    Raises:
+        StartRefused: The object store refuses the registry. One that does not answer is waited for by each call.
+    """
+    await library.transfer(library.parts.prepare)
+    await library.transfer(library.copies.prepare)
+    try:
+        await library.transfer(library.blobs.prepare)
+    except ServiceError as error:
+        if error.reason is Reason.STORAGE_MISCONFIGURED:
+            raise StartRefused(error.message) from None
+        _log.warning("the object store does not answer yet", problem=error.message)
+
+    def sweep() -> int:
+        projects = library.parts.projects()
+        return sum(len(library.parts.sweep(project, upload_kept_s)) for project in projects)
+
+    if swept := await library.transfer(sweep):
+        _log.info("removed unfinished uploads", count=swept, kept_s=upload_kept_s)
