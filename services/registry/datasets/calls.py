@@ -1,6 +1,8 @@
 """The methods of data sets and their versions."""
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from services.grpckit.context import current
@@ -9,6 +11,7 @@ from services.registry import collections, requests
 from services.registry.calls import Calls, Context, new_collection, page_of_request, size_bytes, version_number
 from services.registry.datasets import examination, store, wire
 from services.registry.library import now_us
+from services.registry.lineage.marks import mark_all, marked
 from services.registry.lineage.sealing import seal_dataset_version
 from services.registry.wire import manifest_of_request
 from tuneforge.names import DatasetName, DatasetVersionName, ProjectName
@@ -57,7 +60,7 @@ class DatasetCalls(Calls):
         def add(connection: Connection) -> datasets_pb2.DatasetVersion:
             version = store.add_dataset_version(connection, name, content, creator=actor, time_us=time_us)
             seal_dataset_version(connection, self._library.signer, version)
-            return wire.dataset_version_to_proto(version)
+            return marked(connection, wire.dataset_version_to_proto(version))
 
         return await self._change(request, name.project, datasets_pb2.DatasetVersion, add)
 
@@ -66,7 +69,11 @@ class DatasetCalls(Calls):
     ) -> datasets_pb2.DatasetVersion:
         """Returns a version of a data set."""
         name = DatasetVersionName.parse(request.name, allow_latest=True)
-        return wire.dataset_version_to_proto(await self._database.read(lambda c: store.get_dataset_version(c, name)))
+
+        def get(connection: Connection) -> datasets_pb2.DatasetVersion:
+            return marked(connection, wire.dataset_version_to_proto(store.get_dataset_version(connection, name)))
+
+        return await self._database.read(get)
 
     async def ListDatasetVersions(
         self, request: datasets_pb2.ListDatasetVersionsRequest, context: Context
@@ -74,7 +81,11 @@ class DatasetCalls(Calls):
         """Lists the versions of a data set."""
         name = DatasetName.parse(request.parent)
         page = page_of_request(request)
-        rows = await self._database.read(lambda c: store.list_dataset_versions(c, name, page))
-        versions = [wire.dataset_version_to_proto(row) for row in rows]
+
+        def read(connection: Connection) -> Sequence[datasets_pb2.DatasetVersion]:
+            rows = store.list_dataset_versions(connection, name, page)
+            return mark_all(connection, [wire.dataset_version_to_proto(row) for row in rows])
+
+        versions = await self._database.read(read)
         entries, token = cut(versions, page, version_number, size_bytes=size_bytes)
         return datasets_pb2.ListDatasetVersionsResponse(versions=entries, next_page_token=token)

@@ -1,6 +1,8 @@
 """The methods of models and their versions."""
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from services.grpckit.context import current, require_project
@@ -9,6 +11,7 @@ from services.registry import collections, requests
 from services.registry.aliases import store as alias_store
 from services.registry.calls import Calls, Context, new_collection, page_of_request, size_bytes, version_number
 from services.registry.library import now_us
+from services.registry.lineage.marks import mark_all, marked
 from services.registry.lineage.sealing import seal_model_version
 from services.registry.models import examination, store, wire
 from services.registry.models.resources import ModelContent, ModelVersion
@@ -61,7 +64,7 @@ class ModelCalls(Calls):
         def add(connection: Connection) -> models_pb2.ModelVersion:
             version = store.import_model_version(connection, name, content, creator=actor, time_us=time_us)
             seal_model_version(connection, self._library.signer, version)
-            return wire.model_version_to_proto(version)
+            return marked(connection, wire.model_version_to_proto(version))
 
         return await self._change(request, name.project, models_pb2.ModelVersion, add)
 
@@ -80,7 +83,8 @@ class ModelCalls(Calls):
             architecture, base = await examination.examine_publication(self._library, publication)
             content = wire.published_content(publication, request, architecture, base)
             version = await self._publish(publication.model, content)
-        return wire.model_version_to_proto(version)
+        message = wire.model_version_to_proto(version)
+        return await self._database.read(lambda connection: marked(connection, message))
 
     async def _publish(self, model: ModelName, content: ModelContent) -> ModelVersion:
         actor, time_us = current().actor, now_us()
@@ -99,13 +103,14 @@ class ModelCalls(Calls):
         """Returns a version of a model, by version or by alias."""
         name = parse_model_reference(request.name)
 
-        def get(connection: Connection) -> ModelVersion:
-            if isinstance(name, AliasName):
-                alias = alias_store.get_alias(connection, name)
-                return store.get_model_version(connection, name.parent.version(alias.version))
-            return store.get_model_version(connection, name)
+        def get(connection: Connection) -> models_pb2.ModelVersion:
+            wanted = name
+            if isinstance(wanted, AliasName):
+                wanted = wanted.parent.version(alias_store.get_alias(connection, wanted).version)
+            version = store.get_model_version(connection, wanted)
+            return marked(connection, wire.model_version_to_proto(version))
 
-        return wire.model_version_to_proto(await self._database.read(get))
+        return await self._database.read(get)
 
     async def ListModelVersions(
         self, request: models_pb2.ListModelVersionsRequest, context: Context
@@ -113,7 +118,11 @@ class ModelCalls(Calls):
         """Lists the versions of a model."""
         name = ModelName.parse(request.parent)
         page = page_of_request(request)
-        rows = await self._database.read(lambda c: store.list_model_versions(c, name, page))
-        versions = [wire.model_version_to_proto(row) for row in rows]
+
+        def read(connection: Connection) -> Sequence[models_pb2.ModelVersion]:
+            rows = store.list_model_versions(connection, name, page)
+            return mark_all(connection, [wire.model_version_to_proto(row) for row in rows])
+
+        versions = await self._database.read(read)
         entries, token = cut(versions, page, version_number, size_bytes=size_bytes)
         return models_pb2.ListModelVersionsResponse(versions=entries, next_page_token=token)
