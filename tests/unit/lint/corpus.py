@@ -89,8 +89,8 @@ TRAIN: tuple[Seeded, ...] = (
 VALIDATION: tuple[Seeded, ...] = (
     ("own", chat("Which way is north?", "Towards the cold."), ()),
     ("leaked", chat("Where is the key?", "Under the mat by the door."), (("LEAKED_ROW", ""),)),
-    ("leaked-text", chat("WHERE is  the key?", "Under the mat by the door."), (("LEAKED_TEXT", ""),)),
-    ("leaked-prompt", chat("Where is the key?", "I do not know where."), (("LEAKED_PROMPT", ""),)),
+    ("leaked-text", chat("IS it  open on Sunday?", "Yes, from nine to five."), (("LEAKED_TEXT", ""),)),
+    ("leaked-prompt", chat("Tell of the keeper.", "He keeps."), (("LEAKED_PROMPT", ""),)),
     ("leaked-near", chat("Tell of the keeper, now.", LONG), (("LEAKED_NEAR_DUPLICATE", ""),)),
 )
 ONCE: tuple[tuple[str, tuple[str, ...]], ...] = (
