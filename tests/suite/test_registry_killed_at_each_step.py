@@ -1,0 +1,177 @@
+"""SIGKILL of the registry before and after each step on disk of an upload, a version, a publication, a move.
+
+After each kill the next registry over the same folder must have all or nothing of it, and the same call made again must
+end as if nothing had happened: one blob, one version, one entry in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+from services.launcher import free_ports
+from tests.support.event_loop import on_loop
+from tests.support.registry import PROJECT, RunningRegistry, folder_files, pieces, running_registry
+from tests.support.tiny_model import make_tiny_adapter, make_tiny_model, write_rows
+from tuneforge.v1 import aliases_pb2, blobs_pb2, datasets_pb2, events_pb2, models_pb2, types_pb2
+from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
+
+CONTENT = bytes(range(256)) * 1200
+MODEL = f"{PROJECT}/models/base"
+LIMIT_S = 60.0
+
+Act = Callable[[RegistryServiceStub], Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A change of the registry and how much of it there must be afterwards."""
+
+    act: Act
+    count: Callable[[RegistryServiceStub], int]
+    """How often it is there: 0 or 1 after a kill, 1 after it was repeated."""
+
+
+def _upload(stub: RegistryServiceStub) -> Message:
+    digest = next(iter(pieces(CONTENT))).upload.rpartition("/")[2]
+    asked = blobs_pb2.GetBlobAccessRequest(
+        name=f"{PROJECT}/blobs/{digest}", direction=blobs_pb2.BLOB_DIRECTION_WRITE, size_bytes=len(CONTENT)
+    )
+    access = stub.GetBlobAccess(asked)
+    if access.is_stored:
+        return access
+    return stub.UploadBlob(pieces(CONTENT, offset=access.stream.committed_bytes), timeout=LIMIT_S)
+
+
+def _stored_blobs(stub: RegistryServiceStub) -> int:
+    digest = next(iter(pieces(CONTENT))).upload.rpartition("/")[2]
+    try:
+        parts = list(stub.DownloadBlob(blobs_pb2.DownloadBlobRequest(name=f"{PROJECT}/blobs/{digest}")))
+    except grpc.RpcError:
+        return 0
+    assert b"".join(part.data for part in parts) == CONTENT
+    return 1
+
+
+def _versions(parent: str) -> Callable[[RegistryServiceStub], int]:
+    def count(stub: RegistryServiceStub) -> int:
+        try:
+            listed = stub.ListModelVersions(models_pb2.ListModelVersionsRequest(parent=parent))
+        except grpc.RpcError:
+            return 0
+        for version in listed.versions:
+            for file in version.manifest.files:
+                blob = blobs_pb2.DownloadBlobRequest(name=f"{PROJECT}/blobs/{file.sha256}")
+                assert sum(len(part.data) for part in stub.DownloadBlob(blob)) == file.size_bytes
+        return len(listed.versions)
+
+    return count
+
+
+def _moves(stub: RegistryServiceStub) -> int:
+    try:
+        log = stub.ListAliasChanges(aliases_pb2.ListAliasChangesRequest(parent=f"{MODEL}/aliases/production"))
+        alias = stub.GetAlias(aliases_pb2.GetAliasRequest(name=f"{MODEL}/aliases/production"))
+    except grpc.RpcError:
+        return 0
+    assert alias.version == log.changes[0].to_version
+    return len(log.changes)
+
+
+async def _prepared(registry: RunningRegistry, folder: Path) -> dict[str, Operation]:
+    base = await registry.imported(await registry.model("base"), make_tiny_model(folder / "base"))
+    dataset = await registry.dataset()
+    rows = await registry.put_files({"train.jsonl": write_rows(folder / "rows.jsonl").read_bytes()})
+    adapter = await registry.put_files(folder_files(make_tiny_adapter(folder / "adapter")))
+    version = datasets_pb2.CreateDatasetVersionRequest(parent=dataset, manifest=rows, request_id="one")
+    publish = models_pb2.PublishVersionRequest(
+        parent=f"{PROJECT}/models/result",
+        manifest=adapter,
+        kind=events_pb2.ARTIFACT_KIND_ADAPTER,
+        lineage=models_pb2.Lineage(
+            base=types_pb2.VersionRef(version=base.name, digest=base.manifest.digest), job=f"{PROJECT}/jobs/job-1"
+        ),
+    )
+    move = aliases_pb2.SetAliasRequest(name=f"{MODEL}/aliases/production", version=base.name, request_id="two")
+    listed = datasets_pb2.ListDatasetVersionsRequest(parent=dataset)
+    return {
+        "upload": Operation(_upload, _stored_blobs),
+        "dataset": Operation(
+            lambda stub: stub.CreateDatasetVersion(version, timeout=LIMIT_S),
+            lambda stub: len(stub.ListDatasetVersions(listed).versions),
+        ),
+        "publish": Operation(
+            lambda stub: stub.PublishVersion(publish, timeout=LIMIT_S), _versions(f"{PROJECT}/models/result")
+        ),
+        "alias": Operation(lambda stub: stub.SetAlias(move, timeout=LIMIT_S), _moves),
+    }
+
+
+@contextmanager
+def _registry_killed_at(step: int, data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    settings = {
+        "TUNEFORGE_DATA": str(data.parent),
+        "TUNEFORGE_REGISTRY_LISTEN": address,
+        "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
+        "TUNEFORGE_REGISTRY_RESERVE_BYTES": "0",
+    }
+    command = [sys.executable, "-m", "tests.support.killed_at", str(step), "services.registry"]
+    with (data.parent / "registry.log").open("ab") as log:
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline(), (data.parent / "registry.log").read_text()
+        yield address, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _acted_until_killed(operation: Operation, step: int, data: Path) -> bool:
+    """Acts on a registry that dies at a step; returns whether it died."""
+    with _registry_killed_at(step, data) as (address, process), grpc.insecure_channel(address) as channel:
+        stub = RegistryServiceStub(channel)
+        operation.count(stub)  # whatever the first call of a process does is not what is tested
+        process.send_signal(signal.SIGUSR1)
+        try:
+            operation.act(stub)
+        except grpc.RpcError:
+            assert process.wait(LIMIT_S) == -signal.SIGKILL
+            return True
+        return False
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("name", "fewest"), [("upload", 8), ("dataset", 2), ("publish", 2), ("alias", 2)])
+@on_loop
+async def test_all_or_nothing_whenever_it_is_killed(name: str, fewest: int, tmp_path: Path) -> None:
+    """Each step in turn is the last one; the next registry has all or nothing, and the call repeated is one change."""
+    async with running_registry(tmp_path / "prepared" / "registry") as registry:
+        operation = (await _prepared(registry, tmp_path))[name]
+    for step in itertools.count(1):
+        folder = tmp_path / f"killed-at-{step}"
+        shutil.copytree(tmp_path / "prepared", folder)
+        was_killed = _acted_until_killed(operation, step, folder / "registry")
+        async with running_registry(folder / "registry") as registry:
+            found = await asyncio.to_thread(operation.count, registry.blocking)
+            assert found in ({0, 1} if was_killed else {1})
+            await asyncio.to_thread(operation.act, registry.blocking)
+            assert await asyncio.to_thread(operation.count, registry.blocking) == 1
+        assert not list(folder.rglob("*.part"))
+        if not was_killed:
+            assert step > fewest, (folder / "registry.log").read_text()
+            return
