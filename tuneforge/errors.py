@@ -77,6 +77,7 @@ class Reason(StrEnum):
     SOURCE_DENIED = "SOURCE_DENIED"
     SOURCE_TOO_LARGE = "SOURCE_TOO_LARGE"
     SOURCE_UNAVAILABLE = "SOURCE_UNAVAILABLE"
+    WORK_LIMIT = "WORK_LIMIT"
     LOSS_NOT_FINITE = "LOSS_NOT_FINITE"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     NOTHING_TO_LEARN = "NOTHING_TO_LEARN"
@@ -310,6 +311,7 @@ TABLE: Mapping[str, ReasonRow] = {
         _STATE, FailedPrecondition, "Take part of it, or ask the operator for a higher limit."
     ),
     Reason.SOURCE_UNAVAILABLE: _Row("UNAVAILABLE", Unavailable, "Call again; what has arrived is kept.", 5.0),
+    Reason.WORK_LIMIT: _Row(_STATE, FailedPrecondition, "Do it locally: `tuneforge datasets lint FILE`."),
     Reason.LOSS_NOT_FINITE: _Row(_STATE, JobFailed, "Lower the learning rate or look at the rows of that step."),
     Reason.OUT_OF_MEMORY: _Row(
         _STATE, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."

@@ -14,6 +14,8 @@ POLICIES: Mapping[str, Policy] = {
     "CreateDatasetVersion": Policy("datasets.write", "parent", deadline_s=_CHECK_DEADLINE_S),
     "GetDatasetVersion": Policy("datasets.read", "name"),
     "ListDatasetVersions": Policy("datasets.read", "parent"),
+    "LintDatasetVersion": Policy("datasets.read", "name"),
+    "PreviewDatasetRow": Policy("datasets.read", "name", deadline_s=_CHECK_DEADLINE_S),
     "CreateModel": Policy("models.write", "parent"),
     "GetModel": Policy("models.read", "name"),
     "ListModels": Policy("models.read", "parent"),
@@ -38,6 +40,8 @@ POLICIES: Mapping[str, Policy] = {
     # A client stream: the servicer checks the project in its first message.
     "UploadBlob": Policy("blobs.write"),
     "DownloadBlob": Policy("blobs.read", "name"),
+    "ImportDatasetVersion": Policy("datasets.write", "parent"),
+    "ImportModelVersion": Policy("models.write", "parent"),
     "QueryLineage": Policy("lineage.read", "name"),
     "FindLineagePath": Policy("lineage.read", "name"),
     "ListAffectedAliases": Policy("lineage.read", "name"),

@@ -112,6 +112,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: an import has more bytes or files than the operator allows."""
     ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 104
     """UNAVAILABLE: the place of an import does not answer, or broke off."""
+    ERROR_REASON_WORK_LIMIT: _ErrorReason.ValueType  # 115
+    """FAILED_PRECONDITION: the rows of a lint or a preview need more memory or processor time than the service gives."""
     ERROR_REASON_LOSS_NOT_FINITE: _ErrorReason.ValueType  # 120
     """Failure of an attempt (user fault): the loss or a gradient is not a finite number."""
     ERROR_REASON_OUT_OF_MEMORY: _ErrorReason.ValueType  # 121
@@ -235,6 +237,8 @@ ERROR_REASON_SOURCE_TOO_LARGE: ErrorReason.ValueType  # 103
 """FAILED_PRECONDITION: an import has more bytes or files than the operator allows."""
 ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 104
 """UNAVAILABLE: the place of an import does not answer, or broke off."""
+ERROR_REASON_WORK_LIMIT: ErrorReason.ValueType  # 115
+"""FAILED_PRECONDITION: the rows of a lint or a preview need more memory or processor time than the service gives."""
 ERROR_REASON_LOSS_NOT_FINITE: ErrorReason.ValueType  # 120
 """Failure of an attempt (user fault): the loss or a gradient is not a finite number."""
 ERROR_REASON_OUT_OF_MEMORY: ErrorReason.ValueType  # 121

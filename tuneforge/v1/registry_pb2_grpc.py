@@ -7,9 +7,11 @@ from tuneforge.v1 import aliases_pb2 as tuneforge_dot_v1_dot_aliases__pb2
 from tuneforge.v1 import blobs_pb2 as tuneforge_dot_v1_dot_blobs__pb2
 from tuneforge.v1 import datasets_pb2 as tuneforge_dot_v1_dot_datasets__pb2
 from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
+from tuneforge.v1 import lint_pb2 as tuneforge_dot_v1_dot_lint__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
 from tuneforge.v1 import profiles_pb2 as tuneforge_dot_v1_dot_profiles__pb2
 from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
+from tuneforge.v1 import sources_pb2 as tuneforge_dot_v1_dot_sources__pb2
 from tuneforge.v1 import validations_pb2 as tuneforge_dot_v1_dot_validations__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -183,6 +185,26 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/DownloadBlob',
                 request_serializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.FromString,
+                _registered_method=True)
+        self.LintDatasetVersion = channel.unary_stream(
+                '/tuneforge.v1.RegistryService/LintDatasetVersion',
+                request_serializer=tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionResponse.FromString,
+                _registered_method=True)
+        self.PreviewDatasetRow = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/PreviewDatasetRow',
+                request_serializer=tuneforge_dot_v1_dot_lint__pb2.PreviewDatasetRowRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_lint__pb2.RowPreview.FromString,
+                _registered_method=True)
+        self.ImportDatasetVersion = channel.unary_stream(
+                '/tuneforge.v1.RegistryService/ImportDatasetVersion',
+                request_serializer=tuneforge_dot_v1_dot_sources__pb2.ImportDatasetVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sources__pb2.ImportDatasetVersionResponse.FromString,
+                _registered_method=True)
+        self.ImportModelVersion = channel.unary_stream(
+                '/tuneforge.v1.RegistryService/ImportModelVersion',
+                request_serializer=tuneforge_dot_v1_dot_sources__pb2.ImportModelVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sources__pb2.ImportModelVersionResponse.FromString,
                 _registered_method=True)
         self.CreateValidationReport = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/CreateValidationReport',
@@ -600,14 +622,84 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateValidationReport(self, request, context):
+    def LintDatasetVersion(self, request, context):
         """--- rows ---
 
         --- lint ---
 
-        --- sources ---
+        Looks at every row of a data set version and sends what is wrong as it is found; the last message is the summary.
+        Two calls give the same findings. Ends its work when the caller leaves.
 
-        --- validations ---
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no check is called so; `BadRequest` names them.
+        INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+        NOT_FOUND `NOT_FOUND`: list the data set's or the model's versions.
+        RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+        FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; lint them locally.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewDatasetRow(self, request, context):
+        """Returns one row token by token, as the trainer sees it. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no row is asked for.
+        INVALID_ARGUMENT `INVALID_DATA`: the row cannot be read, or the chat template cannot write it.
+        INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+        NOT_FOUND `NOT_FOUND`: there is no such version or row; list the data set's rows.
+        RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+        FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; preview them locally.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportDatasetVersion(self, request, context):
+        """--- sources ---
+
+        Fetches a data set from elsewhere and makes a version of it, so that its bytes need not pass through the caller:
+        progress, then the version. What arrives is examined like an upload. A call that broke off is made again: files that
+        arrived are not fetched twice. Idempotent by `request_id`, and by content.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+        INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+        INVALID_ARGUMENT `INVALID_DATA`: rows are malformed; `BadRequest` names the lines and what to change.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: create the data set first.
+        NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+        FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+        FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+        UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+        RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportModelVersion(self, request, context):
+        """Fetches a model from elsewhere and makes a version of it; as `ImportDatasetVersion` does.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+        INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+        INVALID_ARGUMENT `INVALID_MODEL`: files are missing or unsafe; `BadRequest` names them and what to change.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: create the model first.
+        NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+        FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+        FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+        UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+        RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateValidationReport(self, request, context):
+        """--- validations ---
 
         Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
 
@@ -892,6 +984,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DownloadBlob,
                     request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.SerializeToString,
+            ),
+            'LintDatasetVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.LintDatasetVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionResponse.SerializeToString,
+            ),
+            'PreviewDatasetRow': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewDatasetRow,
+                    request_deserializer=tuneforge_dot_v1_dot_lint__pb2.PreviewDatasetRowRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_lint__pb2.RowPreview.SerializeToString,
+            ),
+            'ImportDatasetVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportDatasetVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_sources__pb2.ImportDatasetVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sources__pb2.ImportDatasetVersionResponse.SerializeToString,
+            ),
+            'ImportModelVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportModelVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_sources__pb2.ImportModelVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sources__pb2.ImportModelVersionResponse.SerializeToString,
             ),
             'CreateValidationReport': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateValidationReport,
@@ -1691,6 +1803,114 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/DownloadBlob',
             tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.SerializeToString,
             tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LintDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/LintDatasetVersion',
+            tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewDatasetRow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/PreviewDatasetRow',
+            tuneforge_dot_v1_dot_lint__pb2.PreviewDatasetRowRequest.SerializeToString,
+            tuneforge_dot_v1_dot_lint__pb2.RowPreview.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ImportDatasetVersion',
+            tuneforge_dot_v1_dot_sources__pb2.ImportDatasetVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sources__pb2.ImportDatasetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ImportModelVersion',
+            tuneforge_dot_v1_dot_sources__pb2.ImportModelVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sources__pb2.ImportModelVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

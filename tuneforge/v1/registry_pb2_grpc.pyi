@@ -9,9 +9,11 @@ from tuneforge.v1 import aliases_pb2 as _aliases_pb2
 from tuneforge.v1 import blobs_pb2 as _blobs_pb2
 from tuneforge.v1 import datasets_pb2 as _datasets_pb2
 from tuneforge.v1 import lineage_pb2 as _lineage_pb2
+from tuneforge.v1 import lint_pb2 as _lint_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
 from tuneforge.v1 import profiles_pb2 as _profiles_pb2
 from tuneforge.v1 import signing_pb2 as _signing_pb2
+from tuneforge.v1 import sources_pb2 as _sources_pb2
 from tuneforge.v1 import validations_pb2 as _validations_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -282,6 +284,64 @@ class RegistryServiceStub:
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
       NOT_FOUND `NOT_FOUND`: the project has no such blob.
+    """
+    LintDatasetVersion: _grpc.UnaryStreamMultiCallable[_lint_pb2.LintDatasetVersionRequest, _lint_pb2.LintDatasetVersionResponse]
+    """--- lint ---
+
+    Looks at every row of a data set version and sends what is wrong as it is found; the last message is the summary.
+    Two calls give the same findings. Ends its work when the caller leaves.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no check is called so; `BadRequest` names them.
+      INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+      NOT_FOUND `NOT_FOUND`: list the data set's or the model's versions.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+      FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; lint them locally.
+    """
+    PreviewDatasetRow: _grpc.UnaryUnaryMultiCallable[_lint_pb2.PreviewDatasetRowRequest, _lint_pb2.RowPreview]
+    """Returns one row token by token, as the trainer sees it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no row is asked for.
+      INVALID_ARGUMENT `INVALID_DATA`: the row cannot be read, or the chat template cannot write it.
+      INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+      NOT_FOUND `NOT_FOUND`: there is no such version or row; list the data set's rows.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+      FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; preview them locally.
+    """
+    ImportDatasetVersion: _grpc.UnaryStreamMultiCallable[_sources_pb2.ImportDatasetVersionRequest, _sources_pb2.ImportDatasetVersionResponse]
+    """--- sources ---
+
+    Fetches a data set from elsewhere and makes a version of it, so that its bytes need not pass through the caller:
+    progress, then the version. What arrives is examined like an upload. A call that broke off is made again: files that
+    arrived are not fetched twice. Idempotent by `request_id`, and by content.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+      INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+      INVALID_ARGUMENT `INVALID_DATA`: rows are malformed; `BadRequest` names the lines and what to change.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: create the data set first.
+      NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+      FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+      FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+      UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
+    """
+    ImportModelVersion: _grpc.UnaryStreamMultiCallable[_sources_pb2.ImportModelVersionRequest, _sources_pb2.ImportModelVersionResponse]
+    """Fetches a model from elsewhere and makes a version of it; as `ImportDatasetVersion` does.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+      INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+      INVALID_ARGUMENT `INVALID_MODEL`: files are missing or unsafe; `BadRequest` names them and what to change.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: create the model first.
+      NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+      FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+      FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+      UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
     """
     CreateValidationReport: _grpc.UnaryUnaryMultiCallable[_validations_pb2.CreateValidationReportRequest, _validations_pb2.ValidationReport]
     """--- validations ---
@@ -628,6 +688,64 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
       NOT_FOUND `NOT_FOUND`: the project has no such blob.
+    """
+    LintDatasetVersion: _aio.UnaryStreamMultiCallable[_lint_pb2.LintDatasetVersionRequest, _lint_pb2.LintDatasetVersionResponse]  # type: ignore[assignment]
+    """--- lint ---
+
+    Looks at every row of a data set version and sends what is wrong as it is found; the last message is the summary.
+    Two calls give the same findings. Ends its work when the caller leaves.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no check is called so; `BadRequest` names them.
+      INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+      NOT_FOUND `NOT_FOUND`: list the data set's or the model's versions.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+      FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; lint them locally.
+    """
+    PreviewDatasetRow: _aio.UnaryUnaryMultiCallable[_lint_pb2.PreviewDatasetRowRequest, _lint_pb2.RowPreview]  # type: ignore[assignment]
+    """Returns one row token by token, as the trainer sees it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no row is asked for.
+      INVALID_ARGUMENT `INVALID_DATA`: the row cannot be read, or the chat template cannot write it.
+      INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+      NOT_FOUND `NOT_FOUND`: there is no such version or row; list the data set's rows.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+      FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; preview them locally.
+    """
+    ImportDatasetVersion: _aio.UnaryStreamMultiCallable[_sources_pb2.ImportDatasetVersionRequest, _sources_pb2.ImportDatasetVersionResponse]  # type: ignore[assignment]
+    """--- sources ---
+
+    Fetches a data set from elsewhere and makes a version of it, so that its bytes need not pass through the caller:
+    progress, then the version. What arrives is examined like an upload. A call that broke off is made again: files that
+    arrived are not fetched twice. Idempotent by `request_id`, and by content.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+      INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+      INVALID_ARGUMENT `INVALID_DATA`: rows are malformed; `BadRequest` names the lines and what to change.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: create the data set first.
+      NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+      FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+      FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+      UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
+    """
+    ImportModelVersion: _aio.UnaryStreamMultiCallable[_sources_pb2.ImportModelVersionRequest, _sources_pb2.ImportModelVersionResponse]  # type: ignore[assignment]
+    """Fetches a model from elsewhere and makes a version of it; as `ImportDatasetVersion` does.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+      INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+      INVALID_ARGUMENT `INVALID_MODEL`: files are missing or unsafe; `BadRequest` names them and what to change.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: create the model first.
+      NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+      FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+      FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+      UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
     """
     CreateValidationReport: _aio.UnaryUnaryMultiCallable[_validations_pb2.CreateValidationReportRequest, _validations_pb2.ValidationReport]  # type: ignore[assignment]
     """--- validations ---
@@ -1133,6 +1251,88 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
           NOT_FOUND `NOT_FOUND`: the project has no such blob.
+        """
+
+    @_abc_1.abstractmethod
+    def LintDatasetVersion(
+        self,
+        request: _lint_pb2.LintDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_lint_pb2.LintDatasetVersionResponse], _abc.AsyncIterator[_lint_pb2.LintDatasetVersionResponse]]:
+        """--- lint ---
+
+        Looks at every row of a data set version and sends what is wrong as it is found; the last message is the summary.
+        Two calls give the same findings. Ends its work when the caller leaves.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no check is called so; `BadRequest` names them.
+          INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+          NOT_FOUND `NOT_FOUND`: list the data set's or the model's versions.
+          RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+          FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; lint them locally.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewDatasetRow(
+        self,
+        request: _lint_pb2.PreviewDatasetRowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lint_pb2.RowPreview, _abc.Awaitable[_lint_pb2.RowPreview]]:
+        """Returns one row token by token, as the trainer sees it. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: a number is out of range, or no row is asked for.
+          INVALID_ARGUMENT `INVALID_DATA`: the row cannot be read, or the chat template cannot write it.
+          INVALID_ARGUMENT `INVALID_MODEL`: the model's tokenizer files cannot be used; repair or choose another model.
+          NOT_FOUND `NOT_FOUND`: there is no such version or row; list the data set's rows.
+          RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other lints are running; retry after the `RetryInfo`.
+          FAILED_PRECONDITION `WORK_LIMIT`: the rows need more memory or time than the registry gives; preview them locally.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportDatasetVersion(
+        self,
+        request: _sources_pb2.ImportDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sources_pb2.ImportDatasetVersionResponse], _abc.AsyncIterator[_sources_pb2.ImportDatasetVersionResponse]]:
+        """--- sources ---
+
+        Fetches a data set from elsewhere and makes a version of it, so that its bytes need not pass through the caller:
+        progress, then the version. What arrives is examined like an upload. A call that broke off is made again: files that
+        arrived are not fetched twice. Idempotent by `request_id`, and by content.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+          INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+          INVALID_ARGUMENT `INVALID_DATA`: rows are malformed; `BadRequest` names the lines and what to change.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: create the data set first.
+          NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+          FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+          FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+          UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+          RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportModelVersion(
+        self,
+        request: _sources_pb2.ImportModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sources_pb2.ImportModelVersionResponse], _abc.AsyncIterator[_sources_pb2.ImportModelVersionResponse]]:
+        """Fetches a model from elsewhere and makes a version of it; as `ImportDatasetVersion` does.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: a field is missing or too long.
+          INVALID_ARGUMENT `URL_NOT_ALLOWED`: the address is malformed or not allowed; nothing was sent to it.
+          INVALID_ARGUMENT `INVALID_MODEL`: files are missing or unsafe; `BadRequest` names them and what to change.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: create the model first.
+          NOT_FOUND `SOURCE_NOT_FOUND`: nothing is there under this address; check it.
+          FAILED_PRECONDITION `SOURCE_DENIED`: the place asks for credentials; name a connection that has them.
+          FAILED_PRECONDITION `SOURCE_TOO_LARGE`: it has more bytes or files than the operator allows; take part of it.
+          UNAVAILABLE `SOURCE_UNAVAILABLE`: the place does not answer or broke off; the same call goes on.
+          RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: too many imports run; retry later.
         """
 
     @_abc_1.abstractmethod
