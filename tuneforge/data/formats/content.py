@@ -1,6 +1,5 @@
 """The bytes of a file, piece by piece: decompressed within limits, and as lines of any kind of line end."""
 
-import contextlib
 import gzip
 import os
 import stat
@@ -85,27 +84,14 @@ def _check_head(file: DataFile, head: bytes, *, is_packed: bool) -> None:
 
 
 def _unpacked(opened: IO[bytes], head: bytes, limits: Limits) -> Iterator[bytes]:
-    stream: Any
-    failures: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
-    if head.startswith(_GZIP):
-        stream = gzip.GzipFile(fileobj=opened, mode="rb")
-    else:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise MissingExtra("zstandard", "Reading .zst files") from error
-        stream = zstandard.ZstdDecompressor(max_window_size=128 * MIB).stream_reader(opened, read_across_frames=True)
-        failures = (*failures, zstandard.ZstdError)
-    made = 0
-    with contextlib.closing(stream):
-        while True:
-            try:
-                piece = stream.read(PIECE_BYTES)
-            except failures as error:
-                message = f"The archive is damaged or cut off after {made} bytes of content."
-                raise RowFault(ProblemCode.CORRUPT_ARCHIVE, message, _REPACK) from error
-            if not piece:
-                break
+    """Yields the content of a compressed file.
+
+    Raises:
+        RowFault: it is damaged, compressed twice, or expands too far.
+    """
+    made, held = 0, b""
+    try:
+        for piece in _gzip(opened) if head.startswith(_GZIP) else _zstd(opened):
             if not made and piece.startswith((_GZIP, _ZSTD)):
                 raise RowFault(ProblemCode.CORRUPT_ARCHIVE, "It is compressed twice.", "Compress it once.")
             made += len(piece)
@@ -113,9 +99,48 @@ def _unpacked(opened: IO[bytes], head: bytes, limits: Limits) -> Iterator[bytes]
             if made > limits.decompressed_bytes or (made > _RATIO_FROM and ratio > limits.decompression_ratio):
                 message = f"Its content is more than {made // MIB} MiB, {ratio:.0f} times its size so far."
                 raise RowFault(ProblemCode.DECOMPRESSION_LIMIT, message, "Give it uncompressed, or in several files.")
+            held += piece
+            if len(held) >= PIECE_BYTES // 4:
+                yield held
+                held = b""
+    except (EOFError, OSError, zlib.error, _Damaged) as error:
+        message = f"The archive is damaged or cut off after {made} bytes of content."
+        raise RowFault(ProblemCode.CORRUPT_ARCHIVE, message, _REPACK) from error
+    if held:
+        yield held
+
+
+class _Damaged(Exception):
+    """Bytes that zstd cannot read."""
+
+
+def _gzip(opened: IO[bytes]) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=opened, mode="rb") as stream:
+        while piece := stream.read(PIECE_BYTES):
             yield piece
-        if not head.startswith(_GZIP) and opened.tell() and made == 0:
-            raise RowFault(ProblemCode.CORRUPT_ARCHIVE, "The archive is damaged or cut off.", _REPACK)
+
+
+def _zstd(opened: IO[bytes]) -> Iterator[bytes]:
+    """Yields the content of all frames; fed by so little that a bomb goes off in small pieces."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise MissingExtra("zstandard", "Reading .zst files") from error
+    decompressor = zstandard.ZstdDecompressor(max_window_size=128 * MIB)
+    frame: Any = None
+    while packed := opened.read(2048):
+        while packed:
+            frame = frame or decompressor.decompressobj()
+            try:
+                piece = frame.decompress(packed)
+            except zstandard.ZstdError as error:
+                raise _Damaged from error
+            if piece:
+                yield piece
+            packed = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError
 
 
 def lines(content: Iterator[bytes], row_bytes: int) -> Iterator[tuple[int, bytes | None, bool]]:
