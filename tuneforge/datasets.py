@@ -12,6 +12,7 @@ from tuneforge._connections import Connections
 from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
 from tuneforge.errors import AlreadyExists, FieldViolation, InvalidArgument, NotFound, Reason
+from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
 from tuneforge.manifest import Manifest
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.values import Word
@@ -107,6 +108,41 @@ class Datasets:
         )
         registry = self._connections.registry
         return _version(registry.call(registry.stub.CreateDatasetVersion, request, timeout_s=_CHECK_DEADLINE_S))
+
+    def import_from(
+        self,
+        uri: str,
+        dataset: str,
+        *,
+        description: str = "",
+        options: ImportOptions | None = None,
+        progress: OnImportProgress | None = None,
+    ) -> DatasetVersion:
+        """Has the registry fetch a data set and make a version of it; the same content gives the same version.
+
+        An import that broke off goes on where it stopped when it is asked for again.
+
+        Args:
+            uri: `https://host/path`, `s3://bucket/prefix`, `hf://owner/name[@revision]`, `package://name/path`.
+            dataset: Id or name of the data set; it is created when missing.
+            description: Of the data set, when it is created.
+            options: Which files and split are taken, and with which of the operator's connections.
+            progress: Told how far it is.
+
+        Raises:
+            InvalidArgument: The address is not allowed, or a row is malformed; `fields` lists the lines.
+            TuneforgeError: The registry or the place refused or stayed away.
+        """
+        name = names.dataset(self._project, dataset)
+        self._create_if_missing(name, description)
+        asked = ImportCall(
+            registry=self._connections.registry,
+            parent=name,
+            uri=uri,
+            options=options or ImportOptions(),
+            progress=progress,
+        )
+        return _version(asked.dataset_version())
 
     def create(self, dataset: str, *, description: str = "") -> Dataset:
         """Creates a data set without versions.

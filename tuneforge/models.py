@@ -13,6 +13,7 @@ from tuneforge._connections import Connections
 from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
 from tuneforge.errors import AlreadyExists, InvalidArgument, NotFound, Reason
+from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
 from tuneforge.manifest import Manifest, ManifestFile, sha256_file
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
@@ -124,6 +125,41 @@ class Models:
         )
         registry = self._connections.registry
         return _version(registry.call(registry.stub.CreateModelVersion, request, timeout_s=_IMPORT_DEADLINE_S))
+
+    def import_from(
+        self,
+        uri: str,
+        model: str,
+        *,
+        description: str = "",
+        options: ImportOptions | None = None,
+        progress: OnImportProgress | None = None,
+    ) -> ModelVersion:
+        """Has the registry fetch a model and make a version of it; the same content gives the same version.
+
+        An import that broke off goes on where it stopped when it is asked for again.
+
+        Args:
+            uri: `hf://owner/name[@revision]` or its id alone, `s3://bucket/prefix`, `package://name/path`.
+            model: Id or name of the model; it is created when missing.
+            description: Of the model, when it is created.
+            options: Which files are taken, and with which of the operator's connections.
+            progress: Told how far it is.
+
+        Raises:
+            InvalidArgument: The address is not allowed, or its files are no model that is supported.
+            TuneforgeError: The registry or the place refused or stayed away.
+        """
+        name = names.model(self._project, model)
+        self._create_if_missing(name, description)
+        asked = ImportCall(
+            registry=self._connections.registry,
+            parent=name,
+            uri=uri,
+            options=options or ImportOptions(),
+            progress=progress,
+        )
+        return _version(asked.model_version())
 
     def create(self, model: str, *, description: str = "") -> Model:
         """Creates a model without versions.

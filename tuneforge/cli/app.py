@@ -7,6 +7,7 @@ from tuneforge.cli.connection import CommandGroup, connection_options
 from tuneforge.cli.datasets import datasets
 from tuneforge.cli.deployments import deployments
 from tuneforge.cli.generate import generate
+from tuneforge.cli.imports import import_dataset
 from tuneforge.cli.jobs import jobs
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
@@ -35,5 +36,6 @@ def cli() -> None:
     """
 
 
+datasets.add_command(import_dataset)
 for command in (datasets, models, aliases, jobs, deployments, generate, nodes):
     cli.add_command(command)

@@ -1,11 +1,12 @@
 """`tuneforge models`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.imports import ModelImport
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
 from tuneforge.cli.stopping import stoppable
 
@@ -19,18 +20,21 @@ def models() -> None:
 
 
 @models.command("import")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("origin", metavar="FOLDER|ADDRESS")
 @click.option("--model", required=True, metavar="ID", help="The model; made when missing.")
 @click.option("--description", default="", help="Of a model that is made.")
+@click.option("--connection", "connection_name", default="", metavar="NAME", help="The operator's, with credentials.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Files to take from an address; repeatable.")
+@click.option("--here", is_flag=True, help="A package:// address is one of this machine, and is uploaded.")
 @json_option
 @click.pass_obj
-def import_model(connection: Connection, folder: Path, model: str, description: str, as_json: bool) -> None:
-    """Make a version from a Hugging Face folder (safetensors). The same content gives the same version."""
-    again = "stopped: no version was made; what was sent is kept, run the command again to go on"
-    files = folder.iterdir() if folder.is_dir() else ()
-    with stoppable(again), connection.client() as client, transfer("uploading", files) as progress:
-        version = client.models.import_folder(folder, model, description=description, progress=progress)
-    _tell(version, as_json=as_json)
+def import_model(connection: Connection, /, as_json: bool, **asked: Any) -> None:
+    """Make a version from a Hugging Face folder (safetensors), or from an address that the registry fetches.
+
+    Addresses: hf://owner/name[@revision], s3://bucket/prefix, package://name/path. The same content gives the same
+    version.
+    """
+    _tell(ModelImport(**asked).run(connection), as_json=as_json)
 
 
 @models.command("list")

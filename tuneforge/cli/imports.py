@@ -1,0 +1,117 @@
+"""`tuneforge datasets import` and what `tuneforge models import` does with an address."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuneforge.cli.connection import Connection, json_option
+from tuneforge.cli.output import print_json, printable, short, size, transfer
+from tuneforge.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from tuneforge.imports import ImportProgress, OnImportProgress
+    from tuneforge.models import ModelVersion
+
+AGAIN = "stopped: no version was made; what has arrived at the registry is kept, run the command again to go on"
+
+
+@click.command("import")
+@click.argument("uri")
+@click.option("--dataset", required=True, metavar="ID", help="The data set; made when missing.")
+@click.option("--description", default="", help="Of a data set that is made.")
+@click.option("--connection", "connection_name", default="", metavar="NAME", help="The operator's, with credentials.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Files to take, e.g. 'data/*.parquet'; repeatable.")
+@click.option("--split", default="", help="Which split to take; `train` where there are several.")
+@click.option("--here", is_flag=True, help="A package:// address is one of this machine, and is uploaded.")
+@json_option
+@click.pass_obj
+def import_dataset(connection: Connection, /, uri: str, dataset: str, as_json: bool, **options: Any) -> None:
+    """Have the registry fetch a data set: https://, s3://bucket/prefix, hf://owner/name[@revision], package://name/path.
+
+    The same content gives the same version.
+    """
+    from tuneforge.imports import ImportOptions, package_path
+
+    description = options["description"]
+    if options["here"]:
+        path = package_path(uri)
+        files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+        with stoppable(AGAIN), connection.client() as client, transfer("uploading", files) as moved:
+            version = client.datasets.upload(files, dataset, description=description, progress=moved)
+    else:
+        wanted = ImportOptions(
+            connection=options["connection_name"], include=tuple(options["include"]), split=options["split"]
+        )
+        with stoppable(AGAIN), connection.client() as client, fetching() as progress:
+            version = client.datasets.import_from(
+                uri, dataset, description=description, options=wanted, progress=progress
+            )
+    if as_json:
+        print_json(version)
+    else:
+        click.echo(f"{short(version.name)}: {version.rows} rows, {version.shape}, {size(version.size_bytes)}")
+
+
+@contextlib.contextmanager
+def fetching() -> "Iterator[OnImportProgress | None]":
+    """Shows how far an import is, on a terminal only; yields what to tell it to."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("asking", total=None)
+
+        def show(progress: "ImportProgress") -> None:
+            total = progress.size_bytes or None
+            bar.update(task, description=words(progress), completed=progress.bytes_done, total=total)
+
+        yield show
+
+
+def words(progress: "ImportProgress") -> str:
+    """Returns what an import is doing, in a few words."""
+    from tuneforge.imports import ImportPhase
+
+    if progress.phase == ImportPhase.EXAMINING:
+        return f"examining {progress.files} files"
+    if progress.file:
+        return f"{progress.files_done + 1}/{progress.files} {printable(progress.file)[-40:]}"
+    return "asking" if progress.phase == ImportPhase.LISTING else f"{progress.files_done}/{progress.files} files"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelImport:
+    """What `tuneforge models import` was asked for."""
+
+    origin: str
+    """A folder of this machine, or an address."""
+    model: str
+    description: str = ""
+    connection_name: str = ""
+    include: tuple[str, ...] = ()
+    here: bool = False
+
+    def run(self, connection: Connection) -> "ModelVersion":
+        """Makes the version, with what a person sees of it."""
+        from tuneforge.imports import ImportOptions, is_address, package_path
+
+        origin = str(package_path(self.origin)) if self.here else self.origin
+        if is_address(origin):
+            wanted = ImportOptions(connection=self.connection_name, include=self.include)
+            with stoppable(AGAIN), connection.client() as client, fetching() as progress:
+                return client.models.import_from(
+                    origin, self.model, description=self.description, options=wanted, progress=progress
+                )
+        folder = Path(origin)
+        files = folder.iterdir() if folder.is_dir() else ()
+        with stoppable(AGAIN), connection.client() as client, transfer("uploading", files) as moved:
+            return client.models.import_folder(folder, self.model, description=self.description, progress=moved)
