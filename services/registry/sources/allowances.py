@@ -1,11 +1,12 @@
 """What the operator allows to be fetched, and with which credentials: one JSON file, read anew at each import.
 
     {
-      "https": {"hosts": ["data.example.com", "*.mirror.example:8443"], "networks": ["10.20.0.0/16"], "ca": "ca.pem"},
+      "https": {"hosts": ["data.example.com", "*.mirror.example:8443"], "networks": ["10.20.0.0/16"]},
       "s3": {"default": {"endpoint": "https://s3.example.com", "region": "eu-1", "buckets": ["team-*"],
                          "access_key": {"env": "S3_ACCESS_KEY"}, "secret_key": {"file": "/run/secrets/s3"}}},
       "hub": {"endpoint": "https://huggingface.co", "tokens": {"team": {"env": "TEAM_HUB_TOKEN"}}},
-      "packages": ["some-weights"]
+      "packages": ["some-weights"],
+      "ca": "ca.pem"
     }
 
 Without the file only public repositories of the hub can be fetched. A secret is never written in it: it names the
@@ -74,8 +75,6 @@ class HttpsRules:
     """`host`, `*.domain`, each with `:port` where it is not 443; empty: none."""
     networks: tuple[Network, ...] = ()
     """Networks that may be connected to though they are not public."""
-    ca: str = ""
-    """PEM file of an authority beside those of the system; empty: none."""
 
     def allows(self, address: HttpsAddress) -> bool:
         """Returns whether a host is on the list."""
@@ -118,6 +117,8 @@ class Allowances:
     hub: HubRules = field(default_factory=HubRules)
     packages: tuple[str, ...] = ()
     """Names of Python distributions."""
+    ca: str = ""
+    """PEM file of an authority beside those of the system, for inner mirrors; empty: none."""
 
 
 def any_host(hosts: tuple[str, ...], host: str, port: int) -> bool:
@@ -161,28 +162,28 @@ class _Reader:
         self.problems: list[str] = []
 
     def allowances(self, content: Any) -> Allowances:
-        top = self._object("the file", content, {"https", "s3", "hub", "packages"})
+        top = self._object("the file", content, {"https", "s3", "hub", "packages", "ca"})
+        ca = self._text("ca", top.get("ca", ""))
         connections = self._object("s3", top.get("s3", {}), None)
         return Allowances(
             https=self._https(top.get("https", {})),
             s3={name: self._s3(f"s3.{name}", each) for name, each in connections.items() if self._named("s3", name)},
             hub=self._hub(top["hub"]) if "hub" in top else HubRules(),
             packages=self._texts("packages", top.get("packages", [])),
+            ca=str(self._folder / ca) if ca else "",
         )
 
     def _https(self, value: Any) -> HttpsRules:
-        rules = self._object("https", value, {"hosts", "networks", "ca"})
+        rules = self._object("https", value, {"hosts", "networks"})
         networks = []
         for text in self._texts("https.networks", rules.get("networks", [])):
             try:
                 networks.append(ipaddress.ip_network(text))
             except ValueError:
                 self.problems.append(f"https.networks has {text!r}, which is no network such as 10.20.0.0/16")
-        ca = self._text("https.ca", rules.get("ca", ""))
         return HttpsRules(
             hosts=self._hosts("https.hosts", rules.get("hosts", [])),
             networks=tuple(networks),
-            ca=str(self._folder / ca) if ca else "",
         )
 
     def _s3(self, place: str, value: Any) -> S3Connection:

@@ -35,7 +35,7 @@ def job_of(allowed: Allowances, ask: "Ask") -> tuple[Address, Job]:
             HubAddress: _hub,
             PackageAddress: _package,
         }
-        return address, makers[type(address)](allowed, ask, address)
+        return address, replace(makers[type(address)](allowed, ask, address), ca=allowed.ca)
     except AddressRefused as refusal:
         raise ServiceError(
             Reason.URL_NOT_ALLOWED, str(refusal), fields=[FieldViolation("location.uri", str(refusal))]

@@ -29,6 +29,8 @@ class Job:
     package: PackageAddress | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """What must not stand in any line that comes back."""
+    ca: str = ""
+    """PEM file of an authority beside those of the system; empty: none."""
 
     def to_json(self) -> str:
         """Returns the job as one line."""
@@ -37,11 +39,12 @@ class Job:
             "wanted": asdict(self.wanted),
             "have": dict(self.have),
             "secrets": self.secrets,
+            "ca": self.ca,
         }
         if self.https:
             address, rules = self.https
             networks = [str(network) for network in rules.networks]
-            content["https"] = [asdict(address), {"hosts": rules.hosts, "networks": networks, "ca": rules.ca}]
+            content["https"] = [asdict(address), {"hosts": rules.hosts, "networks": networks}]
         if self.s3:
             content["s3"] = [asdict(self.s3[0]), self.s3[1]]
         if self.hub:
@@ -59,7 +62,7 @@ class Job:
         if "https" in content:
             address, rules = content["https"]
             networks = tuple(ipaddress.ip_network(text) for text in rules["networks"])
-            https_rules = HttpsRules(hosts=tuple(rules["hosts"]), networks=networks, ca=rules["ca"])
+            https_rules = HttpsRules(hosts=tuple(rules["hosts"]), networks=networks)
             places["https"] = (HttpsAddress(**address), https_rules)
         if "s3" in content:
             places["s3"] = (S3Address(**content["s3"][0]), content["s3"][1])
@@ -73,6 +76,7 @@ class Job:
             wanted=Wanted(**wanted),
             have=content["have"],
             secrets=tuple(content["secrets"]),
+            ca=content["ca"],
             **places,
         )
 

@@ -18,6 +18,7 @@ from services.registry.sources.addresses import AddressRefused
 from services.registry.sources.faults import NO_SPACE, Code, SourceFault
 from services.registry.sources.parts import Part, allowance_of
 from services.registry.sources.places import Place
+from services.registry.sources.places.tls import trusting
 from services.registry.sources.protocol import Job
 from services.registry.sources.selection import choose
 
@@ -103,17 +104,17 @@ def _place(job: Job) -> Place:
     if job.https is not None:
         from services.registry.sources.places.https import HttpsPlace
 
-        return HttpsPlace(*job.https)
+        return HttpsPlace(*job.https, trusting(job.ca))
     if job.s3 is not None:
         from services.registry.sources.places.s3 import S3Place
 
         address, options = job.s3
-        return S3Place(address, **options)
+        return S3Place(address, context=trusting(job.ca), **options)
     if job.hub is not None:
         from services.registry.sources.places.hub import HubPlace
 
         hub_address, hub_options = job.hub
-        return HubPlace(hub_address, kind=job.wanted.kind, **hub_options)
+        return HubPlace(hub_address, kind=job.wanted.kind, context=trusting(job.ca), **hub_options)
     if job.package is not None:
         from services.registry.sources.places.package import PackagePlace
 

@@ -49,19 +49,22 @@ class HttpsPlace:
     Args:
         address: Where.
         rules: What the operator allows.
+        context: Whom the server is believed to be.
         resolver: How names are looked up.
     """
 
     def __init__(
-        self, address: HttpsAddress, rules: HttpsRules, *, resolver: networks.Resolver = socket.getaddrinfo
+        self,
+        address: HttpsAddress,
+        rules: HttpsRules,
+        context: ssl.SSLContext,
+        *,
+        resolver: networks.Resolver = socket.getaddrinfo,
     ) -> None:
         self._address = address
         self._rules = rules
         self._resolver = resolver
-        self._context = ssl.create_default_context()
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if rules.ca:
-            self._context.load_verify_locations(rules.ca)
+        self._context = context
 
     def look(self) -> Listing:
         """Asks for the file's size, name and tag."""

@@ -1,5 +1,6 @@
 """A repository of the hub: its revision is fixed to a commit first, then each file comes from that commit."""
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,10 +35,10 @@ _TIMEOUT_S = 30.0
 class _Guard(httpx2.BaseTransport):
     """Lets requests through to the hub and to the hosts that it may send downloads to; others are never connected."""
 
-    def __init__(self, endpoint: str, hosts: tuple[str, ...]) -> None:
+    def __init__(self, endpoint: str, hosts: tuple[str, ...], context: ssl.SSLContext) -> None:
         self._origin = httpx2.URL(endpoint)
         self._hosts = hosts
-        self._inner = httpx2.HTTPTransport(retries=1, trust_env=False)
+        self._inner = httpx2.HTTPTransport(verify=context, retries=1, trust_env=False)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends one request, unless its host is not allowed."""
@@ -59,12 +60,20 @@ class HubPlace:
         address: Which.
         kind: `model` or `dataset`.
         endpoint: `https://host` of the hub.
+        context: Whom the servers are believed to be.
         hosts: Where it may send a download to.
         token: Of the connection; empty: none.
     """
 
     def __init__(
-        self, address: HubAddress, *, kind: str, endpoint: str, hosts: tuple[str, ...] = (), token: str = ""
+        self,
+        address: HubAddress,
+        *,
+        kind: str,
+        endpoint: str,
+        context: ssl.SSLContext,
+        hosts: tuple[str, ...] = (),
+        token: str = "",
     ) -> None:
         self._address = address
         self._kind = kind
@@ -74,7 +83,7 @@ class HubPlace:
         self._commit = ""
         set_client_factory(
             lambda: httpx2.Client(
-                transport=_Guard(endpoint, hosts), follow_redirects=True, timeout=_TIMEOUT_S, trust_env=False
+                transport=_Guard(endpoint, hosts, context), follow_redirects=True, timeout=_TIMEOUT_S, trust_env=False
             )
         )
 

@@ -28,12 +28,19 @@ class S3Place:
     Args:
         address: Where.
         endpoint: `https://host[:port]`.
+        context: Whom the store is believed to be.
         region: Empty: asked of the store.
         credentials: (access key, secret key); None: anonymous.
     """
 
     def __init__(
-        self, address: S3Address, *, endpoint: str, region: str = "", credentials: tuple[str, str] | None = None
+        self,
+        address: S3Address,
+        *,
+        endpoint: str,
+        context: ssl.SSLContext,
+        region: str = "",
+        credentials: tuple[str, str] | None = None,
     ) -> None:
         self._address = address
         scheme, _, host = endpoint.partition("://")
@@ -42,7 +49,7 @@ class S3Place:
         pool = urllib3.PoolManager(
             timeout=_TIMEOUT,
             retries=urllib3.Retry(2, redirect=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
-            ssl_context=ssl.create_default_context(),
+            ssl_context=context,
         )
         self._client = minio.Minio(
             host,
