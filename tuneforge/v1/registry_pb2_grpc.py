@@ -186,6 +186,11 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.FromString,
                 _registered_method=True)
+        self.CompleteUpload = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/CompleteUpload',
+                request_serializer=tuneforge_dot_v1_dot_blobs__pb2.CompleteUploadRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.UploadBlobResponse.FromString,
+                _registered_method=True)
         self.LintDatasetVersion = channel.unary_stream(
                 '/tuneforge.v1.RegistryService/LintDatasetVersion',
                 request_serializer=tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionRequest.SerializeToString,
@@ -525,6 +530,7 @@ class RegistryServiceServicer(object):
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
         ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+        FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -591,7 +597,10 @@ class RegistryServiceServicer(object):
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: direction or size is missing or out of range.
+        FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
         NOT_FOUND `NOT_FOUND`: with READ, the project has no such blob.
+        UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+        DATA_LOSS `BLOB_DAMAGED`: with READ, the stored bytes are gone; upload the content again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -606,6 +615,7 @@ class RegistryServiceServicer(object):
         INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
         ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
         RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
+        UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -617,6 +627,22 @@ class RegistryServiceServicer(object):
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
         NOT_FOUND `NOT_FOUND`: the project has no such blob.
+        UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; go on later from where it ended.
+        DATA_LOSS `BLOB_DAMAGED`: the stored bytes are gone; upload the content again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteUpload(self, request, context):
+        """Verifies what was sent by presigned URL, and stores the blob when it is whole; the answer tells whether it is. A
+        large blob is read once; a call that ends before may be repeated. Idempotent by digest.
+
+        Errors:
+        INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest; nothing is kept, ask for access anew.
+        FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+        NOT_FOUND `NOT_FOUND`: no such upload was begun, or it was given up; ask for access anew.
+        UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -984,6 +1010,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DownloadBlob,
                     request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.SerializeToString,
+            ),
+            'CompleteUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteUpload,
+                    request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.CompleteUploadRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_blobs__pb2.UploadBlobResponse.SerializeToString,
             ),
             'LintDatasetVersion': grpc.unary_stream_rpc_method_handler(
                     servicer.LintDatasetVersion,
@@ -1803,6 +1834,33 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/DownloadBlob',
             tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobRequest.SerializeToString,
             tuneforge_dot_v1_dot_blobs__pb2.DownloadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/CompleteUpload',
+            tuneforge_dot_v1_dot_blobs__pb2.CompleteUploadRequest.SerializeToString,
+            tuneforge_dot_v1_dot_blobs__pb2.UploadBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -220,6 +220,7 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+      FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
     """
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.RollbackAliasRequest, _aliases_pb2.Alias]
     """Moves an alias back to the version that an earlier move gave it, and logs that as a move. Idempotent by
@@ -266,7 +267,10 @@ class RegistryServiceStub:
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: direction or size is missing or out of range.
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
       NOT_FOUND `NOT_FOUND`: with READ, the project has no such blob.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+      DATA_LOSS `BLOB_DAMAGED`: with READ, the stored bytes are gone; upload the content again.
     """
     UploadBlob: _grpc.StreamUnaryMultiCallable[_blobs_pb2.UploadBlobRequest, _blobs_pb2.UploadBlobResponse]
     """Takes the bytes of a blob in chunks. A stream that breaks off keeps what arrived; ask `GetBlobAccess` for the
@@ -277,6 +281,7 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
       ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
       RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
     """
     DownloadBlob: _grpc.UnaryStreamMultiCallable[_blobs_pb2.DownloadBlobRequest, _blobs_pb2.DownloadBlobResponse]
     """Sends the bytes of a blob in chunks from an offset. Idempotent.
@@ -284,6 +289,18 @@ class RegistryServiceStub:
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
       NOT_FOUND `NOT_FOUND`: the project has no such blob.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; go on later from where it ended.
+      DATA_LOSS `BLOB_DAMAGED`: the stored bytes are gone; upload the content again.
+    """
+    CompleteUpload: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.CompleteUploadRequest, _blobs_pb2.UploadBlobResponse]
+    """Verifies what was sent by presigned URL, and stores the blob when it is whole; the answer tells whether it is. A
+    large blob is read once; a call that ends before may be repeated. Idempotent by digest.
+
+    Errors:
+      INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest; nothing is kept, ask for access anew.
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+      NOT_FOUND `NOT_FOUND`: no such upload was begun, or it was given up; ask for access anew.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
     """
     LintDatasetVersion: _grpc.UnaryStreamMultiCallable[_lint_pb2.LintDatasetVersionRequest, _lint_pb2.LintDatasetVersionResponse]
     """--- lint ---
@@ -624,6 +641,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+      FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
     """
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.RollbackAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
     """Moves an alias back to the version that an earlier move gave it, and logs that as a move. Idempotent by
@@ -670,7 +688,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: direction or size is missing or out of range.
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
       NOT_FOUND `NOT_FOUND`: with READ, the project has no such blob.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+      DATA_LOSS `BLOB_DAMAGED`: with READ, the stored bytes are gone; upload the content again.
     """
     UploadBlob: _aio.StreamUnaryMultiCallable[_blobs_pb2.UploadBlobRequest, _blobs_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Takes the bytes of a blob in chunks. A stream that breaks off keeps what arrived; ask `GetBlobAccess` for the
@@ -681,6 +702,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
       ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
       RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
     """
     DownloadBlob: _aio.UnaryStreamMultiCallable[_blobs_pb2.DownloadBlobRequest, _blobs_pb2.DownloadBlobResponse]  # type: ignore[assignment]
     """Sends the bytes of a blob in chunks from an offset. Idempotent.
@@ -688,6 +710,18 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
       NOT_FOUND `NOT_FOUND`: the project has no such blob.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; go on later from where it ended.
+      DATA_LOSS `BLOB_DAMAGED`: the stored bytes are gone; upload the content again.
+    """
+    CompleteUpload: _aio.UnaryUnaryMultiCallable[_blobs_pb2.CompleteUploadRequest, _blobs_pb2.UploadBlobResponse]  # type: ignore[assignment]
+    """Verifies what was sent by presigned URL, and stores the blob when it is whole; the answer tells whether it is. A
+    large blob is read once; a call that ends before may be repeated. Idempotent by digest.
+
+    Errors:
+      INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest; nothing is kept, ask for access anew.
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+      NOT_FOUND `NOT_FOUND`: no such upload was begun, or it was given up; ask for access anew.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
     """
     LintDatasetVersion: _aio.UnaryStreamMultiCallable[_lint_pb2.LintDatasetVersionRequest, _lint_pb2.LintDatasetVersionResponse]  # type: ignore[assignment]
     """--- lint ---
@@ -1145,6 +1179,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
           ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
+          FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -1221,7 +1256,10 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: direction or size is missing or out of range.
+          FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
           NOT_FOUND `NOT_FOUND`: with READ, the project has no such blob.
+          UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+          DATA_LOSS `BLOB_DAMAGED`: with READ, the stored bytes are gone; upload the content again.
         """
 
     @_abc_1.abstractmethod
@@ -1238,6 +1276,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
           ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
           RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
+          UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
         """
 
     @_abc_1.abstractmethod
@@ -1251,6 +1290,24 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the offset is outside the blob.
           NOT_FOUND `NOT_FOUND`: the project has no such blob.
+          UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; go on later from where it ended.
+          DATA_LOSS `BLOB_DAMAGED`: the stored bytes are gone; upload the content again.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteUpload(
+        self,
+        request: _blobs_pb2.CompleteUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blobs_pb2.UploadBlobResponse, _abc.Awaitable[_blobs_pb2.UploadBlobResponse]]:
+        """Verifies what was sent by presigned URL, and stores the blob when it is whole; the answer tells whether it is. A
+        large blob is read once; a call that ends before may be repeated. Idempotent by digest.
+
+        Errors:
+          INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest; nothing is kept, ask for access anew.
+          FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+          NOT_FOUND `NOT_FOUND`: no such upload was begun, or it was given up; ask for access anew.
+          UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
         """
 
     @_abc_1.abstractmethod

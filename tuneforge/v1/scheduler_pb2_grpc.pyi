@@ -50,6 +50,8 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
+        when and why. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetJobRequest, _jobs_pb2.Job]
@@ -145,6 +147,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
+        when and why. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
@@ -243,6 +247,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
           FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+          FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
+            when and why. Use other data.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
 

@@ -117,7 +117,7 @@ class ImportDatasetVersionRequest(_message.Message):
     """Required. `projects/{project}/datasets/{dataset}`."""
     split: _builtins.str
     """Which split to take where the files belong to several, such as `train` or `test`; empty takes `train`, and the first
-    one by name where there is none.
+    one by name where there is none; `*` takes all files. At most 63 characters.
     """
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""

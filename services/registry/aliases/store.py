@@ -10,6 +10,7 @@ from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page
 from services.registry.aliases.resources import UNGATED, Alias, AliasChange, AliasMove, MoveKind, Verdict
 from services.registry.collections import get_collection
+from services.registry.lineage.revocations import require_usable
 from services.registry.lineage.store import replace_edges
 from services.registry.lineage.things import Role
 from services.registry.models.store import get_model_version
@@ -88,7 +89,7 @@ def move_alias(connection: Connection, move: AliasMove, clock: Clock, verdict: V
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such version, or nothing to delete. `ETAG_MISMATCH`: somebody else moved
-            it.
+            it. `REVOKED`: the version was made from revoked data.
     """
     current = find_alias(connection, move.name, lock=True)
     if move.version:
@@ -98,6 +99,8 @@ def move_alias(connection: Connection, move: AliasMove, clock: Clock, verdict: V
     check_etag(move, current)
     if current is not None and current.version == move.version:
         return current
+    if move.version:
+        require_usable(connection, str(move.name.parent.version(move.version)))
     position, time_us = _tick(connection, move.name.project, clock)
     sequence = current.sequence + 1 if current else 1
     key = {"project": move.name.project, "model": move.name.model, "alias": move.name.alias}

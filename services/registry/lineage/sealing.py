@@ -1,10 +1,12 @@
-"""What every new version gets in the transaction that makes it: its place in the graph, and its signature."""
+"""What every new version gets in the transaction that makes it: its blobs, its place in the graph, its signature."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from services.registry.blobs.store import add_uses
 from services.registry.datasets.resources import DatasetVersion
+from services.registry.library import now_us
 from services.registry.lineage.store import Parent, add_edges
 from services.registry.lineage.things import Role
 from services.registry.models.resources import ModelVersion
@@ -26,10 +28,11 @@ def seal_dataset_version(
         parents: What it was made from, such as `(address, Role.SOURCE)` or `(another version, Role.PARENT)`.
 
     Raises:
-        ServiceError: As `add_edges`.
+        ServiceError: As `add_edges` and `add_uses`.
     """
     add_edges(connection, str(version.name), parents)
     manifest, time_us = version.content.manifest, version.create_time_us
+    add_uses(connection, str(version.name), manifest, time_us=now_us())
     sign_version(connection, signer, str(version.name), manifest, time_us=time_us)
     return version
 
@@ -48,7 +51,7 @@ def seal_model_version(
         parents: What it was made from beside its lineage, such as `(address, Role.SOURCE)`.
 
     Raises:
-        ServiceError: As `add_edges`.
+        ServiceError: As `add_edges` and `add_uses`.
     """
     record = models_pb2.ModelVersion.FromString(version.content.record)
     inputs = _inputs(record.lineage)
@@ -56,7 +59,9 @@ def seal_model_version(
         add_edges(connection, record.lineage.job, inputs)
         inputs = [*inputs, (record.lineage.job, Role.JOB)]
     add_edges(connection, str(version.name), [*inputs, *parents])
-    sign_version(connection, signer, str(version.name), manifest_of(record.manifest), time_us=version.create_time_us)
+    manifest = manifest_of(record.manifest)
+    add_uses(connection, str(version.name), manifest, time_us=now_us())
+    sign_version(connection, signer, str(version.name), manifest, time_us=version.create_time_us)
     return version
 
 

@@ -1,0 +1,1 @@
+"""Tests of the graph of lineage and of revocation, without a network."""
