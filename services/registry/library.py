@@ -28,6 +28,7 @@ from services.registry.signing.keys import Signer
 from tuneforge.manifest import Manifest
 
 if TYPE_CHECKING:
+    from services.registry.blobs.s3 import S3Store
     from tuneforge.data.rows import FileReport
 
 
@@ -58,6 +59,8 @@ class Storage:
     """The home of blobs."""
     parts: Parts
     """Uploads on their way through the registry."""
+    objects: "S3Store | None"
+    """The home, when it is one that clients can reach by URLs."""
     copies: LocalCopies
     """Files for checks, of blobs that live elsewhere."""
 
@@ -68,6 +71,7 @@ class Library:
     def __init__(self, database: Database, storage: Storage, signer: Signer) -> None:
         self.database = database
         self.blobs = storage.blobs
+        self.objects = storage.objects
         self.parts = storage.parts
         self.copies = storage.copies
         self.signer = signer

@@ -40,6 +40,7 @@ POLICIES: Mapping[str, Policy] = {
     # A client stream: the servicer checks the project in its first message.
     "UploadBlob": Policy("blobs.write"),
     "DownloadBlob": Policy("blobs.read", "name"),
+    "CompleteUpload": Policy("blobs.write", "name", deadline_s=_CHECK_DEADLINE_S),
     "ImportDatasetVersion": Policy("datasets.write", "parent"),
     "ImportModelVersion": Policy("models.write", "parent"),
     "QueryLineage": Policy("lineage.read", "name"),

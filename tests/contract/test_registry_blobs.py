@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from services.registry.blobs.s3 import S3Store
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, pieces, refused, running_registry
+from tests.support.seaweedfs import EACH_HOME, s3_of_test
 from tuneforge.blobs import BlobClient
 from tuneforge.errors import Reason
 from tuneforge.v1 import blobs_pb2 as pb
 
-pytestmark = EACH_DATABASE
+pytestmark = [EACH_DATABASE, EACH_HOME]
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -52,10 +54,13 @@ async def until_held(registry: RunningRegistry, at_least: int) -> int:
     return count
 
 
-def stored_files(registry: RunningRegistry) -> set[str]:
-    """Returns the names of all files below blobs and uploads."""
+def stored_files(registry: RunningRegistry) -> list[str]:
+    """Returns the names of all files below blobs and uploads, and in the bucket, without what makes places unique."""
     folders = (registry.data / "blobs", registry.data / "uploads")
-    return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
+    files = [path.name for folder in folders for path in folder.rglob("*") if path.is_file()]
+    if (settings := s3_of_test()) is not None:
+        files += [each.place.rpartition("/")[2] for each in S3Store(settings).listing()]
+    return sorted(name.partition(".")[0] for name in files)
 
 
 @on_loop
@@ -73,7 +78,7 @@ async def test_bytes_come_back_as_they_went(tmp_path: Path) -> None:
         assert await download(registry) == CONTENT
         assert await download(registry, offset=1_000_000) == CONTENT[1_000_000:]
         assert await download(registry, offset=len(CONTENT)) == b""
-        assert stored_files(registry) == {DIGEST}
+        assert stored_files(registry) == [DIGEST]
 
 
 @on_loop
@@ -131,7 +136,7 @@ async def test_content_with_another_digest_is_not_kept(tmp_path: Path) -> None:
         await refused(registry.upload(pieces(CONTENT[::-1], digest=DIGEST)), Reason.DIGEST_MISMATCH)
         assert await held(registry) == 0
         await refused(registry.upload([*pieces(CONTENT), pb.UploadBlobRequest(data=b"more")]), Reason.DIGEST_MISMATCH)
-        assert stored_files(registry) == set()
+        assert stored_files(registry) == []
         assert await registry.put(CONTENT) == DIGEST
 
 
@@ -148,7 +153,7 @@ async def test_many_uploads_of_the_same_blob_are_safe(tmp_path: Path) -> None:
     async with running_registry(tmp_path / "data") as registry:
         assert set(await asyncio.gather(*(asyncio.to_thread(client) for _ in range(6)))) == {DIGEST}
         assert await download(registry) == CONTENT
-        assert stored_files(registry) == {DIGEST}
+        assert stored_files(registry) == [DIGEST]
 
 
 @on_loop
@@ -187,7 +192,7 @@ async def test_projects_do_not_learn_of_each_other(tmp_path: Path) -> None:
         await refused(registry.upload(pieces(CONTENT[:9], project=other, digest=DIGEST)), Reason.DIGEST_MISMATCH)
         await registry.put(CONTENT, project=other)
         assert await download(registry, project=other) == await download(registry)
-        assert stored_files(registry) == {DIGEST}
+        assert stored_files(registry) == [DIGEST]
 
 
 @on_loop
@@ -262,7 +267,7 @@ async def test_a_full_disk_is_told_before_it_is_full(tmp_path: Path) -> None:
     async with running_registry(tmp_path, reserve_bytes=2**60) as registry:
         error = await refused(registry.upload(pieces(CONTENT)), Reason.DISK_FULL)
         assert error.retry_after_s
-        assert stored_files(registry) == set()
+        assert stored_files(registry) == []
 
 
 @on_loop
@@ -274,7 +279,7 @@ async def test_uploads_left_for_long_are_swept_at_a_start(tmp_path: Path) -> Non
         (parts / f"{name}.part").write_bytes(b"x")
     os.utime(parts / "old.part", (0, 0))
     async with running_registry(tmp_path) as registry:
-        assert stored_files(registry) == {"new.part"}
+        assert stored_files(registry) == ["new"]
 
 
 @on_loop

@@ -13,8 +13,11 @@ import grpc
 from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import serve_in_process
 from services.registry.__main__ import define
+from services.registry.blobs.settings import StorageSettings
 from services.registry.settings import RegistrySettings
+from services.registry.sources.settings import SourceSettings
 from tests.support.postgres import postgres_of
+from tests.support.seaweedfs import s3_of_test
 from tuneforge.errors import TABLE, Reason, TuneforgeError, from_rpc_error
 from tuneforge.v1 import blobs_pb2, datasets_pb2, models_pb2, types_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
@@ -76,7 +79,12 @@ class RunningRegistry:
 
 @asynccontextmanager
 async def running_registry(
-    data: Path, *, reserve_bytes: int = 0, tokens_file: Path | None = None
+    data: Path,
+    *,
+    reserve_bytes: int = 0,
+    tokens_file: Path | None = None,
+    sources: SourceSettings | None = None,
+    storage: StorageSettings | None = None,
 ) -> AsyncIterator[RunningRegistry]:
     """Serves the registry from a data folder while the block runs.
 
@@ -84,11 +92,18 @@ async def running_registry(
         data: Made when missing; what an earlier registry left there is gone on with.
         reserve_bytes: Space that uploads leave free.
         tokens_file: Who may call; None lets everyone.
+        sources: How content is fetched from elsewhere; None takes the defaults.
+        storage: Where blobs live; None: where the fixture `each_home` says, else in the data folder.
     """
     server = ServerSettings(service="registry", listen="127.0.0.1:0", data=data, tokens_file=tokens_file, drain_s=1.0)
-    definition = define(
-        RegistrySettings(server=server, reserve_bytes=reserve_bytes, postgres=postgres_of("registry", data))
+    settings = RegistrySettings(
+        server=server,
+        reserve_bytes=reserve_bytes,
+        postgres=postgres_of("registry", data),
+        sources=sources or SourceSettings(),
+        storage=storage or StorageSettings(s3=s3_of_test(), collect_every_s=0),
     )
+    definition = define(settings)
     async with serve_in_process(definition, server) as address, grpc.aio.insecure_channel(address) as channel:
         with grpc.insecure_channel(address) as blocking:
             yield RunningRegistry(address, RegistryServiceStub(channel), RegistryServiceStub(blocking), data)

@@ -2,6 +2,7 @@
 
     fixture `bucket`        a fresh bucket on the server that all tests of one pytest process share
     fixture `s3_server`     that server
+    fixture `each_home`     runs a test twice: with blobs in a folder and in a bucket; `running_registry` does the rest
     `S3Server(folder)`      one of the test's own, to be killed and started again
 
 It listens on five ports and on their twins 10000 above; all ten are looked for below the system's ephemeral range, so
@@ -21,12 +22,16 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import minio
 import pytest
 import urllib3
+
+from services.registry.blobs.presigning import Credentials
+from services.registry.blobs.settings import S3Settings
 
 ACCESS_KEY = "tuneforge-tests"
 SECRET_KEY = "not-a-secret-of-anyone"
@@ -60,6 +65,32 @@ class Bucket:
         """Returns the keys of all objects below a prefix."""
         found = self.client.list_objects(self.name, prefix=prefix, recursive=True)
         return sorted(entry.object_name for entry in found if entry.object_name)
+
+    def settings(self, **changes: Any) -> S3Settings:
+        """Returns the settings of a registry whose blobs live in the bucket.
+
+        Args:
+            changes: Fields that differ.
+        """
+        settings = S3Settings(
+            bucket=self.name,
+            prefix="tests",
+            credentials=Credentials(self.access_key, self.secret_key),
+            endpoint=self.endpoint,
+            region=self.region,
+            timeout_s=20.0,
+        )
+        return replace(settings, **changes)
+
+
+EACH_HOME = pytest.mark.usefixtures("each_home")
+"""For tests, and modules by `pytestmark`, that are to run with blobs in a folder and in S3."""
+_bucket: list[Bucket] = []
+
+
+def s3_of_test() -> S3Settings | None:
+    """Returns where the blobs of the test that runs live: None is a folder."""
+    return _bucket[-1].settings() if _bucket else None
 
 
 class S3Server:
@@ -146,6 +177,30 @@ def s3_server() -> Iterator[S3Server]:
 def bucket(s3_server: S3Server) -> Bucket:
     """A fresh bucket on the shared server."""
     return s3_server.bucket()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def each_home(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where blobs live while the test runs."""
+    if request.param == "folder":
+        yield request.param
+        return
+    _bucket.append(request.getfixturevalue("bucket"))
+    yield request.param
+    _bucket.pop()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the runs on PostgreSQL and S3 at once: each of the two is tested with the other's default."""
+
+    def is_both(item: pytest.Item) -> bool:
+        chosen = getattr(getattr(item, "callspec", None), "params", {})
+        return chosen.get("each_home") == "s3" and chosen.get("each_database") == "postgres"
+
+    left_out = [item for item in items if is_both(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not is_both(item)]
 
 
 def _launch(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -37,6 +38,18 @@ class _RowShapeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowShape.Val
     """`{"prompt": ..., "completion": ...}`."""
     ROW_SHAPE_INSTRUCTION: _RowShape.ValueType  # 3
     """`{"instruction": ..., "input": ..., "output": ...}`, `input` optional."""
+    ROW_SHAPE_SHAREGPT: _RowShape.ValueType  # 4
+    """`{"conversations": [{"from": ..., "value": ...}, ...]}`; read as messages."""
+    ROW_SHAPE_TEXT: _RowShape.ValueType  # 5
+    """`{"text": ...}`: all of it is learned."""
+    ROW_SHAPE_PREFERENCE: _RowShape.ValueType  # 6
+    """`{"prompt": ..., "chosen": ..., "rejected": ...}`, texts or lists of turns."""
+    ROW_SHAPE_TEXT_LABEL: _RowShape.ValueType  # 7
+    """`{"text": ..., "label": ...}`."""
+    ROW_SHAPE_IMAGE_LABEL: _RowShape.ValueType  # 8
+    """`{"image": ..., "label": ...}`; the image stays in its file."""
+    ROW_SHAPE_CLICK_SESSION: _RowShape.ValueType  # 9
+    """A search with its results and what was clicked."""
 
 class RowShape(_RowShape, metaclass=_RowShapeEnumTypeWrapper):
     """What the rows of a data set look like."""
@@ -49,7 +62,63 @@ ROW_SHAPE_PROMPT_COMPLETION: RowShape.ValueType  # 2
 """`{"prompt": ..., "completion": ...}`."""
 ROW_SHAPE_INSTRUCTION: RowShape.ValueType  # 3
 """`{"instruction": ..., "input": ..., "output": ...}`, `input` optional."""
+ROW_SHAPE_SHAREGPT: RowShape.ValueType  # 4
+"""`{"conversations": [{"from": ..., "value": ...}, ...]}`; read as messages."""
+ROW_SHAPE_TEXT: RowShape.ValueType  # 5
+"""`{"text": ...}`: all of it is learned."""
+ROW_SHAPE_PREFERENCE: RowShape.ValueType  # 6
+"""`{"prompt": ..., "chosen": ..., "rejected": ...}`, texts or lists of turns."""
+ROW_SHAPE_TEXT_LABEL: RowShape.ValueType  # 7
+"""`{"text": ..., "label": ...}`."""
+ROW_SHAPE_IMAGE_LABEL: RowShape.ValueType  # 8
+"""`{"image": ..., "label": ...}`; the image stays in its file."""
+ROW_SHAPE_CLICK_SESSION: RowShape.ValueType  # 9
+"""A search with its results and what was clicked."""
 Global___RowShape: _TypeAlias = RowShape  # noqa: Y015
+
+class _DataFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DataFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DATA_FORMAT_UNSPECIFIED: _DataFormat.ValueType  # 0
+    """Not known: the version was made before formats were noted, when only JSONL was taken."""
+    DATA_FORMAT_JSONL: _DataFormat.ValueType  # 1
+    """One JSON object a line."""
+    DATA_FORMAT_JSON: _DataFormat.ValueType  # 2
+    """A JSON array of objects, or objects spread over lines."""
+    DATA_FORMAT_CSV: _DataFormat.ValueType  # 3
+    """A table as text, with a header."""
+    DATA_FORMAT_PARQUET: _DataFormat.ValueType  # 4
+    """Parquet."""
+    DATA_FORMAT_TEXT: _DataFormat.ValueType  # 5
+    """Plain text: a paragraph a row, or a line a row where no line is blank."""
+    DATA_FORMAT_IMAGES: _DataFormat.ValueType  # 6
+    """Images; the folder that an image lies in is its label."""
+    DATA_FORMAT_ARROW: _DataFormat.ValueType  # 7
+    """Arrow files."""
+
+class DataFormat(_DataFormat, metaclass=_DataFormatEnumTypeWrapper):
+    """How rows are written."""
+
+DATA_FORMAT_UNSPECIFIED: DataFormat.ValueType  # 0
+"""Not known: the version was made before formats were noted, when only JSONL was taken."""
+DATA_FORMAT_JSONL: DataFormat.ValueType  # 1
+"""One JSON object a line."""
+DATA_FORMAT_JSON: DataFormat.ValueType  # 2
+"""A JSON array of objects, or objects spread over lines."""
+DATA_FORMAT_CSV: DataFormat.ValueType  # 3
+"""A table as text, with a header."""
+DATA_FORMAT_PARQUET: DataFormat.ValueType  # 4
+"""Parquet."""
+DATA_FORMAT_TEXT: DataFormat.ValueType  # 5
+"""Plain text: a paragraph a row, or a line a row where no line is blank."""
+DATA_FORMAT_IMAGES: DataFormat.ValueType  # 6
+"""Images; the folder that an image lies in is its label."""
+DATA_FORMAT_ARROW: DataFormat.ValueType  # 7
+"""Arrow files."""
+Global___DataFormat: _TypeAlias = DataFormat  # noqa: Y015
 
 @_typing.final
 class Dataset(_message.Message):
@@ -57,11 +126,35 @@ class Dataset(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/datasets/{dataset}`."""
     description: _builtins.str
@@ -70,9 +163,23 @@ class Dataset(_message.Message):
     """Output only. Who created it."""
     latest_version: _builtins.str
     """Output only. Its newest version; empty when there is none."""
+    etag: _builtins.str
+    """Output only. Changes with each `UpdateDataset`."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was created."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by; at most 32 of at most 63 characters."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What people note of it; at most 64 keys of `a-z 0-9 _ . / -`, values of at most 4096 characters."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When description, tags or metadata were changed; unset: never."""
 
     def __init__(
         self,
@@ -82,14 +189,234 @@ class Dataset(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
         latest_version: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "description", b"description", "latest_version", b"latest_version", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "description", b"description", "etag", b"etag", "latest_version", b"latest_version", "metadata", b"metadata", "name", b"name", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class DatasetSplit(_message.Message):
+    """How the rows of a version are divided into train and validation: by a hash of the row's content and the seed, so that
+    a row keeps its side when rows are put in another order or others are added, and equal rows lie on one side.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATION_RATIO_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    BY_FILES_FIELD_NUMBER: _builtins.int
+    validation_ratio: _builtins.float
+    """Share of the distinct rows that is for validation, 0 (none) to 0.5."""
+    seed: _builtins.int
+    """Another seed divides in another way, 0 to 2^63 - 1."""
+    by_files: _builtins.bool
+    """Output only. The files themselves divide the rows, by names like `train.jsonl` or `validation/`; the ratio is 0."""
+    def __init__(
+        self,
+        *,
+        validation_ratio: _builtins.float = ...,
+        seed: _builtins.int = ...,
+        by_files: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_files", b"by_files", "seed", b"seed", "validation_ratio", b"validation_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetSplit: _TypeAlias = DatasetSplit  # noqa: Y015
+
+@_typing.final
+class SizeDistribution(_message.Message):
+    """Sizes of rows in characters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SMALLEST_FIELD_NUMBER: _builtins.int
+    LARGEST_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    QUANTILES_FIELD_NUMBER: _builtins.int
+    smallest: _builtins.int
+    """The smallest."""
+    largest: _builtins.int
+    """The largest."""
+    total: _builtins.int
+    """All together."""
+    @_builtins.property
+    def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At 5, 25, 50, 75, 95 and 99 percent of the rows, each at most 5 % off; empty without rows."""
+
+    def __init__(
+        self,
+        *,
+        smallest: _builtins.int = ...,
+        largest: _builtins.int = ...,
+        total: _builtins.int = ...,
+        quantiles: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["largest", b"largest", "quantiles", b"quantiles", "smallest", b"smallest", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SizeDistribution: _TypeAlias = SizeDistribution  # noqa: Y015
+
+@_typing.final
+class DatasetStatistics(_message.Message):
+    """What the rows of a version are like."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TurnsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TRAIN_ROWS_FIELD_NUMBER: _builtins.int
+    VALIDATION_ROWS_FIELD_NUMBER: _builtins.int
+    TEST_ROWS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_ROWS_FIELD_NUMBER: _builtins.int
+    CHARACTERS_FIELD_NUMBER: _builtins.int
+    TARGET_CHARACTERS_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NUM_LABELS_FIELD_NUMBER: _builtins.int
+    ROWS_WITH_TOOLS_FIELD_NUMBER: _builtins.int
+    train_rows: _builtins.int
+    """Rows to learn from."""
+    validation_rows: _builtins.int
+    """Rows to validate on."""
+    test_rows: _builtins.int
+    """Rows that are kept apart for a test."""
+    duplicate_rows: _builtins.int
+    """Rows whose content stands in an earlier row; exact."""
+    num_labels: _builtins.int
+    """Different labels; 1000 stands for 1000 and more."""
+    rows_with_tools: _builtins.int
+    """Conversations with tools or tool calls."""
+    @_builtins.property
+    def characters(self) -> Global___SizeDistribution:
+        """Characters in the texts of a row."""
+
+    @_builtins.property
+    def target_characters(self) -> Global___SizeDistribution:
+        """Characters of what a row teaches: completion, output, assistant's turns, text; all 0 for other shapes."""
+
+    @_builtins.property
+    def turns(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Turns of a conversation -> rows; 64 stands for 64 and more."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Label -> rows, the 100 most frequent."""
+
+    def __init__(
+        self,
+        *,
+        train_rows: _builtins.int = ...,
+        validation_rows: _builtins.int = ...,
+        test_rows: _builtins.int = ...,
+        duplicate_rows: _builtins.int = ...,
+        characters: Global___SizeDistribution | None = ...,
+        target_characters: Global___SizeDistribution | None = ...,
+        turns: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        num_labels: _builtins.int = ...,
+        rows_with_tools: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "target_characters", b"target_characters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "duplicate_rows", b"duplicate_rows", "labels", b"labels", "num_labels", b"num_labels", "rows_with_tools", b"rows_with_tools", "target_characters", b"target_characters", "test_rows", b"test_rows", "train_rows", b"train_rows", "turns", b"turns", "validation_rows", b"validation_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetStatistics: _TypeAlias = DatasetStatistics  # noqa: Y015
+
+@_typing.final
+class DatasetRemark(_message.Message):
+    """Something that people should know of the rows of a version, and that does not keep it from being made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    IS_WARNING_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CURE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """What it is, e.g. `COLUMN_RENAMED`."""
+    is_warning: _builtins.bool
+    """Whether it may be a mistake."""
+    file: _builtins.str
+    """File that it concerns; empty: all of them."""
+    line: _builtins.int
+    """Line or number of the row, from 1; 0: the file as a whole."""
+    message: _builtins.str
+    """One sentence."""
+    cure: _builtins.str
+    """What to do about it, one sentence."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        is_warning: _builtins.bool = ...,
+        file: _builtins.str = ...,
+        line: _builtins.int = ...,
+        message: _builtins.str = ...,
+        cure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "cure", b"cure", "file", b"file", "is_warning", b"is_warning", "line", b"line", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetRemark: _TypeAlias = DatasetRemark  # noqa: Y015
 
 @_typing.final
 class DatasetVersion(_message.Message):
@@ -104,6 +431,10 @@ class DatasetVersion(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -116,6 +447,8 @@ class DatasetVersion(_message.Message):
     """Size of all files in bytes."""
     creator: _builtins.str
     """Who made it."""
+    format: Global___DataFormat.ValueType
+    """How the rows are written."""
     @_builtins.property
     def manifest(self) -> _types_pb2.Manifest:
         """The files and the digest over them."""
@@ -123,6 +456,18 @@ class DatasetVersion(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def split(self) -> Global___DatasetSplit:
+        """How the rows are divided."""
+
+    @_builtins.property
+    def statistics(self) -> Global___DatasetStatistics:
+        """What the rows are like; left out of lists, and of versions made before statistics were kept."""
+
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetRemark]:
+        """The first 20 remarks on the rows; left out of lists."""
 
     @_builtins.property
     def signature(self) -> _signing_pb2.Signature:
@@ -142,12 +487,16 @@ class DatasetVersion(_message.Message):
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
+        format: Global___DataFormat.ValueType = ...,
+        split: Global___DatasetSplit | None = ...,
+        statistics: Global___DatasetStatistics | None = ...,
+        remarks: _abc.Iterable[Global___DatasetRemark] | None = ...,
         signature: _signing_pb2.Signature | None = ...,
         revocations: _abc.Iterable[_lineage_pb2.Revocation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "signature", b"signature", "split", b"split", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "manifest", b"manifest", "name", b"name", "revocations", b"revocations", "rows", b"rows", "shape", b"shape", "signature", b"signature", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "format", b"format", "manifest", b"manifest", "name", b"name", "remarks", b"remarks", "revocations", b"revocations", "rows", b"rows", "shape", b"shape", "signature", b"signature", "size_bytes", b"size_bytes", "split", b"split", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,26 +569,74 @@ class ListDatasetsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     page_size: _builtins.int
     """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the answer before; empty: from the beginning."""
+    shape: Global___RowShape.ValueType
+    """Only those whose newest version has this shape. Unset: all."""
+    text: _builtins.str
+    """Only those with this in their id or description, in any case; at most 200 characters. Empty: all."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only those with all of these tags."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        shape: Global___RowShape.ValueType = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "shape", b"shape", "tags", b"tags", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDatasetsRequest: _TypeAlias = ListDatasetsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDatasetRequest(_message.Message):
+    """Request of `UpdateDataset`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def dataset(self) -> Global___Dataset:
+        """Required. `name` says which; the fields of the mask are taken from it. With its `etag` set, it must be that of now."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Some of `description`, `tags`, `metadata`."""
+
+    def __init__(
+        self,
+        *,
+        dataset: Global___Dataset | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDatasetRequest: _TypeAlias = UpdateDatasetRequest  # noqa: Y015
 
 @_typing.final
 class ListDatasetsResponse(_message.Message):
@@ -278,13 +675,22 @@ class CreateDatasetVersionRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/datasets/{dataset}`."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
     @_builtins.property
     def manifest(self) -> _types_pb2.Manifest:
-        """Required. One or more JSONL files whose blobs are stored."""
+        """Required. Files whose blobs are stored: JSONL, JSON, CSV, Parquet, Arrow or plain text, also as `.gz` or `.zst`, or
+        images in folders. Names tell the format, and `train`, `validation` or `test` in them the part of the data.
+        """
+
+    @_builtins.property
+    def split(self) -> Global___DatasetSplit:
+        """How rows are divided; unset: not. Must be unset where the files divide them. Another split of the same files is
+        another version.
+        """
 
     def __init__(
         self,
@@ -292,10 +698,11 @@ class CreateDatasetVersionRequest(_message.Message):
         parent: _builtins.str = ...,
         manifest: _types_pb2.Manifest | None = ...,
         request_id: _builtins.str = ...,
+        split: Global___DatasetSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "parent", b"parent", "request_id", b"request_id", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
 from tuneforge.v1 import lint_pb2 as tuneforge_dot_v1_dot_lint__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
 from tuneforge.v1 import profiles_pb2 as tuneforge_dot_v1_dot_profiles__pb2
+from tuneforge.v1 import rows_pb2 as tuneforge_dot_v1_dot_rows__pb2
 from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
 from tuneforge.v1 import sources_pb2 as tuneforge_dot_v1_dot_sources__pb2
 from tuneforge.v1 import validations_pb2 as tuneforge_dot_v1_dot_validations__pb2
@@ -66,6 +67,11 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.UpdateDataset = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UpdateDataset',
+                request_serializer=tuneforge_dot_v1_dot_datasets__pb2.UpdateDatasetRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_datasets__pb2.Dataset.FromString,
+                _registered_method=True)
         self.CreateDatasetVersion = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/CreateDatasetVersion',
                 request_serializer=tuneforge_dot_v1_dot_datasets__pb2.CreateDatasetVersionRequest.SerializeToString,
@@ -80,6 +86,11 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/ListDatasetVersions',
                 request_serializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetVersionsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetVersionsResponse.FromString,
+                _registered_method=True)
+        self.ListDatasetRows = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListDatasetRows',
+                request_serializer=tuneforge_dot_v1_dot_rows__pb2.ListDatasetRowsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_rows__pb2.ListDatasetRowsResponse.FromString,
                 _registered_method=True)
         self.CreateModel = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/CreateModel',
@@ -307,23 +318,38 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """Lists a project's data sets by id. Idempotent.
+        """Lists a project's data sets by id, filtered. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a filter is out of range.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateDatasetVersion(self, request, context):
-        """Makes a version of a data set from stored blobs, after reading every row. The same content is the same version:
-        it is returned, not made again. Idempotent by content, and by `request_id`.
+    def UpdateDataset(self, request, context):
+        """Changes what may change of a data set: description, tags, metadata. Compare-and-set by `etag` when one is sent.
+        Idempotent by `request_id`.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
-        INVALID_ARGUMENT `INVALID_DATA`: rows are malformed; `BadRequest` names the lines and what to change.
+        INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot change, or a value is out of range.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateDatasetVersion(self, request, context):
+        """Makes a version of a data set from stored blobs, after reading every row in a process of its own. The same content
+        with the same split is the same version: it is returned, not made again. Idempotent by content, and by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed, or the split is out of range.
+        INVALID_ARGUMENT `INVALID_DATA`: rows are malformed; `BadRequest` names the lines, what to change, and as its reasons
+        what kind of fault each is; the metadata's `codes` counts all of them.
         INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
@@ -350,6 +376,19 @@ class RegistryServiceServicer(object):
         INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDatasetRows(self, request, context):
+        """Lists the rows of a version in the order of its files. A late page takes as long as reading the rows before it,
+        about a second for 50,000. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a filter is malformed.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the data set's versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -891,6 +930,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetsResponse.SerializeToString,
             ),
+            'UpdateDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDataset,
+                    request_deserializer=tuneforge_dot_v1_dot_datasets__pb2.UpdateDatasetRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_datasets__pb2.Dataset.SerializeToString,
+            ),
             'CreateDatasetVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateDatasetVersion,
                     request_deserializer=tuneforge_dot_v1_dot_datasets__pb2.CreateDatasetVersionRequest.FromString,
@@ -905,6 +949,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListDatasetVersions,
                     request_deserializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetVersionsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_datasets__pb2.ListDatasetVersionsResponse.SerializeToString,
+            ),
+            'ListDatasetRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDatasetRows,
+                    request_deserializer=tuneforge_dot_v1_dot_rows__pb2.ListDatasetRowsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_rows__pb2.ListDatasetRowsResponse.SerializeToString,
             ),
             'CreateModel': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateModel,
@@ -1197,6 +1246,33 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UpdateDataset',
+            tuneforge_dot_v1_dot_datasets__pb2.UpdateDatasetRequest.SerializeToString,
+            tuneforge_dot_v1_dot_datasets__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateDatasetVersion(request,
             target,
             options=(),
@@ -1267,6 +1343,33 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/ListDatasetVersions',
             tuneforge_dot_v1_dot_datasets__pb2.ListDatasetVersionsRequest.SerializeToString,
             tuneforge_dot_v1_dot_datasets__pb2.ListDatasetVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDatasetRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListDatasetRows',
+            tuneforge_dot_v1_dot_rows__pb2.ListDatasetRowsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_rows__pb2.ListDatasetRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

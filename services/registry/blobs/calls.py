@@ -6,15 +6,21 @@ from contextlib import aclosing
 
 from services.grpckit.context import require_project
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
-from services.registry.blobs import requests, transfers
+from services.registry.blobs import presigned, requests, store, transfers, wire
 from services.registry.blobs.home import CHUNK_BYTES
 from services.registry.calls import Calls, Context
+from services.registry.library import Library, now_us
 from tuneforge.names import BlobName, UploadName
 from tuneforge.v1 import blobs_pb2
 
 
 class BlobCalls(Calls):
     """The methods by which bytes come and go."""
+
+    def __init__(self, library: Library) -> None:
+        super().__init__(library)
+        objects = library.objects
+        self._completions = presigned.Completions(library, objects) if objects is not None else None
 
     async def GetBlobAccess(self, request: blobs_pb2.GetBlobAccessRequest, context: Context) -> blobs_pb2.BlobAccess:
         """Tells how to move the bytes of one blob."""
@@ -27,6 +33,32 @@ class BlobCalls(Calls):
         stored = await transfers.stored_size(self._library, name)
         if stored is None and not is_write:
             raise not_found("blob", name)
+        if is_write and stored is not None:
+            stored = await self._relied_on(name, stored)
+        access = blobs_pb2.BlobAccess(
+            name=request.name, size_bytes=request.size_bytes if stored is None else stored, is_stored=stored is not None
+        )
+        objects = self._library.objects
+        wants_urls = request.way == blobs_pb2.BLOB_WAY_PRESIGNED and access.size_bytes > presigned.SMALLEST_BYTES
+        if objects is None or not wants_urls or (is_write and stored is not None):
+            access.stream.CopyFrom(await self._stream(name, stored, is_write=is_write))
+        elif is_write:
+            upload = UploadName(name.project, name.digest)
+            urls = await presigned.write_access(self._library, objects, upload, request.size_bytes)
+            access.presigned.CopyFrom(wire.presigned_to_proto(urls, upload=str(upload)))
+        else:
+            urls = await presigned.read_access(self._library, objects, name)
+            access.presigned.CopyFrom(wire.presigned_to_proto(urls))
+        return access
+
+    async def _relied_on(self, name: BlobName, size_bytes: int) -> int | None:
+        """Notes that the caller relies on a stored blob; returns None when its bytes are gone and have to come anew."""
+        if not await transfers.is_whole(self._library, name.digest):
+            return None
+        await self._database.write(lambda c: store.touch(c, name.project, name.digest, time_us=now_us()))
+        return size_bytes
+
+    async def _stream(self, name: BlobName, stored: int | None, *, is_write: bool) -> blobs_pb2.BlobStream:
         stream = blobs_pb2.BlobStream(chunk_bytes=CHUNK_BYTES)
         if is_write:
             stream.upload = str(UploadName(name.project, name.digest))
@@ -35,9 +67,18 @@ class BlobCalls(Calls):
                 if stored is None
                 else stored
             )
-        size_bytes = request.size_bytes if stored is None else stored
-        return blobs_pb2.BlobAccess(
-            name=request.name, size_bytes=size_bytes, stream=stream, is_stored=stored is not None
+        return stream
+
+    async def CompleteUpload(
+        self, request: blobs_pb2.CompleteUploadRequest, context: Context
+    ) -> blobs_pb2.UploadBlobResponse:
+        """Verifies what was sent by URL and stores the blob."""
+        name = UploadName.parse(request.name)
+        if self._completions is None:
+            raise not_found("upload", name)
+        committed_bytes, is_stored = await self._completions.complete(name)
+        return blobs_pb2.UploadBlobResponse(
+            name=str(BlobName(name.project, name.digest)), committed_bytes=committed_bytes, is_stored=is_stored
         )
 
     async def UploadBlob(

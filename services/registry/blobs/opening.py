@@ -1,14 +1,18 @@
 """Opens the home of blobs that the settings name."""
 
+from typing import TYPE_CHECKING
+
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.folder_lock import StartRefused
 from services.grpckit.logging import get_logger
 from services.registry.blobs.copies import LocalCopies
 from services.registry.blobs.folder import BlobFolder
-from services.registry.blobs.home import BlobStore
 from services.registry.blobs.parts import Parts
 from services.registry.library import Library, Storage
 from services.registry.settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from services.registry.blobs.s3 import S3Store
 
 _log = get_logger(__name__)
 
@@ -16,16 +20,18 @@ _log = get_logger(__name__)
 def storage_of(settings: RegistrySettings) -> Storage:
     """Returns the places of bytes, not yet prepared."""
     data = settings.server.data
+    objects = _objects_of(settings)
     return Storage(
-        blobs=_home_of(settings),
+        blobs=objects or BlobFolder(data),
+        objects=objects,
         parts=Parts(data, reserve_bytes=settings.reserve_bytes),
         copies=LocalCopies(data, limit_bytes=settings.storage.cache_bytes),
     )
 
 
-def _home_of(settings: RegistrySettings) -> BlobStore:
+def _objects_of(settings: RegistrySettings) -> "S3Store | None":
     if settings.storage.s3 is None:
-        return BlobFolder(settings.server.data)
+        return None
     from services.registry.blobs.s3 import S3Store
 
     return S3Store(settings.storage.s3)
