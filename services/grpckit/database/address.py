@@ -61,9 +61,11 @@ class PostgresAddress:
             return None
         if url.password is not None or "password" in url.query:
             env.problems.append(f"{name} holds a password: give it in {password_name} or {password_name}_FILE")
-        elif url.drivername not in {"postgresql", "postgres"} or not url.database:
+            return None
+        if url.drivername not in {"postgresql", "postgres"} or not url.database:
             env.problems.append(f"{name} is wrong: it must be {_FORM}")
-        return cls(url=url.set(password=None), password=password, password_file=password_file)
+            return None
+        return cls(url=url, password=password, password_file=password_file)
 
 
 def _host(url: URL) -> str:

@@ -204,7 +204,8 @@ class Postgres:
 
         @event.listens_for(engine, "connect")
         def restrict(connection: Any, _record: object) -> None:
-            connection.read_only = read_only
+            # The writer leaves it to the server: one that takes no writes for a while says so at the first.
+            connection.read_only = True if read_only else None
 
         return engine
 
