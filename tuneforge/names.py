@@ -67,7 +67,7 @@ def _check(value: str, kind: str) -> str:
     """Returns what is wrong with one variable part of a name; empty when nothing is."""
     if kind == "digest":
         return "" if is_digest(value) else "a digest is 64 lower-case hexadecimal digits"
-    if kind in {"version", "attempt"}:
+    if kind in {"version", "attempt", "validation"}:
         return "" if _NUMBER.fullmatch(value) and value != "0" else f"{kind} is a whole number from 1 on"
     if kind == "step":
         return "" if _NUMBER.fullmatch(value) else "step is a whole number from 0 on"
@@ -106,7 +106,7 @@ class ResourceName:
             elif problem := _check(value, kind):
                 raise InvalidName(text, cls.pattern, problem)
             else:
-                parts.append(int(value) if kind in {"version", "attempt", "step"} else value)
+                parts.append(int(value) if kind in {"version", "attempt", "step", "validation"} else value)
         return cls(*parts)
 
     def __str__(self) -> str:
@@ -182,6 +182,21 @@ class ModelVersionName(ResourceName):
     def parent(self) -> ModelName:
         """The model."""
         return ModelName(self.project, self.model)
+
+    def validation(self, number: int) -> "ValidationName":
+        """Returns the name of one of the reports on it, counted from 1."""
+        return ValidationName(self.project, self.model, self.version, number)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationName(ResourceName):
+    """A validation report on a version of a model, counted from 1."""
+
+    pattern: ClassVar[str] = "projects/{project}/models/{model}/versions/{version}/validations/{validation}"
+    project: str
+    model: str
+    version: int
+    validation: int
 
 
 @dataclass(frozen=True, slots=True)

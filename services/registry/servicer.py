@@ -3,15 +3,23 @@
 from services.registry.aliases.calls import AliasCalls
 from services.registry.blobs.calls import BlobCalls
 from services.registry.datasets.calls import DatasetCalls
+from services.registry.lineage.calls import LineageCalls
 from services.registry.models.calls import ModelCalls
+from services.registry.models.fact_calls import FactCalls
+from services.registry.signing.calls import SigningCalls
+from services.registry.sources.calls import SourceCalls
 from tuneforge.v1 import registry_pb2_grpc
 
 
 class RegistryServicer(
+    SourceCalls,
     DatasetCalls,
     ModelCalls,
+    FactCalls,
     AliasCalls,
     BlobCalls,
+    LineageCalls,
+    SigningCalls,
     registry_pb2_grpc.RegistryServiceServicer,
 ):
     """The registry's methods; errors are raised as `ServiceError` and `InvalidName`, see the contract for which."""

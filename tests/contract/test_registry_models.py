@@ -180,13 +180,13 @@ async def test_remote_code_is_refused(tmp_path: Path) -> None:
 async def test_all_problems_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
     """An unsupported class, a missing tokenizer and torn weights come in one answer."""
     files = folder_files(make_tiny_model(tmp_path / "tiny"))
-    files["config.json"] = json.dumps(json.loads(files["config.json"]) | {"architectures": ["BertModel"]}).encode()
+    files["config.json"] = json.dumps(json.loads(files["config.json"]) | {"architectures": ["MambaForCausalLM"]}).encode()
     files["model.safetensors"] = files["model.safetensors"][:-1]
     del files["tokenizer.json"]
     async with running_registry(tmp_path / "data") as registry:
         error = await refused_files(registry, files)
         assert sorted(fields_of(error)) == ["config.json", "model.safetensors", "tokenizer.json"]
-        assert "BertModel" in str(error)
+        assert "MambaForCausalLM" in str(error)
 
 
 @on_loop
@@ -204,7 +204,7 @@ async def test_an_adapter_is_no_import(tmp_path: Path) -> None:
     """An adapter without the run that made it has no base to be served on; the answer says what to do."""
     async with running_registry(tmp_path / "data") as registry:
         error = await refused_files(registry, folder_files(make_tiny_adapter(tmp_path / "adapter")))
-        assert "Merge it into its base" in str(error)
+        assert "Give the base that it was trained on" in str(error)
 
 
 @on_loop

@@ -1,23 +1,26 @@
 """The methods of models and their versions."""
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection
 
 from services.grpckit.context import current, require_project
-from services.grpckit.pages import cut
+from services.grpckit.pages import cut, page_of
 from services.registry import collections, requests
-from services.registry.aliases import store as alias_store
-from services.registry.calls import Calls, Context, new_collection, page_of_request, size_bytes, version_number
+from services.registry.calls import Calls, Context, new_collection
 from services.registry.library import now_us
 from services.registry.lineage.marks import mark_all, marked
 from services.registry.lineage.sealing import seal_model_version
-from services.registry.models import examination, store, wire
+from services.registry.models import examination, filters, listing, references, store, wire
+from services.registry.models.examination import Base, Reference
+from services.registry.models.fact_store import OWN, add_facts
+from services.registry.models.facts import described
+from services.registry.models.listing import Wanted
 from services.registry.models.resources import ModelContent, ModelVersion
 from services.registry.wire import manifest_of_request
-from tuneforge.manifest import Manifest
-from tuneforge.names import AliasName, ModelName, ProjectName, parse_model_reference
+from tuneforge.names import ModelName, ProjectName, parse_model_reference, project_of
 from tuneforge.v1 import models_pb2
 
 
@@ -29,26 +32,29 @@ class ModelCalls(Calls):
         project = ProjectName.parse(request.parent).project
         requests.check_new_collection("model", request.model_id, request.model.description)
         model = new_collection(ModelName(project, request.model_id), request.model.description)
-        return await self._change(
-            request,
-            project,
-            models_pb2.Model,
-            lambda connection: wire.model_to_proto(collections.create_collection(connection, model)),
-        )
+        wanted = replace(described(request.model, "model."), revision=1, update_time_us=model.create_time_us)
+
+        def create(connection: Connection) -> models_pb2.Model:
+            name = ModelName(project, request.model_id)
+            collections.create_collection(connection, model)
+            add_facts(connection, name, OWN, wanted, time_us=model.create_time_us)
+            return wire.model_to_proto(listing.get_listed_model(connection, name))
+
+        return await self._change(request, project, models_pb2.Model, create)
 
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.Model:
         """Returns a model."""
         name = ModelName.parse(request.name)
-        return wire.model_to_proto(await self._database.read(lambda c: collections.get_collection(c, name)))
+        return wire.model_to_proto(await self._database.read(lambda c: listing.get_listed_model(c, name)))
 
     async def ListModels(
         self, request: models_pb2.ListModelsRequest, context: Context
     ) -> models_pb2.ListModelsResponse:
         """Lists a project's models."""
         project = ProjectName.parse(request.parent).project
-        page = page_of_request(request)
-        rows = await self._database.read(lambda c: collections.list_collections(c, ModelName, project, page))
-        entries, token = cut(rows, page, lambda row: row.collection_id)
+        wanted = _wanted(request, "name")
+        rows = await self._database.read(lambda c: listing.list_models(c, project, wanted))
+        entries, token = cut(rows, wanted.page, lambda row: row.place)
         return models_pb2.ListModelsResponse(models=map(wire.model_to_proto, entries), next_page_token=token)
 
     async def CreateModelVersion(
@@ -57,8 +63,15 @@ class ModelCalls(Calls):
         """Imports a version of a model."""
         name = ModelName.parse(request.parent)
         manifest = manifest_of_request(request.manifest)
-        found = await examination.find_import(self._library, name, manifest)
-        content = found.content if found else await self._import(name, manifest)
+        wanted = described(request.version, "version.")
+        reference = wire.reference_of(request.base)
+        base = await self._base(reference) if reference.version else None
+        found = await examination.find_import(self._library, name, manifest, base)
+        if found:
+            content = found.content
+        else:
+            architecture = await examination.examine_import(self._library, name, manifest, base)
+            content = wire.imported_content(manifest, architecture, base, wanted)
         actor, time_us = current().actor, now_us()
 
         def add(connection: Connection) -> models_pb2.ModelVersion:
@@ -68,8 +81,9 @@ class ModelCalls(Calls):
 
         return await self._change(request, name.project, models_pb2.ModelVersion, add)
 
-    async def _import(self, name: ModelName, manifest: Manifest) -> ModelContent:
-        return wire.imported_content(manifest, await examination.examine_import(self._library, name, manifest))
+    async def _base(self, reference: Reference) -> Base:
+        require_project(project_of(reference.version))  # a base may be of another project than the adapter
+        return await examination.find_base(self._library, reference)
 
     async def PublishVersion(
         self, request: models_pb2.PublishVersionRequest, context: Context
@@ -104,10 +118,7 @@ class ModelCalls(Calls):
         name = parse_model_reference(request.name)
 
         def get(connection: Connection) -> models_pb2.ModelVersion:
-            wanted = name
-            if isinstance(wanted, AliasName):
-                wanted = wanted.parent.version(alias_store.get_alias(connection, wanted).version)
-            version = store.get_model_version(connection, wanted)
+            version = references.resolve(connection, name)
             return marked(connection, wire.model_version_to_proto(version))
 
         return await self._database.read(get)
@@ -117,12 +128,24 @@ class ModelCalls(Calls):
     ) -> models_pb2.ListModelVersionsResponse:
         """Lists the versions of a model."""
         name = ModelName.parse(request.parent)
-        page = page_of_request(request)
+        wanted = _wanted(request, "date desc")
 
-        def read(connection: Connection) -> Sequence[models_pb2.ModelVersion]:
-            rows = store.list_model_versions(connection, name, page)
-            return mark_all(connection, [wire.model_version_to_proto(row) for row in rows])
+        def read(connection: Connection) -> list[tuple[models_pb2.ModelVersion, str]]:
+            rows = listing.list_versions(connection, name, wanted)
+            versions = mark_all(connection, [wire.model_version_to_proto(row) for row, _ in rows])
+            return list(zip(versions, (place for _, place in rows), strict=True))
 
-        versions = await self._database.read(read)
-        entries, token = cut(versions, page, version_number, size_bytes=size_bytes)
-        return models_pb2.ListModelVersionsResponse(versions=entries, next_page_token=token)
+        rows = await self._database.read(read)
+        entries, token = cut(rows, wanted.page, lambda row: row[1], size_bytes=lambda row: row[0].ByteSize())
+        return models_pb2.ListModelVersionsResponse(versions=[row for row, _ in entries], next_page_token=token)
+
+
+def _wanted(request: Any, order: str) -> Wanted:
+    """Reads filter, order and page of a list request."""
+    filters.check_filter(request.filter)
+    chosen = filters.order_of(request.order_by, order)
+    words = [request.DESCRIPTOR.name, request.parent]
+    if request.HasField("filter") or request.order_by:  # a token is of one filter and one order
+        words += [request.filter.SerializeToString(deterministic=True).hex(), request.order_by]
+    page = page_of(request.page_size, request.page_token, scope=" ".join(words))
+    return Wanted(filter=request.filter, order=chosen, page=page)

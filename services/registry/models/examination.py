@@ -1,5 +1,6 @@
 """How a version of a model comes to be: imported from files, or published once by the job that made it."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,10 +13,20 @@ from services.registry.blobs.store import blob_sizes
 from services.registry.datasets.store import get_dataset_version
 from services.registry.library import Library
 from services.registry.manifests import require_stored
-from services.registry.models import files, store
-from services.registry.models.resources import Architecture, ArtifactKind, ModelVersion
+from services.registry.models import examining, references, store
+from services.registry.models.resources import ArtifactKind, ModelVersion
+from services.registry.models.shapes import Architecture, Tensor
 from tuneforge.manifest import Manifest
-from tuneforge.names import DatasetVersionName, InvalidName, JobName, ModelName, ModelVersionName, project_of
+from tuneforge.names import (
+    DatasetVersionName,
+    InvalidName,
+    JobName,
+    ModelName,
+    ModelVersionName,
+    parse_model_reference,
+    project_of,
+)
+from tuneforge.v1 import models_pb2
 
 T = TypeVar("T")
 
@@ -46,24 +57,70 @@ class Publication:
         return {project_of(reference.version) for reference in references if reference.version}
 
 
-async def find_import(library: Library, name: ModelName, manifest: Manifest) -> ModelVersion | None:
-    """Returns the version of a model that has these files already.
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an adapter that comes in was trained on: a whole model, or an adapter on one."""
+
+    version: ModelVersion
+
+
+def import_digest(manifest: Manifest, base: Base | None) -> str:
+    """Returns what tells an import from others of its model: its files, and for an adapter its base's."""
+    if base is None:
+        return manifest.digest
+    return hashlib.sha256(f"{manifest.digest} on {base.version.content.digest}".encode()).hexdigest()
+
+
+async def find_import(
+    library: Library, name: ModelName, manifest: Manifest, base: Base | None = None
+) -> ModelVersion | None:
+    """Returns the version of a model that has these files already, on the same base if it is an adapter.
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such model.
     """
-    return await library.database.read(lambda connection: store.find_model_version(connection, name, manifest.digest))
+
+    def find(connection: Connection) -> ModelVersion | None:
+        found = store.find_import(connection, name, import_digest(manifest, base))
+        if found is None and base is None:
+            return store.find_model_version(connection, name, manifest.digest)
+        return found
+
+    return await library.database.read(find)
 
 
-async def examine_import(library: Library, name: ModelName, manifest: Manifest) -> Architecture:
-    """Returns what the files of an import say of its architecture.
+async def find_base(library: Library, reference: Reference) -> Base:
+    """Returns what an adapter that comes in says that it was trained on.
 
     Raises:
-        ServiceError: `BLOB_MISSING`, `DIGEST_MISMATCH`, `INVALID_MODEL`.
+        InvalidName: The reference is not the name of a version or an alias.
+        ServiceError: `NOT_FOUND`: import the base first; `BASE_MISMATCH`: it has another digest.
+    """
+    name = parse_model_reference(reference.version)
+    version = await library.database.read(lambda connection: references.resolve(connection, name))
+    if reference.digest and reference.digest != version.content.digest:
+        raise ServiceError(
+            Reason.BASE_MISMATCH,
+            f"{version.name} has the digest {version.content.digest}, not {reference.digest[:64]}",
+            metadata={"version": str(version.name), "digest": version.content.digest},
+        )
+    return Base(version=version)
+
+
+async def examine_import(
+    library: Library, name: ModelName, manifest: Manifest, base: Base | None = None
+) -> Architecture | None:
+    """Returns what the files of an import say of its architecture; None for an adapter, which has that of its base.
+
+    Raises:
+        ServiceError: `BLOB_MISSING`, `DIGEST_MISMATCH`, `INVALID_MODEL`, `BASE_MISMATCH`.
     """
     await _require_blobs(library, name.project, manifest)
     async with library.fetched(manifest) as folder:
-        return await library.check(files.examine_model, folder)
+        if base is None:
+            return await library.check(examining.examine_model, folder)
+        await library.check(examining.examine_adapter, folder, tensors_of(base.version))
+    return None
 
 
 async def find_publication(library: Library, publication: Publication) -> ModelVersion | None:
@@ -109,9 +166,18 @@ async def examine_publication(
     await _require_blobs(library, publication.model.project, publication.manifest)
     async with library.fetched(publication.manifest) as folder:
         if publication.kind is ArtifactKind.ADAPTER:
-            await library.check(files.examine_adapter, folder)
+            await library.check(examining.examine_adapter, folder, tensors_of(base) if base else None)
             return None, base
-        return await library.check(files.examine_model, folder), base
+        return await library.check(examining.examine_model, folder), base
+
+
+def tensors_of(version: ModelVersion) -> list[Tensor]:
+    """Returns the weights of a version; for an adapter, of the whole model below it."""
+    message = models_pb2.ModelVersion.FromString(version.content.tensors)
+    return [
+        Tensor(name=tensor.name, shape=tuple(tensor.shape), dtype=tensor.dtype)
+        for tensor in message.architecture.tensors
+    ]
 
 
 async def _require_blobs(library: Library, project: str, manifest: Manifest) -> None:

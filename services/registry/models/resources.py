@@ -1,8 +1,10 @@
 """Versions of models as plain values; times are microseconds since 1970 in UTC."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from services.registry.models.facts import Facts
 from tuneforge.names import ModelVersionName
 
 
@@ -14,43 +16,25 @@ class ArtifactKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
-    """One weight of a safetensors file."""
-
-    name: str
-    shape: tuple[int, ...]
-    """Sides, outermost first."""
-    dtype: str
-    """As safetensors names it, e.g. `BF16`."""
-
-    @property
-    def size(self) -> int:
-        """Number of its elements."""
-        size = 1
-        for side in self.shape:
-            size *= side
-        return size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """What the registry reads from a model's configuration and from the headers of its weight files."""
-
-    class_name: str
-    """E.g. `LlamaForCausalLM`."""
-    config_json: str
-    """`config.json` as it stands."""
-    tensors: tuple[Tensor, ...]
-    """All weights, by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The columns of a model version's lineage by which versions are looked up; all empty for an import."""
+    """The columns of a version's lineage by which versions are looked up; of imports only an adapter has a base."""
 
     job: str = ""
     base_version: str = ""
     dataset_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an examination of a version found."""
+
+    passed: bool
+    record: bytes
+    """Serialised `tuneforge.v1.ValidationReport` without what is beside it."""
+    number: int = 0
+    """From 1; 0 before it is stored."""
+    create_time_us: int = 0
+    creator: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +52,14 @@ class ModelContent:
     origin: Origin
     record: bytes
     tensors: bytes
+    facts: Facts = field(default_factory=Facts)
+    """By which it is found; the changeable ones as they are now."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Final figures, for the table by which versions are sorted; the record has them too. Empty when read back."""
+    report: Report | None = None
+    """What the run's own checks found; None where there was no run. None when read back."""
+    import_digest: str = ""
+    """What tells an import from others of its model; empty for a publication."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

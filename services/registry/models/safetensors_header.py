@@ -8,13 +8,16 @@ hole, as the format demands (https://github.com/huggingface/safetensors, "Format
 import json
 import math
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.registry.models.resources import Tensor
+from services.registry.models.shapes import Tensor
 
-LARGEST_HEADER_BYTES = 16 * 1024 * 1024
-"""16 MiB: a model with 100,000 tensors has about 12."""
+LARGEST_HEADER_BYTES = 8 * 1024 * 1024
+"""8 MiB: a model with 50,000 tensors has about 6."""
+LARGEST_METADATA_CHARACTERS = 1024 * 1024
+"""Of `__metadata__`: real ones say `pt`."""
 _MOST_SIDES = 8
 _LONGEST_NAME = 256
 
@@ -42,11 +45,33 @@ class MalformedFile(ValueError):
     """The file is not a safetensors file that can be trusted; the text says why and what to do, without its name."""
 
 
+class HeaderTooLarge(MalformedFile):
+    """The header is larger than that of any real model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor and where its bytes lie in the file."""
+
+    tensor: Tensor
+    begin: int
+    end: int
+
+
 def read_tensors(path: Path) -> list[Tensor]:
     """Returns the tensors of a file, ordered by name.
 
     Raises:
         MalformedFile: The header breaks a rule of the format, or a limit of this module.
+    """
+    return [placed.tensor for placed in read_placed(path)]
+
+
+def read_placed(path: Path) -> list[Placed]:
+    """Returns the tensors of a file, ordered by name, with their places.
+
+    Raises:
+        MalformedFile: As `read_tensors`.
     """
     size = path.stat().st_size
     if size < 8:
@@ -58,16 +83,18 @@ def read_tensors(path: Path) -> list[Tensor]:
                 f"says that its header has {length} bytes, but only {size - 8} follow; it is cut off or not safetensors"
             )
         if length > LARGEST_HEADER_BYTES:
-            raise MalformedFile(f"has a header of {length} bytes; at most {LARGEST_HEADER_BYTES} are taken")
+            raise HeaderTooLarge(f"has a header of {length} bytes; at most {LARGEST_HEADER_BYTES} are taken")
         header = _parse(file.read(length))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedFile("has __metadata__ that is not a map from text to text; write it anew with safetensors")
+    if sum(len(key) + len(value) for key, value in metadata.items()) > LARGEST_METADATA_CHARACTERS:
+        raise HeaderTooLarge(f"has __metadata__ of more than {LARGEST_METADATA_CHARACTERS} characters; leave it out")
     spans = []
     tensors = []
     for name in sorted(header):
         tensor, begin, end = _entry(name, header[name])
-        tensors.append(tensor)
+        tensors.append(Placed(tensor, 8 + length + begin, 8 + length + end))
         spans.append((begin, end, name))
     _check_coverage(sorted(spans), size - 8 - length)
     return tensors

@@ -1,43 +1,43 @@
 """The rows of versions of models. See `collections.py` for the manners of such functions."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, and_, insert, select
 
 from services.grpckit.errors import not_found
-from services.grpckit.pages import Page
-from services.registry.collections import (
-    Collection,
-    affordable,
-    create_collection,
-    find_collection,
-    get_collection,
-    newest_first,
-    next_version,
-    one_version,
-    versions_of,
-)
+from services.registry.collections import Collection, create_collection, find_collection, get_collection, next_version
+from services.registry.models.fact_store import FACT_COLUMNS, add_facts, add_metrics, facts_of
+from services.registry.models.report_store import add_report
 from services.registry.models.resources import ArtifactKind, ModelContent, ModelVersion, Origin
-from services.registry.tables import MODEL_VERSIONS
-from tuneforge.names import ModelName, ModelVersionName
+from services.registry.tables import MODEL_FACTS, MODEL_VERSIONS
+from tuneforge.names import LATEST, ModelName, ModelVersionName
 
 
-def find_model_version(connection: Connection, name: ModelName, digest: str) -> ModelVersion | None:
-    """Returns the oldest version of a model with this content; None when the content is new to the model.
+def find_import(connection: Connection, name: ModelName, import_digest: str) -> ModelVersion | None:
+    """Returns the version of a model that came in with these files (on this base); None when they are new to it.
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such model.
     """
     get_collection(connection, name)
-    statement = versions_of(MODEL_VERSIONS, name).where(MODEL_VERSIONS.c.digest == digest)
-    row = connection.execute(statement.order_by(MODEL_VERSIONS.c.version).limit(1)).one_or_none()
-    return None if row is None else _model_version(row)
+    return _one(connection, name, MODEL_VERSIONS.c.import_digest == import_digest)
+
+
+def find_model_version(connection: Connection, name: ModelName, digest: str) -> ModelVersion | None:
+    """Returns the oldest version of a model with these files; None when they are new to the model.
+
+    Raises:
+        ServiceError: `NOT_FOUND`: there is no such model.
+    """
+    get_collection(connection, name)
+    return _one(connection, name, MODEL_VERSIONS.c.digest == digest)
 
 
 def find_publication(connection: Connection, job: str) -> ModelVersion | None:
     """Returns the version that a job published; None when it has not."""
-    row = connection.execute(select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.job == job)).one_or_none()
-    return None if row is None else _model_version(row)
+    row = connection.execute(with_facts().where(MODEL_VERSIONS.c.job == job)).one_or_none()
+    return None if row is None else version_of_row(row)
 
 
 def _add_model_version(
@@ -53,7 +53,7 @@ def _add_model_version(
             digest=content.digest,
             kind=content.kind.value,
             size_bytes=content.size_bytes,
-            import_digest=None if origin.job else content.digest,
+            import_digest=content.import_digest or None,
             job=origin.job or None,
             base_version=origin.base_version or None,
             dataset_version=origin.dataset_version or None,
@@ -63,6 +63,10 @@ def _add_model_version(
             creator=creator,
         )
     )
+    add_facts(connection, name, number, content.facts, time_us=time_us)
+    add_metrics(connection, name, number, content.metrics)
+    if content.report is not None:
+        add_report(connection, name.version(number), content.report, creator=creator, time_us=time_us)
     return ModelVersion(name=name.version(number), content=content, create_time_us=time_us, creator=creator)
 
 
@@ -74,7 +78,9 @@ def import_model_version(
     Raises:
         ServiceError: `NOT_FOUND`: there is no such model.
     """
-    found = find_model_version(connection, name, content.digest)
+    found = find_import(connection, name, content.import_digest)
+    if found is None and content.kind is ArtifactKind.MODEL:  # what a job made of the same bytes is the same model
+        found = find_model_version(connection, name, content.digest)
     return found or _add_model_version(connection, name, content, creator=creator, time_us=time_us)
 
 
@@ -99,25 +105,22 @@ def get_model_version(connection: Connection, name: ModelVersionName) -> ModelVe
     Raises:
         ServiceError: `NOT_FOUND`.
     """
-    row = one_version(connection, MODEL_VERSIONS, name)
-    if row is None:
+    condition = MODEL_VERSIONS.c.version == name.version if name.version != LATEST else None
+    found = _one(connection, name.parent, condition, newest=True)
+    if found is None:
         raise not_found("model version", name)
-    return _model_version(row)
+    return found
 
 
-def list_model_versions(connection: Connection, name: ModelName, page: Page) -> list[ModelVersion]:
-    """Returns a page's versions without their tensors, newest first, and one more when there are more.
-
-    Raises:
-        ServiceError: `NOT_FOUND`: there is no such model.
-    """
-    before = page.after_number(get_collection(connection, name).latest + 1)
-    columns = [column for column in MODEL_VERSIONS.c if column.name != "tensors"]
-    statement = newest_first(MODEL_VERSIONS, name, before, page).with_only_columns(*columns)
-    return [_model_version(row) for row in affordable(connection.execute(statement), "record")]
+def with_facts(columns: Iterable[Any] = MODEL_VERSIONS.c) -> Any:
+    """Returns the query for columns of versions, and the facts of each beside them."""
+    same = (MODEL_FACTS.c[column] == MODEL_VERSIONS.c[column] for column in ("project", "model", "version"))
+    facts = [MODEL_FACTS.c[column].label(f"fact_{column}") for column in FACT_COLUMNS]
+    return select(*columns, *facts).select_from(MODEL_VERSIONS.outerjoin(MODEL_FACTS, and_(*same)))
 
 
-def _model_version(row: Row[Any]) -> ModelVersion:
+def version_of_row(row: Row[Any]) -> ModelVersion:
+    """Returns the version in a row of `with_facts`."""
     origin = Origin(job=row.job or "", base_version=row.base_version or "", dataset_version=row.dataset_version or "")
     return ModelVersion(
         name=ModelVersionName(row.project, row.model, row.version),
@@ -128,7 +131,20 @@ def _model_version(row: Row[Any]) -> ModelVersion:
             origin=origin,
             record=row.record,
             tensors=getattr(row, "tensors", b""),
+            facts=facts_of(row, "fact_"),
+            import_digest=row.import_digest or "",
         ),
         create_time_us=row.create_time_us,
         creator=row.creator,
     )
+
+
+def _one(
+    connection: Connection, name: ModelName, condition: Any | None, *, newest: bool = False
+) -> ModelVersion | None:
+    statement = with_facts().where(MODEL_VERSIONS.c.project == name.project, MODEL_VERSIONS.c.model == name.model)
+    if condition is not None:
+        statement = statement.where(condition)
+    number = MODEL_VERSIONS.c.version
+    row = connection.execute(statement.order_by(number.desc() if newest else number).limit(1)).one_or_none()
+    return None if row is None else version_of_row(row)

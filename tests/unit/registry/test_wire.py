@@ -11,7 +11,8 @@ from services.registry.datasets import wire as dataset_wire
 from services.registry.datasets.resources import DatasetContent, DatasetVersion, RowShape
 from services.registry.models import wire as model_wire
 from services.registry.models.examination import Publication, Reference
-from services.registry.models.resources import Architecture, ArtifactKind, ModelVersion, Tensor
+from services.registry.models.resources import ArtifactKind, ModelVersion
+from services.registry.models.shapes import Architecture, Tensor
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.names import AliasName, DatasetName, ModelName
 from tuneforge.v1 import datasets_pb2, events_pb2, models_pb2, types_pb2
