@@ -17,6 +17,7 @@ from services.registry.tables.models import (
 )
 from services.registry.tables.retention import DELETIONS, EXPIRATIONS, PINS, RETENTION_POLICIES
 from services.registry.tables.signing import SIGNATURES, SIGNING_KEYS
+from services.registry.tables.sources import SOURCES
 
 __all__ = [
     "ALIASES",
@@ -46,8 +47,9 @@ __all__ = [
     "SCHEMA_HEAD",
     "SIGNATURES",
     "SIGNING_KEYS",
+    "SOURCES",
     "VALIDATION_REPORTS",
 ]
 
-SCHEMA_HEAD = "0007"
+SCHEMA_HEAD = "0008"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
