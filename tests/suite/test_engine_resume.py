@@ -20,6 +20,7 @@ from tuneforge.specs.spec import (
     ComputeType,
     Evaluation,
     FullMethod,
+    LearningRateSchedule,
     LoraMethod,
     Method,
     Optimizer,
@@ -77,13 +78,17 @@ def test_killed_runs_end_with_the_same_bits(method: str, compute: ComputeType, t
     assert len({step.loss for step in unbroken.steps}) == 9
 
 
-def test_momentum_is_resumed_too(tmp_path: Path) -> None:
-    """SGD's momentum survives like AdamW's means."""
-    spec = replace(SPEC, optimization=replace(SPEC.optimization, optimizer=Optimizer.SGD, weight_decay=0.1))
-    task = tiny_inputs(tmp_path, spec)
+@pytest.mark.parametrize("schedule", [LearningRateSchedule.WSD, LearningRateSchedule.STEP])
+@pytest.mark.parametrize("optimizer", [kind for kind in Optimizer if kind is not Optimizer.ADAMW])
+def test_every_rule_is_resumed_exactly(optimizer: Optimizer, schedule: LearningRateSchedule, tmp_path: Path) -> None:
+    """The state of every update rule survives like AdamW's means; a paged one says that it became its plain form."""
+    optimization = replace(SPEC.optimization, optimizer=optimizer, schedule=schedule, weight_decay=0.1)
+    task = tiny_inputs(tmp_path, replace(SPEC, method=FullMethod(), optimization=optimization))
     unbroken = RecordingSink()
     train(apart(task, "unbroken"), unbroken, never)
     assert numbers(killed_after(task, 5)) == numbers(unbroken)
+    told = [line.message for line in unbroken.of(events_pb2.LogLine) if "without a GPU" in line.message]
+    assert bool(told) == (optimizer is not optimizer.unpaged)
 
 
 def test_evaluations_leave_the_weights_alone(tmp_path: Path) -> None:

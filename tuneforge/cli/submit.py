@@ -26,6 +26,9 @@ _PLACES = {
     "weight_decay": ("optimization", "weight_decay"),
     "max_grad_norm": ("optimization", "max_grad_norm"),
     "optimizer": ("optimization", "optimizer"),
+    "decay_ratio": ("optimization", "decay_ratio"),
+    "decay_every": ("optimization", "decay_every_steps"),
+    "decay_factor": ("optimization", "decay_factor"),
     "rows_per_step": ("optimization", "rows_per_step"),
     "rows_per_micro_batch": ("optimization", "rows_per_micro_batch"),
     "compute": ("precision", "compute"),
@@ -49,6 +52,7 @@ _NO_ZERO = {
     "lr": "a number > 0",
     "max_tokens": "8 to 131072",
     "rows_per_step": "1 to 65536",
+    "decay_every": "1 or more",
     "rows_per_micro_batch": "1 or more",
     "keep_checkpoints": "1 or more",
 }
@@ -68,11 +72,18 @@ _NO_ZERO = {
 @click.option("--epochs", type=float, help="Passes over the rows.  [default: 3]")
 @click.option("--max-steps", type=int, help="Optimiser steps, instead of epochs.")
 @click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4, full 2e-5]")
-@click.option("--schedule", metavar="NAME", help="cosine, linear or constant.  [default: cosine]")
+@click.option("--schedule", metavar="NAME", help="cosine, linear, constant, wsd or step.  [default: cosine]")
 @click.option("--warmup-ratio", type=float, help="Share of the steps with a rising rate.  [default: 0.05]")
+@click.option("--decay-ratio", type=float, help="wsd: share of the steps with a falling rate.  [default: 0.2]")
+@click.option("--decay-every", type=int, help="step: steps between two falls of the rate.  [default: 500]")
+@click.option("--decay-factor", type=float, help="step: factor of each fall.  [default: 0.9]")
 @click.option("--weight-decay", type=float, help="Decoupled.  [default: 0]")
 @click.option("--max-grad-norm", type=float, help="Clips gradients; 0 does not.  [default: 1]")
-@click.option("--optimizer", metavar="NAME", help="adamw or sgd.  [default: adamw]")
+@click.option(
+    "--optimizer",
+    metavar="NAME",
+    help="adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, sgd or adafactor.  [default: adamw]",
+)
 @click.option("--rows-per-step", type=int, help="Rows behind one optimiser step.  [default: 8]")
 @click.option("--rows-per-micro-batch", type=int, help="Rows computed at once.  [default: chosen by the trainer]")
 @click.option("--max-tokens", type=int, help="Longest row.  [default: 1024, or the model's limit]")

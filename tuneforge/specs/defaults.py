@@ -9,6 +9,7 @@ from tuneforge.specs.spec import (
     Checkpointing,
     Evaluation,
     FullMethod,
+    LearningRateSchedule,
     LoraMethod,
     Method,
     Optimization,
@@ -25,6 +26,9 @@ WARMUP_RATIO = 0.05
 MAX_GRAD_NORM = 1.0
 ROWS_PER_STEP = 8
 EPOCHS = 3.0
+DECAY_RATIO = 0.2
+DECAY_EVERY_STEPS = 500
+DECAY_FACTOR = 0.9
 CHECKPOINT_EVERY_STEPS = 50
 CHECKPOINTS_KEPT = 2
 SAMPLE_TOKENS = 48
@@ -67,7 +71,7 @@ def _lora(lora: LoraMethod) -> LoraMethod:
 def _optimization(optimization: Optimization, *, is_full: bool) -> Optimization:
     has_length = optimization.epochs is not None or optimization.max_steps is not None
     return replace(
-        optimization,
+        _decay(optimization),
         learning_rate=optimization.learning_rate or (LEARNING_RATE_FULL if is_full else LEARNING_RATE_ADAPTER),
         warmup_ratio=WARMUP_RATIO if optimization.warmup_ratio is None else optimization.warmup_ratio,
         weight_decay=optimization.weight_decay or 0.0,
@@ -75,6 +79,17 @@ def _optimization(optimization: Optimization, *, is_full: bool) -> Optimization:
         rows_per_step=optimization.rows_per_step or ROWS_PER_STEP,
         epochs=optimization.epochs if has_length else EPOCHS,
     )
+
+
+def _decay(optimization: Optimization) -> Optimization:
+    """Fills in how the rate falls, where the schedule has a choice of it."""
+    if optimization.schedule is LearningRateSchedule.WSD and optimization.decay_ratio is None:
+        return replace(optimization, decay_ratio=DECAY_RATIO)
+    if optimization.schedule is LearningRateSchedule.STEP:
+        factor = DECAY_FACTOR if optimization.decay_factor is None else optimization.decay_factor
+        every = optimization.decay_every_steps or DECAY_EVERY_STEPS
+        return replace(optimization, decay_every_steps=every, decay_factor=factor)
+    return optimization
 
 
 def _checkpointing(checkpointing: Checkpointing) -> Checkpointing:

@@ -6,6 +6,8 @@ after Korthikanti et al. (arXiv 2205.05198, eq. 2, without the attention matrix,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tuneforge.specs.defaults import LORA_RANK, with_defaults
@@ -23,6 +25,8 @@ from tuneforge.specs.spec import (
 NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Python, torch and the libraries beside it, as a warm worker shows them before it loads a model.
 OVERHEAD_BYTES = 700_000_000
+SMALLEST_8BIT = 4096
+"""Numbers of the smallest weight whose moments are kept in 8 bits."""
 FP32 = 4
 BF16 = 2
 
@@ -67,12 +71,11 @@ def estimate(spec: TrainingSpec, architecture: Architecture) -> MemoryEstimate:
     spec = with_defaults(spec, architecture)
     adapter = adapter_parameters(spec.lora, architecture) if spec.lora else 0
     moving = architecture.parameters if isinstance(spec.method, FullMethod) else adapter
-    states = 2 if spec.optimization.optimizer is Optimizer.ADAMW else 1
     return MemoryEstimate(
         weights_bytes=_weights_bytes(spec, architecture),
         adapter_bytes=adapter * FP32,
         gradients_bytes=moving * FP32,
-        optimizer_bytes=moving * FP32 * states,
+        optimizer_bytes=_optimizer_bytes(spec, architecture),
         activations_bytes=_activations_bytes(spec, architecture),
     )
 
@@ -83,6 +86,46 @@ def adapter_parameters(lora: LoraMethod, architecture: Architecture) -> int:
     names = lora.target_modules or tuple(layers)
     rank = lora.rank or LORA_RANK
     return sum(rank * sum(tensor.shape) for name in names for tensor in layers.get(name, ()))
+
+
+def _moving_shapes(spec: TrainingSpec, architecture: Architecture) -> list[tuple[int, ...]]:
+    """Returns the shapes of the weights that the optimiser moves."""
+    if spec.lora is None:
+        return [tensor.shape for tensor in architecture.tensors]
+    layers = architecture.linear_layers()
+    names = spec.lora.target_modules or tuple(layers)
+    rank = spec.lora.rank or LORA_RANK
+    return [(rank, side) for name in names for tensor in layers.get(name, ()) for side in tensor.shape]
+
+
+def _optimizer_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
+    """Returns the bytes of the optimiser's state, exact but for single counters."""
+    per_weight = _STATE_BYTES[spec.optimization.optimizer.unpaged]
+    return sum(per_weight(shape) for shape in _moving_shapes(spec, architecture))
+
+
+def _eight_bits(shape: tuple[int, ...]) -> int:
+    """Two moments of one byte, a scale a block of 256, and two tables of 256 numbers; small weights in 32 bits."""
+    size = math.prod(shape)
+    if size < SMALLEST_8BIT:
+        return 2 * FP32 * size
+    return 2 * (size + FP32 * -(-size // 256) + FP32 * 256)
+
+
+def _factored(shape: tuple[int, ...]) -> int:
+    """One number a row and one a column; a vector has a whole second moment."""
+    if len(shape) < 2:
+        return FP32 * math.prod(shape)
+    *outer, rows, columns = shape
+    return FP32 * math.prod(outer) * (rows + columns)
+
+
+_STATE_BYTES: Mapping[Optimizer, Callable[[tuple[int, ...]], int]] = {
+    Optimizer.ADAMW: lambda shape: 2 * FP32 * math.prod(shape),
+    Optimizer.SGD: lambda shape: FP32 * math.prod(shape),
+    Optimizer.ADAMW_8BIT: _eight_bits,
+    Optimizer.ADAFACTOR: _factored,
+}
 
 
 def _weights_bytes(spec: TrainingSpec, architecture: Architecture) -> int:

@@ -25,6 +25,15 @@ class Optimizer(StrEnum):
 
     ADAMW = "adamw"
     SGD = "sgd"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW = "paged_adamw"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    ADAFACTOR = "adafactor"
+
+    @property
+    def unpaged(self) -> Optimizer:
+        """The same rule with its state where the weights are."""
+        return Optimizer(self.value.removeprefix("paged_"))
 
 
 class LearningRateSchedule(StrEnum):
@@ -33,6 +42,8 @@ class LearningRateSchedule(StrEnum):
     COSINE = "cosine"
     LINEAR = "linear"
     CONSTANT = "constant"
+    WSD = "wsd"
+    STEP = "step"
 
 
 class ComputeType(StrEnum):
@@ -138,6 +149,12 @@ class Optimization:
     """Passes over the rows, > 0. None with no `max_steps`: 3."""
     max_steps: int | None = None
     """Optimiser steps, >= 1; instead of `epochs`."""
+    decay_ratio: float | None = None
+    """With WSD: share of all steps over which the rate falls at the end, (0, 1]. None: 0.2."""
+    decay_every_steps: int = 0
+    """With STEP: steps between two falls, >= 1. 0: 500."""
+    decay_factor: float | None = None
+    """With STEP: what the rate is multiplied by at each fall, (0, 1). None: 0.9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

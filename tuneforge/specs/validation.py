@@ -9,13 +9,14 @@ import math
 from collections.abc import Iterator
 
 from tuneforge.errors import FieldViolation
-from tuneforge.specs.defaults import LORA_RANK
+from tuneforge.specs.defaults import DECAY_RATIO, LORA_RANK, WARMUP_RATIO
 from tuneforge.specs.spec import (
     Architecture,
     BaseModel,
     DataConfig,
     DataSource,
     Evaluation,
+    LearningRateSchedule,
     LoraMethod,
     Optimization,
     QloraMethod,
@@ -127,6 +128,7 @@ def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:
     yield from _number(f"{prefix}.learning_rate", optimization.learning_rate, "use a number > 0, or 0 for the default")
     if optimization.warmup_ratio is not None and not 0 <= optimization.warmup_ratio < 1:
         yield FieldViolation(f"{prefix}.warmup_ratio", f"is {optimization.warmup_ratio}: use 0 or more and less than 1")
+    yield from _decay(optimization)
     yield from _number(f"{prefix}.weight_decay", optimization.weight_decay or 0.0, "use a number >= 0")
     yield from _number(
         f"{prefix}.max_grad_norm", optimization.max_grad_norm or 0.0, "use a number >= 0; 0 does not clip"
@@ -143,6 +145,35 @@ def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:
         yield FieldViolation(f"{prefix}.epochs", f"is {optimization.epochs}: use a number > 0")
     elif optimization.max_steps is not None:
         yield from _count(f"{prefix}.max_steps", optimization.max_steps, minimum=1)
+
+
+def _decay(optimization: Optimization) -> Iterator[FieldViolation]:
+    """How the rate falls, for the one schedule that has a choice of it."""
+    prefix, schedule = "optimization", optimization.schedule
+    given = {
+        "decay_ratio": (optimization.decay_ratio is not None, LearningRateSchedule.WSD),
+        "decay_every_steps": (optimization.decay_every_steps != 0, LearningRateSchedule.STEP),
+        "decay_factor": (optimization.decay_factor is not None, LearningRateSchedule.STEP),
+    }
+    for name, (is_set, wanted) in given.items():
+        if is_set and schedule is not wanted:
+            yield FieldViolation(
+                f"{prefix}.{name}",
+                f"is for the schedule `{wanted}`, not `{schedule}`: leave it out or change the schedule",
+            )
+    ratio, factor = optimization.decay_ratio, optimization.decay_factor
+    if ratio is not None and not 0 < ratio <= 1:
+        yield FieldViolation(f"{prefix}.decay_ratio", f"is {ratio}: use more than 0 and at most 1")
+    elif schedule is LearningRateSchedule.WSD:
+        warmup = WARMUP_RATIO if optimization.warmup_ratio is None else optimization.warmup_ratio
+        if warmup < 1 and warmup + (ratio or DECAY_RATIO) > 1:
+            yield FieldViolation(
+                f"{prefix}.decay_ratio",
+                f"is {ratio or DECAY_RATIO} beside a warmup_ratio of {warmup}: use at most 1 together",
+            )
+    yield from _count(f"{prefix}.decay_every_steps", optimization.decay_every_steps, minimum=0)
+    if factor is not None and not 0 < factor < 1:
+        yield FieldViolation(f"{prefix}.decay_factor", f"is {factor}: use more than 0 and less than 1")
 
 
 def _evaluation(evaluation: Evaluation) -> Iterator[FieldViolation]:

@@ -40,12 +40,18 @@ _OPTIMIZER = {
     spec_pb2.OPTIMIZER_UNSPECIFIED: Optimizer.ADAMW,
     spec_pb2.OPTIMIZER_ADAMW: Optimizer.ADAMW,
     spec_pb2.OPTIMIZER_SGD: Optimizer.SGD,
+    spec_pb2.OPTIMIZER_ADAMW_8BIT: Optimizer.ADAMW_8BIT,
+    spec_pb2.OPTIMIZER_PAGED_ADAMW: Optimizer.PAGED_ADAMW,
+    spec_pb2.OPTIMIZER_PAGED_ADAMW_8BIT: Optimizer.PAGED_ADAMW_8BIT,
+    spec_pb2.OPTIMIZER_ADAFACTOR: Optimizer.ADAFACTOR,
 }
 _SCHEDULE = {
     spec_pb2.LEARNING_RATE_SCHEDULE_UNSPECIFIED: LearningRateSchedule.COSINE,
     spec_pb2.LEARNING_RATE_SCHEDULE_COSINE: LearningRateSchedule.COSINE,
     spec_pb2.LEARNING_RATE_SCHEDULE_LINEAR: LearningRateSchedule.LINEAR,
     spec_pb2.LEARNING_RATE_SCHEDULE_CONSTANT: LearningRateSchedule.CONSTANT,
+    spec_pb2.LEARNING_RATE_SCHEDULE_WSD: LearningRateSchedule.WSD,
+    spec_pb2.LEARNING_RATE_SCHEDULE_STEP: LearningRateSchedule.STEP,
 }
 _COMPUTE = {
     spec_pb2.COMPUTE_TYPE_UNSPECIFIED: ComputeType.AUTO,
@@ -148,6 +154,9 @@ def _optimization_from_proto(message: spec_pb2.Optimization) -> Optimization:
         rows_per_micro_batch=message.rows_per_micro_batch,
         epochs=message.epochs if length == "epochs" else None,
         max_steps=message.max_steps if length == "max_steps" else None,
+        decay_ratio=message.decay_ratio if message.HasField("decay_ratio") else None,
+        decay_every_steps=message.decay_every_steps,
+        decay_factor=message.decay_factor if message.HasField("decay_factor") else None,
     )
 
 
@@ -233,6 +242,9 @@ def _optimization_to_proto(optimization: Optimization) -> spec_pb2.Optimization:
         max_grad_norm=optimization.max_grad_norm,
         rows_per_step=optimization.rows_per_step,
         rows_per_micro_batch=optimization.rows_per_micro_batch,
+        decay_ratio=optimization.decay_ratio,
+        decay_every_steps=optimization.decay_every_steps,
+        decay_factor=optimization.decay_factor,
     )
     if optimization.epochs is not None:
         message.epochs = optimization.epochs

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tuneforge/v1/spec.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd1\x04\n\x0cTrainingSpec\x12%\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x17.tuneforge.v1.BaseModel\x12\x32\n\nsupervised\x18\x02 \x01(\x0b\x32\x1c.tuneforge.v1.SupervisedTaskH\x00\x12(\n\x04lora\x18\n \x01(\x0b\x32\x18.tuneforge.v1.LoraMethodH\x01\x12*\n\x05qlora\x18\x0b \x01(\x0b\x32\x19.tuneforge.v1.QloraMethodH\x01\x12(\n\x04\x66ull\x18\x0c \x01(\x0b\x32\x18.tuneforge.v1.FullMethodH\x01\x12&\n\x04\x64\x61ta\x18\x14 \x01(\x0b\x32\x18.tuneforge.v1.DataConfig\x12\x30\n\x0coptimization\x18\x15 \x01(\x0b\x32\x1a.tuneforge.v1.Optimization\x12*\n\tprecision\x18\x16 \x01(\x0b\x32\x17.tuneforge.v1.Precision\x12\x32\n\rcheckpointing\x18\x17 \x01(\x0b\x32\x1b.tuneforge.v1.Checkpointing\x12,\n\nevaluation\x18\x18 \x01(\x0b\x32\x18.tuneforge.v1.Evaluation\x12*\n\tresources\x18\x19 \x01(\x0b\x32\x17.tuneforge.v1.Resources\x12$\n\x06output\x18\x1a \x01(\x0b\x32\x14.tuneforge.v1.Output\x12\x11\n\x04seed\x18\x1b \x01(\x04H\x02\x88\x01\x01\x42\x06\n\x04taskB\x08\n\x06methodB\x07\n\x05_seed\"U\n\tBaseModel\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\x17\n\routput_of_job\x18\x02 \x01(\tH\x00\x12\x14\n\nlocal_path\x18\x03 \x01(\tH\x00\x42\x08\n\x06source\"\x10\n\x0eSupervisedTask\"c\n\nLoraMethod\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x14\n\x07\x64ropout\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0etarget_modules\x18\x04 \x03(\tB\n\n\x08_dropout\"5\n\x0bQloraMethod\x12&\n\x04lora\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.LoraMethod\"\x0c\n\nFullMethod\"\xa7\x01\n\nDataConfig\x12\'\n\x05train\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.DataSource\x12,\n\nvalidation\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.DataSource\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12.\n\x08overlong\x18\x04 \x01(\x0e\x32\x1c.tuneforge.v1.OverlongPolicy\"?\n\nDataSource\x12\x11\n\x07\x64\x61taset\x18\x01 \x01(\tH\x00\x12\x14\n\nlocal_path\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\xf3\x02\n\x0cOptimization\x12*\n\toptimizer\x18\x01 \x01(\x0e\x32\x17.tuneforge.v1.Optimizer\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x34\n\x08schedule\x18\x03 \x01(\x0e\x32\".tuneforge.v1.LearningRateSchedule\x12\x19\n\x0cwarmup_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rmax_grad_norm\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\rrows_per_step\x18\x07 \x01(\r\x12\x1c\n\x14rows_per_micro_batch\x18\x08 \x01(\r\x12\x10\n\x06\x65pochs\x18\t \x01(\x01H\x00\x12\x13\n\tmax_steps\x18\n \x01(\x04H\x00\x42\x08\n\x06lengthB\x0f\n\r_warmup_ratioB\x0f\n\r_weight_decayB\x10\n\x0e_max_grad_norm\"7\n\tPrecision\x12*\n\x07\x63ompute\x18\x01 \x01(\x0e\x32\x19.tuneforge.v1.ComputeType\"L\n\rCheckpointing\x12\x18\n\x0b\x65very_steps\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tkeep_last\x18\x02 \x01(\rB\x0e\n\x0c_every_steps\"J\n\nEvaluation\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0f\n\x07prompts\x18\x02 \x03(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\"\x98\x02\n\tResources\x12\r\n\x05nodes\x18\x01 \x01(\r\x12\x1d\n\x10\x64\x65vices_per_node\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\ncpu_millis\x18\x03 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12<\n\x0bnode_labels\x18\x05 \x03(\x0b\x32\'.tuneforge.v1.Resources.NodeLabelsEntry\x12-\n\nlost_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x31\n\x0fNodeLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_devices_per_node\"\x17\n\x06Output\x12\r\n\x05model\x18\x01 \x01(\t*\x85\x01\n\x0eOverlongPolicy\x12\x1f\n\x1bOVERLONG_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERLONG_POLICY_DROP\x10\x01\x12\x1c\n\x18OVERLONG_POLICY_TRUNCATE\x10\x02\x12\x1a\n\x16OVERLONG_POLICY_REFUSE\x10\x03*N\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x01\x12\x11\n\rOPTIMIZER_SGD\x10\x02*\xa9\x01\n\x14LearningRateSchedule\x12&\n\"LEARNING_RATE_SCHEDULE_UNSPECIFIED\x10\x00\x12!\n\x1dLEARNING_RATE_SCHEDULE_COSINE\x10\x01\x12!\n\x1dLEARNING_RATE_SCHEDULE_LINEAR\x10\x02\x12#\n\x1fLEARNING_RATE_SCHEDULE_CONSTANT\x10\x03*p\n\x0b\x43omputeType\x12\x1c\n\x18\x43OMPUTE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OMPUTE_TYPE_AUTO\x10\x01\x12\x15\n\x11\x43OMPUTE_TYPE_BF16\x10\x02\x12\x15\n\x11\x43OMPUTE_TYPE_FP32\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tuneforge/v1/spec.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd1\x04\n\x0cTrainingSpec\x12%\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x17.tuneforge.v1.BaseModel\x12\x32\n\nsupervised\x18\x02 \x01(\x0b\x32\x1c.tuneforge.v1.SupervisedTaskH\x00\x12(\n\x04lora\x18\n \x01(\x0b\x32\x18.tuneforge.v1.LoraMethodH\x01\x12*\n\x05qlora\x18\x0b \x01(\x0b\x32\x19.tuneforge.v1.QloraMethodH\x01\x12(\n\x04\x66ull\x18\x0c \x01(\x0b\x32\x18.tuneforge.v1.FullMethodH\x01\x12&\n\x04\x64\x61ta\x18\x14 \x01(\x0b\x32\x18.tuneforge.v1.DataConfig\x12\x30\n\x0coptimization\x18\x15 \x01(\x0b\x32\x1a.tuneforge.v1.Optimization\x12*\n\tprecision\x18\x16 \x01(\x0b\x32\x17.tuneforge.v1.Precision\x12\x32\n\rcheckpointing\x18\x17 \x01(\x0b\x32\x1b.tuneforge.v1.Checkpointing\x12,\n\nevaluation\x18\x18 \x01(\x0b\x32\x18.tuneforge.v1.Evaluation\x12*\n\tresources\x18\x19 \x01(\x0b\x32\x17.tuneforge.v1.Resources\x12$\n\x06output\x18\x1a \x01(\x0b\x32\x14.tuneforge.v1.Output\x12\x11\n\x04seed\x18\x1b \x01(\x04H\x02\x88\x01\x01\x42\x06\n\x04taskB\x08\n\x06methodB\x07\n\x05_seed\"U\n\tBaseModel\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\x17\n\routput_of_job\x18\x02 \x01(\tH\x00\x12\x14\n\nlocal_path\x18\x03 \x01(\tH\x00\x42\x08\n\x06source\"\x10\n\x0eSupervisedTask\"c\n\nLoraMethod\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x14\n\x07\x64ropout\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0etarget_modules\x18\x04 \x03(\tB\n\n\x08_dropout\"5\n\x0bQloraMethod\x12&\n\x04lora\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.LoraMethod\"\x0c\n\nFullMethod\"\xa7\x01\n\nDataConfig\x12\'\n\x05train\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.DataSource\x12,\n\nvalidation\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.DataSource\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12.\n\x08overlong\x18\x04 \x01(\x0e\x32\x1c.tuneforge.v1.OverlongPolicy\"?\n\nDataSource\x12\x11\n\x07\x64\x61taset\x18\x01 \x01(\tH\x00\x12\x14\n\nlocal_path\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\xe4\x03\n\x0cOptimization\x12*\n\toptimizer\x18\x01 \x01(\x0e\x32\x17.tuneforge.v1.Optimizer\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x34\n\x08schedule\x18\x03 \x01(\x0e\x32\".tuneforge.v1.LearningRateSchedule\x12\x19\n\x0cwarmup_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rmax_grad_norm\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\rrows_per_step\x18\x07 \x01(\r\x12\x1c\n\x14rows_per_micro_batch\x18\x08 \x01(\r\x12\x10\n\x06\x65pochs\x18\t \x01(\x01H\x00\x12\x13\n\tmax_steps\x18\n \x01(\x04H\x00\x12\x18\n\x0b\x64\x65\x63\x61y_ratio\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x11\x64\x65\x63\x61y_every_steps\x18\x0c \x01(\r\x12\x19\n\x0c\x64\x65\x63\x61y_factor\x18\r \x01(\x01H\x05\x88\x01\x01\x42\x08\n\x06lengthB\x0f\n\r_warmup_ratioB\x0f\n\r_weight_decayB\x10\n\x0e_max_grad_normB\x0e\n\x0c_decay_ratioB\x0f\n\r_decay_factor\"7\n\tPrecision\x12*\n\x07\x63ompute\x18\x01 \x01(\x0e\x32\x19.tuneforge.v1.ComputeType\"L\n\rCheckpointing\x12\x18\n\x0b\x65very_steps\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tkeep_last\x18\x02 \x01(\rB\x0e\n\x0c_every_steps\"J\n\nEvaluation\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0f\n\x07prompts\x18\x02 \x03(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\"\x98\x02\n\tResources\x12\r\n\x05nodes\x18\x01 \x01(\r\x12\x1d\n\x10\x64\x65vices_per_node\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\ncpu_millis\x18\x03 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12<\n\x0bnode_labels\x18\x05 \x03(\x0b\x32\'.tuneforge.v1.Resources.NodeLabelsEntry\x12-\n\nlost_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x31\n\x0fNodeLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_devices_per_node\"\x17\n\x06Output\x12\r\n\x05model\x18\x01 \x01(\t*\x85\x01\n\x0eOverlongPolicy\x12\x1f\n\x1bOVERLONG_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERLONG_POLICY_DROP\x10\x01\x12\x1c\n\x18OVERLONG_POLICY_TRUNCATE\x10\x02\x12\x1a\n\x16OVERLONG_POLICY_REFUSE\x10\x03*\xbc\x01\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x01\x12\x11\n\rOPTIMIZER_SGD\x10\x02\x12\x18\n\x14OPTIMIZER_ADAMW_8BIT\x10\x03\x12\x19\n\x15OPTIMIZER_PAGED_ADAMW\x10\x04\x12\x1e\n\x1aOPTIMIZER_PAGED_ADAMW_8BIT\x10\x05\x12\x17\n\x13OPTIMIZER_ADAFACTOR\x10\x06*\xea\x01\n\x14LearningRateSchedule\x12&\n\"LEARNING_RATE_SCHEDULE_UNSPECIFIED\x10\x00\x12!\n\x1dLEARNING_RATE_SCHEDULE_COSINE\x10\x01\x12!\n\x1dLEARNING_RATE_SCHEDULE_LINEAR\x10\x02\x12#\n\x1fLEARNING_RATE_SCHEDULE_CONSTANT\x10\x03\x12\x1e\n\x1aLEARNING_RATE_SCHEDULE_WSD\x10\x04\x12\x1f\n\x1bLEARNING_RATE_SCHEDULE_STEP\x10\x05*p\n\x0b\x43omputeType\x12\x1c\n\x18\x43OMPUTE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OMPUTE_TYPE_AUTO\x10\x01\x12\x15\n\x11\x43OMPUTE_TYPE_BF16\x10\x02\x12\x15\n\x11\x43OMPUTE_TYPE_FP32\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESOURCES_NODELABELSENTRY']._loaded_options = None
   _globals['_RESOURCES_NODELABELSENTRY']._serialized_options = b'8\001'
-  _globals['_OVERLONGPOLICY']._serialized_start=2073
-  _globals['_OVERLONGPOLICY']._serialized_end=2206
-  _globals['_OPTIMIZER']._serialized_start=2208
-  _globals['_OPTIMIZER']._serialized_end=2286
-  _globals['_LEARNINGRATESCHEDULE']._serialized_start=2289
-  _globals['_LEARNINGRATESCHEDULE']._serialized_end=2458
-  _globals['_COMPUTETYPE']._serialized_start=2460
-  _globals['_COMPUTETYPE']._serialized_end=2572
+  _globals['_OVERLONGPOLICY']._serialized_start=2186
+  _globals['_OVERLONGPOLICY']._serialized_end=2319
+  _globals['_OPTIMIZER']._serialized_start=2322
+  _globals['_OPTIMIZER']._serialized_end=2510
+  _globals['_LEARNINGRATESCHEDULE']._serialized_start=2513
+  _globals['_LEARNINGRATESCHEDULE']._serialized_end=2747
+  _globals['_COMPUTETYPE']._serialized_start=2749
+  _globals['_COMPUTETYPE']._serialized_end=2861
   _globals['_TRAININGSPEC']._serialized_start=74
   _globals['_TRAININGSPEC']._serialized_end=667
   _globals['_BASEMODEL']._serialized_start=669
@@ -59,17 +59,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASOURCE']._serialized_start=1114
   _globals['_DATASOURCE']._serialized_end=1177
   _globals['_OPTIMIZATION']._serialized_start=1180
-  _globals['_OPTIMIZATION']._serialized_end=1551
-  _globals['_PRECISION']._serialized_start=1553
-  _globals['_PRECISION']._serialized_end=1608
-  _globals['_CHECKPOINTING']._serialized_start=1610
-  _globals['_CHECKPOINTING']._serialized_end=1686
-  _globals['_EVALUATION']._serialized_start=1688
-  _globals['_EVALUATION']._serialized_end=1762
-  _globals['_RESOURCES']._serialized_start=1765
-  _globals['_RESOURCES']._serialized_end=2045
-  _globals['_RESOURCES_NODELABELSENTRY']._serialized_start=1975
-  _globals['_RESOURCES_NODELABELSENTRY']._serialized_end=2024
-  _globals['_OUTPUT']._serialized_start=2047
-  _globals['_OUTPUT']._serialized_end=2070
+  _globals['_OPTIMIZATION']._serialized_end=1664
+  _globals['_PRECISION']._serialized_start=1666
+  _globals['_PRECISION']._serialized_end=1721
+  _globals['_CHECKPOINTING']._serialized_start=1723
+  _globals['_CHECKPOINTING']._serialized_end=1799
+  _globals['_EVALUATION']._serialized_start=1801
+  _globals['_EVALUATION']._serialized_end=1875
+  _globals['_RESOURCES']._serialized_start=1878
+  _globals['_RESOURCES']._serialized_end=2158
+  _globals['_RESOURCES_NODELABELSENTRY']._serialized_start=2088
+  _globals['_RESOURCES_NODELABELSENTRY']._serialized_end=2137
+  _globals['_OUTPUT']._serialized_start=2160
+  _globals['_OUTPUT']._serialized_end=2183
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,20 @@ class _OptimizerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Optimizer.V
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101), betas 0.9 and 0.999, epsilon 1e-8."""
     OPTIMIZER_SGD: _Optimizer.ValueType  # 2
     """Stochastic gradient descent with momentum 0.9."""
+    OPTIMIZER_ADAMW_8BIT: _Optimizer.ValueType  # 3
+    """AdamW whose two moments are kept in 8 bits, in blocks with a scale each (Dettmers et al., arXiv 2110.02861); weights
+    of fewer than 4096 numbers keep theirs in 32 bits.
+    """
+    OPTIMIZER_PAGED_ADAMW: _Optimizer.ValueType  # 4
+    """AdamW whose moments move to the host's memory when the device's is full. Without a GPU: ADAMW, with a warning."""
+    OPTIMIZER_PAGED_ADAMW_8BIT: _Optimizer.ValueType  # 5
+    """ADAMW_8BIT whose moments move to the host's memory when the device's is full. Without a GPU: ADAMW_8BIT, with a
+    warning.
+    """
+    OPTIMIZER_ADAFACTOR: _Optimizer.ValueType  # 6
+    """Adafactor (Shazeer and Stern, arXiv 1804.04235): second moments by rows and columns, no first moment. Its step is
+    relative to the size of a weight: the learning rate is an upper bound of that share.
+    """
 
 class Optimizer(_Optimizer, metaclass=_OptimizerEnumTypeWrapper):
     """Update rules."""
@@ -70,6 +84,20 @@ OPTIMIZER_ADAMW: Optimizer.ValueType  # 1
 """AdamW (Loshchilov and Hutter, arXiv 1711.05101), betas 0.9 and 0.999, epsilon 1e-8."""
 OPTIMIZER_SGD: Optimizer.ValueType  # 2
 """Stochastic gradient descent with momentum 0.9."""
+OPTIMIZER_ADAMW_8BIT: Optimizer.ValueType  # 3
+"""AdamW whose two moments are kept in 8 bits, in blocks with a scale each (Dettmers et al., arXiv 2110.02861); weights
+of fewer than 4096 numbers keep theirs in 32 bits.
+"""
+OPTIMIZER_PAGED_ADAMW: Optimizer.ValueType  # 4
+"""AdamW whose moments move to the host's memory when the device's is full. Without a GPU: ADAMW, with a warning."""
+OPTIMIZER_PAGED_ADAMW_8BIT: Optimizer.ValueType  # 5
+"""ADAMW_8BIT whose moments move to the host's memory when the device's is full. Without a GPU: ADAMW_8BIT, with a
+warning.
+"""
+OPTIMIZER_ADAFACTOR: Optimizer.ValueType  # 6
+"""Adafactor (Shazeer and Stern, arXiv 1804.04235): second moments by rows and columns, no first moment. Its step is
+relative to the size of a weight: the learning rate is an upper bound of that share.
+"""
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
 
 class _LearningRateSchedule:
@@ -86,6 +114,10 @@ class _LearningRateScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """A straight line down to 0."""
     LEARNING_RATE_SCHEDULE_CONSTANT: _LearningRateSchedule.ValueType  # 3
     """No fall."""
+    LEARNING_RATE_SCHEDULE_WSD: _LearningRateSchedule.ValueType  # 4
+    """Warm-up, stable, decay: no fall but for the last steps (`decay_ratio`), over which it is a straight line down to 0."""
+    LEARNING_RATE_SCHEDULE_STEP: _LearningRateSchedule.ValueType  # 5
+    """Falls by a factor (`decay_factor`) each so many steps (`decay_every_steps`)."""
 
 class LearningRateSchedule(_LearningRateSchedule, metaclass=_LearningRateScheduleEnumTypeWrapper):
     """How the learning rate falls after the warm-up."""
@@ -98,6 +130,10 @@ LEARNING_RATE_SCHEDULE_LINEAR: LearningRateSchedule.ValueType  # 2
 """A straight line down to 0."""
 LEARNING_RATE_SCHEDULE_CONSTANT: LearningRateSchedule.ValueType  # 3
 """No fall."""
+LEARNING_RATE_SCHEDULE_WSD: LearningRateSchedule.ValueType  # 4
+"""Warm-up, stable, decay: no fall but for the last steps (`decay_ratio`), over which it is a straight line down to 0."""
+LEARNING_RATE_SCHEDULE_STEP: LearningRateSchedule.ValueType  # 5
+"""Falls by a factor (`decay_factor`) each so many steps (`decay_every_steps`)."""
 Global___LearningRateSchedule: _TypeAlias = LearningRateSchedule  # noqa: Y015
 
 class _ComputeType:
@@ -456,6 +492,9 @@ class Optimization(_message.Message):
     ROWS_PER_MICRO_BATCH_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_RATIO_FIELD_NUMBER: _builtins.int
+    DECAY_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FACTOR_FIELD_NUMBER: _builtins.int
     optimizer: Global___Optimizer.ValueType
     """The update rule."""
     learning_rate: _builtins.float
@@ -476,6 +515,12 @@ class Optimization(_message.Message):
     """Passes over the rows, > 0; a fraction ends in the middle of a pass."""
     max_steps: _builtins.int
     """Optimiser steps, >= 1."""
+    decay_ratio: _builtins.float
+    """With WSD: share of all steps over which the rate falls at the end, 0 < r <= 1. Unset: 0.2."""
+    decay_every_steps: _builtins.int
+    """With STEP: optimiser steps between two falls of the rate, >= 1. 0: 500."""
+    decay_factor: _builtins.float
+    """With STEP: what the rate is multiplied by at each fall, 0 < f < 1. Unset: 0.9."""
     def __init__(
         self,
         *,
@@ -489,11 +534,18 @@ class Optimization(_message.Message):
         rows_per_micro_batch: _builtins.int = ...,
         epochs: _builtins.float = ...,
         max_steps: _builtins.int = ...,
+        decay_ratio: _builtins.float | None = ...,
+        decay_every_steps: _builtins.int = ...,
+        decay_factor: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "epochs", b"epochs", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor", "_decay_ratio", b"_decay_ratio", "_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "decay_factor", b"decay_factor", "decay_ratio", b"decay_ratio", "epochs", b"epochs", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "epochs", b"epochs", "learning_rate", b"learning_rate", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "optimizer", b"optimizer", "rows_per_micro_batch", b"rows_per_micro_batch", "rows_per_step", b"rows_per_step", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor", "_decay_ratio", b"_decay_ratio", "_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "decay_every_steps", b"decay_every_steps", "decay_factor", b"decay_factor", "decay_ratio", b"decay_ratio", "epochs", b"epochs", "learning_rate", b"learning_rate", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "optimizer", b"optimizer", "rows_per_micro_batch", b"rows_per_micro_batch", "rows_per_step", b"rows_per_step", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__decay_factor: _TypeAlias = _typing.Literal["decay_factor"]  # noqa: Y015
+    _WhichOneofArgType__decay_factor: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor"]  # noqa: Y015
+    _WhichOneofReturnType__decay_ratio: _TypeAlias = _typing.Literal["decay_ratio"]  # noqa: Y015
+    _WhichOneofArgType__decay_ratio: _TypeAlias = _typing.Literal["_decay_ratio", b"_decay_ratio"]  # noqa: Y015
     _WhichOneofReturnType__max_grad_norm: _TypeAlias = _typing.Literal["max_grad_norm"]  # noqa: Y015
     _WhichOneofArgType__max_grad_norm: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm"]  # noqa: Y015
     _WhichOneofReturnType__warmup_ratio: _TypeAlias = _typing.Literal["warmup_ratio"]  # noqa: Y015
@@ -502,6 +554,10 @@ class Optimization(_message.Message):
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     _WhichOneofReturnType_length: _TypeAlias = _typing.Literal["epochs", "max_steps"]  # noqa: Y015
     _WhichOneofArgType_length: _TypeAlias = _typing.Literal["length", b"length"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_factor) -> _WhichOneofReturnType__decay_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_ratio) -> _WhichOneofReturnType__decay_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_grad_norm) -> _WhichOneofReturnType__max_grad_norm | None: ...
     @_typing.overload

@@ -75,7 +75,7 @@ def train_loop(
                 return RunResult.INTERRUPTED
         step, started = progress.step + 1, time.monotonic()
         rows = [run.corpus.examples[row] for row in run.plan.rows_of(step)]
-        rate = _rate(run, step)
+        rate = learning_rate(step, run.plan.total_steps, run.spec.optimization)
         loss = engine.forward_backward(rows)
         grad_norm = engine.optim_step(rate)
         seconds = time.monotonic() - started
@@ -111,17 +111,6 @@ def _advance(progress: Progress, loss: StepLoss, seconds: float) -> None:
     progress.tokens += loss.tokens
     progress.train_seconds += seconds
     progress.loss = loss.loss
-
-
-def _rate(run: Run, step: int) -> float:
-    optimization = run.spec.optimization
-    return learning_rate(
-        step,
-        run.plan.total_steps,
-        peak=optimization.learning_rate,
-        warmup_ratio=optimization.warmup_ratio or 0.0,
-        schedule=optimization.schedule,
-    )
 
 
 def _is_due(every_steps: int | None, step: int) -> bool:

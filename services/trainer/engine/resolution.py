@@ -16,6 +16,7 @@ from google.protobuf import json_format
 
 from services.trainer.engine.batches import common_beginning
 from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.optimizers import resolve_optimizer
 from services.trainer.engine.plan import total_steps
 from services.trainer.engine.precision import resolve_compute
 from services.trainer.engine.training_task import TrainingFault
@@ -147,7 +148,11 @@ def resolve(
         spec=replace(
             spec,
             compute=resolve_compute(spec.compute, device),
-            optimization=replace(optimization, rows_per_micro_batch=micro_rows),
+            optimization=replace(
+                optimization,
+                optimizer=resolve_optimizer(optimization.optimizer, device),
+                rows_per_micro_batch=micro_rows,
+            ),
         ),
         environment=environment(device, threads),
         threads=threads,

@@ -134,6 +134,7 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     if frozen:
         check_inputs(frozen, inputs)
     resolution = frozen or resolve(spec, texts.train, inputs, device=device, threads=task.threads)
+    _tell_what_was_replaced(spec, resolution, sink)
     # Checkpoints may be asked for at another pace than before: it changes no number.
     resolution = replace(resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing))
     torch.set_num_threads(resolution.threads)
@@ -147,6 +148,12 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=_metrics(progress, device))
     return _finish(task, prepared, progress, device)
+
+
+def _tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: EventSink) -> None:
+    wanted, used = spec.optimization.optimizer, resolution.spec.optimization.optimizer
+    if used is not wanted:
+        reports.warn(sink, f"The optimiser {wanted} pages its state to the host's memory; without a GPU it is {used}.")
 
 
 def _check_stop(stop: Stop, step: int) -> None:

@@ -16,6 +16,7 @@ from tuneforge.specs.spec import (
     DataSource,
     Evaluation,
     FullMethod,
+    LearningRateSchedule,
     LoraMethod,
     Optimization,
     QloraMethod,
@@ -59,6 +60,14 @@ def test_good_spec_passes() -> None:
         (Optimization(epochs=math.nan), "epochs"),
         (Optimization(max_steps=0), "max_steps"),
         (Optimization(epochs=1.0, max_steps=1), "epochs"),
+        (Optimization(decay_ratio=0.5), "decay_ratio"),
+        (Optimization(schedule=LearningRateSchedule.WSD, decay_ratio=0.0), "decay_ratio"),
+        (Optimization(schedule=LearningRateSchedule.WSD, decay_ratio=math.nan), "decay_ratio"),
+        (Optimization(schedule=LearningRateSchedule.WSD, decay_ratio=0.7, warmup_ratio=0.4), "decay_ratio"),
+        (Optimization(schedule=LearningRateSchedule.WSD, warmup_ratio=0.9), "decay_ratio"),
+        (Optimization(schedule=LearningRateSchedule.STEP, decay_every_steps=-1), "decay_every_steps"),
+        (Optimization(schedule=LearningRateSchedule.STEP, decay_factor=1.0), "decay_factor"),
+        (Optimization(schedule=LearningRateSchedule.LINEAR, decay_factor=0.5), "decay_factor"),
     ],
 )
 def test_optimization_outside_its_range(optimization: Optimization, path: str) -> None:
@@ -72,6 +81,8 @@ def test_optimization_outside_its_range(optimization: Optimization, path: str) -
         Optimization(learning_rate=1e-9, warmup_ratio=0.0, weight_decay=0.0, max_grad_norm=0.0),
         Optimization(warmup_ratio=0.999, rows_per_step=65_536, epochs=0.01),
         Optimization(rows_per_step=1, max_steps=1),
+        Optimization(schedule=LearningRateSchedule.WSD, decay_ratio=1.0, warmup_ratio=0.0),
+        Optimization(schedule=LearningRateSchedule.STEP, decay_every_steps=1, decay_factor=0.001),
     ],
 )
 def test_optimization_at_the_edge(optimization: Optimization) -> None:

@@ -59,6 +59,9 @@ def optimizations(draw: st.DrawFn) -> Optimization:
         max_grad_norm=draw(st.none() | numbers),
         rows_per_step=draw(counts),
         rows_per_micro_batch=draw(counts),
+        decay_ratio=draw(st.none() | numbers),
+        decay_every_steps=draw(counts),
+        decay_factor=draw(st.none() | numbers),
         **draw(lengths),
     )
 
