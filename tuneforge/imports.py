@@ -17,7 +17,7 @@ from tuneforge import _wire
 from tuneforge._connections import Service
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge.errors import InvalidArgument, Reason, TuneforgeError
-from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2
+from tuneforge.v1 import datasets_pb2, models_pb2, origins_pb2, sources_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneforge.values import Word
 
@@ -77,7 +77,7 @@ class ImportOptions:
     include: tuple[str, ...] = ()
     """Patterns of the files to take, such as `data/*.parquet`; empty takes all that fit the kind."""
     split: str = ""
-    """Of a data set: which split to take; empty takes `train`, else the first one."""
+    """Of a data set: which split to take; empty takes `train`, else the first one; `*` takes all."""
 
 
 OnImportProgress = Callable[[ImportProgress], None]
@@ -179,7 +179,7 @@ def package_path(uri: str) -> Path:
     return Path(str(found.locate_file(path)))
 
 
-def source(message: sources_pb2.Source) -> Source | None:
+def source(message: origins_pb2.Source) -> Source | None:
     """Converts where content came from; one that is not set, that of an upload, is None."""
     if not message.uri:
         return None

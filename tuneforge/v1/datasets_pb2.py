@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
+from tuneforge.v1 import origins_pb2 as tuneforge_dot_v1_dot_origins__pb2
 from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/datasets.proto\x12\x0ctuneforge.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atuneforge/v1/lineage.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x18tuneforge/v1/types.proto\"\xbb\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x35\n\x08metadata\x18\x07 \x03(\x0b\x32#.tuneforge.v1.Dataset.MetadataEntry\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x0c\x44\x61tasetSplit\x12\x18\n\x10validation_ratio\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x10\n\x08\x62y_files\x18\x03 \x01(\x08\"W\n\x10SizeDistribution\x12\x10\n\x08smallest\x18\x01 \x01(\x03\x12\x0f\n\x07largest\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x11\n\tquantiles\x18\x04 \x03(\x03\"\xdc\x03\n\x11\x44\x61tasetStatistics\x12\x12\n\ntrain_rows\x18\x01 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x02 \x01(\x03\x12\x11\n\ttest_rows\x18\x03 \x01(\x03\x12\x16\n\x0e\x64uplicate_rows\x18\x04 \x01(\x03\x12\x32\n\ncharacters\x18\x05 \x01(\x0b\x32\x1e.tuneforge.v1.SizeDistribution\x12\x39\n\x11target_characters\x18\x06 \x01(\x0b\x32\x1e.tuneforge.v1.SizeDistribution\x12\x39\n\x05turns\x18\x07 \x03(\x0b\x32*.tuneforge.v1.DatasetStatistics.TurnsEntry\x12;\n\x06labels\x18\x08 \x03(\x0b\x32+.tuneforge.v1.DatasetStatistics.LabelsEntry\x12\x12\n\nnum_labels\x18\t \x01(\x05\x12\x17\n\x0frows_with_tools\x18\n \x01(\x03\x1a,\n\nTurnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"l\n\rDatasetRemark\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\nis_warning\x18\x02 \x01(\x08\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\x03\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0c\n\x04\x63ure\x18\x06 \x01(\t\"\xe6\x03\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.tuneforge.v1.RowShape\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12(\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x18.tuneforge.v1.DataFormat\x12)\n\x05split\x18\t \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\x12\x33\n\nstatistics\x18\n \x01(\x0b\x32\x1f.tuneforge.v1.DatasetStatistics\x12,\n\x07remarks\x18\x0b \x03(\x0b\x32\x1b.tuneforge.v1.DatasetRemark\x12*\n\tsignature\x18( \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12-\n\x0brevocations\x18) \x03(\x0b\x32\x18.tuneforge.v1.Revocation\"v\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12&\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8f\x01\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12%\n\x05shape\x18\x05 \x01(\x0e\x32\x16.tuneforge.v1.RowShape\x12\x0c\n\x04text\x18\x06 \x01(\t\"\x83\x01\n\x14UpdateDatasetRequest\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.tuneforge.v1.Dataset\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x1b\x43reateDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12)\n\x05split\x18\x04 \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x1bListDatasetVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.tuneforge.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x91\x02\n\x08RowShape\x12\x19\n\x15ROW_SHAPE_UNSPECIFIED\x10\x00\x12\x16\n\x12ROW_SHAPE_MESSAGES\x10\x01\x12\x1f\n\x1bROW_SHAPE_PROMPT_COMPLETION\x10\x02\x12\x19\n\x15ROW_SHAPE_INSTRUCTION\x10\x03\x12\x16\n\x12ROW_SHAPE_SHAREGPT\x10\x04\x12\x12\n\x0eROW_SHAPE_TEXT\x10\x05\x12\x18\n\x14ROW_SHAPE_PREFERENCE\x10\x06\x12\x18\n\x14ROW_SHAPE_TEXT_LABEL\x10\x07\x12\x19\n\x15ROW_SHAPE_IMAGE_LABEL\x10\x08\x12\x1b\n\x17ROW_SHAPE_CLICK_SESSION\x10\t*\xc9\x01\n\nDataFormat\x12\x1b\n\x17\x44\x41TA_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_FORMAT_JSONL\x10\x01\x12\x14\n\x10\x44\x41TA_FORMAT_JSON\x10\x02\x12\x13\n\x0f\x44\x41TA_FORMAT_CSV\x10\x03\x12\x17\n\x13\x44\x41TA_FORMAT_PARQUET\x10\x04\x12\x14\n\x10\x44\x41TA_FORMAT_TEXT\x10\x05\x12\x16\n\x12\x44\x41TA_FORMAT_IMAGES\x10\x06\x12\x15\n\x11\x44\x41TA_FORMAT_ARROW\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/datasets.proto\x12\x0ctuneforge.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atuneforge/v1/lineage.proto\x1a\x1atuneforge/v1/origins.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x18tuneforge/v1/types.proto\"\xbb\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x35\n\x08metadata\x18\x07 \x03(\x0b\x32#.tuneforge.v1.Dataset.MetadataEntry\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x0c\x44\x61tasetSplit\x12\x18\n\x10validation_ratio\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x10\n\x08\x62y_files\x18\x03 \x01(\x08\"W\n\x10SizeDistribution\x12\x10\n\x08smallest\x18\x01 \x01(\x03\x12\x0f\n\x07largest\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x11\n\tquantiles\x18\x04 \x03(\x03\"\xdc\x03\n\x11\x44\x61tasetStatistics\x12\x12\n\ntrain_rows\x18\x01 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x02 \x01(\x03\x12\x11\n\ttest_rows\x18\x03 \x01(\x03\x12\x16\n\x0e\x64uplicate_rows\x18\x04 \x01(\x03\x12\x32\n\ncharacters\x18\x05 \x01(\x0b\x32\x1e.tuneforge.v1.SizeDistribution\x12\x39\n\x11target_characters\x18\x06 \x01(\x0b\x32\x1e.tuneforge.v1.SizeDistribution\x12\x39\n\x05turns\x18\x07 \x03(\x0b\x32*.tuneforge.v1.DatasetStatistics.TurnsEntry\x12;\n\x06labels\x18\x08 \x03(\x0b\x32+.tuneforge.v1.DatasetStatistics.LabelsEntry\x12\x12\n\nnum_labels\x18\t \x01(\x05\x12\x17\n\x0frows_with_tools\x18\n \x01(\x03\x1a,\n\nTurnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"l\n\rDatasetRemark\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\nis_warning\x18\x02 \x01(\x08\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\x03\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0c\n\x04\x63ure\x18\x06 \x01(\t\"\x8c\x04\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12%\n\x05shape\x18\x03 \x01(\x0e\x32\x16.tuneforge.v1.RowShape\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12(\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x18.tuneforge.v1.DataFormat\x12)\n\x05split\x18\t \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\x12\x33\n\nstatistics\x18\n \x01(\x0b\x32\x1f.tuneforge.v1.DatasetStatistics\x12,\n\x07remarks\x18\x0b \x03(\x0b\x32\x1b.tuneforge.v1.DatasetRemark\x12*\n\tsignature\x18( \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12$\n\x06source\x18* \x01(\x0b\x32\x14.tuneforge.v1.Source\x12-\n\x0brevocations\x18) \x03(\x0b\x32\x18.tuneforge.v1.Revocation\"v\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12&\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8f\x01\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12%\n\x05shape\x18\x05 \x01(\x0e\x32\x16.tuneforge.v1.RowShape\x12\x0c\n\x04text\x18\x06 \x01(\t\"\x83\x01\n\x14UpdateDatasetRequest\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.tuneforge.v1.Dataset\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.tuneforge.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x1b\x43reateDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12)\n\x05split\x18\x04 \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x1bListDatasetVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.tuneforge.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x91\x02\n\x08RowShape\x12\x19\n\x15ROW_SHAPE_UNSPECIFIED\x10\x00\x12\x16\n\x12ROW_SHAPE_MESSAGES\x10\x01\x12\x1f\n\x1bROW_SHAPE_PROMPT_COMPLETION\x10\x02\x12\x19\n\x15ROW_SHAPE_INSTRUCTION\x10\x03\x12\x16\n\x12ROW_SHAPE_SHAREGPT\x10\x04\x12\x12\n\x0eROW_SHAPE_TEXT\x10\x05\x12\x18\n\x14ROW_SHAPE_PREFERENCE\x10\x06\x12\x18\n\x14ROW_SHAPE_TEXT_LABEL\x10\x07\x12\x19\n\x15ROW_SHAPE_IMAGE_LABEL\x10\x08\x12\x1b\n\x17ROW_SHAPE_CLICK_SESSION\x10\t*\xc9\x01\n\nDataFormat\x12\x1b\n\x17\x44\x41TA_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_FORMAT_JSONL\x10\x01\x12\x14\n\x10\x44\x41TA_FORMAT_JSON\x10\x02\x12\x13\n\x0f\x44\x41TA_FORMAT_CSV\x10\x03\x12\x17\n\x13\x44\x41TA_FORMAT_PARQUET\x10\x04\x12\x14\n\x10\x44\x41TA_FORMAT_TEXT\x10\x05\x12\x16\n\x12\x44\x41TA_FORMAT_IMAGES\x10\x06\x12\x15\n\x11\x44\x41TA_FORMAT_ARROW\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,44 +43,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETSTATISTICS_TURNSENTRY']._serialized_options = b'8\001'
   _globals['_DATASETSTATISTICS_LABELSENTRY']._loaded_options = None
   _globals['_DATASETSTATISTICS_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ROWSHAPE']._serialized_start=2663
-  _globals['_ROWSHAPE']._serialized_end=2936
-  _globals['_DATAFORMAT']._serialized_start=2939
-  _globals['_DATAFORMAT']._serialized_end=3140
-  _globals['_DATASET']._serialized_start=195
-  _globals['_DATASET']._serialized_end=510
-  _globals['_DATASET_METADATAENTRY']._serialized_start=463
-  _globals['_DATASET_METADATAENTRY']._serialized_end=510
-  _globals['_DATASETSPLIT']._serialized_start=512
-  _globals['_DATASETSPLIT']._serialized_end=584
-  _globals['_SIZEDISTRIBUTION']._serialized_start=586
-  _globals['_SIZEDISTRIBUTION']._serialized_end=673
-  _globals['_DATASETSTATISTICS']._serialized_start=676
-  _globals['_DATASETSTATISTICS']._serialized_end=1152
-  _globals['_DATASETSTATISTICS_TURNSENTRY']._serialized_start=1061
-  _globals['_DATASETSTATISTICS_TURNSENTRY']._serialized_end=1105
-  _globals['_DATASETSTATISTICS_LABELSENTRY']._serialized_start=1107
-  _globals['_DATASETSTATISTICS_LABELSENTRY']._serialized_end=1152
-  _globals['_DATASETREMARK']._serialized_start=1154
-  _globals['_DATASETREMARK']._serialized_end=1262
-  _globals['_DATASETVERSION']._serialized_start=1265
-  _globals['_DATASETVERSION']._serialized_end=1751
-  _globals['_CREATEDATASETREQUEST']._serialized_start=1753
-  _globals['_CREATEDATASETREQUEST']._serialized_end=1871
-  _globals['_GETDATASETREQUEST']._serialized_start=1873
-  _globals['_GETDATASETREQUEST']._serialized_end=1906
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1909
-  _globals['_LISTDATASETSREQUEST']._serialized_end=2052
-  _globals['_UPDATEDATASETREQUEST']._serialized_start=2055
-  _globals['_UPDATEDATASETREQUEST']._serialized_end=2186
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=2188
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=2276
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=2279
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=2429
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=2431
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=2471
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=2473
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=2556
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=2558
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=2660
+  _globals['_ROWSHAPE']._serialized_start=2729
+  _globals['_ROWSHAPE']._serialized_end=3002
+  _globals['_DATAFORMAT']._serialized_start=3005
+  _globals['_DATAFORMAT']._serialized_end=3206
+  _globals['_DATASET']._serialized_start=223
+  _globals['_DATASET']._serialized_end=538
+  _globals['_DATASET_METADATAENTRY']._serialized_start=491
+  _globals['_DATASET_METADATAENTRY']._serialized_end=538
+  _globals['_DATASETSPLIT']._serialized_start=540
+  _globals['_DATASETSPLIT']._serialized_end=612
+  _globals['_SIZEDISTRIBUTION']._serialized_start=614
+  _globals['_SIZEDISTRIBUTION']._serialized_end=701
+  _globals['_DATASETSTATISTICS']._serialized_start=704
+  _globals['_DATASETSTATISTICS']._serialized_end=1180
+  _globals['_DATASETSTATISTICS_TURNSENTRY']._serialized_start=1089
+  _globals['_DATASETSTATISTICS_TURNSENTRY']._serialized_end=1133
+  _globals['_DATASETSTATISTICS_LABELSENTRY']._serialized_start=1135
+  _globals['_DATASETSTATISTICS_LABELSENTRY']._serialized_end=1180
+  _globals['_DATASETREMARK']._serialized_start=1182
+  _globals['_DATASETREMARK']._serialized_end=1290
+  _globals['_DATASETVERSION']._serialized_start=1293
+  _globals['_DATASETVERSION']._serialized_end=1817
+  _globals['_CREATEDATASETREQUEST']._serialized_start=1819
+  _globals['_CREATEDATASETREQUEST']._serialized_end=1937
+  _globals['_GETDATASETREQUEST']._serialized_start=1939
+  _globals['_GETDATASETREQUEST']._serialized_end=1972
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1975
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2118
+  _globals['_UPDATEDATASETREQUEST']._serialized_start=2121
+  _globals['_UPDATEDATASETREQUEST']._serialized_end=2252
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2254
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2342
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=2345
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=2495
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=2497
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=2537
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=2539
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=2622
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=2624
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=2726
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import lineage_pb2 as _lineage_pb2
+from tuneforge.v1 import origins_pb2 as _origins_pb2
 from tuneforge.v1 import signing_pb2 as _signing_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -436,6 +437,7 @@ class DatasetVersion(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     REMARKS_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/datasets/{dataset}/versions/{version}`, version = 1, 2, ..."""
@@ -474,6 +476,10 @@ class DatasetVersion(_message.Message):
         """The registry's signature over the files; left out of lists."""
 
     @_builtins.property
+    def source(self) -> _origins_pb2.Source:
+        """Output only. Where its content was fetched from, by the first import that brought it; unset for an upload."""
+
+    @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Revocation]:
         """Revocations of it, of its data set, or of data that it was made from; empty: none. No job takes a version with one."""
 
@@ -492,11 +498,12 @@ class DatasetVersion(_message.Message):
         statistics: Global___DatasetStatistics | None = ...,
         remarks: _abc.Iterable[Global___DatasetRemark] | None = ...,
         signature: _signing_pb2.Signature | None = ...,
+        source: _origins_pb2.Source | None = ...,
         revocations: _abc.Iterable[_lineage_pb2.Revocation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "signature", b"signature", "split", b"split", "statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "signature", b"signature", "source", b"source", "split", b"split", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "format", b"format", "manifest", b"manifest", "name", b"name", "remarks", b"remarks", "revocations", b"revocations", "rows", b"rows", "shape", b"shape", "signature", b"signature", "size_bytes", b"size_bytes", "split", b"split", "statistics", b"statistics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "format", b"format", "manifest", b"manifest", "name", b"name", "remarks", b"remarks", "revocations", b"revocations", "rows", b"rows", "shape", b"shape", "signature", b"signature", "size_bytes", b"size_bytes", "source", b"source", "split", b"split", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,13 +26,14 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tuneforge.v1 import events_pb2 as tuneforge_dot_v1_dot_events__pb2
 from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
+from tuneforge.v1 import origins_pb2 as tuneforge_dot_v1_dot_origins__pb2
 from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
 from tuneforge.v1 import spec_pb2 as tuneforge_dot_v1_dot_spec__pb2
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 from tuneforge.v1 import validations_pb2 as tuneforge_dot_v1_dot_validations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tuneforge/v1/models.proto\x12\x0ctuneforge.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tuneforge/v1/events.proto\x1a\x1atuneforge/v1/lineage.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x17tuneforge/v1/spec.proto\x1a\x18tuneforge/v1/types.proto\x1a\x1etuneforge/v1/validations.proto\"\xe4\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06\x64omain\x18\x08 \x01(\t\x12\x33\n\x08metadata\x18\t \x03(\x0b\x32!.tuneforge.v1.Model.MetadataEntry\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x11\n\tframework\x18\r \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x0e \x01(\t\x12\x12\n\nparameters\x18\x0f \x01(\x04\x12+\n\nsize_class\x18\x10 \x01(\x0e\x32\x17.tuneforge.v1.SizeClass\x12\x12\n\nsize_bytes\x18\x11 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd4\x06\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12\x30\n\x0c\x61rchitecture\x18\x04 \x01(\x0b\x32\x1a.tuneforge.v1.Architecture\x12&\n\x07lineage\x18\x05 \x01(\x0b\x32\x15.tuneforge.v1.Lineage\x12\x38\n\x07metrics\x18\x06 \x03(\x0b\x32\'.tuneforge.v1.ModelVersion.MetricsEntry\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\t \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x11\n\tframework\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x0c\n\x04tags\x18\r \x03(\t\x12\x0f\n\x07licence\x18\x0e \x01(\t\x12\x0e\n\x06\x64omain\x18\x0f \x01(\t\x12:\n\x08metadata\x18\x10 \x03(\x0b\x32(.tuneforge.v1.ModelVersion.MetadataEntry\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\nsize_class\x18\x13 \x01(\x0e\x32\x17.tuneforge.v1.SizeClass\x12\x34\n\x0einitialization\x18\x14 \x01(\x0b\x32\x1c.tuneforge.v1.Initialization\x12*\n\tsignature\x18( \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12(\n\x06taints\x18) \x03(\x0b\x32\x18.tuneforge.v1.Revocation\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0eInitialization\x12\x0c\n\x04seed\x18\x01 \x01(\x04\"\xf0\x02\n\x07Lineage\x12&\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12)\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12,\n\nvalidation\x18\x03 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12(\n\x04spec\x18\x06 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12;\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32&.tuneforge.v1.Lineage.EnvironmentEntry\x12+\n\nrun_record\x18\x14 \x01(\x0b\x32\x17.tuneforge.v1.RunRecord\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x0c\x41rchitecture\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\x12*\n\x07tensors\x18\x03 \x03(\x0b\x32\x19.tuneforge.v1.TensorShape\x12\x12\n\nparameters\x18\x04 \x01(\x04\"9\n\x0bTensorShape\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\"n\n\x12\x43reateModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\"\n\x05model\x18\x03 \x01(\x0b\x32\x13.tuneforge.v1.Model\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x87\x01\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12)\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x19.tuneforge.v1.ModelFilter\x12\x10\n\x08order_by\x18\x05 \x01(\t\"\xc5\x02\n\x0bModelFilter\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\tframework\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07licence\x18\x05 \x01(\t\x12\x0e\n\x06\x64omain\x18\x06 \x01(\t\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\x39\n\x08metadata\x18\x08 \x03(\x0b\x32\'.tuneforge.v1.ModelFilter.MetadataEntry\x12+\n\nsize_class\x18\t \x01(\x0e\x32\x17.tuneforge.v1.SizeClass\x12(\n\x04kind\x18\n \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbe\x01\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12&\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12+\n\x07version\x18\x05 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersion\"}\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.tuneforge.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x8d\x01\n\x19UpdateModelVersionRequest\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersion\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xd1\x02\n\x15PublishVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12&\n\x07lineage\x18\x04 \x01(\x0b\x32\x15.tuneforge.v1.Lineage\x12\x41\n\x07metrics\x18\x05 \x03(\x0b\x32\x30.tuneforge.v1.PublishVersionRequest.MetricsEntry\x12\x39\n\x11validation_report\x18\x06 \x01(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8e\x01\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12)\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x19.tuneforge.v1.ModelFilter\x12\x10\n\x08order_by\x18\x05 \x01(\t\"b\n\x19ListModelVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.tuneforge.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*{\n\tSizeClass\x12\x1a\n\x16SIZE_CLASS_UNSPECIFIED\x10\x00\x12\x14\n\x10SIZE_CLASS_SMALL\x10\x01\x12\x13\n\x0fSIZE_CLASS_BASE\x10\x02\x12\x14\n\x10SIZE_CLASS_LARGE\x10\x03\x12\x11\n\rSIZE_CLASS_XL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tuneforge/v1/models.proto\x12\x0ctuneforge.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tuneforge/v1/events.proto\x1a\x1atuneforge/v1/lineage.proto\x1a\x1atuneforge/v1/origins.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x17tuneforge/v1/spec.proto\x1a\x18tuneforge/v1/types.proto\x1a\x1etuneforge/v1/validations.proto\"\xe4\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12\x16\n\x0elatest_version\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06\x64omain\x18\x08 \x01(\t\x12\x33\n\x08metadata\x18\t \x03(\x0b\x32!.tuneforge.v1.Model.MetadataEntry\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x11\n\tframework\x18\r \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x0e \x01(\t\x12\x12\n\nparameters\x18\x0f \x01(\x04\x12+\n\nsize_class\x18\x10 \x01(\x0e\x32\x17.tuneforge.v1.SizeClass\x12\x12\n\nsize_bytes\x18\x11 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfa\x06\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12\x30\n\x0c\x61rchitecture\x18\x04 \x01(\x0b\x32\x1a.tuneforge.v1.Architecture\x12&\n\x07lineage\x18\x05 \x01(\x0b\x32\x15.tuneforge.v1.Lineage\x12\x38\n\x07metrics\x18\x06 \x03(\x0b\x32\'.tuneforge.v1.ModelVersion.MetricsEntry\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\t \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x11\n\tframework\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x0c\n\x04tags\x18\r \x03(\t\x12\x0f\n\x07licence\x18\x0e \x01(\t\x12\x0e\n\x06\x64omain\x18\x0f \x01(\t\x12:\n\x08metadata\x18\x10 \x03(\x0b\x32(.tuneforge.v1.ModelVersion.MetadataEntry\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\nsize_class\x18\x13 \x01(\x0e\x32\x17.tuneforge.v1.SizeClass\x12\x34\n\x0einitialization\x18\x14 \x01(\x0b\x32\x1c.tuneforge.v1.Initialization\x12*\n\tsignature\x18( \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12$\n\x06source\x18* \x01(\x0b\x32\x14.tuneforge.v1.Source\x12(\n\x06taints\x18) \x03(\x0b\x32\x18.tuneforge.v1.Revocation\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0eInitialization\x12\x0c\n\x04seed\x18\x01 \x01(\x04\"\xf0\x02\n\x07Lineage\x12&\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12)\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12,\n\nvalidation\x18\x03 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12\x0b\n\x03job\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12(\n\x04spec\x18\x06 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12;\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32&.tuneforge.v1.Lineage.EnvironmentEntry\x12+\n\nrun_record\x18\x14 \x01(\x0b\x32\x17.tuneforge.v1.RunRecord\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x0c\x41rchitecture\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\x12*\n\x07tensors\x18\x03 \x03(\x0b\x32\x19.tuneforge.v1.TensorShape\x12\x12\n\nparameters\x18\x04 \x01(\x04\"9\n\x0bTensorShape\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\"n\n\x12\x43reateModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\"\n\x05model\x18\x03 \x01(\x0b\x32\x13.tuneforge.v1.Model\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x87\x01\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12)\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x19.tuneforge.v1.ModelFilter\x12\x10\n\x08order_by\x18\x05 \x01(\t\"\xc5\x02\n\x0bModelFilter\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\tframework\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07licence\x18\x05 \x01(\t\x12\x0e\n\x06\x64omain\x18\x06 \x01(\t\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\x39\n\x08metadata\x18\x08 \x03(\x0b\x32\'.tuneforge.v1.ModelFilter.MetadataEntry\x12+\n\nsize_class\x18\t \x01(\x0e\x32\x17.tuneforge.v1.SizeClass\x12(\n\x04kind\x18\n \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbe\x01\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12&\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12+\n\x07version\x18\x05 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersion\"}\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.tuneforge.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x8d\x01\n\x19UpdateModelVersionRequest\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersion\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xd1\x02\n\x15PublishVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12&\n\x07lineage\x18\x04 \x01(\x0b\x32\x15.tuneforge.v1.Lineage\x12\x41\n\x07metrics\x18\x05 \x03(\x0b\x32\x30.tuneforge.v1.PublishVersionRequest.MetricsEntry\x12\x39\n\x11validation_report\x18\x06 \x01(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8e\x01\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12)\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x19.tuneforge.v1.ModelFilter\x12\x10\n\x08order_by\x18\x05 \x01(\t\"b\n\x19ListModelVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.tuneforge.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*{\n\tSizeClass\x12\x1a\n\x16SIZE_CLASS_UNSPECIFIED\x10\x00\x12\x14\n\x10SIZE_CLASS_SMALL\x10\x01\x12\x13\n\x0fSIZE_CLASS_BASE\x10\x02\x12\x14\n\x10SIZE_CLASS_LARGE\x10\x03\x12\x11\n\rSIZE_CLASS_XL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,54 +52,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELFILTER_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_PUBLISHVERSIONREQUEST_METRICSENTRY']._loaded_options = None
   _globals['_PUBLISHVERSIONREQUEST_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_SIZECLASS']._serialized_start=3985
-  _globals['_SIZECLASS']._serialized_end=4108
-  _globals['_MODEL']._serialized_start=277
-  _globals['_MODEL']._serialized_end=761
-  _globals['_MODEL_METADATAENTRY']._serialized_start=714
-  _globals['_MODEL_METADATAENTRY']._serialized_end=761
-  _globals['_MODELVERSION']._serialized_start=764
-  _globals['_MODELVERSION']._serialized_end=1616
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=1521
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=1567
-  _globals['_MODELVERSION_METADATAENTRY']._serialized_start=714
-  _globals['_MODELVERSION_METADATAENTRY']._serialized_end=761
-  _globals['_INITIALIZATION']._serialized_start=1618
-  _globals['_INITIALIZATION']._serialized_end=1648
-  _globals['_LINEAGE']._serialized_start=1651
-  _globals['_LINEAGE']._serialized_end=2019
-  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_start=1969
-  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_end=2019
-  _globals['_ARCHITECTURE']._serialized_start=2021
-  _globals['_ARCHITECTURE']._serialized_end=2140
-  _globals['_TENSORSHAPE']._serialized_start=2142
-  _globals['_TENSORSHAPE']._serialized_end=2199
-  _globals['_CREATEMODELREQUEST']._serialized_start=2201
-  _globals['_CREATEMODELREQUEST']._serialized_end=2311
-  _globals['_GETMODELREQUEST']._serialized_start=2313
-  _globals['_GETMODELREQUEST']._serialized_end=2344
-  _globals['_LISTMODELSREQUEST']._serialized_start=2347
-  _globals['_LISTMODELSREQUEST']._serialized_end=2482
-  _globals['_MODELFILTER']._serialized_start=2485
-  _globals['_MODELFILTER']._serialized_end=2810
-  _globals['_MODELFILTER_METADATAENTRY']._serialized_start=714
-  _globals['_MODELFILTER_METADATAENTRY']._serialized_end=761
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2812
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2894
-  _globals['_CREATEMODELVERSIONREQUEST']._serialized_start=2897
-  _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=3087
-  _globals['_UPDATEMODELREQUEST']._serialized_start=3089
-  _globals['_UPDATEMODELREQUEST']._serialized_end=3214
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=3217
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=3358
-  _globals['_PUBLISHVERSIONREQUEST']._serialized_start=3361
-  _globals['_PUBLISHVERSIONREQUEST']._serialized_end=3698
-  _globals['_PUBLISHVERSIONREQUEST_METRICSENTRY']._serialized_start=1521
-  _globals['_PUBLISHVERSIONREQUEST_METRICSENTRY']._serialized_end=1567
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=3700
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=3738
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=3741
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=3883
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=3885
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=3983
+  _globals['_SIZECLASS']._serialized_start=4051
+  _globals['_SIZECLASS']._serialized_end=4174
+  _globals['_MODEL']._serialized_start=305
+  _globals['_MODEL']._serialized_end=789
+  _globals['_MODEL_METADATAENTRY']._serialized_start=742
+  _globals['_MODEL_METADATAENTRY']._serialized_end=789
+  _globals['_MODELVERSION']._serialized_start=792
+  _globals['_MODELVERSION']._serialized_end=1682
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=1587
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=1633
+  _globals['_MODELVERSION_METADATAENTRY']._serialized_start=742
+  _globals['_MODELVERSION_METADATAENTRY']._serialized_end=789
+  _globals['_INITIALIZATION']._serialized_start=1684
+  _globals['_INITIALIZATION']._serialized_end=1714
+  _globals['_LINEAGE']._serialized_start=1717
+  _globals['_LINEAGE']._serialized_end=2085
+  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_start=2035
+  _globals['_LINEAGE_ENVIRONMENTENTRY']._serialized_end=2085
+  _globals['_ARCHITECTURE']._serialized_start=2087
+  _globals['_ARCHITECTURE']._serialized_end=2206
+  _globals['_TENSORSHAPE']._serialized_start=2208
+  _globals['_TENSORSHAPE']._serialized_end=2265
+  _globals['_CREATEMODELREQUEST']._serialized_start=2267
+  _globals['_CREATEMODELREQUEST']._serialized_end=2377
+  _globals['_GETMODELREQUEST']._serialized_start=2379
+  _globals['_GETMODELREQUEST']._serialized_end=2410
+  _globals['_LISTMODELSREQUEST']._serialized_start=2413
+  _globals['_LISTMODELSREQUEST']._serialized_end=2548
+  _globals['_MODELFILTER']._serialized_start=2551
+  _globals['_MODELFILTER']._serialized_end=2876
+  _globals['_MODELFILTER_METADATAENTRY']._serialized_start=742
+  _globals['_MODELFILTER_METADATAENTRY']._serialized_end=789
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2878
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2960
+  _globals['_CREATEMODELVERSIONREQUEST']._serialized_start=2963
+  _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=3153
+  _globals['_UPDATEMODELREQUEST']._serialized_start=3155
+  _globals['_UPDATEMODELREQUEST']._serialized_end=3280
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=3283
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=3424
+  _globals['_PUBLISHVERSIONREQUEST']._serialized_start=3427
+  _globals['_PUBLISHVERSIONREQUEST']._serialized_end=3764
+  _globals['_PUBLISHVERSIONREQUEST_METRICSENTRY']._serialized_start=1587
+  _globals['_PUBLISHVERSIONREQUEST_METRICSENTRY']._serialized_end=1633
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=3766
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=3804
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=3807
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=3949
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=3951
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=4049
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import lineage_pb2 as _lineage_pb2
+from tuneforge.v1 import origins_pb2 as _origins_pb2
 from tuneforge.v1 import signing_pb2 as _signing_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
@@ -242,6 +243,7 @@ class ModelVersion(_message.Message):
     SIZE_CLASS_FIELD_NUMBER: _builtins.int
     INITIALIZATION_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/models/{model}/versions/{version}`, version = 1, 2, ..."""
@@ -306,6 +308,10 @@ class ModelVersion(_message.Message):
         """The registry's signature over the files; left out of lists."""
 
     @_builtins.property
+    def source(self) -> _origins_pb2.Source:
+        """Output only. Where its content was fetched from, by the first import that brought it; unset for an upload."""
+
+    @_builtins.property
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Revocation]:
         """Revocations of data that it was made from; empty: none. Versions with one are tainted: no job, alias or new
         deployment takes them.
@@ -335,11 +341,12 @@ class ModelVersion(_message.Message):
         size_class: Global___SizeClass.ValueType = ...,
         initialization: Global___Initialization | None = ...,
         signature: _signing_pb2.Signature | None = ...,
+        source: _origins_pb2.Source | None = ...,
         taints: _abc.Iterable[_lineage_pb2.Revocation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "initialization", b"initialization", "lineage", b"lineage", "manifest", b"manifest", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "initialization", b"initialization", "lineage", b"lineage", "manifest", b"manifest", "signature", b"signature", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "signature", b"signature", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "taints", b"taints", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "signature", b"signature", "size_bytes", b"size_bytes", "size_class", b"size_class", "source", b"source", "tags", b"tags", "taints", b"taints", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

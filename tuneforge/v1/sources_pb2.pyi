@@ -6,7 +6,6 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import datasets_pb2 as _datasets_pb2
@@ -21,44 +20,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-@_typing.final
-class Source(_message.Message):
-    """Where the content of a version was fetched from."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    URI_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
-    DIGEST_FIELD_NUMBER: _builtins.int
-    FETCH_TIME_FIELD_NUMBER: _builtins.int
-    uri: _builtins.str
-    """The address as it was asked for, without what may be secret in it (the query of an https address)."""
-    revision: _builtins.str
-    """What the address meant at that time: a commit of the hub, a version of a package, an entity tag; empty where the
-    place knows none.
-    """
-    digest: _builtins.str
-    """Digest of the manifest of the fetched files: that of the version."""
-    @_builtins.property
-    def fetch_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last byte had arrived."""
-
-    def __init__(
-        self,
-        *,
-        uri: _builtins.str = ...,
-        revision: _builtins.str = ...,
-        digest: _builtins.str = ...,
-        fetch_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fetch_time", b"fetch_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "fetch_time", b"fetch_time", "revision", b"revision", "uri", b"uri"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
 class Location(_message.Message):

@@ -1,4 +1,4 @@
-"""What answers about versions carry beside the version itself: its signature, and the revocations it falls under."""
+"""What answers about versions carry beside the version: its signature, its source, the revocations it falls under."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -9,6 +9,7 @@ from services.registry.lineage import revocations
 from services.registry.lineage.wire import revocation_to_proto
 from services.registry.signing.store import find_signature
 from services.registry.signing.wire import signature_to_proto
+from services.registry.sources.marks import fill_sources
 from tuneforge.v1 import datasets_pb2, models_pb2
 
 Version = TypeVar("Version", models_pb2.ModelVersion, datasets_pb2.DatasetVersion)
@@ -23,7 +24,8 @@ def marked(connection: Connection, version: Version) -> Version:
 
 
 def mark_all(connection: Connection, versions: Sequence[Version]) -> Sequence[Version]:
-    """Adds revocations to the messages of a list, and returns them."""
+    """Adds revocations and sources to the messages of a list, and returns them."""
+    fill_sources(connection, versions)
     found = revocations.taints(connection, [version.name for version in versions])
     for version in versions:
         messages = map(revocation_to_proto, found.get(version.name, ()))

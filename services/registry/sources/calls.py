@@ -1,23 +1,25 @@
 """The methods that fetch content from elsewhere."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TypeVar
 
-from google.protobuf.message import Message
 from sqlalchemy import Connection
 
 from services.registry import collections
 from services.registry.calls import Context
 from services.registry.datasets.calls import DatasetCalls
+from services.registry.lineage.store import add_edges
+from services.registry.lineage.things import Role
 from services.registry.models.calls import ModelCalls
 from services.registry.sources import store, wire
 from services.registry.sources.imports import Ask, Fetched, Imports, Progress
+from services.registry.sources.origin import Source
 from services.registry.wire import manifest_to_proto
 from tuneforge.names import DatasetName, ModelName
 from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2
 
-Version = TypeVar("Version", bound=Message)
+Version = TypeVar("Version", models_pb2.ModelVersion, datasets_pb2.DatasetVersion)
 ImportRequest = sources_pb2.ImportDatasetVersionRequest | sources_pb2.ImportModelVersionRequest
 
 
@@ -55,7 +57,7 @@ class SourceCalls(DatasetCalls, ModelCalls):
                 parent=request.parent, manifest=manifest_to_proto(fetched.manifest)
             )
             version = await self.CreateDatasetVersion(create, context)
-            version = await self._remembered(request, name.project, version)
+            version = await self._remembered(request, name.project, version, fetched.source)
             await self.imports.discard(fetched)
         yield sources_pb2.ImportDatasetVersionResponse(version=version)
 
@@ -79,7 +81,7 @@ class SourceCalls(DatasetCalls, ModelCalls):
                 parent=request.parent, manifest=manifest_to_proto(fetched.manifest)
             )
             version = await self.CreateModelVersion(create, context)
-            version = await self._remembered(request, name.project, version)
+            version = await self._remembered(request, name.project, version, fetched.source)
             await self.imports.discard(fetched)
         yield sources_pb2.ImportModelVersionResponse(version=version)
 
@@ -116,7 +118,11 @@ class SourceCalls(DatasetCalls, ModelCalls):
         except _NotAnswered:
             return None
 
-    async def _remembered(self, request: ImportRequest, project: str, version: Version) -> Version:
-        """Keeps the answer for the request id, and returns the one that is kept."""
-        keep: Callable[[Connection], Version] = lambda _: version  # noqa: E731
+    async def _remembered(self, request: ImportRequest, project: str, version: Version, source: Source) -> Version:
+        """Puts the source into the graph, keeps the answer for the request id, and returns the one that is kept."""
+
+        def keep(connection: Connection) -> Version:
+            add_edges(connection, version.name, [(source.uri, Role.SOURCE)])
+            return version
+
         return await self._change(request, project, type(version), keep)

@@ -14,6 +14,7 @@ from services.registry.blobs import transfers
 from services.registry.library import Library, now_us
 from services.registry.manifests import MOST_FILES
 from services.registry.sources import allowances, child, jobs, staging
+from services.registry.sources.origin import Source
 from services.registry.sources.parts import CHUNK_BYTES
 from services.registry.sources.selection import Wanted
 from services.registry.sources.settings import SourceSettings
@@ -45,17 +46,6 @@ class Progress:
     files: int = 0
     bytes_done: int = 0
     size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where content came from."""
-
-    uri: str
-    """Without what may be secret in it."""
-    revision: str
-    digest: str
-    time_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

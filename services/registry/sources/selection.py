@@ -7,25 +7,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from services.registry.sources.faults import Code, SourceFault
+from tuneforge.data.formats.content import stem_of
+from tuneforge.data.formats.layout import FORMATS, PARTS
 from tuneforge.manifest import InvalidManifest, check_path
 
 MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
 """Weights, configurations, tokenizers, chat templates: what an import of a folder takes too."""
-_TABLES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt"})
-_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
-DATA_SUFFIXES = _TABLES | _IMAGES
-"""Rows and images; never code, never a pickle."""
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
-_WORD = re.compile(r"[/._-]+")
+_COMPANIONS = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
+"""What a saved data set has beside its rows, and its readers look at."""
+_ABOUT = frozenset({"readme", "license", "licence", "notice", "changelog", "citation"})
+ALL_SPLITS = "*"
+_WORD = re.compile(r"[^a-z]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +59,7 @@ def choose(entries: Iterable[Entry], wanted: Wanted) -> list[Entry]:
     if wanted.kind == "dataset":
         fitting = _of_split(fitting, wanted.split)
     if not fitting:
-        kinds = "safetensors weights and JSON" if wanted.kind == "model" else ", ".join(sorted(_TABLES)) + " or images"
+        kinds = "safetensors weights and JSON" if wanted.kind == "model" else ", ".join(FORMATS)
         patterns = f" that match {', '.join(wanted.include)}" if wanted.include else ""
         raise SourceFault(Code.NOT_FOUND, f"none of the {len(found)} files there is one of {kinds}{patterns}")
     for entry in fitting:
@@ -92,8 +84,8 @@ def check_size(size_bytes: int, largest_bytes: int) -> None:
 
 
 def split_of(path: str) -> str:
-    """Returns the split that a file's path names, `train`, `test` or `validation`; empty: none."""
-    words = [_SPLITS[word] for word in _WORD.split(path.lower()) if word in _SPLITS]
+    """Returns the split that a file's path names, `train`, `validation` or `test`; empty: none."""
+    words = [PARTS[word] for word in _WORD.split(path.lower()) if word in PARTS]
     return words[-1] if words else ""
 
 
@@ -101,28 +93,36 @@ def _fits(path: str, wanted: Wanted) -> bool:
     name = PurePosixPath(path)
     if any(part.startswith(".") for part in name.parts):
         return False
-    if wanted.kind == "model" and ("/" in path or name.suffix.lower() not in MODEL_SUFFIXES):
-        return False
-    if wanted.kind == "dataset" and (name.suffix.lower() not in DATA_SUFFIXES or _is_about(name)):
-        return False
-    return not wanted.include or any(fnmatch.fnmatchcase(path, pattern) for pattern in wanted.include)
+    if wanted.kind == "model":
+        is_kind = "/" not in path and name.suffix.lower() in MODEL_SUFFIXES
+    else:
+        is_kind = _has_rows(path) or _is_companion(path)
+    return is_kind and (not wanted.include or any(fnmatch.fnmatchcase(path, pattern) for pattern in wanted.include))
 
 
-def _is_about(name: PurePosixPath) -> bool:
-    """Returns whether a text file tells about the data instead of being it."""
-    return name.suffix.lower() == ".txt" and name.stem.lower() in {"readme", "license", "licence", "notice"}
+def _has_rows(path: str) -> bool:
+    stem = PurePosixPath(stem_of(PurePosixPath(path).name))
+    return stem.suffix in FORMATS and stem.stem not in _ABOUT and not _is_companion(path)
+
+
+def _is_companion(path: str) -> bool:
+    return PurePosixPath(path).name.lower() in _COMPANIONS
 
 
 def _of_split(entries: Sequence[Entry], split: str) -> list[Entry]:
     """Returns the files of one split: the one asked for, else `train`, else the first by name, else all."""
-    there = sorted({split_of(entry.path) for entry in entries} - {""})
-    if split:
-        asked = _SPLITS.get(split.lower(), split)
-        if asked not in there:
-            known = f"; there are {', '.join(there)}" if there else "; its files name none"
-            raise SourceFault(Code.NOT_FOUND, f"there is no split {split[:80]!r}{known}")
-        return [entry for entry in entries if split_of(entry.path) == asked]
-    if not there:
-        return list(entries)
-    chosen = "train" if "train" in there else there[0]
-    return [entry for entry in entries if split_of(entry.path) == chosen]
+    there = sorted({split_of(entry.path) for entry in entries if _has_rows(entry.path)} - {""})
+    asked = PARTS.get(split.lower(), split)
+    if split and split != ALL_SPLITS and asked not in there:
+        known = f"; there are {', '.join(there)}" if there else "; its files name none"
+        raise SourceFault(Code.NOT_FOUND, f"there is no split {split[:80]!r}{known}")
+    if split == ALL_SPLITS or not there:
+        chosen = list(entries)
+    else:
+        one = asked or ("train" if "train" in there else there[0])
+        chosen = [
+            entry
+            for entry in entries
+            if split_of(entry.path) == one or (_is_companion(entry.path) and not split_of(entry.path))
+        ]
+    return chosen if any(_has_rows(entry.path) for entry in chosen) else []

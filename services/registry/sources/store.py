@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, insert, select
 
-from services.registry.sources.imports import Source
+from services.registry.sources.origin import Source
 from services.registry.tables.sources import SOURCES
 
 

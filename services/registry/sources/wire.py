@@ -1,9 +1,8 @@
 """Messages of imports to values and back."""
 
 from services.grpckit.errors import FieldViolation, invalid_fields
-from services.registry.sources.imports import Ask, Progress, Source
+from services.registry.sources.imports import Ask, Progress
 from services.registry.sources.selection import Wanted
-from services.registry.wire import timestamp
 from tuneforge.v1 import sources_pb2
 
 _MOST_PATTERNS = 32
@@ -58,11 +57,4 @@ def progress_to_proto(
         files=progress.files,
         bytes_done=progress.bytes_done,
         bytes=progress.size_bytes,
-    )
-
-
-def source_to_proto(source: Source) -> sources_pb2.Source:
-    """Returns the message of where content came from."""
-    return sources_pb2.Source(
-        uri=source.uri, revision=source.revision, digest=source.digest, fetch_time=timestamp(source.time_us)
     )
