@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneforge import _short_names as names
 from tuneforge import _wire
@@ -16,6 +17,10 @@ from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
 from tuneforge.manifest import Manifest
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.values import Word
+
+if TYPE_CHECKING:
+    from tuneforge.linting import Findings, LengthPolicy, LintOptions, RowPreview
+    from tuneforge.linting import Progress as LintProgress
 
 _CHECK_DEADLINE_S = 600.0
 """The registry reads every row before it makes a version: about a minute a gigabyte."""
@@ -191,6 +196,56 @@ class Datasets:
         request = pb.ListDatasetVersionsRequest(parent=names.dataset(self._project, dataset))
         for page in registry.pages(registry.stub.ListDatasetVersions, request):
             yield from map(_version, page.versions)
+
+    def lint(
+        self,
+        version: str,
+        *,
+        validation: str | None = None,
+        model: str | None = None,
+        options: "LintOptions | None" = None,
+        on_progress: "Callable[[LintProgress], None] | None" = None,
+    ) -> "Findings":
+        """Has the registry look at every row of a version; what is wrong comes as it is found.
+
+        Args:
+            version: `id/3`, a whole name, or `id` for the newest one.
+            validation: The version that is measured with, named alike.
+            model: Model version (`id/3`, `id@alias`) whose tokenizer and chat template are used; None skips the checks
+                that need them.
+            options: What is looked for, see `tuneforge.linting.LintOptions`; None for everything.
+            on_progress: Told how far it has come.
+        """
+        from tuneforge.linting import lint_version
+
+        return lint_version(
+            self._connections,
+            self._project,
+            version,
+            validation=validation,
+            model=model,
+            options=options,
+            on_progress=on_progress,
+        )
+
+    def preview(
+        self, version: str, row: int | str, *, model: str, length: "LengthPolicy | None" = None
+    ) -> "RowPreview":
+        """Has the registry draw one row of a version token by token: what is learned, what is read, what is cut.
+
+        Args:
+            version: `id/3`, a whole name, or `id` for the newest one.
+            row: Its number among all rows, from 1, or the beginning of its id.
+            model: Model version (`id/3`, `id@alias`) whose tokenizer and chat template are used.
+            length: How long rows may be; None for the usual.
+
+        Raises:
+            InvalidArgument: The row cannot be read or written.
+            NotFound: There is no such version or row.
+        """
+        from tuneforge.linting import LENGTH, preview_row
+
+        return preview_row(self._connections, self._project, version, row, model=model, length=length or LENGTH)
 
     def _create_if_missing(self, name: str, description: str) -> None:
         try:

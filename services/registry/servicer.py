@@ -4,6 +4,7 @@ from services.registry.aliases.calls import AliasCalls
 from services.registry.blobs.calls import BlobCalls
 from services.registry.datasets.calls import DatasetCalls
 from services.registry.lineage.calls import LineageCalls
+from services.registry.lint.calls import LintCalls
 from services.registry.models.calls import ModelCalls
 from services.registry.models.fact_calls import FactCalls
 from services.registry.signing.calls import SigningCalls
@@ -19,6 +20,7 @@ class RegistryServicer(
     AliasCalls,
     BlobCalls,
     LineageCalls,
+    LintCalls,
     SigningCalls,
     registry_pb2_grpc.RegistryServiceServicer,
 ):

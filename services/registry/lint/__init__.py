@@ -1,0 +1,1 @@
+"""Lints and previews of data sets, in processes of their own."""

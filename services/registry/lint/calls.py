@@ -1,0 +1,176 @@
+"""The methods that look at the rows of a data set: what is wrong with them, and what a model makes of one."""
+# ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing, contextmanager
+from typing import Final
+
+from sqlalchemy import Connection
+
+from services.grpckit.context import require_project
+from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
+from services.registry.calls import Calls, Context
+from services.registry.datasets.store import get_dataset_version
+from services.registry.library import Library
+from services.registry.lint.process import Order, messages
+from services.registry.models.files import Folder
+from services.registry.models.references import resolve
+from tuneforge._lint_wire import MOST_FINDINGS, MOST_TOKENS, options_of
+from tuneforge.data.lint.checks import chosen
+from tuneforge.data.lint.lookup import SHORTEST_ID
+from tuneforge.data.lint.options import UnknownCheck
+from tuneforge.manifest import Manifest, ManifestFile
+from tuneforge.names import DatasetVersionName, ModelVersionName, parse_model_reference
+from tuneforge.v1 import lint_pb2, models_pb2
+
+AT_ONCE: Final = 4
+"""Lints and previews that run at once, each on a core of its own."""
+_RETRY_S: Final = 5.0
+_TOKENIZER_FILES: Final = frozenset(
+    {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "config.json",
+    }
+)
+_DEEPEST: Final = 8  # adapters on adapters, down to the base whose tokenizer they use
+
+
+class LintCalls(Calls):
+    """The methods that look at rows."""
+
+    def __init__(self, library: Library) -> None:
+        super().__init__(library)
+        self._running = 0
+
+    async def LintDatasetVersion(
+        self, request: lint_pb2.LintDatasetVersionRequest, context: Context
+    ) -> AsyncIterator[lint_pb2.LintDatasetVersionResponse]:
+        """Sends what is wrong with the rows of a version."""
+        name = DatasetVersionName.parse(request.name, allow_latest=True)
+        held_out = DatasetVersionName.parse(request.validation, allow_latest=True) if request.validation else None
+        model = parse_model_reference(request.model) if request.model else None
+        _check_lint(request)
+        for other in (held_out, model):
+            if other is not None:
+                require_project(other.project)
+
+        def read(connection: Connection) -> tuple[Manifest, Manifest | None, Manifest | None]:
+            rows = get_dataset_version(connection, name).content.manifest
+            others = get_dataset_version(connection, held_out).content.manifest if held_out else None
+            return rows, others, _tokenizer_files(connection, request.model) if model else None
+
+        rows, others, tokenizer = await self._database.read(read)
+        with self._slot():
+            async with AsyncExitStack() as stack:
+                order = Order(
+                    kind="lint",
+                    request=request.SerializeToString(),
+                    files=await stack.enter_async_context(self._library.fetched(rows)),
+                    validation=await self._fetched(stack, others),
+                    model=await self._fetched(stack, tokenizer),
+                )
+                answers = await stack.enter_async_context(aclosing(messages(order)))
+                async for data in answers:
+                    yield lint_pb2.LintDatasetVersionResponse.FromString(data)
+
+    async def PreviewDatasetRow(
+        self, request: lint_pb2.PreviewDatasetRowRequest, context: Context
+    ) -> lint_pb2.RowPreview:
+        """Returns one row token by token."""
+        name = DatasetVersionName.parse(request.name, allow_latest=True)
+        model = parse_model_reference(request.model)
+        _check_preview(request)
+        require_project(model.project)
+
+        def read(connection: Connection) -> tuple[Manifest, Manifest]:
+            rows = get_dataset_version(connection, name).content.manifest
+            return rows, _tokenizer_files(connection, request.model)
+
+        rows, tokenizer = await self._database.read(read)
+        with self._slot():
+            async with self._library.fetched(rows) as files, self._library.fetched(tokenizer) as folder:
+                order = Order(kind="preview", request=request.SerializeToString(), files=files, model=folder)
+                async with aclosing(messages(order)) as answers:
+                    async for data in answers:
+                        return lint_pb2.RowPreview.FromString(data)
+        raise RuntimeError("the worker that draws rows ended without an answer")
+
+    async def _fetched(self, stack: AsyncExitStack, manifest: Manifest | None) -> Folder | None:
+        if manifest is None:
+            return None
+        return await stack.enter_async_context(self._library.fetched(manifest))
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if self._running >= AT_ONCE:
+            message = f"{AT_ONCE} lints and previews are running, which is as many as may"
+            raise ServiceError(Reason.TOO_MANY_CALLS, message, retry_after_s=_RETRY_S)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+def _check_lint(request: lint_pb2.LintDatasetVersionRequest) -> None:
+    violations = _length_violations(request.max_tokens)
+    if not 0 <= request.max_findings_per_code <= MOST_FINDINGS:
+        problem = f"is {request.max_findings_per_code}; give 0 to {MOST_FINDINGS}"
+        violations.append(FieldViolation("max_findings_per_code", problem))
+    try:
+        chosen(options_of(request))
+    except UnknownCheck as error:
+        violations.append(FieldViolation("checks", str(error)))
+    if violations:
+        raise invalid_fields(violations)
+
+
+def _check_preview(request: lint_pb2.PreviewDatasetRowRequest) -> None:
+    violations = _length_violations(request.max_tokens)
+    kind = request.WhichOneof("row")
+    if kind is None:
+        violations.append(FieldViolation("row", "is not set; give `number` or `row_id`"))
+    elif kind == "number" and request.number < 1:
+        violations.append(FieldViolation("number", f"is {request.number}; rows are counted from 1"))
+    elif kind == "row_id" and not _is_row_id(request.row_id):
+        problem = f"is {request.row_id[:80]!r}; give {SHORTEST_ID} to 64 hexadecimal digits"
+        violations.append(FieldViolation("row_id", problem))
+    if violations:
+        raise invalid_fields(violations)
+
+
+def _is_row_id(text: str) -> bool:
+    return SHORTEST_ID <= len(text) <= 64 and not set(text) - set("0123456789abcdefABCDEF")
+
+
+def _length_violations(max_tokens: int) -> list[FieldViolation]:
+    if 0 <= max_tokens <= MOST_TOKENS:
+        return []
+    return [FieldViolation("max_tokens", f"is {max_tokens}; give 1 to {MOST_TOKENS}, or 0 for 1024")]
+
+
+def _tokenizer_files(connection: Connection, name: str) -> Manifest:
+    """Returns the files that a model's texts are written by: its own, or those of the base below an adapter.
+
+    Raises:
+        ServiceError: `NOT_FOUND`; `INVALID_MODEL` when neither has a tokenizer.
+    """
+    wanted = parse_model_reference(name)
+    for _ in range(_DEEPEST):
+        content = resolve(connection, wanted).content
+        files = [
+            ManifestFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes)
+            for file in models_pb2.ModelVersion.FromString(content.record).manifest.files
+            if file.path in _TOKENIZER_FILES
+        ]
+        if any(file.path == "tokenizer.json" for file in files):
+            return Manifest.of(files)
+        if not content.origin.base_version:
+            break
+        wanted = ModelVersionName.parse(content.origin.base_version)
+    violation = FieldViolation("model", f"{name} has no tokenizer.json; choose a model that has one")
+    raise invalid_fields([violation], reason=Reason.INVALID_MODEL)
