@@ -6,6 +6,7 @@ from services.registry.datasets.calls import DatasetCalls
 from services.registry.lineage.calls import LineageCalls
 from services.registry.lint.calls import LintCalls
 from services.registry.models.calls import ModelCalls
+from services.registry.models.description_calls import DescriptionCalls
 from services.registry.models.fact_calls import FactCalls
 from services.registry.signing.calls import SigningCalls
 from services.registry.sources.calls import SourceCalls
@@ -17,6 +18,7 @@ class RegistryServicer(
     DatasetCalls,
     ModelCalls,
     FactCalls,
+    DescriptionCalls,
     AliasCalls,
     BlobCalls,
     LineageCalls,

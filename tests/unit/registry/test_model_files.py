@@ -8,7 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from services.grpckit.errors import Reason, ServiceError
-from services.registry.models.files import Folder, examine_adapter, examine_model
+from services.registry.models import files
+from services.registry.models.examining import refused
+from services.registry.models.files import Folder
+from services.registry.models.problems import Problems
+from services.registry.models.shapes import Architecture, Tensor
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 
 
@@ -21,6 +25,24 @@ def model(tmp_path: Path) -> Path:
 def folder_of(path: Path) -> Folder:
     """Returns all files below a path."""
     return Folder({str(each.relative_to(path)): each for each in path.rglob("*") if each.is_file()})
+
+
+def examine_model(folder: Folder) -> Architecture:
+    """Examines a whole model as the examiner's process does, and refuses as the registry does."""
+    problems = Problems()
+    architecture = files.examine_model(folder, problems)
+    if problems.found:
+        raise refused(problems.found)
+    return architecture
+
+
+def examine_adapter(folder: Folder) -> list[Tensor]:
+    """Examines an adapter in the same way and returns its tensors."""
+    problems = Problems()
+    _, tensors = files.examine_adapter(folder, problems)
+    if problems.found:
+        raise refused(problems.found)
+    return tensors
 
 
 def problems_of(path: Path) -> dict[str, str]:

@@ -11,6 +11,8 @@ from services.registry.datasets import wire as dataset_wire
 from services.registry.datasets.resources import DatasetContent, DatasetVersion, RowShape
 from services.registry.models import wire as model_wire
 from services.registry.models.examination import Publication, Reference
+from services.registry.models.facts import Facts
+from services.registry.models.listing import ListedModel
 from services.registry.models.resources import ArtifactKind, ModelVersion
 from services.registry.models.shapes import Architecture, Tensor
 from tuneforge.manifest import Manifest, ManifestFile
@@ -53,7 +55,8 @@ def test_every_shape_and_kind_has_its_number() -> None:
 def test_collections_name_their_newest_version() -> None:
     """Without versions the field is empty."""
     model = Collection(name=ModelName("p", "m"), description="d", create_time_us=2_000_000, creator="c", latest=0)
-    assert model_wire.model_to_proto(model).latest_version == ""
+    listed = ListedModel(model=model, own=Facts(), newest=Facts())
+    assert model_wire.model_to_proto(listed).latest_version == ""
     dataset = Collection(name=DatasetName("p", "d"), description="d", create_time_us=1, creator="c", latest=7)
     assert dataset_wire.dataset_to_proto(dataset).latest_version == "projects/p/datasets/d/versions/7"
 
