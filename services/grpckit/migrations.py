@@ -21,8 +21,8 @@ def known_revisions(folder: Path) -> list[str]:
     return [revision.revision for revision in reversed(list(script.walk_revisions()))]
 
 
-def upgrade(connection: Connection, folder: Path, current: str | None) -> None:
-    """Applies every revision that is newer than the current one.
+def upgrade(connection: Connection, folder: Path, current: str | None, target: str = "head") -> None:
+    """Applies every revision that is newer than the current one, up to a target.
 
     Each revision and its mark are one transaction, so a process killed in the middle goes on where it was.
 
@@ -30,9 +30,10 @@ def upgrade(connection: Connection, folder: Path, current: str | None) -> None:
         connection: Connection without an open transaction.
         folder: Folder that holds `versions/`.
         current: Revision of the schema as it is; None for an empty database.
+        target: Revision to stop at; tests make the database of an older release with it.
     """
     script = ScriptDirectory(str(folder))
-    pending = reversed(list(script.iterate_revisions("head", current or "base")))
+    pending = reversed(list(script.iterate_revisions(target, current or "base")))
     for revision in pending:
         with connection.begin():
             context = MigrationContext.configure(connection)

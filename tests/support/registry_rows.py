@@ -11,6 +11,7 @@ from services.grpckit.database import Database
 from services.registry.models.resources import ArtifactKind, ModelContent, Origin
 from services.registry.models.store import publish_model_version
 from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
+from tests.support.postgres import postgres_of
 from tuneforge.names import ModelName
 from tuneforge.v1 import models_pb2
 
@@ -18,7 +19,12 @@ from tuneforge.v1 import models_pb2
 @contextmanager
 def registry_rows(folder: Path) -> Iterator[Database]:
     """Gives an open, empty database of a registry."""
-    database = Database(folder / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+    database = Database(
+        folder / "registry.sqlite",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        postgres=postgres_of("registry", folder),
+    )
     database.open()
     try:
         yield database
