@@ -27,6 +27,9 @@ REQUEST_ID_KEY = "request_id"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata in which gRPC carries a serialised `google.rpc.Status`."""
 
+GATE_VIOLATION = "GATE"
+"""`type` of a `PreconditionFailure` entry that stands for one gate; others repeat the error's message."""
+
 _WIRE_PREFIX = "ERROR_REASON_"
 
 
@@ -56,6 +59,8 @@ class Reason(StrEnum):
     BASE_MISMATCH = "BASE_MISMATCH"
     LOCAL_PATH_REFUSED = "LOCAL_PATH_REFUSED"
     IN_USE = "IN_USE"
+    GATE_FAILED = "GATE_FAILED"
+    NOT_PROMOTABLE = "NOT_PROMOTABLE"
     STORAGE_MISCONFIGURED = "STORAGE_MISCONFIGURED"
     REVOKED = "REVOKED"
     CURSOR_OUT_OF_RANGE = "CURSOR_OUT_OF_RANGE"
@@ -115,6 +120,8 @@ class FieldViolation:
     """Path of the field in the request, as in the proto: `spec.lora.rank`, `rows[3].messages`."""
     description: str
     """What is wrong with it, with the value, and what it may be: one sentence."""
+    reason: str = ""
+    """What kind of fault it is, for programs, such as `TRUNCATED`; empty where there is one kind only."""
 
 
 class TuneforgeError(Exception):
@@ -191,6 +198,10 @@ class Conflict(TuneforgeError):
 
 class FailedPrecondition(TuneforgeError):
     """The request is right, but not in the present state of the resource."""
+
+
+class GateFailed(FailedPrecondition):
+    """Gates keep an alias from a version; `fields` has each of them, as `policy/gate`, with what it found."""
 
 
 class OutOfRange(TuneforgeError):
@@ -274,6 +285,12 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.BASE_MISMATCH: _Row(_STATE, FailedPrecondition, "Serve the adapter on the base it was trained on."),
     Reason.LOCAL_PATH_REFUSED: _Row(
         _STATE, FailedPrecondition, "Register the files at the registry, or put them below the node's inputs folder."
+    ),
+    Reason.GATE_FAILED: _Row(
+        _STATE, GateFailed, "Better the version, or ask who sets the gates; `gates check` asks them."
+    ),
+    Reason.NOT_PROMOTABLE: _Row(
+        _STATE, FailedPrecondition, "Give what the message says is missing, then promote again."
     ),
     Reason.IN_USE: _Row(_STATE, FailedPrecondition, "Move, unpin or delete what the message names first."),
     Reason.STORAGE_MISCONFIGURED: _Row(
@@ -378,10 +395,17 @@ def from_status(status: "status_pb2.Status", code: str = "UNKNOWN") -> Tuneforge
     reason, metadata, fields, retry_after_s = "", dict[str, str](), list[FieldViolation](), None
     for detail in status.details:
         info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        precondition = error_details_pb2.PreconditionFailure()
         if detail.Unpack(info):
             reason, metadata = info.reason, dict(info.metadata)
         elif detail.Unpack(bad):
-            fields = [FieldViolation(violation.field, violation.description) for violation in bad.field_violations]
+            fields = [FieldViolation(each.field, each.description, each.reason) for each in bad.field_violations]
+        elif detail.Unpack(precondition):
+            fields += [
+                FieldViolation(each.subject, each.description)
+                for each in precondition.violations
+                if each.type == GATE_VIOLATION
+            ]
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     row = TABLE.get(reason)

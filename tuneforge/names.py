@@ -215,6 +215,21 @@ class AliasName(ResourceName):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyName(ResourceName):
+    """A gate policy of a model."""
+
+    pattern: ClassVar[str] = "projects/{project}/models/{model}/policies/{policy}"
+    project: str
+    model: str
+    policy: str
+
+    @property
+    def parent(self) -> ModelName:
+        """The model."""
+        return ModelName(self.project, self.model)
+
+
+@dataclass(frozen=True, slots=True)
 class BlobName(ResourceName):
     """Bytes by their SHA-256."""
 

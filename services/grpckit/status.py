@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from tuneforge.errors import (
     DOMAIN,
+    GATE_VIOLATION,
     REQUEST_ID_KEY,
     STATUS_DETAILS_KEY,
     DeadlineExceeded,
@@ -31,6 +32,7 @@ _MAX_MESSAGE_BYTES = 500  # percent-encoded it may be three times as long, and i
 _MAX_METADATA_BYTES = 1500
 _MAX_VALUE_BYTES = 1024
 _MAX_TEXT_BYTES = 300
+_MAX_GATES_BYTES = 1500
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 CODES: Mapping[str, grpc.StatusCode] = {code.name: code for code in grpc.StatusCode}
@@ -121,15 +123,19 @@ def to_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(round(1000 * (error.retry_after_s or 1.0)))
         details.append(retry)
-    if error.code == "FAILED_PRECONDITION":
+    fields_of_request = error.fields
+    if error.reason is Reason.GATE_FAILED:
+        fields_of_request = ()
+        details.append(error_details_pb2.PreconditionFailure(violations=_gates(error, metadata)))
+    elif error.code == "FAILED_PRECONDITION":
         details.append(error_details_pb2.PreconditionFailure(violations=[_precondition(error)]))
     # For people at grpcurl; the SDK has the same sentence in its table.
     details.append(error_details_pb2.LocalizedMessage(locale="en", message=error.cure))
     left = _MAX_STATUS_BYTES - status.ByteSize() - sum(detail.ByteSize() + 64 for detail in details)
     left -= sum(len(key.encode()) + len(value.encode()) + 8 for key, value in metadata.items()) + 128
-    fields = _fitting(error.fields, left)
-    if len(fields) < len(error.fields):
-        metadata["fields_omitted"] = str(len(error.fields) - len(fields))
+    fields = _fitting(fields_of_request, left)
+    if len(fields) < len(fields_of_request):
+        metadata["fields_omitted"] = str(len(fields_of_request) - len(fields))
     if fields:
         details.insert(0, error_details_pb2.BadRequest(field_violations=fields))
     details.insert(0, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
@@ -160,6 +166,19 @@ def _precondition(error: ServiceError) -> error_details_pb2.PreconditionFailure.
     )
 
 
+def _gates(error: ServiceError, metadata: dict[str, str]) -> list[error_details_pb2.PreconditionFailure.Violation]:
+    """Returns an entry for each gate that refuses, as many as have room; `fields_omitted` counts the others."""
+    fitting = _fitting(error.fields, _MAX_GATES_BYTES)
+    if len(fitting) < len(error.fields):
+        metadata["fields_omitted"] = str(len(error.fields) - len(fitting))
+    return [
+        error_details_pb2.PreconditionFailure.Violation(
+            type=GATE_VIOLATION, subject=entry.field, description=entry.description
+        )
+        for entry in fitting
+    ]
+
+
 def _fitting(
     violations: tuple[FieldViolation, ...], budget_bytes: int
 ) -> list[error_details_pb2.BadRequest.FieldViolation]:
@@ -167,7 +186,9 @@ def _fitting(
     fitting = []
     for violation in violations:
         entry = error_details_pb2.BadRequest.FieldViolation(
-            field=_cut(violation.field, _MAX_TEXT_BYTES), description=_cut(violation.description, 2 * _MAX_TEXT_BYTES)
+            field=_cut(violation.field, _MAX_TEXT_BYTES),
+            description=_cut(violation.description, 2 * _MAX_TEXT_BYTES),
+            reason=violation.reason,
         )
         budget_bytes -= entry.ByteSize() + 4
         if budget_bytes < 0:

@@ -7,12 +7,17 @@ from services.grpckit.auth import Policy
 # Reading every row of a data set, or the digests behind a large manifest, takes longer than other calls may.
 _CHECK_DEADLINE_S = 600.0
 
+# A comparison draws thousands of resamples.
+_GATES_DEADLINE_S = 120.0
+
 POLICIES: Mapping[str, Policy] = {
     "CreateDataset": Policy("datasets.write", "parent"),
     "GetDataset": Policy("datasets.read", "name"),
     "ListDatasets": Policy("datasets.read", "parent"),
     "CreateDatasetVersion": Policy("datasets.write", "parent", deadline_s=_CHECK_DEADLINE_S),
     "GetDatasetVersion": Policy("datasets.read", "name"),
+    "ListDatasetRows": Policy("datasets.read", "parent"),
+    "UpdateDataset": Policy("datasets.write", "dataset.name"),
     "ListDatasetVersions": Policy("datasets.read", "parent"),
     "LintDatasetVersion": Policy("datasets.read", "name"),
     "PreviewDatasetRow": Policy("datasets.read", "name", deadline_s=_CHECK_DEADLINE_S),
@@ -31,10 +36,21 @@ POLICIES: Mapping[str, Policy] = {
     "ListValidationReports": Policy("models.read", "parent"),
     "GetAlias": Policy("aliases.read", "name"),
     "ListAliases": Policy("aliases.read", "parent"),
-    "SetAlias": Policy("aliases.write", "name"),
-    "RollbackAlias": Policy("aliases.write", "name"),
+    "SetAlias": Policy("aliases.write", "name", deadline_s=_GATES_DEADLINE_S),
+    "RollbackAlias": Policy("aliases.write", "name", deadline_s=_GATES_DEADLINE_S),
     "DeleteAlias": Policy("aliases.write", "name"),
     "WatchAliases": Policy("aliases.read", "parent"),
+    "SetGatePolicy": Policy("gates.admin", "policy.name"),
+    "GetGatePolicy": Policy("gates.read", "name"),
+    "ListGatePolicies": Policy("gates.read", "parent"),
+    "DeleteGatePolicy": Policy("gates.admin", "name"),
+    "ListGatePolicyChanges": Policy("gates.read", "parent"),
+    "CheckGates": Policy("gates.read", "name", deadline_s=_GATES_DEADLINE_S),
+    "ApproveMove": Policy("aliases.write", "name"),
+    "RevokeApproval": Policy("aliases.write", "name"),
+    "ListApprovals": Policy("aliases.read", "parent"),
+    "RecordEvaluation": Policy("evaluations.write", "version"),
+    "ListEvaluations": Policy("evaluations.read", "parent"),
     "ListAliasChanges": Policy("aliases.read", "parent"),
     "GetBlobAccess": Policy("blobs.read", "name"),
     # A client stream: the servicer checks the project in its first message.

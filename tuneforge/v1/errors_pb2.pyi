@@ -74,6 +74,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
     ERROR_REASON_REVOKED: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why."""
+    ERROR_REASON_GATE_FAILED: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION: gates keep an alias from a version; `PreconditionFailure` has each of them with its sentence."""
+    ERROR_REASON_NOT_PROMOTABLE: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION: a version cannot be brought to the deploy location; the message says what it lacks."""
     ERROR_REASON_CURSOR_OUT_OF_RANGE: _ErrorReason.ValueType  # 60
     """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
     ERROR_REASON_NODE_FULL: _ErrorReason.ValueType  # 70
@@ -199,6 +203,10 @@ ERROR_REASON_STORAGE_MISCONFIGURED: ErrorReason.ValueType  # 57
 """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
 ERROR_REASON_REVOKED: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why."""
+ERROR_REASON_GATE_FAILED: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION: gates keep an alias from a version; `PreconditionFailure` has each of them with its sentence."""
+ERROR_REASON_NOT_PROMOTABLE: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION: a version cannot be brought to the deploy location; the message says what it lacks."""
 ERROR_REASON_CURSOR_OUT_OF_RANGE: ErrorReason.ValueType  # 60
 """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
 ERROR_REASON_NODE_FULL: ErrorReason.ValueType  # 70

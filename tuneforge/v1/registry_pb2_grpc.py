@@ -6,6 +6,7 @@ import warnings
 from tuneforge.v1 import aliases_pb2 as tuneforge_dot_v1_dot_aliases__pb2
 from tuneforge.v1 import blobs_pb2 as tuneforge_dot_v1_dot_blobs__pb2
 from tuneforge.v1 import datasets_pb2 as tuneforge_dot_v1_dot_datasets__pb2
+from tuneforge.v1 import gates_pb2 as tuneforge_dot_v1_dot_gates__pb2
 from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
 from tuneforge.v1 import lint_pb2 as tuneforge_dot_v1_dot_lint__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
@@ -231,6 +232,61 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/ListValidationReports',
                 request_serializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.FromString,
+                _registered_method=True)
+        self.SetGatePolicy = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/SetGatePolicy',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.SetGatePolicyRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.GetGatePolicy = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetGatePolicy',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.GetGatePolicyRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.ListGatePolicies = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListGatePolicies',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePoliciesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePoliciesResponse.FromString,
+                _registered_method=True)
+        self.DeleteGatePolicy = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/DeleteGatePolicy',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.DeleteGatePolicyRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.ListGatePolicyChanges = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListGatePolicyChanges',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePolicyChangesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePolicyChangesResponse.FromString,
+                _registered_method=True)
+        self.CheckGates = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/CheckGates',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.CheckGatesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.GateReport.FromString,
+                _registered_method=True)
+        self.ApproveMove = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ApproveMove',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.ApproveMoveRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.Approval.FromString,
+                _registered_method=True)
+        self.RevokeApproval = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/RevokeApproval',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.RevokeApprovalRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.Approval.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListApprovals',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.RecordEvaluation = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/RecordEvaluation',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.RecordEvaluationRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.VersionEvaluation.FromString,
+                _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListEvaluations',
+                request_serializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsResponse.FromString,
                 _registered_method=True)
         self.QueryLineage = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/QueryLineage',
@@ -567,7 +623,10 @@ class RegistryServiceServicer(object):
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model, or the alias id is malformed.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        INVALID_ARGUMENT `INVALID_FIELD`: a forced move has no reason.
         NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
+        PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
+        FAILED_PRECONDITION `GATE_FAILED`: gates refuse it; `PreconditionFailure` says which and by how much.
         ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
         FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
         """
@@ -583,7 +642,10 @@ class RegistryServiceServicer(object):
         INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+        PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
         FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+        FAILED_PRECONDITION `GATE_FAILED`: gates of a policy that does not let rollbacks through refuse it.
+        FAILED_PRECONDITION `REVOKED`: the version to go back to was made from revoked data; name another move.
         ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -789,10 +851,144 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def QueryLineage(self, request, context):
+    def SetGatePolicy(self, request, context):
         """--- gates ---
 
-        --- promotions ---
+        Makes a policy of gates or changes it; each revision is logged. Needs the permission `gates.admin`. Idempotent by
+        content, and by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: gates are malformed, or name data that is not stored; all are told at once.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: create the model first.
+        ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGatePolicy(self, request, context):
+        """Returns a policy, as it is or as a revision had it. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the model's policies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGatePolicies(self, request, context):
+        """Lists the policies of a model by id. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the project's models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteGatePolicy(self, request, context):
+        """Deletes a policy, which is logged as a revision. Needs the permission `gates.admin`. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the model's policies.
+        ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGatePolicyChanges(self, request, context):
+        """Lists the revisions of a policy, newest first, also of a deleted one. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the model's policies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckGates(self, request, context):
+        """Tells what the gates of an alias say of a version, without moving anything: each gate with what was found, what it
+        is held against, and by how much. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+        NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveMove(self, request, context):
+        """Logs that the caller agrees with a version behind an alias. Idempotent by content, and by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeApproval(self, request, context):
+        """Logs that the caller does not agree any more; an alias that was moved stays where it is. Idempotent by content, and
+        by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: the caller never approved it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Lists the approvals for an alias and those taken back, newest first. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or the version is not one of the alias' model.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordEvaluation(self, request, context):
+        """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
+        `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
+        ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """Lists what a version was evaluated on, without the scores. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryLineage(self, request, context):
+        """--- promotions ---
 
         --- lineage ---
 
@@ -1094,6 +1290,61 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListValidationReports,
                     request_deserializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.SerializeToString,
+            ),
+            'SetGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGatePolicy,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.SetGatePolicyRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.GatePolicy.SerializeToString,
+            ),
+            'GetGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGatePolicy,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.GetGatePolicyRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.GatePolicy.SerializeToString,
+            ),
+            'ListGatePolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGatePolicies,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePoliciesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePoliciesResponse.SerializeToString,
+            ),
+            'DeleteGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteGatePolicy,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.DeleteGatePolicyRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.GatePolicy.SerializeToString,
+            ),
+            'ListGatePolicyChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGatePolicyChanges,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePolicyChangesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.ListGatePolicyChangesResponse.SerializeToString,
+            ),
+            'CheckGates': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckGates,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.CheckGatesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.GateReport.SerializeToString,
+            ),
+            'ApproveMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveMove,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.ApproveMoveRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.Approval.SerializeToString,
+            ),
+            'RevokeApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApproval,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.RevokeApprovalRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.Approval.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'RecordEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordEvaluation,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.RecordEvaluationRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.VersionEvaluation.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsResponse.SerializeToString,
             ),
             'QueryLineage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryLineage,
@@ -2126,6 +2377,303 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/ListValidationReports',
             tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsRequest.SerializeToString,
             tuneforge_dot_v1_dot_validations__pb2.ListValidationReportsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/SetGatePolicy',
+            tuneforge_dot_v1_dot_gates__pb2.SetGatePolicyRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetGatePolicy',
+            tuneforge_dot_v1_dot_gates__pb2.GetGatePolicyRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGatePolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListGatePolicies',
+            tuneforge_dot_v1_dot_gates__pb2.ListGatePoliciesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.ListGatePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/DeleteGatePolicy',
+            tuneforge_dot_v1_dot_gates__pb2.DeleteGatePolicyRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGatePolicyChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListGatePolicyChanges',
+            tuneforge_dot_v1_dot_gates__pb2.ListGatePolicyChangesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.ListGatePolicyChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckGates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/CheckGates',
+            tuneforge_dot_v1_dot_gates__pb2.CheckGatesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.GateReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ApproveMove',
+            tuneforge_dot_v1_dot_gates__pb2.ApproveMoveRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/RevokeApproval',
+            tuneforge_dot_v1_dot_gates__pb2.RevokeApprovalRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListApprovals',
+            tuneforge_dot_v1_dot_gates__pb2.ListApprovalsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/RecordEvaluation',
+            tuneforge_dot_v1_dot_gates__pb2.RecordEvaluationRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.VersionEvaluation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListEvaluations',
+            tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from grpc import aio as _aio
 from tuneforge.v1 import aliases_pb2 as _aliases_pb2
 from tuneforge.v1 import blobs_pb2 as _blobs_pb2
 from tuneforge.v1 import datasets_pb2 as _datasets_pb2
+from tuneforge.v1 import gates_pb2 as _gates_pb2
 from tuneforge.v1 import lineage_pb2 as _lineage_pb2
 from tuneforge.v1 import lint_pb2 as _lint_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
@@ -239,7 +240,10 @@ class RegistryServiceStub:
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model, or the alias id is malformed.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      INVALID_ARGUMENT `INVALID_FIELD`: a forced move has no reason.
       NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
+      PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
+      FAILED_PRECONDITION `GATE_FAILED`: gates refuse it; `PreconditionFailure` says which and by how much.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
       FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
     """
@@ -251,7 +255,10 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+      PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
       FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+      FAILED_PRECONDITION `GATE_FAILED`: gates of a policy that does not let rollbacks through refuse it.
+      FAILED_PRECONDITION `REVOKED`: the version to go back to was made from revoked data; name another move.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
     """
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.Alias]
@@ -398,6 +405,98 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+    """
+    SetGatePolicy: _grpc.UnaryUnaryMultiCallable[_gates_pb2.SetGatePolicyRequest, _gates_pb2.GatePolicy]
+    """--- gates ---
+
+    Makes a policy of gates or changes it; each revision is logged. Needs the permission `gates.admin`. Idempotent by
+    content, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: gates are malformed, or name data that is not stored; all are told at once.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: create the model first.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    GetGatePolicy: _grpc.UnaryUnaryMultiCallable[_gates_pb2.GetGatePolicyRequest, _gates_pb2.GatePolicy]
+    """Returns a policy, as it is or as a revision had it. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the model's policies.
+    """
+    ListGatePolicies: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ListGatePoliciesRequest, _gates_pb2.ListGatePoliciesResponse]
+    """Lists the policies of a model by id. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+    """
+    DeleteGatePolicy: _grpc.UnaryUnaryMultiCallable[_gates_pb2.DeleteGatePolicyRequest, _gates_pb2.GatePolicy]
+    """Deletes a policy, which is logged as a revision. Needs the permission `gates.admin`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's policies.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    ListGatePolicyChanges: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ListGatePolicyChangesRequest, _gates_pb2.ListGatePolicyChangesResponse]
+    """Lists the revisions of a policy, newest first, also of a deleted one. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the model's policies.
+    """
+    CheckGates: _grpc.UnaryUnaryMultiCallable[_gates_pb2.CheckGatesRequest, _gates_pb2.GateReport]
+    """Tells what the gates of an alias say of a version, without moving anything: each gate with what was found, what it
+    is held against, and by how much. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    ApproveMove: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ApproveMoveRequest, _gates_pb2.Approval]
+    """Logs that the caller agrees with a version behind an alias. Idempotent by content, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    RevokeApproval: _grpc.UnaryUnaryMultiCallable[_gates_pb2.RevokeApprovalRequest, _gates_pb2.Approval]
+    """Logs that the caller does not agree any more; an alias that was moved stays where it is. Idempotent by content, and
+    by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: the caller never approved it.
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ListApprovalsRequest, _gates_pb2.ListApprovalsResponse]
+    """Lists the approvals for an alias and those taken back, newest first. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or the version is not one of the alias' model.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    RecordEvaluation: _grpc.UnaryUnaryMultiCallable[_gates_pb2.RecordEvaluationRequest, _gates_pb2.VersionEvaluation]
+    """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
+      ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+    """
+    ListEvaluations: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ListEvaluationsRequest, _gates_pb2.ListEvaluationsResponse]
+    """Lists what a version was evaluated on, without the scores. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
     """
     QueryLineage: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]
     """--- lineage ---
@@ -680,7 +779,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model, or the alias id is malformed.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      INVALID_ARGUMENT `INVALID_FIELD`: a forced move has no reason.
       NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
+      PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
+      FAILED_PRECONDITION `GATE_FAILED`: gates refuse it; `PreconditionFailure` says which and by how much.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
       FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
     """
@@ -692,7 +794,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+      PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
       FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+      FAILED_PRECONDITION `GATE_FAILED`: gates of a policy that does not let rollbacks through refuse it.
+      FAILED_PRECONDITION `REVOKED`: the version to go back to was made from revoked data; name another move.
       ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
     """
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.Alias]  # type: ignore[assignment]
@@ -839,6 +944,98 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+    """
+    SetGatePolicy: _aio.UnaryUnaryMultiCallable[_gates_pb2.SetGatePolicyRequest, _gates_pb2.GatePolicy]  # type: ignore[assignment]
+    """--- gates ---
+
+    Makes a policy of gates or changes it; each revision is logged. Needs the permission `gates.admin`. Idempotent by
+    content, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: gates are malformed, or name data that is not stored; all are told at once.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: create the model first.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    GetGatePolicy: _aio.UnaryUnaryMultiCallable[_gates_pb2.GetGatePolicyRequest, _gates_pb2.GatePolicy]  # type: ignore[assignment]
+    """Returns a policy, as it is or as a revision had it. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the model's policies.
+    """
+    ListGatePolicies: _aio.UnaryUnaryMultiCallable[_gates_pb2.ListGatePoliciesRequest, _gates_pb2.ListGatePoliciesResponse]  # type: ignore[assignment]
+    """Lists the policies of a model by id. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+    """
+    DeleteGatePolicy: _aio.UnaryUnaryMultiCallable[_gates_pb2.DeleteGatePolicyRequest, _gates_pb2.GatePolicy]  # type: ignore[assignment]
+    """Deletes a policy, which is logged as a revision. Needs the permission `gates.admin`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's policies.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
+    ListGatePolicyChanges: _aio.UnaryUnaryMultiCallable[_gates_pb2.ListGatePolicyChangesRequest, _gates_pb2.ListGatePolicyChangesResponse]  # type: ignore[assignment]
+    """Lists the revisions of a policy, newest first, also of a deleted one. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the model's policies.
+    """
+    CheckGates: _aio.UnaryUnaryMultiCallable[_gates_pb2.CheckGatesRequest, _gates_pb2.GateReport]  # type: ignore[assignment]
+    """Tells what the gates of an alias say of a version, without moving anything: each gate with what was found, what it
+    is held against, and by how much. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    ApproveMove: _aio.UnaryUnaryMultiCallable[_gates_pb2.ApproveMoveRequest, _gates_pb2.Approval]  # type: ignore[assignment]
+    """Logs that the caller agrees with a version behind an alias. Idempotent by content, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    RevokeApproval: _aio.UnaryUnaryMultiCallable[_gates_pb2.RevokeApprovalRequest, _gates_pb2.Approval]  # type: ignore[assignment]
+    """Logs that the caller does not agree any more; an alias that was moved stays where it is. Idempotent by content, and
+    by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: the caller never approved it.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_gates_pb2.ListApprovalsRequest, _gates_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """Lists the approvals for an alias and those taken back, newest first. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or the version is not one of the alias' model.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    RecordEvaluation: _aio.UnaryUnaryMultiCallable[_gates_pb2.RecordEvaluationRequest, _gates_pb2.VersionEvaluation]  # type: ignore[assignment]
+    """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
+      ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+    """
+    ListEvaluations: _aio.UnaryUnaryMultiCallable[_gates_pb2.ListEvaluationsRequest, _gates_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
+    """Lists what a version was evaluated on, without the scores. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
     """
     QueryLineage: _aio.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]  # type: ignore[assignment]
     """--- lineage ---
@@ -1250,7 +1447,10 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model, or the alias id is malformed.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          INVALID_ARGUMENT `INVALID_FIELD`: a forced move has no reason.
           NOT_FOUND `NOT_FOUND`: the version does not exist; list the model's versions.
+          PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
+          FAILED_PRECONDITION `GATE_FAILED`: gates refuse it; `PreconditionFailure` says which and by how much.
           ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
           FAILED_PRECONDITION `REVOKED`: the version was made from revoked data; choose another.
         """
@@ -1268,7 +1468,10 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the alias has no such move; list its moves.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: there never was such an alias, or the version to go back to is deleted.
+          PERMISSION_DENIED `PERMISSION_DENIED`: forced moves are for those with `aliases.admin`.
           FAILED_PRECONDITION `WRONG_STATE`: the alias named nothing then; name another move.
+          FAILED_PRECONDITION `GATE_FAILED`: gates of a policy that does not let rollbacks through refuse it.
+          FAILED_PRECONDITION `REVOKED`: the version to go back to was made from revoked data; name another move.
           ABORTED `ETAG_MISMATCH`: somebody moved it meanwhile; read it, decide again, retry with the new etag.
         """
 
@@ -1493,6 +1696,164 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
           NOT_FOUND `NOT_FOUND`: list the model's versions and aliases.
+        """
+
+    @_abc_1.abstractmethod
+    def SetGatePolicy(
+        self,
+        request: _gates_pb2.SetGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.GatePolicy, _abc.Awaitable[_gates_pb2.GatePolicy]]:
+        """--- gates ---
+
+        Makes a policy of gates or changes it; each revision is logged. Needs the permission `gates.admin`. Idempotent by
+        content, and by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: gates are malformed, or name data that is not stored; all are told at once.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: create the model first.
+          ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+
+    @_abc_1.abstractmethod
+    def GetGatePolicy(
+        self,
+        request: _gates_pb2.GetGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.GatePolicy, _abc.Awaitable[_gates_pb2.GatePolicy]]:
+        """Returns a policy, as it is or as a revision had it. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the model's policies.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGatePolicies(
+        self,
+        request: _gates_pb2.ListGatePoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.ListGatePoliciesResponse, _abc.Awaitable[_gates_pb2.ListGatePoliciesResponse]]:
+        """Lists the policies of a model by id. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: list the project's models.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteGatePolicy(
+        self,
+        request: _gates_pb2.DeleteGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.GatePolicy, _abc.Awaitable[_gates_pb2.GatePolicy]]:
+        """Deletes a policy, which is logged as a revision. Needs the permission `gates.admin`. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the model's policies.
+          ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGatePolicyChanges(
+        self,
+        request: _gates_pb2.ListGatePolicyChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.ListGatePolicyChangesResponse, _abc.Awaitable[_gates_pb2.ListGatePolicyChangesResponse]]:
+        """Lists the revisions of a policy, newest first, also of a deleted one. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: list the model's policies.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckGates(
+        self,
+        request: _gates_pb2.CheckGatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.GateReport, _abc.Awaitable[_gates_pb2.GateReport]]:
+        """Tells what the gates of an alias say of a version, without moving anything: each gate with what was found, what it
+        is held against, and by how much. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+          NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveMove(
+        self,
+        request: _gates_pb2.ApproveMoveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.Approval, _abc.Awaitable[_gates_pb2.Approval]]:
+        """Logs that the caller agrees with a version behind an alias. Idempotent by content, and by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeApproval(
+        self,
+        request: _gates_pb2.RevokeApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.Approval, _abc.Awaitable[_gates_pb2.Approval]]:
+        """Logs that the caller does not agree any more; an alias that was moved stays where it is. Idempotent by content, and
+        by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the version is not one of the alias' model.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: the caller never approved it.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _gates_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.ListApprovalsResponse, _abc.Awaitable[_gates_pb2.ListApprovalsResponse]]:
+        """Lists the approvals for an alias and those taken back, newest first. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or the version is not one of the alias' model.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordEvaluation(
+        self,
+        request: _gates_pb2.RecordEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.VersionEvaluation, _abc.Awaitable[_gates_pb2.VersionEvaluation]]:
+        """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
+        `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
+          ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvaluations(
+        self,
+        request: _gates_pb2.ListEvaluationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.ListEvaluationsResponse, _abc.Awaitable[_gates_pb2.ListEvaluationsResponse]]:
+        """Lists what a version was evaluated on, without the scores. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: list the model's versions.
         """
 
     @_abc_1.abstractmethod

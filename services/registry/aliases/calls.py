@@ -4,24 +4,35 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
+from services.grpckit.auth import Policy, authorize
 from services.grpckit.context import current
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.grpckit.pages import cut
 from services.registry.aliases import log, requests, store, wire
-from services.registry.aliases.resources import Alias, AliasChange, AliasMove, MoveKind
+from services.registry.aliases.resources import UNGATED, Alias, AliasChange, AliasMove, MoveKind, Verdict
 from services.registry.aliases.watch import AliasFeed, WatchRequest
-from services.registry.calls import Calls, Context, page_of_request, size_bytes
+from services.registry.calls import Context, page_of_request, size_bytes
+from services.registry.gates import wire as gate_wire
+from services.registry.gates.calls import GateCalls
+from services.registry.gates.examination import StaleFacts, gate_failed, gather
+from services.registry.gates.rules import Facts
 from services.registry.library import Library, now_us
 from tuneforge.names import AliasName, ModelName
 from tuneforge.v1 import aliases_pb2
 
+_EXAMINATIONS = 5
+"""How often a move is examined while what it rests on keeps changing."""
+_FORCE = Policy("aliases.admin")
+"""Who may move an alias against its gates."""
 
-class AliasCalls(Calls):
-    """The methods of aliases."""
+
+class AliasCalls(GateCalls):
+    """The methods of aliases; a move asks the gates."""
 
     def __init__(self, library: Library) -> None:
         super().__init__(library)
@@ -79,18 +90,20 @@ class AliasCalls(Calls):
 
     async def SetAlias(self, request: aliases_pb2.SetAliasRequest, context: Context) -> aliases_pb2.Alias:
         """Moves an alias and logs the move."""
-        name, version = requests.alias_and_version(request.name, request.version, request.reason)
-        move = AliasMove(name=name, version=version, etag=request.etag, reason=request.reason, actor=current().actor)
-        return await self._move(request, name, lambda c: store.move_alias(c, move, self._clock))
+        is_forced = request.is_forced
+        name, version = requests.alias_and_version(request.name, request.version, request.reason, is_forced=is_forced)
+        actor = current().actor
+        move = AliasMove(name=name, version=version, etag=request.etag, reason=request.reason, actor=actor)
+        return await self._gated(request, name, lambda _: move)
 
     async def RollbackAlias(self, request: aliases_pb2.RollbackAliasRequest, context: Context) -> aliases_pb2.Alias:
         """Moves an alias back to an earlier version."""
-        name = requests.alias_and_reason(request.name, request.reason)
+        name = requests.alias_and_reason(request.name, request.reason, is_forced=request.is_forced)
         actor = current().actor
 
-        def roll_back(connection: Connection) -> Alias:
+        def plan(connection: Connection) -> AliasMove:
             target = log.rollback_target(connection, name, request.sequence)
-            move = AliasMove(
+            return AliasMove(
                 name=name,
                 kind=MoveKind.ROLLBACK,
                 version=target.to_version,
@@ -99,9 +112,8 @@ class AliasCalls(Calls):
                 reason=request.reason,
                 actor=actor,
             )
-            return store.move_alias(connection, move, self._clock)
 
-        return await self._move(request, name, roll_back)
+        return await self._gated(request, name, plan)
 
     async def DeleteAlias(self, request: aliases_pb2.DeleteAliasRequest, context: Context) -> aliases_pb2.Alias:
         """Deletes an alias and logs it as a move."""
@@ -115,6 +127,52 @@ class AliasCalls(Calls):
             actor=current().actor,
         )
         return await self._move(request, name, lambda c: store.move_alias(c, move, self._clock))
+
+    async def _gated(
+        self,
+        request: aliases_pb2.SetAliasRequest | aliases_pb2.RollbackAliasRequest,
+        name: AliasName,
+        plan: Callable[[Connection], AliasMove],
+    ) -> aliases_pb2.Alias:
+        """Makes a move that the gates let through, or one that is forced.
+
+        The gates are asked before the transaction, since a comparison takes seconds; inside it, everything that they
+        were asked about is read again, and when something has changed they are asked anew.
+        """
+        if request.is_forced:
+            authorize(current().principal, _FORCE)
+        for _ in range(_EXAMINATIONS):
+            prepared = await self._prepared(plan, is_forced=request.is_forced)
+            try:
+                return await self._move(request, name, lambda c, done=prepared: done.make(c, plan, self._clock))  # type: ignore[misc]
+            except StaleFacts:
+                continue
+        raise ServiceError(
+            Reason.ETAG_MISMATCH,
+            f"{name} and what its gates ask about changed {_EXAMINATIONS} times while it was examined",
+            metadata={"name": str(name)},
+        )
+
+    async def _prepared(self, plan: Callable[[Connection], AliasMove], *, is_forced: bool) -> "_Prepared":
+        def read(connection: Connection) -> tuple[AliasMove, Facts]:
+            move = plan(connection)
+            return move, gather(connection, move.name, move.version)
+
+        try:
+            move, facts = await self._database.read(read)
+            if not facts.policies:
+                return _Prepared(move=move, facts=facts)
+            is_rollback = move.kind is MoveKind.ROLLBACK
+            candidate = await self._examiner.candidate(move.name, move.version, move.actor, is_rollback=is_rollback)
+            report = await self._examiner.examine(facts, candidate)
+        except ServiceError as refusal:  # told in the transaction: a repeated request gets its first answer instead
+            return _Prepared(refusal=refusal)
+        message = gate_wire.report_to_proto(report).SerializeToString()
+        if report.is_passed:
+            return _Prepared(move=move, facts=facts, verdict=Verdict(report=message))
+        if is_forced:
+            return _Prepared(move=move, facts=facts, verdict=Verdict(is_forced=True, report=message))
+        return _Prepared(move=move, facts=facts, refusal=gate_failed(report))
 
     async def _move(self, request: Any, name: AliasName, make: Callable[[Connection], Alias]) -> aliases_pb2.Alias:
         """Makes a move and wakes the watchers, also when the caller leaves while it is committed."""
@@ -147,6 +205,36 @@ class AliasCalls(Calls):
         async with aclosing(self._feed.watch(asked)) as messages:
             async for message in messages:
                 yield message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A move after the gates were asked."""
+
+    move: AliasMove | None = None
+    facts: Facts | None = None
+    verdict: Verdict = UNGATED
+    refusal: ServiceError | None = None
+
+    def make(self, connection: Connection, plan: Callable[[Connection], AliasMove], clock: store.Clock) -> Alias:
+        """Makes the move in the transaction, unless the gates refuse it.
+
+        Raises:
+            StaleFacts: Something has changed since the gates were asked.
+            ServiceError: What refuses the move.
+        """
+        if self.move is None:
+            raise self.refusal or RuntimeError("a move that was not planned was not refused")
+        now = plan(connection)
+        head = store.find_alias(connection, now.name)
+        store.check_etag(now, head)
+        is_there = head is not None and head.version == now.version
+        if not is_there:
+            if now != self.move or gather(connection, now.name, now.version) != self.facts:
+                raise StaleFacts
+            if self.refusal is not None:
+                raise self.refusal
+        return store.move_alias(connection, now, clock, self.verdict)
 
 
 def _as_it_was(name: AliasName, change: AliasChange | None, moment: str) -> Alias:

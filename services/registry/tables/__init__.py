@@ -4,7 +4,8 @@ from pathlib import Path
 
 from services.registry.tables.aliases import ALIAS_CHANGES, ALIAS_CLOCKS, ALIASES
 from services.registry.tables.blobs import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
-from services.registry.tables.datasets import DATASET_VERSIONS, DATASETS
+from services.registry.tables.datasets import DATASET_TAGS, DATASET_VERSIONS, DATASETS
+from services.registry.tables.gates import APPROVALS, EVALUATIONS, GATE_POLICIES, GATE_POLICY_CHANGES
 from services.registry.tables.lineage import LINEAGE_EDGES, LINEAGE_NODES, REVOCATIONS
 from services.registry.tables.metadata import METADATA
 from services.registry.tables.models import (
@@ -23,15 +24,20 @@ __all__ = [
     "ALIASES",
     "ALIAS_CHANGES",
     "ALIAS_CLOCKS",
+    "APPROVALS",
     "BLOBS",
     "BLOB_PLACES",
     "BLOB_TOMBSTONES",
     "BLOB_UPLOADS",
     "BLOB_USES",
     "DATASETS",
+    "DATASET_TAGS",
     "DATASET_VERSIONS",
     "DELETIONS",
+    "EVALUATIONS",
     "EXPIRATIONS",
+    "GATE_POLICIES",
+    "GATE_POLICY_CHANGES",
     "LINEAGE_EDGES",
     "LINEAGE_NODES",
     "METADATA",

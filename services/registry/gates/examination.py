@@ -1,0 +1,241 @@
+"""Examines a version for an alias: gathers what is known, computes the comparisons, and asks the gates.
+
+What is known is gathered again in the transaction of the move: when it differs from what was examined, the move is
+examined anew, so that no move ever rests on facts that have passed.
+"""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from services.grpckit.database import Database
+from services.grpckit.errors import FieldViolation, Reason, ServiceError
+from services.grpckit.pages import Page
+from services.registry.aliases import log as alias_log
+from services.registry.aliases.store import find_alias
+from services.registry.gates import approval_store, evaluation_store, policy_store, wire
+from services.registry.gates.resources import (
+    CheckGate,
+    ComparisonEvidence,
+    ComparisonGate,
+    GatePolicy,
+    GateReport,
+    MetricGate,
+    SliceEvidence,
+)
+from services.registry.gates.rules import Candidate, Check, Evaluated, EvaluationKey, Facts, comparisons, judge
+from services.registry.gates.scores import Scores, differences
+from services.registry.library import now_us
+from services.registry.models.report_store import list_reports
+from services.registry.models.store import get_model_version
+from tuneforge.names import AliasName
+
+MOST_REPORTS = 100
+"""Validation reports that are looked through for a check, newest first."""
+EVIDENCE_KEPT = 256
+"""Comparisons kept in memory; the same scores and parameters always give the same figures."""
+_PROCESSES = 2
+_LIMIT_S = 110.0
+_ROOT = str(Path(__file__).parents[3])
+
+
+class StaleFacts(Exception):
+    """What was examined has changed before the move was made."""
+
+
+class Examiner:
+    """Asks the gates.
+
+    Args:
+        database: With all that they are judged by.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._evidence: OrderedDict[Any, asyncio.Future[ComparisonEvidence]] = OrderedDict()
+        self._slots = asyncio.Semaphore(_PROCESSES)
+
+    async def facts_of(self, alias: AliasName, version: int) -> Facts:
+        """Gathers what is known."""
+        return await self._database.read(lambda c: gather(c, alias, version))
+
+    async def candidate(self, alias: AliasName, version: int, mover: str, *, is_rollback: bool = False) -> Candidate:
+        """Returns a version with its own figures.
+
+        Raises:
+            ServiceError: `NOT_FOUND`: there is no such version.
+        """
+        name = alias.parent.version(version)
+        found = await self._database.read(lambda c: get_model_version(c, name))
+        metrics = wire.metrics_of_record(found.content.record)
+        return Candidate(alias=alias, version=version, metrics=metrics, mover=mover, is_rollback=is_rollback)
+
+    async def examine(self, facts: Facts, candidate: Candidate) -> GateReport:
+        """Returns what every gate says."""
+        evidence = {rule: await self._compare(rule, facts, candidate) for rule in comparisons(facts, candidate)}
+        return judge(facts, candidate, evidence, now_us())
+
+    async def _compare(self, rule: ComparisonGate, facts: Facts, candidate: Candidate) -> ComparisonEvidence:
+        keys = [(version, rule.dataset_digest, rule.metric) for version in (candidate.version, facts.champion)]
+        known = (rule, *(facts.evaluations[key].digest for key in keys))
+        future = self._evidence.get(known)
+        if future is None:
+            future = asyncio.ensure_future(self._compute(rule, facts, candidate))
+            self._evidence[known] = future
+            if len(self._evidence) > EVIDENCE_KEPT:
+                self._evidence.popitem(last=False)
+        self._evidence.move_to_end(known)
+        try:
+            return await asyncio.shield(future)  # a caller that leaves does not end it for the others
+        except Exception:
+            self._evidence.pop(known, None)
+            raise
+
+    async def _compute(self, rule: ComparisonGate, facts: Facts, candidate: Candidate) -> ComparisonEvidence:
+        model = candidate.alias.parent
+
+        def load(connection: Connection) -> tuple[Scores, Scores]:
+            new, old = (
+                evaluation_store.scores_of(connection, model.version(number), rule.dataset_digest, rule.metric)
+                for number in (candidate.version, facts.champion)
+            )
+            return new, old
+
+        new, old = await self._database.read(load)
+        task = {
+            "differences": differences(new, old, lower_is_better=rule.lower_is_better),
+            "slices": {guard.slice: new.slices.get(guard.slice, ()) for guard in rule.slices},
+            "confidence": rule.confidence,
+            "resamples": rule.resamples,
+            "seed": rule.seed,
+        }
+        async with self._slots:
+            found = await _in_a_process(task)
+        tolerances = {guard.slice: guard.tolerance for guard in rule.slices}
+        return ComparisonEvidence(
+            **found["whole"],
+            slices=tuple(
+                SliceEvidence(slice=label, tolerance=tolerances[label], **figures)
+                for label, figures in found["slices"].items()
+            ),
+        )
+
+
+async def _in_a_process(task: Mapping[str, Any]) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.registry.gates.bootstrap",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": _ROOT},
+    )
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            out, _ = await process.communicate(json.dumps(task).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise RuntimeError(f"the comparison's process ended with {process.returncode}")
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+# --- what is known ----------------------------------------------------------------------------------------------------
+def gather(connection: Connection, alias: AliasName, version: int) -> Facts:
+    """Returns all that the gates of an alias are judged by and that may change."""
+    fitting = [
+        wire.policy_of_row(row)
+        for pattern, row in policy_store.policies_of(connection, alias.parent)
+        if fits(pattern, alias.alias)
+    ]
+    policies = tuple(policy for policy in fitting if policy.gates)
+    head = find_alias(connection, alias)
+    champion = _champion(connection, alias) if head else 0
+    sequence = head.sequence if head else 0
+    if not policies:
+        return Facts(policies=(), champion=champion, sequence=sequence)
+    return Facts(
+        policies=policies,
+        champion=champion,
+        sequence=sequence,
+        checks=_checks(connection, alias, version, policies),
+        evaluations=_evaluations(connection, alias, (version, champion), policies),
+        approvers=approval_store.approvers(connection, alias, version),
+    )
+
+
+def fits(pattern: str, alias: str) -> bool:
+    """Returns whether an alias' id fits a pattern, in which `*` stands for any characters."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), alias) is not None
+
+
+def _champion(connection: Connection, alias: AliasName) -> int:
+    """Returns the version that the alias names, or named last: a deletion frees no alias of its comparison."""
+    page = Page(scope="", size=1, after=None)
+    newest = alias_log.list_changes(connection, alias, page)[0]
+    return newest.to_version or newest.from_version
+
+
+def _checks(
+    connection: Connection, alias: AliasName, version: int, policies: tuple[GatePolicy, ...]
+) -> Mapping[str, Check]:
+    asked = {gate.rule.check for policy in policies for gate in policy.gates if isinstance(gate.rule, CheckGate)}
+    if not asked:
+        return {}
+    page = Page(scope="", size=MOST_REPORTS, after=None)
+    reports = list_reports(connection, alias.parent.version(version), page)
+    found = wire.checks_of_records(report.record for report in reports)
+    return {name: check for name, check in found.items() if name in asked}
+
+
+def _evaluations(
+    connection: Connection, alias: AliasName, versions: tuple[int, int], policies: tuple[GatePolicy, ...]
+) -> Mapping[EvaluationKey, Evaluated]:
+    rules = [gate.rule for policy in policies for gate in policy.gates]
+    asked = {
+        (number, rule.dataset_digest, rule.metric)
+        for rule in rules
+        if isinstance(rule, MetricGate | ComparisonGate) and rule.dataset
+        for number in versions
+        if number
+    }
+    found: dict[EvaluationKey, Evaluated] = {}
+    for number, digest, metric in sorted(asked):
+        row = evaluation_store.find_evaluation(connection, alias.parent.version(number), digest, metric)
+        if row is not None:
+            found[number, digest, metric] = row.evaluated
+    return found
+
+
+def gate_failed(report: GateReport) -> ServiceError:
+    """Returns the refusal of a move, with every gate that is not passed and by how much."""
+    failed = [result for result in report.results if not result.is_passed]
+    first = failed[0]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    metadata = {
+        "name": str(report.alias),
+        "version": str(report.alias.parent.version(report.version)),
+        "gate": first.gate.id,
+        "policy": str(first.policy),
+        "failed": ",".join(f"{result.policy.policy}/{result.gate.id}" for result in failed),
+    }
+    figures = {"observed": first.observed, "required": first.required, "margin": first.margin}
+    metadata |= {key: f"{value:.12g}" for key, value in figures.items() if value is not None}
+    return ServiceError(
+        Reason.GATE_FAILED,
+        f"gate {first.gate.id!r} of {first.policy.policy!r} keeps {report.alias.alias} from version {report.version}: "
+        f"{first.sentence}{more}",
+        fields=[FieldViolation(f"{result.policy.policy}/{result.gate.id}", result.sentence) for result in failed],
+        metadata=metadata,
+    )
