@@ -6,7 +6,6 @@ Transfers and checks have threads of their own, so that reading a large data set
 import asyncio
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from services.registry.blobs.copies import LocalCopies
 from services.registry.blobs.home import CHUNK_BYTES, BlobStore
 from services.registry.blobs.parts import Parts
 from services.registry.blobs.store import Stored
-from services.registry.datasets import files
+from services.registry.datasets.examining import Examinations
 from services.registry.models.files import Folder
 from services.registry.models.safetensors_header import LARGEST_HEADER_BYTES
 from services.registry.signing.keys import Signer
@@ -29,7 +28,6 @@ from tuneforge.manifest import Manifest
 
 if TYPE_CHECKING:
     from services.registry.blobs.s3 import S3Store
-    from tuneforge.data.rows import FileReport
 
 
 class Closes(Protocol):
@@ -47,8 +45,6 @@ TRANSFER_THREADS = 8
 """Pieces of uploads and downloads that are written, hashed or read at once; the disk is the limit, not these."""
 CHECK_THREADS = 2
 """Files whose rows or headers are read at once; parsing holds the interpreter's lock, so more would not be faster."""
-REPORTS_KEPT = 256
-"""Reports on data files kept in memory, so that a call repeated after its deadline finds the work done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,8 @@ class Library:
         """What every new version is signed with, in the transaction that makes it."""
         self._transfers = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="registry-transfer")
         self._check_slots = threading.Semaphore(CHECK_THREADS)
-        self._reports: OrderedDict[str, asyncio.Future[FileReport]] = OrderedDict()
+        self.examinations = Examinations()
+        """Readings of rows that go on or are done."""
 
     def close(self) -> None:
         """Ends the threads and closes the database; blocks until running pieces of transfers are done."""
@@ -124,29 +121,6 @@ class Library:
 
         threading.Thread(target=work, name="registry-check", daemon=True).start()
         return await asyncio.wrap_future(future)
-
-    async def report_on(self, sha256: str) -> "FileReport":
-        """Returns what is to be said of the rows of a stored file; calls for the same file share one reading."""
-        future = self._reports.get(sha256)
-        if future is None:
-            future = asyncio.ensure_future(self._read_rows(sha256))
-            self._reports[sha256] = future
-            if len(self._reports) > REPORTS_KEPT:
-                self._reports.popitem(last=False)
-        self._reports.move_to_end(sha256)
-        try:
-            return await asyncio.shield(future)  # a caller that leaves does not end it for the others
-        except Exception:
-            self._reports.pop(sha256, None)
-            raise
-
-    async def _read_rows(self, sha256: str) -> "FileReport":
-        (blob,) = await self._stored([sha256])
-        path = await self.check(self.copies.acquire, self.blobs, blob)
-        try:
-            return await self.check(files.read_file, path)
-        finally:
-            self.copies.release(sha256)
 
     @asynccontextmanager
     async def fetched(self, manifest: Manifest, *, headers_only: bool = False) -> AsyncIterator[Folder]:

@@ -100,8 +100,8 @@ def listed(violations: Sequence[FieldViolation], *, more: int = 0) -> list[Field
     taken: list[FieldViolation] = []
     left = _BUDGET_CHARACTERS
     for violation in violations:
-        cut = FieldViolation(violation.field[:300], violation.description[:500])
-        left -= len(cut.field) + len(cut.description)
+        cut = FieldViolation(violation.field[:300], violation.description[:500], violation.reason)
+        left -= len(cut.field) + len(cut.description) + len(cut.reason)
         if left < 0:
             break
         taken.append(cut)

@@ -219,7 +219,9 @@ async def test_files_of_different_shapes_are_refused(tmp_path: Path) -> None:
         dataset = await registry.dataset()
         manifest = await registry.put_files({"a.jsonl": ROW, "b.jsonl": CHAT_ROW})
         error = await refused(registry.stub.CreateDatasetVersion(version_of(dataset, manifest)), Reason.INVALID_DATA)
-        assert "b.jsonl has MESSAGES" in error.fields[0].description
+        assert fields_of(error) == ["b.jsonl:1"]
+        assert "shape is MESSAGES" in error.fields[0].description
+        assert error.fields[0].reason == "MIXED_SHAPES"
 
 
 @on_loop

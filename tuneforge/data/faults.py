@@ -59,8 +59,8 @@ class OverlongRow(ValueError):
 
 
 class MissingExtra(ImportError):
-    """A package of the extra `[data]` is not installed."""
+    """A package of an extra is not installed."""
 
-    def __init__(self, package: str, purpose: str) -> None:
-        """Takes the missing package and what needs it."""
-        super().__init__(f"{purpose} needs the package {package}: pip install 'tuneforge[data]'", name=package)
+    def __init__(self, package: str, purpose: str, extra: str = "data") -> None:
+        """Takes the missing package, what needs it, and the extra that brings it."""
+        super().__init__(f"{purpose} needs the package {package}: pip install 'tuneforge[{extra}]'", name=package)

@@ -21,31 +21,30 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Signature(_message.Message):
-    """The registry's word on the files of a version: its signature over their digests.
+    """The registry's word on the files of a version: its signature over their names and digests.
 
-    The bundle is a file in the OpenSSF model-signing format (a Sigstore bundle around a DSSE envelope around an in-toto
-    statement), so that the standard tool verifies it: write it beside the files and call
-    `model_signing verify key <folder> --signature <bundle> --public-key <key>`. The statement's subject is named like the
-    version, which binds the signature to this version and no other.
+    What is signed is the in-toto statement of the OpenSSF model-signing format, with the version's name as its subject. It
+    follows from the version's name and manifest alone (see `tuneforge/signatures.py`), so it is not sent along: the SDK
+    writes it out as the file `model.sig` beside a download, which the standard tool verifies.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ID_FIELD_NUMBER: _builtins.int
-    BUNDLE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """SHA-256 of the public key's PEM text, 64 lower-case hexadecimal digits."""
-    bundle: _builtins.bytes
-    """The bundle, JSON."""
+    value: _builtins.bytes
+    """ECDSA over the statement in its DSSE envelope, with the hash of the key's curve; DER."""
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
-        bundle: _builtins.bytes = ...,
+        value: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,18 +1,46 @@
-"""Versions of data sets as plain values; times are microseconds since 1970 in UTC."""
+"""Data sets and their versions as plain values; times are microseconds since 1970 in UTC."""
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from tuneforge.data.shapes.names import RowShape
 from tuneforge.manifest import Manifest
-from tuneforge.names import DatasetVersionName
+from tuneforge.names import DatasetName, DatasetVersionName
 
 
-class RowShape(StrEnum):
-    """What the rows of a data set look like; the values are those of the contract without their prefix."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A named set of rows that grows by versions."""
 
-    MESSAGES = "MESSAGES"
-    PROMPT_COMPLETION = "PROMPT_COMPLETION"
-    INSTRUCTION = "INSTRUCTION"
+    name: DatasetName
+    description: str
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    create_time_us: int
+    creator: str
+    latest: int = 0
+    """Number of the newest version; 0 when there is none."""
+    revision: int = 0
+    """Grows by one with each change."""
+    update_time_us: int | None = None
+    """When it was changed; None: never."""
+
+    @property
+    def etag(self) -> str:
+        """Changes with each change."""
+        return f"r{self.revision}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFilter:
+    """Which data sets of a project are wanted."""
+
+    tags: tuple[str, ...] = ()
+    """All of these."""
+    shape: RowShape | None = None
+    """That of the newest version; None: any."""
+    text: str = ""
+    """Somewhere in the id or the description, in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +51,10 @@ class DatasetContent:
     shape: RowShape
     rows: int
     """How many there are, over all files."""
+    split: str = ""
+    """How rows are divided, in one way (`split_key`); empty: not."""
+    record: bytes = b""
+    """A `DatasetVersion` message with format, split, statistics and remarks; empty for old versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,3 +65,6 @@ class DatasetVersion:
     content: DatasetContent
     create_time_us: int
     creator: str
+
+
+__all__ = ["Dataset", "DatasetContent", "DatasetFilter", "DatasetVersion", "RowShape"]

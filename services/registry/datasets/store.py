@@ -20,31 +20,34 @@ from tuneforge.manifest import Manifest
 from tuneforge.names import DatasetName, DatasetVersionName
 
 
-def find_dataset_content(connection: Connection, name: DatasetName, digest: str) -> DatasetContent | None:
+def find_dataset_content(
+    connection: Connection, name: DatasetName, digest: str, split: str = ""
+) -> DatasetContent | None:
     """Returns what was found earlier in files with this digest; None when they are new to the data set.
+
+    Args:
+        connection: To read with.
+        name: The data set.
+        digest: Of the manifest.
+        split: How rows are divided, as `DatasetContent.split`.
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such data set.
     """
     get_collection(connection, name)
-    row = connection.execute(
-        versions_of(DATASET_VERSIONS, name).where(DATASET_VERSIONS.c.digest == digest)
-    ).one_or_none()
+    row = _with_content(connection, name, digest, split)
     return None if row is None else _dataset_version(row).content
 
 
 def add_dataset_version(
     connection: Connection, name: DatasetName, content: DatasetContent, *, creator: str, time_us: int
 ) -> DatasetVersion:
-    """Adds a version, or returns the one with the same content.
+    """Adds a version, or returns the one with the same content and split.
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such data set.
     """
-    digest = content.manifest.digest
-    row = connection.execute(
-        versions_of(DATASET_VERSIONS, name).where(DATASET_VERSIONS.c.digest == digest)
-    ).one_or_none()
+    row = _with_content(connection, name, content.manifest.digest, content.split)
     if row is not None:
         return _dataset_version(row)
     number = next_version(connection, name)
@@ -53,11 +56,13 @@ def add_dataset_version(
             project=name.project,
             dataset=name.dataset,
             version=number,
-            digest=digest,
+            digest=content.manifest.digest,
             shape=content.shape.value,
             rows=content.rows,
             size_bytes=content.manifest.size_bytes,
             manifest=content.manifest.to_json().encode(),
+            split=content.split,
+            record=content.record,
             create_time_us=time_us,
             creator=creator,
         )
@@ -88,15 +93,24 @@ def list_dataset_versions(connection: Connection, name: DatasetName, page: Page)
     return [_dataset_version(row) for row in affordable(rows, "manifest")]
 
 
-def _with_digest(connection: Connection, name: DatasetName, digest: str) -> Row[Any] | None:
-    statement = versions_of(DATASET_VERSIONS, name).where(DATASET_VERSIONS.c.digest == digest)
-    return connection.execute(statement).one_or_none()
+def _with_content(connection: Connection, name: DatasetName, digest: str, split: str) -> Row[Any] | None:
+    table = DATASET_VERSIONS
+    statement = versions_of(table, name).where(
+        table.c.digest == digest, table.c.split == split, table.c.delete_time_us.is_(None)
+    )
+    return connection.execute(statement.order_by(table.c.version).limit(1)).one_or_none()
 
 
 def _dataset_version(row: Row[Any]) -> DatasetVersion:
     return DatasetVersion(
         name=DatasetVersionName(row.project, row.dataset, row.version),
-        content=DatasetContent(manifest=Manifest.from_json(row.manifest), shape=RowShape(row.shape), rows=row.rows),
+        content=DatasetContent(
+            manifest=Manifest.from_json(row.manifest),
+            shape=RowShape(row.shape),
+            rows=row.rows,
+            split=row.split,
+            record=row.record,
+        ),
         create_time_us=row.create_time_us,
         creator=row.creator,
     )

@@ -1,6 +1,6 @@
 """Tables of data sets and their versions."""
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Integer, LargeBinary, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Table, text
 
 from services.registry.tables.metadata import METADATA
 
@@ -13,7 +13,20 @@ DATASETS = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
     Column("latest", Integer, nullable=False),
+    Column("metadata_json", String, nullable=False, server_default="{}"),
+    # Grows by one with each change.
+    Column("revision", Integer, nullable=False, server_default="0"),
+    Column("update_time_us", BigInteger),
     Column("delete_time_us", BigInteger),
+)
+
+DATASET_TAGS = Table(
+    "dataset_tags",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("dataset", String(63), primary_key=True),
+    Column("tag", String(63), primary_key=True),
+    ForeignKeyConstraint(["project", "dataset"], ["datasets.project", "datasets.id"]),
 )
 
 DATASET_VERSIONS = Table(
@@ -29,8 +42,12 @@ DATASET_VERSIONS = Table(
     Column("manifest", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
+    # How rows are divided, in one way; empty: not.
+    Column("split", String(64), nullable=False, server_default=""),
+    # The parts of a `DatasetVersion` message that have no column: format, split, statistics, remarks.
+    Column("record", LargeBinary, nullable=False, server_default=text("''")),
     # Set once it is deleted: the row stays, so that its number is never given again.
     Column("delete_time_us", BigInteger),
     ForeignKeyConstraint(["project", "dataset"], ["datasets.project", "datasets.id"]),
-    UniqueConstraint("project", "dataset", "digest", name="dataset_versions_by_content"),
+    Index("dataset_versions_with_content", "project", "dataset", "digest", "split"),
 )

@@ -20,6 +20,6 @@ SIGNATURES = Table(
     METADATA,
     Column("version", String, primary_key=True),
     Column("key_id", String(64), nullable=False),
-    Column("bundle", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),
     Column("time_us", BigInteger, nullable=False),
 )

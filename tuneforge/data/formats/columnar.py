@@ -107,7 +107,7 @@ def _pyarrow(purpose: str) -> Any:
     try:
         return importlib.import_module("pyarrow")  # it has no types, and comes with an extra
     except ImportError as error:
-        raise MissingExtra("pyarrow", purpose) from error
+        raise MissingExtra("pyarrow", purpose, "formats") from error
 
 
 def _batches(pa: Any, opened: Any) -> tuple[Any, Iterator[Any]]:

@@ -125,7 +125,7 @@ def _zstd(opened: IO[bytes]) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError as error:
-        raise MissingExtra("zstandard", "Reading .zst files") from error
+        raise MissingExtra("zstandard", "Reading .zst files", "formats") from error
     decompressor = zstandard.ZstdDecompressor(max_window_size=128 * MIB)
     frame: Any = None
     while packed := opened.read(2048):

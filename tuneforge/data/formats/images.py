@@ -90,7 +90,7 @@ def _described(opened: IO[bytes], digest: str, size: int, limits: Limits) -> dic
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingExtra("pillow", "Reading images") from error
+        raise MissingExtra("pillow", "Reading images", "formats") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
