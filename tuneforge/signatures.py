@@ -1,9 +1,10 @@
 """Signatures over manifests in the OpenSSF model-signing format: made by the registry, checked before every load.
 
-A signature is a JSON file: a Sigstore bundle around a DSSE envelope around an in-toto statement whose predicate lists
-every file with its SHA-256. It is what `model_signing sign key` writes and what `model_signing verify key` reads, made
-here from digests that are known already instead of from bytes. The statement's subject is named like the version, so a
-signature of one version is none of another. The key's id is the SHA-256 of its PEM text.
+What is signed is an in-toto statement that lists every file with its SHA-256, in a DSSE envelope; as a file it is a
+Sigstore bundle, which `model_signing verify key` reads. It is made here from digests that are known already instead of
+from bytes, and it follows from name and manifest alone, byte for byte and for ever: so only the signature proper is
+stored and sent. The statement's subject is named like the version, so a signature of one version is none of another.
+The key's id is the SHA-256 of its PEM text.
 
 Needs `cryptography`, which is imported when the first signature is made or checked.
 """
@@ -11,7 +12,7 @@ Needs `cryptography`, which is imported when the first signature is made or chec
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -38,8 +39,8 @@ class Signature:
 
     key_id: str
     """SHA-256 of the public key's PEM text, 64 lower-case hexadecimal digits."""
-    bundle: bytes
-    """The JSON file."""
+    value: bytes
+    """ECDSA over `signed_text`, DER."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def endorsement_text(pem: str) -> bytes:
 
 
 def statement(name: str, manifest: Manifest) -> bytes:
-    """Returns the in-toto statement over the files of a version, as it is signed."""
+    """Returns the in-toto statement over the files of a version. These bytes must never change: they are signed."""
     files = sorted(manifest.files, key=lambda file: PurePosixPath(file.path))
     root = hashlib.sha256(b"".join(bytes.fromhex(file.sha256) for file in files)).hexdigest()
     serialization: dict[str, Any] = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
@@ -85,30 +86,46 @@ def statement(name: str, manifest: Manifest) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def sign(name: str, manifest: Manifest, key_id: str, sign_bytes: Callable[[bytes], bytes]) -> Signature:
-    """Makes the signature of a version.
+def signed_text(name: str, manifest: Manifest) -> bytes:
+    """Returns what is signed for a version: the statement in the form that DSSE gives it."""
+    return _enveloped(statement(name, manifest))
 
-    Args:
-        name: Resource name of the version.
-        manifest: Its files.
-        key_id: Id of the public key.
-        sign_bytes: Signs with the private key: ECDSA with the hash of its curve, DER.
-    """
-    payload = statement(name, manifest)
+
+def bundle_of(name: str, manifest: Manifest, signature: Signature) -> bytes:
+    """Returns the signature of a version as the JSON file that the standard tool reads."""
     content = {
         "mediaType": MEDIA_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": key_id}, "tlogEntries": []},
+        "verificationMaterial": {"publicKey": {"hint": signature.key_id}, "tlogEntries": []},
         "dsseEnvelope": {
-            "payload": base64.b64encode(payload).decode(),
+            "payload": base64.b64encode(statement(name, manifest)).decode(),
             "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"sig": base64.b64encode(sign_bytes(_signed_text(payload))).decode(), "keyid": ""}],
+            "signatures": [{"sig": base64.b64encode(signature.value).decode(), "keyid": ""}],
         },
     }
-    return Signature(key_id=key_id, bundle=json.dumps(content, separators=(",", ":")).encode())
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
-def verify(bundle: bytes, manifest: Manifest, keys: Mapping[str, str], *, name: str | None) -> str:
-    """Checks that a signature is by a trusted key and over exactly the files of a manifest.
+def verify(signature: Signature, manifest: Manifest, keys: Mapping[str, str], *, name: str) -> None:
+    """Checks that a trusted key has signed exactly the files of a manifest, for exactly this version.
+
+    Args:
+        signature: Of the version.
+        manifest: Its files.
+        keys: Id -> PEM text of the keys that are trusted.
+        name: Resource name of the version.
+
+    Raises:
+        SignatureError: It has not.
+    """
+    pem = _trusted(keys, signature.key_id)
+    if not is_signed(pem, signature.value, signed_text(name, manifest)):
+        raise SignatureError(
+            f"the signature does not fit {name} with the manifest {manifest.digest}: one of the two was changed"
+        )
+
+
+def verify_bundle(bundle: bytes, manifest: Manifest, keys: Mapping[str, str], *, name: str | None) -> str:
+    """Checks a signature in the form of a JSON file, also one that another tool has made.
 
     Args:
         bundle: The JSON file.
@@ -134,10 +151,7 @@ def verify(bundle: bytes, manifest: Manifest, keys: Mapping[str, str], *, name: 
         raise SignatureError("the signature is not a model-signing bundle made with a key") from None
     if kinds != (MEDIA_TYPE, PAYLOAD_TYPE):
         raise SignatureError(f"the signature is a bundle of an unknown kind: {kinds[0]!r}, {kinds[1]!r}")
-    pem = keys.get(key_id) if isinstance(key_id, str) else None
-    if pem is None:
-        raise SignatureError(f"the signature is by the key {str(key_id)[:64]}, which is not trusted here")
-    if not is_signed(pem, signature, _signed_text(payload)):
+    if not is_signed(_trusted(keys, key_id), signature, _enveloped(payload)):
         raise SignatureError(f"the signature does not fit: it was changed, or not made with the key {key_id}")
     _check_statement(payload, manifest, name)
     return str(key_id)
@@ -188,7 +202,14 @@ def trusted_from(known: Mapping[str, str], offered: Iterable[PublicKey]) -> dict
     return trusted
 
 
-def _signed_text(payload: bytes) -> bytes:
+def _trusted(keys: Mapping[str, str], key_id: object) -> str:
+    pem = keys.get(key_id) if isinstance(key_id, str) else None
+    if pem is None:
+        raise SignatureError(f"the signature is by the key {str(key_id)[:64]}, which is not trusted here")
+    return pem
+
+
+def _enveloped(payload: bytes) -> bytes:
     """Returns what DSSE signs: type and content, each with its length before it."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 

@@ -11,6 +11,7 @@ from services.inference.policy import POLICIES
 from services.inference.servicer import InferenceServicer
 from services.inference.serving import Serving
 from services.inference.settings import InferenceSettings
+from services.modelkit.trust import KEYS_FILE, Trust
 from tuneforge.v1 import inference_pb2, inference_pb2_grpc
 
 
@@ -21,7 +22,8 @@ def define(settings: InferenceSettings) -> ServiceDefinition:
     channel = open_channel(settings.registry_address, peers)
     registry = RegistryPeer(channel)
     pool = EnginePool(lambda: Engine.start(settings.engine))
-    files = RegistryFiles(settings.registry_address, peers, data / "cache")
+    trust = Trust(data / KEYS_FILE, settings.trust)
+    files = RegistryFiles(settings.registry_address, peers, data / "cache", trust)
     serving = Serving(database, files, pool)
 
     async def start() -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from services.modelkit.artifacts import ArtifactKind
 from tuneforge.manifest import Manifest
 from tuneforge.names import DeploymentName
+from tuneforge.signatures import Signature
 
 
 class DeploymentState(enum.StrEnum):
@@ -26,6 +27,8 @@ class Layer:
     """Resource name of the model version."""
     kind: ArtifactKind
     manifest: Manifest
+    signature: Signature | None = None
+    """The registry's signature over the files; None: the registry is asked for it."""
 
     @property
     def digest(self) -> str:

@@ -1,6 +1,6 @@
 """The registry as this service sees it: which versions a name stands for, and their files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +12,13 @@ from services.grpckit.peers import call
 from services.grpckit.settings import PeerSettings
 from services.inference.deployments import Layer
 from services.inference.wire import manifest_from
-from services.modelkit.artifacts import fetch
+from services.modelkit.artifacts import ArtifactKind, fetch
+from services.modelkit.trust import Trust
 from tuneforge._transport import RetryPolicy, TransportSettings
 from tuneforge.blobs import BlobClient
 from tuneforge.names import project_of
+from tuneforge.signatures import PublicKey, Signature
+from tuneforge.signing import SignatureClient, signature_from_proto
 from tuneforge.v1 import events_pb2, models_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -40,7 +43,7 @@ class RegistryPeer:
 
         Raises:
             ServiceError: `NOT_FOUND`; `PEER_UNAVAILABLE`; `BASE_MISMATCH` when a base is not the one that an adapter
-                was trained on.
+                was trained on; `REVOKED` when it was made from revoked data.
         """
         layers: list[Layer] = []
         expected = ""
@@ -50,7 +53,10 @@ class RegistryPeer:
             )
             is_adapter = version.kind == events_pb2.ARTIFACT_KIND_ADAPTER
             manifest = manifest_from(version.manifest)
-            layers.append(Layer(version=version.name, kind="adapter" if is_adapter else "model", manifest=manifest))
+            _refuse_tainted(version)
+            signature = signature_from_proto(version.signature) if version.HasField("signature") else None
+            kind: ArtifactKind = "adapter" if is_adapter else "model"
+            layers.append(Layer(version=version.name, kind=kind, manifest=manifest, signature=signature))
             if expected and manifest.digest != expected:
                 raise ServiceError(
                     Reason.BASE_MISMATCH,
@@ -65,26 +71,50 @@ class RegistryPeer:
         )
 
 
+def _refuse_tainted(version: models_pb2.ModelVersion) -> None:
+    if version.taints:
+        first = version.taints[0]
+        when = first.time.ToDatetime().strftime("%Y-%m-%d %H:%M UTC")
+        raise ServiceError(
+            Reason.REVOKED,
+            f"{version.name} was made from {first.name}, which {first.actor} revoked on {when}: {first.reason}",
+            metadata={"name": version.name, "revoked": first.name},
+        )
+
+
 class RegistryFiles:
     """Files of versions, in a cache on this machine."""
 
-    def __init__(self, address: str, peers: PeerSettings, cache: Path) -> None:
-        """Takes the registry's address, how to call it, and the cache's folder."""
+    def __init__(self, address: str, peers: PeerSettings, cache: Path, trust: Trust) -> None:
+        """Takes the registry's address, how to call it, the cache's folder, and whose signatures count."""
         self._address = address
+        self._trust = trust
         self._settings = TransportSettings(token=peers.token or None, ca=peers.tls_ca)
         self._is_closed = False
         self.cache = cache
 
     def fetch(self, layer: Layer) -> Path:
-        """Brings a layer's files into the cache; called in a thread. The registry is not asked when they are there.
+        """Brings a layer's files into the cache; called in a thread. The registry is not asked for what is there.
 
         Raises:
+            SignatureError: no trusted key has signed the files.
             TuneforgeError: the registry does not answer or lacks a blob.
             OSError, IntegrityError: as `BlobClient.download`.
         """
+        self._trust.check(layer.version, layer.manifest, layer.signature, self)
         project = project_of(layer.version)
         with BlobClient.connect(self._address, project, settings=self._settings, retry=_RETRY) as blobs:
             return fetch(layer.manifest, _BreakableBlobs(blobs, self._check_open), self.cache)
+
+    def public_keys(self) -> Sequence[PublicKey]:
+        """Returns every key of the registry."""
+        with SignatureClient.connect(self._address, settings=self._settings, retry=_RETRY) as client:
+            return client.public_keys()
+
+    def signature(self, version: str) -> Signature:
+        """Returns the signature of a version."""
+        with SignatureClient.connect(self._address, settings=self._settings, retry=_RETRY) as client:
+            return client.signature(version)
 
     def close(self) -> None:
         """Breaks off running transfers, so that no thread holds up the end of the process; parts stay for the next."""

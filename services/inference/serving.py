@@ -33,6 +33,7 @@ from services.modelkit.artifacts import discard
 from tuneforge.errors import TABLE, FieldViolation, TuneforgeError
 from tuneforge.manifest import IntegrityError
 from tuneforge.names import DeploymentName
+from tuneforge.signatures import SignatureError
 
 _log = get_logger(__name__)
 _LOAD_CRASHES: Final = 3
@@ -236,6 +237,11 @@ class Serving:
     async def _fetch(self, layer: Layer) -> Path:
         try:
             return await asyncio.to_thread(self._files.fetch, layer)
+        except SignatureError as error:
+            message = f"The files of {layer.version} are not what the registry signed: {error}."
+            cure = TABLE[Reason.SIGNATURE].cure
+            failure = _failure(Reason.SIGNATURE, message, cure, "infrastructure", version=layer.version)
+            raise _Unfit(failure) from error
         except IntegrityError as error:
             message = f"A file of {layer.version} arrived damaged: {error}."
             cure = TABLE[Reason.INTEGRITY].cure

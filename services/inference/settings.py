@@ -1,10 +1,11 @@
 """The inference service's settings, from the environment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self, cast
 
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
+from services.modelkit.trust import TrustSettings
 
 DEFAULT_PORT = 7104
 
@@ -42,6 +43,9 @@ class InferenceSettings:
     """The database on a PostgreSQL server; None: SQLite in the data folder. TUNEFORGE_INFERENCE_DATABASE_URL with the
     password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
 
+    trust: TrustSettings = field(default_factory=TrustSettings)
+    """Whose signatures over models count."""
+
     @classmethod
     def from_env(cls) -> Self:
         """Reads all settings.
@@ -57,6 +61,7 @@ class InferenceSettings:
         settings = cls(
             server=ServerSettings.from_env("inference", DEFAULT_PORT, env=env),
             registry_address=peer_address("registry", 7101, env),
+            trust=TrustSettings.from_env(env),
             postgres=PostgresAddress.from_env("inference", env),
             engine=EngineSettings(
                 device=device,

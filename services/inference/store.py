@@ -14,6 +14,7 @@ from services.grpckit.pages import Page, cut
 from services.inference.deployments import Deployment, DeploymentState, Failure, Layer
 from tuneforge.manifest import Manifest
 from tuneforge.names import DeploymentName
+from tuneforge.signatures import Signature
 
 SCHEMA_HEAD = "0001"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -107,7 +108,12 @@ def _is(name: DeploymentName) -> Sequence[sa.ColumnElement[bool]]:
 
 def _row(deployment: Deployment) -> dict[str, Any]:
     layers = [
-        {"version": layer.version, "kind": layer.kind, "manifest": layer.manifest.to_json()}
+        {
+            "version": layer.version,
+            "kind": layer.kind,
+            "manifest": layer.manifest.to_json(),
+            "signature": layer.signature and [layer.signature.key_id, layer.signature.value.hex()],
+        }
         for layer in deployment.layers
     ]
     failure = deployment.failure
@@ -131,7 +137,13 @@ def _row(deployment: Deployment) -> dict[str, Any]:
 
 def _deployment(row: Any) -> Deployment:
     layers = tuple(
-        Layer(version=layer["version"], kind=layer["kind"], manifest=Manifest.from_json(layer["manifest"]))
+        Layer(
+            version=layer["version"],
+            kind=layer["kind"],
+            manifest=Manifest.from_json(layer["manifest"]),
+            # Deployments made before signing have none; the registry is asked for it then.
+            signature=Signature(signed[0], bytes.fromhex(signed[1])) if (signed := layer.get("signature")) else None,
+        )
         for layer in json.loads(row.layers)
     )
     return Deployment(

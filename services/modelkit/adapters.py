@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from services.modelkit.artifacts import LocalArtifact  # noqa: E402
 from services.modelkit.faults import InvalidModel  # noqa: E402
+from services.modelkit.initialization import check_drawn  # noqa: E402
 from services.modelkit.layers import decoder_linears, linear_names  # noqa: E402
 from tuneforge.specs.spec import LoraMethod  # noqa: E402
 
@@ -88,6 +89,7 @@ def load_adapter(model: Any, artifact: LocalArtifact, name: str, *, dtype: torch
         InvalidModel: the files are no LoRA adapter, or one of another base.
     """
     artifact.verify()
+    check_drawn(model, artifact.folder)
     config = _read_config(artifact.folder, _is_transposed(model))
     weights = _read_weights(artifact.folder, dtype)
     try:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tuneforge.manifest import Manifest, check_path, verify
+from tuneforge.manifest import IntegrityError, Manifest, check_path, verify
 
 ArtifactKind = Literal["model", "adapter"]
 
@@ -64,6 +64,7 @@ def fetch(manifest: Manifest, blobs: BlobSource, cache_folder: Path) -> Path:
         Folder with the files. They are read-only and shared: never write into it, and verify before reading.
 
     Raises:
+        IntegrityError: the bytes of a file that came are not its own; the file is named.
         OSError: the disk refuses.
         tuneforge.errors.TuneforgeError: a blob cannot be had.
     """
@@ -74,7 +75,10 @@ def fetch(manifest: Manifest, blobs: BlobSource, cache_folder: Path) -> Path:
         check_path(file.path)
         blob = _blob_path(cache_folder, file.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
-        blobs.download(file.sha256, file.size_bytes, blob)
+        try:
+            blobs.download(file.sha256, file.size_bytes, blob)
+        except IntegrityError as error:  # say which file of the version it is, not where it would have been kept
+            raise IntegrityError(file.path, error.expected, error.found) from None
         blob.chmod(0o444)  # a shared file that somebody edits in place would change in every version
     folder.parent.mkdir(parents=True, exist_ok=True)
     growing = Path(tempfile.mkdtemp(prefix=".growing-", dir=folder.parent))

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
+from services.modelkit.initialization import ATTRIBUTE, draw_model, seed_of
 from services.modelkit.quantization import quantize_nf4
 from tuneforge.architectures import SUPPORTED_ARCHITECTURES
 from tuneforge.data.rendering import TRAINING_TIME, ChatFormat
@@ -59,6 +60,8 @@ class LoadedBase:
     """Most tokens of prompt and completion together."""
     layers: tuple[LocalArtifact, ...]
     """What it was made of, the base first."""
+    initial_weights: str | None = None
+    """Digest of the weights that were drawn for a configuration alone; None where there are weight files."""
 
     @property
     def folder(self) -> Path:
@@ -93,6 +96,7 @@ def load_base(
         raise InvalidModel(f"The layers are {kinds}.", "Give one whole model first, then adapters only.")
     config = read_config(base.folder)
     model = _from_pretrained(base.folder, config, dtype)
+    initial_weights = getattr(model, ATTRIBUTE, None)
     if adapters:
         # Imported late: PEFT takes a second that a process without adapters need not pay.
         from services.modelkit.adapters import merge_adapter
@@ -109,6 +113,7 @@ def load_base(
         stop_ids=stop_ids(base.folder, config, tokenizer),
         max_positions=_max_positions(config),
         layers=tuple(layers),
+        initial_weights=initial_weights,
     )
 
 
@@ -138,7 +143,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InvalidModel(
             "The model's weights are quantised already.", "Import it in bfloat16 or float32; QLoRA quantises it itself."
         )
-    if not any(folder.glob("*.safetensors")):
+    if seed_of(folder) is None and not any(folder.glob("*.safetensors")):
         raise InvalidModel("The model has no *.safetensors file.", "Save it with `safe_serialization=True`.")
     return dict(config)
 
@@ -158,7 +163,10 @@ def stop_ids(folder: Path, config: dict[str, Any], tokenizer: "Tokenizer") -> fr
 
 def _from_pretrained(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
     model_class = getattr(transformers, config["architectures"][0])
+    seed = seed_of(folder)
     try:
+        if seed is not None:
+            return draw_model(model_class, folder, seed).to(dtype)
         model, report = model_class.from_pretrained(
             folder,
             dtype=dtype,

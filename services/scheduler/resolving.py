@@ -59,7 +59,7 @@ async def resolve_base(source: VersionSource, name: str, field: str) -> Resolved
         field: Field of the request that holds the name.
 
     Raises:
-        ServiceError: PEER_UNAVAILABLE.
+        ServiceError: PEER_UNAVAILABLE; REVOKED.
     """
     try:
         parse_model_reference(name)
@@ -77,6 +77,8 @@ async def resolve_base(source: VersionSource, name: str, field: str) -> Resolved
             return Problem(
                 FieldViolation(field, f"is {name!r}: its layer {wanted} is not the one that it was trained on")
             )
+        if found.taint:
+            raise _revoked(found.ref.version, field, found.taint)
         layers.append(found)
         if not found.is_adapter:
             return ResolvedBase(layers=tuple(reversed(layers)))
@@ -95,7 +97,7 @@ async def resolve_data(source: VersionSource, named: DataSource, field: str) -> 
     """Finds a version of a data set; a data set without a version means its newest one.
 
     Raises:
-        ServiceError: PEER_UNAVAILABLE.
+        ServiceError: PEER_UNAVAILABLE; REVOKED.
     """
     name = named.dataset or ""
     try:
@@ -109,9 +111,15 @@ async def resolve_data(source: VersionSource, named: DataSource, field: str) -> 
     if isinstance(found, ServiceError):
         cure = "list the project's data sets, or upload the rows first"
         return Problem(FieldViolation(field, f"is {name!r}: {found.message}; {cure}"))
+    if found.revocation:
+        raise _revoked(found.ref.version, field, found.revocation)
     if found.rows == 0:
         return Problem(FieldViolation(field, f"is {name!r}: it has no rows"))
     return found
+
+
+def _revoked(version: str, field: str, why: str) -> ServiceError:
+    return ServiceError("REVOKED", f"{field} is {version}, which may not be used: {why}", metadata={"name": version})
 
 
 def _may_see(name: str) -> bool:

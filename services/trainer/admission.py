@@ -13,6 +13,7 @@ from pathlib import Path
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from tuneforge.manifest import Manifest
 from tuneforge.names import AttemptName
+from tuneforge.signatures import Signature
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.validation import validate
 
@@ -31,6 +32,8 @@ class ArtifactInput:
     """Its files."""
     kind: str = ""
     """`model` or `adapter` for a layer, empty for rows."""
+    signature: Signature | None = None
+    """The registry's signature over the files; None: the registry is asked for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

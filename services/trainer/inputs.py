@@ -6,12 +6,13 @@ Runs in the worker. While the registry is away it waits, for as long as nobody a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from services.modelkit.artifacts import LocalArtifact, artifact_folder, discard, fetch
+from services.modelkit.trust import KEYS_FILE, Trust, TrustSettings
 from services.trainer.admission import ArtifactInput, StartRequest
 from services.trainer.orders import Assignment
 from tuneforge.errors import Reason, TuneforgeError
@@ -19,7 +20,10 @@ from tuneforge.manifest import IntegrityError, build, verify
 from tuneforge.names import InvalidName, project_of
 
 if TYPE_CHECKING:
+    from tuneforge._transport import RetryPolicy, TransportSettings
     from tuneforge.blobs import BlobClient
+    from tuneforge.signatures import PublicKey, Signature
+    from tuneforge.signing import SignatureClient
 
 Result = TypeVar("Result")
 
@@ -65,6 +69,7 @@ def bring(request: StartRequest, assignment: Assignment, patience: Patience) -> 
 
     Raises:
         Stopped: The worker was asked to stop meanwhile.
+        SignatureError: No trusted key has signed the files.
         IntegrityError: Bytes that were fetched twice are not those of the manifest.
         TuneforgeError: The registry refuses.
         OSError: The disk refuses.
@@ -113,6 +118,7 @@ def _rows(
 
 def _fetch(artifact: ArtifactInput, assignment: Assignment, patience: Patience) -> Path:
     cache = Path(assignment.cache)
+    _require_signature(artifact, assignment, patience)
     if (folder := artifact_folder(cache, artifact.digest)).is_dir():
         return folder  # so that a run whose inputs are here needs no registry
     try:
@@ -123,18 +129,55 @@ def _fetch(artifact: ArtifactInput, assignment: Assignment, patience: Patience) 
         return insist(lambda: fetch(artifact.manifest, blobs, cache), assignment.registry, patience)
 
 
+def _require_signature(artifact: ArtifactInput, assignment: Assignment, patience: Patience) -> None:
+    """Refuses files that the registry has not signed; asks it only for what is not here."""
+    trust = Trust(Path(assignment.cache).parent / KEYS_FILE, TrustSettings.from_env())
+    source = _RegistrySignatures(assignment.registry)
+    insist(
+        lambda: trust.check(artifact.version, artifact.manifest, artifact.signature, source),
+        assignment.registry,
+        patience,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _RegistrySignatures:
+    """Keys and signatures of the registry, over a connection for each question: there are few."""
+
+    registry: str
+
+    def public_keys(self) -> Sequence[PublicKey]:
+        with self._client() as client:
+            return client.public_keys()
+
+    def signature(self, version: str) -> Signature:
+        with self._client() as client:
+            return client.signature(version)
+
+    def _client(self) -> SignatureClient:
+        from tuneforge.signing import SignatureClient  # imports grpc, see `blob_client`
+
+        settings, retry = _transport()
+        return SignatureClient.connect(self.registry, settings=settings, retry=retry)
+
+
 @contextlib.contextmanager
 def blob_client(registry: str, project: str) -> Iterator[BlobClient]:
     """Opens the way to a project's blobs. Imports grpc, so only a worker may call it, never the fork server."""
+    from tuneforge.blobs import BlobClient
+
+    settings, retry = _transport()
+    with BlobClient.connect(registry, project, settings=settings, retry=retry) as client:
+        yield client
+
+
+def _transport() -> tuple[TransportSettings, RetryPolicy]:
     from services.grpckit.settings import PeerSettings
     from tuneforge._transport import RetryPolicy, TransportSettings
-    from tuneforge.blobs import BlobClient
 
     peers = PeerSettings.from_env()
     settings = TransportSettings(token=peers.token or None, ca=peers.tls_ca)
-    retry = RetryPolicy(budget_s=_TRANSFER_BUDGET_S, max_s=1.0)
-    with BlobClient.connect(registry, project, settings=settings, retry=retry) as client:
-        yield client
+    return settings, RetryPolicy(budget_s=_TRANSFER_BUDGET_S, max_s=1.0)
 
 
 def insist(transfer: Callable[[], Result], registry: str, patience: Patience) -> Result:

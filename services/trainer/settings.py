@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.grpckit.settings import DEFAULT_DATA, Environment, ServerSettings, peer_address
+from services.modelkit.trust import TrustSettings
 from services.trainer.spool import LIMIT_BYTES
 from tuneforge.names import is_id
 
@@ -46,6 +47,9 @@ class TrainerSettings:
     spool_bytes: int = LIMIT_BYTES
     """Most bytes of unacknowledged events of one attempt. 256 MiB: a million steps. TUNEFORGE_TRAINER_SPOOL_BYTES."""
 
+    trust: TrustSettings = field(default_factory=TrustSettings)
+    """Whose signatures over models and rows count; read by each worker for itself."""
+
     @property
     def is_managed(self) -> bool:
         """Whether a scheduler manages the node."""
@@ -68,6 +72,7 @@ class TrainerSettings:
             advertise=env.address("TUNEFORGE_TRAINER_ADVERTISE", default=""),
             scheduler=env.address("TUNEFORGE_SCHEDULER_ADDRESS", default=""),
             registry=peer_address("registry", 7101, env),
+            trust=TrustSettings.from_env(env),
             inputs=env.folder("TUNEFORGE_TRAINER_INPUTS", default=server.data.parent / "inputs"),
             slots=env.integer("TUNEFORGE_TRAINER_SLOTS", default=0, minimum=0, maximum=64),
             cpu_millis=env.integer("TUNEFORGE_TRAINER_CPU_MILLIS", default=0, minimum=0, maximum=10_000_000),

@@ -15,6 +15,7 @@ from tuneforge import durations
 from tuneforge.errors import FieldViolation
 from tuneforge.manifest import InvalidManifest, Manifest, ManifestFile
 from tuneforge.names import AttemptName
+from tuneforge.signatures import Signature
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
 from tuneforge.v1 import events_pb2, nodes_pb2, trainer_pb2, types_pb2
 
@@ -77,7 +78,12 @@ def _artifact(
                 problems.append(
                     FieldViolation(f"{field}.{name}", f"is {digest!r}, that of the files is {manifest.digest!r}")
                 )
-    return ArtifactInput(version=message.ref.version, digest=manifest.digest, manifest=manifest, kind=kind)
+    signature = None
+    if message.HasField("signature"):
+        signature = Signature(key_id=message.signature.key_id, value=message.signature.value)
+    return ArtifactInput(
+        version=message.ref.version, digest=manifest.digest, manifest=manifest, kind=kind, signature=signature
+    )
 
 
 def manifest_from_proto(message: types_pb2.Manifest) -> Manifest:

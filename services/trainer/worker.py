@@ -37,6 +37,7 @@ from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError
+from tuneforge.signatures import SignatureError
 from tuneforge.v1 import events_pb2, trainer_pb2
 
 EXIT_NOT_OURS = 4
@@ -216,6 +217,8 @@ def named(error: Exception) -> AttemptFailure:
         )
     if isinstance(error, IntegrityError):
         return failure(Reason.INTEGRITY, f"a file is damaged: {error}", metadata={"path": error.path})
+    if isinstance(error, SignatureError):  # the same files are refused again, here and everywhere
+        return failure(Reason.SIGNATURE, f"an input is not what the registry signed: {error}", is_user=True)
     if isinstance(error, TuneforgeError):
         known = error.reason in Reason.__members__
         reason = Reason(error.reason) if known else Reason.PEER_UNAVAILABLE

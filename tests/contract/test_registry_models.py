@@ -114,7 +114,11 @@ async def test_an_import_knows_its_architecture(tmp_path: Path) -> None:
             assert await registry.stub.GetModelVersion(request) == made
         (listed,) = (await registry.stub.ListModelVersions(pb.ListModelVersionsRequest(parent=model))).versions
         assert not listed.architecture.tensors
+        assert not listed.HasField("signature")
+        assert not listed.HasField("signature")
         listed.architecture.tensors.extend(made.architecture.tensors)
+        listed.signature.CopyFrom(made.signature)
+        listed.signature.CopyFrom(made.signature)
         assert listed == made
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from services.grpckit.folder_lock import StartRefused
 from tuneforge.manifest import Manifest
-from tuneforge.signatures import PublicKey, Signature, endorsement_text, key_id_of, sign
+from tuneforge.signatures import PublicKey, Signature, endorsement_text, key_id_of, signed_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -70,7 +70,7 @@ class Signer:
             StartRefused: As `public_keys`.
         """
         pair = self._load()[0]
-        return sign(name, manifest, pair.public.key_id, pair.sign)
+        return Signature(key_id=pair.public.key_id, value=pair.sign(signed_text(name, manifest)))
 
     def _load(self) -> tuple[_Pair, ...]:
         with self._loading:

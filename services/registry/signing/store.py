@@ -47,7 +47,7 @@ def find_signature(connection: Connection, version: str) -> Signature | None:
     """Returns the signature of a version; None when it has none."""
     statement = select(SIGNATURES).where(SIGNATURES.c.version == version, SIGNATURES.c.key_id != "")
     row = connection.execute(statement).one_or_none()
-    return None if row is None else Signature(key_id=row.key_id, bundle=bytes(row.bundle))
+    return None if row is None else Signature(key_id=row.key_id, value=bytes(row.value))
 
 
 def get_signature(connection: Connection, version: str) -> Signature:
@@ -68,9 +68,7 @@ def sign_version(connection: Connection, signer: Signer, version: str, manifest:
     if connection.execute(standing).one_or_none() is None:
         signature = signer.sign(version, manifest)
         connection.execute(
-            insert(SIGNATURES).values(
-                version=version, key_id=signature.key_id, bundle=signature.bundle, time_us=time_us
-            )
+            insert(SIGNATURES).values(version=version, key_id=signature.key_id, value=signature.value, time_us=time_us)
         )
         add_keys(connection, signer.public_keys, time_us=time_us)
 
@@ -87,6 +85,6 @@ def sign_older(connection: Connection, signer: Signer, version: str, manifest: M
     connection.execute(
         update(SIGNATURES)
         .where(SIGNATURES.c.version == version, SIGNATURES.c.key_id == "")
-        .values(key_id=signature.key_id, bundle=signature.bundle, time_us=time_us)
+        .values(key_id=signature.key_id, value=signature.value, time_us=time_us)
     )
     add_keys(connection, signer.public_keys, time_us=time_us)

@@ -100,7 +100,7 @@ def _signature_problems(
     if signature is None:
         return [Problem(path="", reason=Reason.SIGNATURE, message=f"{name} has no signature")]
     try:
-        verify(signature.bundle, manifest, keys, name=name)
+        verify(signature, manifest, keys, name=name)
     except SignatureError as error:
         return [Problem(path="", reason=Reason.SIGNATURE, message=f"{name}: {error}")]
     return []

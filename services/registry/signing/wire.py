@@ -9,7 +9,7 @@ from tuneforge.v1 import signing_pb2 as pb
 
 def signature_to_proto(signature: Signature) -> pb.Signature:
     """Converts a signature to its message."""
-    return pb.Signature(key_id=signature.key_id, bundle=signature.bundle)
+    return pb.Signature(key_id=signature.key_id, value=signature.value)
 
 
 def key_to_proto(stored: StoredKey, current: str) -> pb.SigningKey:

@@ -9,7 +9,7 @@ from services.scheduler.records import Ref
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.spec import Architecture
 from tuneforge.specs.wire import architecture_from_proto
-from tuneforge.v1 import datasets_pb2, events_pb2, jobs_pb2, models_pb2, trainer_pb2, types_pb2
+from tuneforge.v1 import datasets_pb2, events_pb2, jobs_pb2, lineage_pb2, models_pb2, trainer_pb2, types_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class ModelFacts:
     architecture: Architecture
     layer: bytes
     """Serialised `ModelInput`."""
+    taint: str = ""
+    """The revocation of what it was made from, as a sentence; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +35,23 @@ class DatasetFacts:
     rows: int
     data: bytes
     """Serialised `DataInput`."""
+    revocation: str = ""
+    """Its revocation, as a sentence; empty: none."""
 
 
 def model_facts(message: models_pb2.ModelVersion) -> ModelFacts:
     """Converts a version of a model."""
     ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
     layer = trainer_pb2.ModelInput(ref=ref, manifest=message.manifest, kind=message.kind)
+    if message.HasField("signature"):
+        layer.signature.CopyFrom(message.signature)
     return ModelFacts(
         ref=Ref(version=ref.version, digest=ref.digest),
         is_adapter=message.kind == events_pb2.ARTIFACT_KIND_ADAPTER,
         base=_ref(message.lineage.base),
         architecture=architecture_from_proto(message.architecture),
         layer=layer.SerializeToString(),
+        taint=_revocation(message.taints),
     )
 
 
@@ -52,8 +59,13 @@ def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
     """Converts a version of a data set."""
     ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
     data = trainer_pb2.DataInput(ref=ref, manifest=message.manifest)
+    if message.HasField("signature"):
+        data.signature.CopyFrom(message.signature)
     return DatasetFacts(
-        ref=Ref(version=ref.version, digest=ref.digest), rows=message.rows, data=data.SerializeToString()
+        ref=Ref(version=ref.version, digest=ref.digest),
+        rows=message.rows,
+        data=data.SerializeToString(),
+        revocation=_revocation(message.revocations),
     )
 
 
@@ -83,3 +95,11 @@ def estimate_bytes(estimate: MemoryEstimate) -> bytes:
 
 def _ref(message: types_pb2.VersionRef) -> Ref | None:
     return Ref(version=message.version, digest=message.digest) if message.version else None
+
+
+def _revocation(revocations: Sequence[lineage_pb2.Revocation]) -> str:
+    if not revocations:
+        return ""
+    first = revocations[0]
+    when = first.time.ToDatetime().strftime("%Y-%m-%d %H:%M UTC")
+    return f"{first.name} was revoked by {first.actor} on {when}: {first.reason}"

@@ -67,7 +67,7 @@ def _create_signatures() -> None:
         "signatures",
         sa.Column("version", sa.String, primary_key=True),
         sa.Column("key_id", sa.String(64), nullable=False),
-        sa.Column("bundle", sa.LargeBinary, nullable=False),
+        sa.Column("value", sa.LargeBinary, nullable=False),
         sa.Column("time_us", sa.BigInteger, nullable=False),
     )
 
@@ -99,7 +99,7 @@ def _await_signatures(bind: sa.Connection) -> None:
     for kind, collection in (("dataset", "datasets"), ("model", "models")):
         bind.execute(
             sa.text(
-                "INSERT INTO signatures (version, key_id, bundle, time_us) "  # noqa: S608 - words of this module
+                "INSERT INTO signatures (version, key_id, value, time_us) "  # noqa: S608 - words of this module
                 f"SELECT 'projects/' || project || '/{collection}/' || {kind} || '/versions/' || "
                 f"CAST(version AS VARCHAR), '', :empty, create_time_us FROM {kind}_versions"
             ).bindparams(empty=b"")
