@@ -9,6 +9,7 @@ from tuneforge.cli.deployments import deployments
 from tuneforge.cli.generate import generate
 from tuneforge.cli.imports import import_dataset
 from tuneforge.cli.jobs import jobs
+from tuneforge.cli.lint import lint, preview
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
 
@@ -37,5 +38,7 @@ def cli() -> None:
 
 
 datasets.add_command(import_dataset)
+datasets.add_command(lint)
+datasets.add_command(preview)
 for command in (datasets, models, aliases, jobs, deployments, generate, nodes):
     cli.add_command(command)

@@ -83,7 +83,6 @@ async def _start() -> asyncio.subprocess.Process:
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(_ROOT),
         "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONMALLOC": "malloc",
         END_WITH_PARENT: str(os.getpid()),
     }
     return await asyncio.create_subprocess_exec(

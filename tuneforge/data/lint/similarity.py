@@ -9,6 +9,7 @@ Two texts with 90 % of their shingles in common share a band with a probability 
 them in tests is stated in ADR 0009. Hashes are CPython's hash of tuples of numbers, which is not salted.
 """
 
+import operator
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ def _fill(smallest: dict[int, int]) -> None:
 
 def likeness(first: bytes, second: bytes) -> float:
     """Returns the share of common shingles that two sketches tell of, 0 to 1."""
-    pairs = zip(memoryview(first).cast("H"), memoryview(second).cast("H"), strict=True)
-    return sum(a == b for a, b in pairs) / CLASSES
+    equal: int = sum(map(operator.eq, memoryview(first).cast("H"), memoryview(second).cast("H")))
+    return equal / CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Sketches:
 
 
 def near_texts(texts: Sketches, rank: Sequence[bytes], *, earlier: Sketches | None = None) -> Iterator[Likeness]:
-    """Yields near duplicates, each text once, with the one it is most like.
+    """Yields near duplicates, each text once, with one of those that it is like.
 
     Args:
         texts: Those that would be left out.
@@ -107,24 +108,31 @@ def near_texts(texts: Sketches, rank: Sequence[bytes], *, earlier: Sketches | No
             the lowest of a group is kept. Texts of equal rank are the same row.
         earlier: Those that are kept; None for the ones of `texts` that are lower in rank.
     """
-    source = earlier or texts
     found: dict[int, Likeness] = {}
     own = sorted(range(len(texts.numbers)), key=lambda place: rank[texts.numbers[place]])
     for band in range(_BANDS):
         keys = texts.keys(band)
-        buckets: dict[int, list[int]] = {}
-        if earlier is not None:
-            other_keys = earlier.keys(band)
-            for place in sorted(range(len(earlier.numbers)), key=lambda place: rank[source.numbers[place]]):
-                _put(buckets, other_keys[place], place)
+        buckets = _buckets(earlier, band, rank) if earlier else {}
         for place in own:
-            for head in buckets.get(keys[place], ()):
-                _compare(found, (texts, place), (source, head), rank)
-            if earlier is None:
+            if place in found:
+                continue
+            pair = _first_near((texts, place), earlier or texts, buckets.get(keys[place], ()), rank)
+            if pair is not None:
+                found[place] = pair
+            elif earlier is None:
                 _put(buckets, keys[place], place)
     for place in own:
         if place in found:
             yield found[place]
+
+
+def _buckets(texts: Sketches, band: int, rank: Sequence[bytes]) -> dict[int, list[int]]:
+    """Returns what a band has -> places of the texts that have it, lowest rank first."""
+    buckets: dict[int, list[int]] = {}
+    keys = texts.keys(band)
+    for place in sorted(range(len(texts.numbers)), key=lambda place: rank[texts.numbers[place]]):
+        _put(buckets, keys[place], place)
+    return buckets
 
 
 def _put(buckets: dict[int, list[int]], key: int, place: int) -> None:
@@ -133,14 +141,16 @@ def _put(buckets: dict[int, list[int]], key: int, place: int) -> None:
         bucket.append(place)
 
 
-def _compare(
-    found: dict[int, Likeness], text: tuple[Sketches, int], head: tuple[Sketches, int], rank: Sequence[bytes]
-) -> None:
-    """Keeps a pair when it is near, and nearer than the one that is known."""
-    number, other = text[0].numbers[text[1]], head[0].numbers[head[1]]
-    best = found.get(text[1])
-    if rank[other] == rank[number] or (best is not None and best.earlier == other):
-        return
-    share = likeness(text[0].at(text[1]), head[0].at(head[1]))
-    if share >= THRESHOLD and (best is None or (-share, rank[other]) < (-best.share, rank[best.earlier])):
-        found[text[1]] = Likeness(number, other, share)
+def _first_near(
+    text: tuple[Sketches, int], heads: Sketches, places: Sequence[int], rank: Sequence[bytes]
+) -> Likeness | None:
+    """Returns the first of some texts that is near one, which is given by its sketches and its place there."""
+    number, own = text[0].numbers[text[1]], text[0].at(text[1])
+    for place in places:
+        other = heads.numbers[place]
+        if rank[other] == rank[number]:
+            continue
+        share = likeness(own, heads.at(place))
+        if share >= THRESHOLD:
+            return Likeness(number, other, share)
+    return None
