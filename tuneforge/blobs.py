@@ -1,4 +1,7 @@
-"""Bytes by digest: upload and download through the registry, resumable, retried and verified.
+"""Bytes by digest: upload and download, resumable, retried and verified.
+
+They travel through the registry, or straight to and from the object store behind it: the registry says which, and a
+client that cannot reach the store goes through the registry.
 
 A transfer that breaks off goes on where it stopped, also after a restart of the registry or of this process. Nothing
 that does not have the announced digest is ever kept under its final name. Which files make a data set or a model is
@@ -16,11 +19,21 @@ from typing import BinaryIO, Self
 
 import grpc
 
+from tuneforge._hashing_writer import HashingWriter
+from tuneforge._object_urls import StoreBrokeOff, StoreRefused, StoreUnreachable, get
+from tuneforge._part_uploads import Told, parts_to_send, send_parts
 from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, is_retriable, open_channel, typed_error
-from tuneforge.errors import Reason, TuneforgeError
+from tuneforge.errors import DeadlineExceeded, NotFound, Reason, TuneforgeError, Unavailable
 from tuneforge.manifest import IntegrityError, Manifest, ManifestFile, build, check_path, sha256_file
 from tuneforge.v1.blobs_pb2 import (
+    BLOB_DIRECTION_READ,
     BLOB_DIRECTION_WRITE,
+    BLOB_WAY_PRESIGNED,
+    BLOB_WAY_STREAM,
+    BlobAccess,
+    BlobDirection,
+    BlobPresigned,
+    CompleteUploadRequest,
     DownloadBlobRequest,
     GetBlobAccessRequest,
     UploadBlobRequest,
@@ -56,6 +69,8 @@ class BlobClient:
         self._owned: grpc.Channel | None = None
         self._parent = f"projects/{project}"
         self._retry = retry or RetryPolicy(budget_s=60.0, max_s=5.0)
+        # Forgotten when the store behind the registry cannot be reached from here, or when there is none.
+        self._may_use_urls = True
 
     @classmethod
     def connect(
@@ -165,30 +180,59 @@ class BlobClient:
 
     def _upload(self, path: Path, entry: ManifestFile, progress: Progress | None) -> None:
         backoff = Backoff(self._retry)
-        access_request = GetBlobAccessRequest(
-            name=f"{self._parent}/blobs/{entry.sha256}", direction=BLOB_DIRECTION_WRITE, size_bytes=entry.size_bytes
-        )
-        told = 0
+        told = Told(progress or _nobody)
         stalled = TuneforgeError(Reason.INTERNAL, f"the upload of {path} does not move forward")
+        committed = -1
         while True:
-            access = call(self._stub.GetBlobAccess, access_request, retry=self._retry, peer="the registry")
-            committed = entry.size_bytes if access.is_stored else access.stream.committed_bytes
-            if committed > told:
-                _tell(progress, committed - told)
-                told = committed
-                backoff.progress()
+            access = self._access(entry.sha256, BLOB_DIRECTION_WRITE, entry.size_bytes)
             if access.is_stored:
-                return
-            source = _Chunks(path, access.stream.upload, entry, committed, access.stream.chunk_bytes)
-            try:
-                if self._send(source).is_stored:
-                    _tell(progress, entry.size_bytes - told)
-                    return
+                break
+            if access.WhichOneof("way") == "presigned":
+                if self._upload_by_urls(path, access.presigned, told):
+                    break
                 error = stalled
-            except grpc.RpcError as rpc_error:
-                error = _resumable(rpc_error)
-            source.raise_own_error()
+            else:
+                if access.stream.committed_bytes > committed:
+                    committed = access.stream.committed_bytes
+                    backoff.progress()
+                    told.whole(committed)
+                source = _Chunks(path, access.stream.upload, entry, committed, access.stream.chunk_bytes)
+                try:
+                    if self._send(source).is_stored:
+                        break
+                    error = stalled
+                except grpc.RpcError as rpc_error:
+                    error = _resumable(rpc_error)
+                source.raise_own_error()
             backoff.wait_or_raise(error)
+        told.whole(entry.size_bytes)
+
+    def _access(self, sha256: str, direction: BlobDirection.ValueType, size_bytes: int) -> BlobAccess:
+        request = GetBlobAccessRequest(
+            name=f"{self._parent}/blobs/{sha256}",
+            direction=direction,
+            size_bytes=size_bytes,
+            way=BLOB_WAY_PRESIGNED if self._may_use_urls else BLOB_WAY_STREAM,
+        )
+        return call(self._stub.GetBlobAccess, request, retry=self._retry, peer="the registry")
+
+    def _upload_by_urls(self, path: Path, presigned: BlobPresigned, told: Told) -> bool:
+        """Sends what is missing straight to the store; returns whether the blob is stored."""
+        try:
+            if not send_parts(path, parts_to_send(presigned), told, self._retry):
+                return False
+        except StoreUnreachable:
+            self._may_use_urls = False  # from here the registry can be reached, its store cannot
+            return False
+        request = CompleteUploadRequest(name=presigned.upload)
+        while True:  # the registry goes on reading when our deadline has passed
+            try:
+                method, peer = self._stub.CompleteUpload, "the registry"
+                return call(method, request, timeout_s=_TRY_DEADLINE_S, retry=self._retry, peer=peer).is_stored
+            except DeadlineExceeded:
+                continue
+            except NotFound:  # given up meanwhile
+                return False
 
     def _send(self, source: "_Chunks") -> UploadBlobResponse:
         return self._stub.UploadBlob(iter(source), timeout=_TRY_DEADLINE_S)
@@ -206,20 +250,35 @@ class BlobClient:
             offset, hasher = 0, new_sha256()
         _tell(progress, offset)
         backoff = Backoff(self._retry)
-        while offset < size_bytes:
-            request = DownloadBlobRequest(name=f"{self._parent}/blobs/{sha256}", offset=offset)
-            try:
-                for message in self._stub.DownloadBlob(request, timeout=_TRY_DEADLINE_S):
-                    file.write(message.data)
-                    hasher.update(message.data)
-                    offset += len(message.data)
-                    _tell(progress, len(message.data))
-                    backoff.progress()
-                if offset < size_bytes:
-                    raise IntegrityError(f"blob {sha256}", f"{size_bytes} bytes", f"{offset} bytes")
-            except grpc.RpcError as rpc_error:
-                backoff.wait_or_raise(_resumable(rpc_error))
+        with HashingWriter(file, hasher) as writer:
+            while offset < size_bytes:
+                try:
+                    for piece in self._pieces(sha256, size_bytes, offset):
+                        writer.write(piece)
+                        offset += len(piece)
+                        _tell(progress, len(piece))
+                        backoff.progress()
+                    if offset < size_bytes:
+                        raise IntegrityError(f"blob {sha256}", f"{size_bytes} bytes", f"{offset} bytes")
+                except grpc.RpcError as rpc_error:
+                    backoff.wait_or_raise(_resumable(rpc_error))
+                except StoreUnreachable:
+                    self._may_use_urls = False
+                except (StoreBrokeOff, StoreRefused) as error:  # also URLs that have ended: there are others to be had
+                    backoff.wait_or_raise(Unavailable(Reason.STORAGE_UNAVAILABLE, str(error)))
         return hasher.hexdigest()
+
+    def _pieces(self, sha256: str, size_bytes: int, offset: int) -> Iterator[bytes]:
+        """Yields the bytes of a blob from an offset, straight from the store where that is possible."""
+        if self._may_use_urls and size_bytes > _CHUNK_BYTES:
+            access = self._access(sha256, BLOB_DIRECTION_READ, size_bytes)
+            if access.WhichOneof("way") == "presigned":
+                yield from get(parts_to_send(access.presigned)[0], offset)
+                return
+            self._may_use_urls = False  # the registry has a folder
+        request = DownloadBlobRequest(name=f"{self._parent}/blobs/{sha256}", offset=offset)
+        for message in self._stub.DownloadBlob(request, timeout=_TRY_DEADLINE_S):
+            yield message.data
 
 
 @dataclass
@@ -268,6 +327,10 @@ def _resumable(rpc_error: grpc.RpcError) -> TuneforgeError:
 
 def _has_content(path: Path, sha256: str, size_bytes: int) -> bool:
     return path.is_file() and path.stat().st_size == size_bytes and sha256_file(path) == sha256
+
+
+def _nobody(_moved: int) -> None:
+    """Hears of progress where nobody asked."""
 
 
 def _tell(progress: Progress | None, moved: int) -> None:
