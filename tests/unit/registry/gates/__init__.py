@@ -1,0 +1,1 @@
+"""Gates without a database."""
