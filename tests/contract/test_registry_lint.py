@@ -1,0 +1,174 @@
+"""Lints and previews of data set versions, over a real socket: the same answers as those of the SDK on local files."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from services.registry.lint import process
+from tests.support.event_loop import on_loop
+from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
+from tests.support.tiny_model import make_tiny_model
+from tests.unit.lint import corpus
+from tuneforge import linting
+from tuneforge._lint_wire import item_of, preview_of
+from tuneforge.client import Client
+from tuneforge.data.lint import Finding, LengthPolicy, LintOptions, Progress, Summary
+from tuneforge.errors import InvalidArgument, Reason
+from tuneforge.specs.spec import OverlongPolicy
+from tuneforge.v1 import datasets_pb2, lint_pb2, spec_pb2
+
+# What the registry takes as a version has no row that cannot be read.
+READABLE = tuple(row for row in corpus.TRAIN if row[0] not in {
+    "cut-json", "two-values", "not-an-object", "empty-target", "missing-target", "unknown-role", "same-role-twice",
+    "result-without-call", "missing-column",
+})  # fmt: skip
+
+
+async def _version(registry: RunningRegistry, dataset: str, path: Path) -> str:
+    name = await registry.dataset(dataset)
+    manifest = await registry.put_files({path.name: await asyncio.to_thread(path.read_bytes)})
+    request = datasets_pb2.CreateDatasetVersionRequest(parent=name, manifest=manifest)
+    return (await registry.stub.CreateDatasetVersion(request)).name
+
+
+async def _items(call: Any) -> list[Finding | Progress | Summary]:
+    return [item for item in [item_of(response) async for response in call] if item is not None]
+
+
+@on_loop
+async def test_the_registry_finds_what_the_sdk_finds(tmp_path: Path) -> None:
+    """The same files have the same findings and the same summary at the registry and on disk."""
+    train = corpus.write(tmp_path / "train.jsonl", READABLE)
+    validation = corpus.write(tmp_path / "validation.jsonl", corpus.VALIDATION)
+    model = make_tiny_model(tmp_path / "model")
+    options = LintOptions(length=LengthPolicy(max_tokens=60, overlong=OverlongPolicy.TRUNCATE))
+    local = linting.lint_files(train, validation=validation, model=model, options=options)
+    expected = list(local)
+    assert {each.code for each in expected} >= {"CONTROL_TOKEN", "OVERLONG_ROW", "LEAKED_ROW", "SECRET"}
+    async with running_registry(tmp_path / "data") as registry:
+        rows, held_out = await _version(registry, "rows", train), await _version(registry, "held-out", validation)
+        imported = await registry.imported(await registry.model(), model)
+
+        def ask() -> tuple[list[Finding], Summary, list[Progress]]:
+            told: list[Progress] = []
+            with Client(registry=registry.address) as client:
+                found = client.datasets.lint(
+                    rows, validation=held_out, model=imported.name, options=options, on_progress=told.append
+                )
+                return list(found), found.summary, told
+
+        findings, summary, told = await asyncio.to_thread(ask)
+    assert findings == expected
+    assert summary == local.summary
+    assert told[0].rows == 0
+    assert told[-1].rows == len(READABLE) + len(corpus.VALIDATION)
+
+
+@on_loop
+async def test_a_preview_is_the_same_at_the_registry(tmp_path: Path) -> None:
+    """A row is drawn alike by number, by id, and on disk; the labels are the learned tokens."""
+    train = corpus.write(tmp_path / "train.jsonl", READABLE)
+    model = make_tiny_model(tmp_path / "model")
+    local = linting.preview_file_row(train, 4, model=model, length=LengthPolicy(max_tokens=50))
+    async with running_registry(tmp_path / "data") as registry:
+        rows = await _version(registry, "rows", train)
+        imported = await registry.imported(await registry.model(), model)
+        request = lint_pb2.PreviewDatasetRowRequest(name=rows, model=imported.name, number=4, max_tokens=50)
+        assert preview_of(await registry.stub.PreviewDatasetRow(request)) == local
+        with_id = lint_pb2.PreviewDatasetRowRequest(
+            name=rows, model=imported.name, row_id=local.row_id[:10], max_tokens=50
+        )
+        assert preview_of(await registry.stub.PreviewDatasetRow(with_id)) == local
+        with_id.row_id = "0123456789"
+        await refused(registry.stub.PreviewDatasetRow(with_id), Reason.NOT_FOUND)
+        place = 1 + next(n for n, row in enumerate(READABLE) if row[0] == "control-token")
+        request.number = place
+        error = await refused(registry.stub.PreviewDatasetRow(request), Reason.INVALID_DATA)
+        assert fields_of(error) == [f"train.jsonl:{place}"]
+    assert "".join(token.text for token in local.tokens).startswith("<|im_start|>user\n")
+
+
+@on_loop
+async def test_requests_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    """All wrong fields are told at once; unknown versions are not found."""
+    async with running_registry(tmp_path / "data") as registry:
+        rows = await _version(registry, "rows", corpus.write(tmp_path / "train.jsonl", READABLE[:1]))
+        lint = lint_pb2.LintDatasetVersionRequest(
+            name=rows, max_tokens=-1, max_findings_per_code=-5, checks=["typo"], overlong=spec_pb2.OVERLONG_POLICY_DROP
+        )
+        error = await refused(_items(registry.stub.LintDatasetVersion(lint)), Reason.INVALID_FIELD)
+        assert fields_of(error) == ["max_tokens", "max_findings_per_code", "checks"]
+        missing = lint_pb2.LintDatasetVersionRequest(name=f"{PROJECT}/datasets/rows/versions/9")
+        await refused(_items(registry.stub.LintDatasetVersion(missing)), Reason.NOT_FOUND)
+        draw = lint_pb2.PreviewDatasetRowRequest(name=rows, model=f"{PROJECT}/models/none/versions/1", max_tokens=-1)
+        error = await refused(registry.stub.PreviewDatasetRow(draw), Reason.INVALID_FIELD)
+        assert fields_of(error) == ["max_tokens", "row"]
+        draw.max_tokens, draw.number = 0, 1
+        await refused(registry.stub.PreviewDatasetRow(draw), Reason.NOT_FOUND)
+
+
+@on_loop
+async def test_the_worker_ends_with_its_caller(tmp_path: Path) -> None:
+    """Whoever leaves in the middle of a lint leaves no process behind, and the slot is free again."""
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(f'{{"prompt": "a{n}", "completion": "b\\u200b"}}\n' for n in range(100_000)))
+    async with running_registry(tmp_path / "data") as registry:
+        rows = await _version(registry, "rows", path)
+        for _ in range(6):  # more than may run at once
+            call = registry.stub.LintDatasetVersion(lint_pb2.LintDatasetVersionRequest(name=rows))
+            assert (await call.read()) is not grpc.aio.EOF
+            call.cancel()
+            await asyncio.to_thread(_until_no_worker)
+
+
+def _until_no_worker() -> None:
+    """Waits for the end of the processes that this one has started, each by its own id."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "services.registry.lint.worker" in child.cmdline():
+                child.wait(timeout=20)
+
+
+@on_loop
+async def test_more_lints_than_may_run_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller is told to come again, and when."""
+    monkeypatch.setattr("services.registry.lint.calls.AT_ONCE", 0)
+    async with running_registry(tmp_path / "data") as registry:
+        rows = await _version(registry, "rows", corpus.write(tmp_path / "train.jsonl", READABLE[:1]))
+        request = lint_pb2.LintDatasetVersionRequest(name=rows)
+        error = await refused(_items(registry.stub.LintDatasetVersion(request)), Reason.TOO_MANY_CALLS)
+        assert error.retry_after_s
+
+
+@pytest.mark.parametrize("limit", [{"cpu_s": 1}, {"memory_bytes": 8 * 2**20}], ids=["time", "memory"])
+@on_loop
+async def test_a_worker_that_takes_too_much_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
+) -> None:
+    """Rows that need more than the registry gives end in an error that says so, and the registry goes on."""
+    row = '{{"messages": [{{"role": "user", "content": "{0} {1}"}}, {{"role": "assistant", "content": "{1}"}}]}}\n'
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(row.format(n, "word " * 60) for n in range(20_000)))
+    order = process.Order
+    monkeypatch.setattr("services.registry.lint.calls.Order", lambda **fields: order(**fields | limit))
+    async with running_registry(tmp_path / "data") as registry:
+        rows = await _version(registry, "rows", path)
+        request = lint_pb2.LintDatasetVersionRequest(name=rows)
+        await refused(_items(registry.stub.LintDatasetVersion(request)), Reason.WORK_LIMIT)
+        assert (await registry.stub.GetDataset(datasets_pb2.GetDatasetRequest(name=f"{PROJECT}/datasets/rows"))).name
+
+
+def test_local_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    """Missing files, unknown checks and folders that are no model's are refused with a typed error."""
+    with pytest.raises(InvalidArgument, match="not there"):
+        linting.lint_files(tmp_path / "none.jsonl")
+    path = corpus.write(tmp_path / "train.jsonl", READABLE[:1])
+    with pytest.raises(InvalidArgument, match="typo"):
+        linting.lint_files(path, options=LintOptions(only=("typo",)))
+    with pytest.raises(InvalidArgument, match=r"tokenizer\.json"):
+        linting.lint_files(path, model=tmp_path)
