@@ -35,6 +35,7 @@ from services.trainer.folders import AttemptFolder, create_json
 from services.trainer.inputs import Stopped, blob_client, bring, insist
 from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
+from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError
 from tuneforge.signatures import SignatureError
@@ -167,8 +168,10 @@ class Worker:
             TrainingInputs(
                 spec=request.spec,
                 base=inputs.base,
-                train=inputs.train,
-                validation=inputs.validation,
+                train=inputs.train.files,
+                train_rows=inputs.train.choice,
+                validation=inputs.validation.files,
+                validation_rows=inputs.validation.choice,
                 checkpoints=Path(assignment.checkpoints),
                 attempt=assignment.name.attempt,
                 output=output,
@@ -243,6 +246,8 @@ def _outcome_of(result: TrainingResult) -> events_pb2.AttemptOutcome:
     message = outcome_message(Outcome(AttemptState(result.result.value), None), step=result.step)
     for name, value in result.metrics.items():
         message.metrics[name] = value
+    if result.checks:
+        message.validation_report.CopyFrom(report_to_proto(result.checks, result.not_run, "trainer"))
     if result.artifact is not None and result.artifact_kind is not None:
         message.manifest.CopyFrom(manifest_to_proto(result.artifact))
         message.artifact_kind = KIND_NUMBERS[result.artifact_kind.value]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.registry.models.resources import Report
 from services.registry.wire import timestamp
-from tuneforge.checks import Check, report_text
+from tuneforge._check_wire import check_from_proto
+from tuneforge.checks import report_text
 from tuneforge.names import ModelVersionName
 from tuneforge.v1 import validations_pb2
 
@@ -59,20 +60,8 @@ def report_to_proto(name: ModelVersionName, report: Report) -> validations_pb2.V
     message.passed = report.passed
     message.create_time.CopyFrom(timestamp(report.create_time_us))
     message.creator = report.creator
-    message.text = report_text(str(name), [check_of(check) for check in message.checks], dict(message.not_run))
+    message.text = report_text(str(name), [check_from_proto(check) for check in message.checks], dict(message.not_run))
     return message
-
-
-def check_of(message: validations_pb2.CheckResult) -> Check:
-    """Converts one check."""
-    return Check(
-        name=message.check_name,
-        passed=message.passed,
-        score=message.score if message.HasField("score") else None,
-        threshold=message.threshold if message.HasField("threshold") else None,
-        message=message.message,
-        details=dict(message.details),
-    )
 
 
 def _violations(message: validations_pb2.ValidationReport) -> Iterator[FieldViolation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.scheduler.records import Attempt, Job, Ref
-from tuneforge.v1 import events_pb2, models_pb2, spec_pb2, trainer_pb2, types_pb2
+from tuneforge.v1 import events_pb2, models_pb2, signing_pb2, spec_pb2, trainer_pb2, types_pb2
 
 
 def publish_request(job: Job, attempt: Attempt) -> bytes:
@@ -18,6 +18,7 @@ def publish_request(job: Job, attempt: Attempt) -> bytes:
         attempt=attempt.name.attempt,
         spec=resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec),
         environment=dict(resolved.environment) if resolved is not None else {},
+        run_record=signing_pb2.RunRecord(num_events=job.latest_seq, head=job.record_head.hex()),
     )
     request = models_pb2.PublishVersionRequest(
         parent=job.output_model,
@@ -25,6 +26,7 @@ def publish_request(job: Job, attempt: Attempt) -> bytes:
         kind=outcome.artifact_kind,
         lineage=lineage,
         metrics=dict(outcome.metrics),
+        validation_report=outcome.validation_report if outcome.HasField("validation_report") else None,
     )
     return request.SerializeToString()
 

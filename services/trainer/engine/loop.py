@@ -6,7 +6,7 @@ is `Progress`, so that a resumed run cannot be told from an unbroken one.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from services.trainer.engine import reports
@@ -33,6 +33,8 @@ class Progress:
     """Loss of the last step."""
     evaluation_loss: float | None = None
     """Last validation loss."""
+    completions: list[str] = field(default_factory=list)
+    """What the model said to the spec's prompts when it was asked last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +126,9 @@ def _measure(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> N
         rows = len(run.validation.examples)
         sink.emit(events_pb2.EvaluationMetrics(step=progress.step, loss=loss, supervised_tokens=count, rows=rows))
     completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
-    for (prompt, _), completion in zip(run.prompts, completions, strict=True):
-        sink.emit(events_pb2.Sample(step=progress.step, prompt=prompt, completion=run.decode(completion)))
+    progress.completions = [run.decode(completion) for completion in completions]
+    for (prompt, _), completion in zip(run.prompts, progress.completions, strict=True):
+        sink.emit(events_pb2.Sample(step=progress.step, prompt=prompt, completion=completion))
 
 
 def _save(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:

@@ -26,6 +26,8 @@ from tuneforge.specs.wire import spec_from_proto, spec_to_proto
 from tuneforge.v1 import spec_pb2
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+_OTHER_PACKAGES = ("tokenizers", "safetensors", "numpy")
+"""Told, but free to differ at a resume: they compute nothing that the numbers depend on."""
 _EXACT = (*_PACKAGES, "device", "platform")
 """What of the environment must be the same at a resume."""
 
@@ -104,9 +106,10 @@ def environment(device: torch.device, threads: int) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "python": platform.python_version(),
-        **{package: _version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in (*_PACKAGES, *_OTHER_PACKAGES)},
         "device": name,
         "threads": str(threads),
+        "os": f"{platform.system()} {platform.release()}",
         # The instruction set decides which kernels run, and with them the last bits of every sum.
         "platform": f"{platform.system()}-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}",
     }

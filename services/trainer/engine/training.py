@@ -19,6 +19,7 @@ from services.modelkit.loading import TOKENIZER_FILES, read_config
 from services.trainer.engine import checkpoints, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.documents import ResultFacts, write_documents
 from services.trainer.engine.faults import faults_named
 from services.trainer.engine.loop import Progress, Run, train_loop
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
@@ -31,6 +32,7 @@ from services.trainer.engine.resolution import (
     check_spec,
     resolve,
 )
+from services.trainer.engine.result_checks import check_result
 from services.trainer.engine.texts import Texts
 from services.trainer.engine.training_task import (
     ArtifactKind,
@@ -47,6 +49,7 @@ from services.trainer.engine.verbs import Engine, EngineOptions
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError, build
 from tuneforge.specs.defaults import with_defaults
+from tuneforge.specs.profile_documents import model_id_of
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
@@ -142,12 +145,12 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     prepared = prepare_model(task.base, resolution.spec, device)
     run = _run(resolution, prepared, texts)
     engine = Engine(prepared.model, _engine_options(task, resolution, prepared, texts.train, device))
-    progress = _begin(engine, resolution, found, sink)
+    progress = _begin(engine, run, found, sink)
     _report_start(resolution, prepared, texts.train, sink)
     result = train_loop(run, engine, progress, sink, stop)
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=_metrics(progress, device))
-    return _finish(task, prepared, progress, device)
+    return _finish(task, prepared, progress, resolution, device)
 
 
 def _tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: EventSink) -> None:
@@ -208,7 +211,7 @@ def _run(resolution: Resolution, prepared: PreparedModel, texts: Texts) -> Run:
         validation=texts.validation,
         prompts=texts.prompts(prepared.base.max_positions),
         decode=texts.decode,
-        facts={"resolution": resolution.to_json()},
+        facts={"resolution": resolution.to_json(), "initial_weights": prepared.base.initial_weights},
     )
 
 
@@ -238,21 +241,34 @@ def _engine_options(
     )
 
 
-def _begin(engine: Engine, resolution: Resolution, found: checkpoints.Checkpoint | None, sink: EventSink) -> Progress:
+def _begin(engine: Engine, run: Run, found: checkpoints.Checkpoint | None, sink: EventSink) -> Progress:
     # Again: what loading drew from the generators must not matter.
-    seed_all(resolution.spec.seed or 0)
+    seed_all(run.spec.seed or 0)
     if found is None:
         return Progress()
+    if (drawn := found.facts.get("initial_weights")) != run.facts["initial_weights"]:
+        raise TrainingFault(
+            Reason.RESUME_MISMATCH,
+            f"The checkpoint goes on from drawn weights with the digest {drawn}, and others were drawn here.",
+            "Resume on a node like the first one, or start a new job.",
+            metadata={"expected": str(drawn), "found": str(run.facts["initial_weights"])},
+        )
     engine.restore(found)
     sink.emit(events_pb2.ResumedFrom(step=found.step, attempt=found.attempt, digest=found.digest))
     return Progress(**found.facts["progress"])
+
+
+def _environment(resolution: Resolution, prepared: PreparedModel) -> Mapping[str, str]:
+    """Returns versions and devices as they are reported; with drawn weights, their digest too."""
+    drawn = prepared.base.initial_weights
+    return {**resolution.environment, **({"initial_weights": drawn} if drawn else {})}
 
 
 def _report_start(resolution: Resolution, prepared: PreparedModel, corpus: Corpus, sink: EventSink) -> None:
     sink.emit(
         events_pb2.Resolved(
             spec=spec_to_proto(resolution.spec),
-            environment=resolution.environment,
+            environment=_environment(resolution, prepared),
             trainable_parameters=prepared.trainable_parameters,
             total_parameters=prepared.total_parameters,
             rows=len(corpus.examples),
@@ -268,7 +284,7 @@ def _report_start(resolution: Resolution, prepared: PreparedModel, corpus: Corpu
         )
 
 
-def _metrics(progress: Progress, device: torch.device) -> Mapping[str, float]:
+def _metrics(progress: Progress, device: torch.device, rows_per_step: int = 0) -> Mapping[str, float]:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:
@@ -277,14 +293,20 @@ def _metrics(progress: Progress, device: torch.device) -> Mapping[str, float]:
         "train_seconds": progress.train_seconds,
         "tokens": float(progress.tokens),
         "peak_memory_bytes": float(peak),
+        "train_samples_per_second": progress.step * rows_per_step / progress.train_seconds
+        if rows_per_step and progress.train_seconds
+        else None,
         "loss": progress.loss,
         "evaluation_loss": progress.evaluation_loss,
     }
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _finish(task: TrainingInputs, prepared: PreparedModel, progress: Progress, device: torch.device) -> TrainingResult:
+def _finish(
+    task: TrainingInputs, prepared: PreparedModel, progress: Progress, resolution: Resolution, device: torch.device
+) -> TrainingResult:
     _check_finite(prepared)
+    metrics = _metrics(progress, device, resolution.spec.optimization.rows_per_step)
     shutil.rmtree(task.output, ignore_errors=True)
     task.output.mkdir(parents=True)
     kind = ArtifactKind.MODEL if task.spec.lora is None else ArtifactKind.ADAPTER
@@ -292,12 +314,36 @@ def _finish(task: TrainingInputs, prepared: PreparedModel, progress: Progress, d
         save_model(prepared.model, task.output, [prepared.base.folder / name for name in TOKENIZER_FILES])
     else:
         save_adapter(prepared.model, task.output)
+    profile = write_documents(task.output, _result_facts(task, prepared, resolution, metrics))
+    checks, not_run = check_result(metrics, progress.completions, task.checkpoints, profile)
     return TrainingResult(
         result=RunResult.SUCCEEDED,
         step=progress.step,
         artifact=build(task.output),
         artifact_kind=kind,
-        metrics=_metrics(progress, device),
+        metrics=metrics,
+        checks=checks,
+        not_run=not_run,
+    )
+
+
+def _result_facts(
+    task: TrainingInputs, prepared: PreparedModel, resolution: Resolution, metrics: Mapping[str, float]
+) -> ResultFacts:
+    base, config = task.base[-1], read_config(task.base[0].folder)
+    own = prepared.trainable_parameters if resolution.spec.lora else 0
+    return ResultFacts(
+        spec=resolution.spec,
+        base_id=model_id_of(base.ref_version, base.folder.name),
+        base_version=base.ref_version,
+        base_digest=base.digest,
+        base_folder=prepared.base.folder,
+        architecture=config["architectures"][0],
+        base_parameters=prepared.total_parameters - own,
+        inputs=resolution.inputs,
+        environment=resolution.environment,
+        initial_weights=prepared.base.initial_weights,
+        metrics=metrics,
     )
 
 

@@ -7,9 +7,11 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.modelkit.artifacts import LocalArtifact
+from tuneforge.checks import Check
+from tuneforge.data.split import Side, Split
 from tuneforge.errors import Reason
 from tuneforge.manifest import Manifest
 from tuneforge.specs.spec import TrainingSpec
@@ -68,6 +70,21 @@ class Fault(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowChoice:
+    """Which rows of some files are taken."""
+
+    folder: Path | None = None
+    """What the files' paths in their data set are relative to; None: their names are their paths."""
+    split: Split | None = None
+    """How rows are divided, by their ids or else by their files; None: not, all are taken."""
+    side: Side = Side.TRAIN
+    """The side that is taken."""
+
+
+ALL_ROWS: Final = RowChoice()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingInputs:
     """All that one attempt needs; every file is on this machine."""
 
@@ -76,9 +93,13 @@ class TrainingInputs:
     base: Sequence[LocalArtifact]
     """The model to start from: a whole model, then the adapters that were trained on it, in order."""
     train: Sequence[Path]
-    """JSONL files of the rows to learn from, in order."""
+    """Files of the rows to learn from, in any format that `tuneforge.data` reads."""
+    train_rows: RowChoice = ALL_ROWS
+    """Which rows of these are taken."""
     validation: Sequence[Path] = ()
-    """JSONL files of the rows that the validation loss is computed on."""
+    """Files of the rows that the validation loss is computed on."""
+    validation_rows: RowChoice = ALL_ROWS
+    """Which rows of these are taken."""
     checkpoints: Path
     """The job's checkpoints, of all its attempts."""
     attempt: int
@@ -104,7 +125,12 @@ class TrainingResult:
     artifact_kind: ArtifactKind | None = None
     """What they are; set with SUCCEEDED."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """`loss`, `evaluation_loss` (with validation rows), `train_seconds`, `peak_memory_bytes`, `tokens`."""
+    """`loss`, `evaluation_loss` (with validation rows), `train_seconds`, `train_samples_per_second`,
+    `peak_memory_bytes`, `tokens`."""
+    checks: tuple[Check, ...] = ()
+    """What the run found of its own result; set with SUCCEEDED."""
+    not_run: Mapping[str, str] = field(default_factory=dict)
+    """Checks that could not be made, by name, with the reason."""
 
 
 class TrainingFault(Exception):
