@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 from services.launcher import DEFAULT_PORTS, SERVICES, StartFailed, Suite, free_ports, wait_for_end
+from services.stores.programs import StoreFailed
+from services.stores.real import RealStores
 
 EXIT_CONFIGURATION = 78
 EXIT_INTERRUPTED = 130
@@ -19,10 +21,15 @@ EXIT_INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Runs the suite; returns the exit code."""
     options = _options(argv)
-    suite = Suite(data=options.data.absolute(), ports=_ports(options.port))
+    data = _data_folder(options)
     try:
+        stores = RealStores(data / "stores") if options.stores == "real" else None
+        suite = Suite(data=data, ports=_ports(options.port), stores=stores)
         _on_signals(signal.default_int_handler)
         suite.start()
+    except StoreFailed as error:
+        print(f"tuneforge: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
     except StartFailed as error:
         print(f"tuneforge: {error}", file=sys.stderr)
         if error.exit_code == EXIT_CONFIGURATION:
@@ -56,7 +63,15 @@ def _on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path(".tuneforge/data"), help="data folder (default: %(default)s)")
+    folders = ".tuneforge/data, or .tuneforge/real with real stores"
+    parser.add_argument("--data", type=Path, help=f"data folder (default: {folders})")
+    parser.add_argument(
+        "--stores",
+        choices=("embedded", "real"),
+        default="embedded",
+        help="where metadata and blobs live: files in the data folder, or a PostgreSQL and an S3 server of their own, "
+        "which are started and ended with the suite (default: %(default)s)",
+    )
     parser.add_argument(
         "--port",
         type=int,
@@ -69,6 +84,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def _data_folder(options: argparse.Namespace) -> Path:
+    default = ".tuneforge/data" if options.stores == "embedded" else ".tuneforge/real"
+    return Path(options.data or default).absolute()
+
+
 def _ports(first: int) -> dict[str, int]:
     if first == 0:
         return dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
@@ -78,6 +98,8 @@ def _ports(first: int) -> dict[str, int]:
 def _greet(suite: Suite) -> None:
     for service in SERVICES:
         print(f"{service:<10} {suite.address(service)}   log {suite.log_path(service)}")
+    if suite.stores is not None:
+        print(f"PostgreSQL on 127.0.0.1:{suite.stores.postgres.port}, S3 at {suite.stores.s3.endpoint}")
     print(f"data in {suite.data}; Ctrl-C stops everything", flush=True)
 
 

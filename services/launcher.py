@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.grpckit.parent import END_WITH_PARENT
+from services.stores.real import RealStores
 
 SERVICES = ("registry", "scheduler", "trainer", "inference")
 # The trainer goes first, so that its workers save their checkpoints while the others still answer.
@@ -65,6 +66,8 @@ class Suite:
     """Whether the services offer `/metrics`."""
     extra_env: Mapping[str, str] = field(default_factory=dict)
     """Settings on top of the environment."""
+    stores: RealStores | None = None
+    """Servers for the services' data, which start before them and end after them; None: everything in the folder."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """Running services by name."""
     _log_offsets: dict[str, int] = field(default_factory=dict)
@@ -82,10 +85,13 @@ class Suite:
 
         Raises:
             StartFailed: One ended first; the others that were started here are stopped.
+            StoreFailed: A server of the stores did not start; the same.
         """
         wanted = services or SERVICES
-        give_up_at = time.monotonic() + START_TIMEOUT_S
         try:
+            if self.stores is not None:
+                self.stores.start()
+            give_up_at = time.monotonic() + START_TIMEOUT_S
             for service in wanted:
                 self._spawn(service)
             for service in wanted:
@@ -94,11 +100,14 @@ class Suite:
                         raise self._start_failed(service)
                     time.sleep(_POLL_S)
         except BaseException:
-            self.stop(*wanted)
+            self.stop(*services)
             raise
 
     def stop(self, *services: str) -> None:
-        """Asks services (all when none is named) to end, in the order that loses nothing, and waits for them."""
+        """Asks services to end, in the order that loses nothing, and waits for them.
+
+        Without a name: all, and then the stores.
+        """
         for service in STOP_ORDER:
             if services and service not in services:
                 continue
@@ -111,6 +120,8 @@ class Suite:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self.stores is not None and not services:
+            self.stores.stop()
 
     def kill(self, service: str) -> None:
         """Ends a service at once, as a crash would."""
@@ -119,12 +130,12 @@ class Suite:
         process.wait()
 
     def first_exit(self) -> tuple[str, int] | None:
-        """Returns the name and exit code of a service that has ended by itself, if any."""
+        """Returns the name and exit code of a service, or of a server of its data, that has ended by itself, if any."""
         for service, process in self.processes.items():
             code = process.poll()
             if code is not None:
                 return service, code
-        return None
+        return self.stores.first_exit() if self.stores is not None else None
 
     def last_words(self, service: str, count: int = 5) -> str:
         """Returns what a service said for people since its start, else the end of its log."""
@@ -154,6 +165,8 @@ class Suite:
         env[f"TUNEFORGE_{name}_LISTEN"] = self.address(service)
         port = self.ports[service] + METRICS_OFFSET
         env[f"TUNEFORGE_{name}_METRICS_LISTEN"] = f"127.0.0.1:{port}" if self.metrics else ""
+        if self.stores is not None:
+            env |= self.stores.environment()
         return env | dict(self.extra_env)
 
     def _spawn(self, service: str) -> None:

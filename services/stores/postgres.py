@@ -11,9 +11,8 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from services.grpckit.database import PostgresAddress
 from services.stores.programs import (
     StoreFailed,
     check_reachable,
@@ -23,6 +22,9 @@ from services.stores.programs import (
     start_program,
     unprivileged,
 )
+
+if TYPE_CHECKING:
+    from services.grpckit.database import PostgresAddress
 
 PROGRAMS_VARIABLE = "TUNEFORGE_POSTGRES_BIN"
 """Folder with `initdb` and `postgres`; `package` takes the package's. Unset: the machine's, else the package's."""
@@ -63,7 +65,9 @@ class LocalPostgres:
 
     def address(self, database: str) -> PostgresAddress:
         """Returns where a service finds a database."""
-        from sqlalchemy.engine import URL
+        from sqlalchemy.engine import URL  # a launcher without real stores does not pay for this
+
+        from services.grpckit.database import PostgresAddress
 
         return PostgresAddress(
             url=URL.create("postgresql", username=USER, host="127.0.0.1", port=self.port, database=database),

@@ -136,7 +136,7 @@ def test_a_migration_may_be_killed_anywhere(tmp_path: Path, each_database: str, 
             assert_kept(database, schema)
         if is_done:
             return
-        left += 3
+        left += 6
 
 
 def assert_kept(database: Database, schema: ServiceSchema) -> None:
