@@ -123,7 +123,8 @@ class Admission:
     async def _data(self, source: DataSource | None, field: str) -> DatasetFacts | Problem | None:
         if source is None or not source.dataset or source.local_path:
             return None  # `validate` says what is wrong
-        return await resolve_data(self.registry, source, field)
+        is_validation = field.endswith("validation.dataset")
+        return await resolve_data(self.registry, source, field, is_validation=is_validation)
 
     async def readmit(self, job: Job) -> NewJob:
         """Returns a blocked job as it would be admitted now that the output which it waits for is there.

@@ -104,6 +104,8 @@ class Job:
     start_ms: int | None
     end_ms: int | None
     latest_seq: int
+    record_head: bytes
+    """Head of the hash chain over all its events."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
 

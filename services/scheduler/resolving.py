@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from services.grpckit.context import current_or_none
 from services.grpckit.errors import FieldViolation, ServiceError, not_found
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts
+from tuneforge.data.shapes.names import TRAINABLE
 from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, parse_model_reference, project_of
 from tuneforge.specs.spec import DataSource
 
@@ -93,8 +94,16 @@ def _model_missing(wanted: str, name: str, error: ServiceError) -> str:
     return f"is {name!r}: its layer {wanted} is gone ({error.message})"
 
 
-async def resolve_data(source: VersionSource, named: DataSource, field: str) -> DatasetFacts | Problem:
+async def resolve_data(
+    source: VersionSource, named: DataSource, field: str, *, is_validation: bool = False
+) -> DatasetFacts | Problem:
     """Finds a version of a data set; a data set without a version means its newest one.
+
+    Args:
+        source: The registry.
+        named: What the spec names.
+        field: Field of the request that names it.
+        is_validation: Whether for validation; of a version that is divided, its rows for validation are then taken.
 
     Raises:
         ServiceError: PEER_UNAVAILABLE; REVOKED.
@@ -113,8 +122,15 @@ async def resolve_data(source: VersionSource, named: DataSource, field: str) -> 
         return Problem(FieldViolation(field, f"is {name!r}: {found.message}; {cure}"))
     if found.revocation:
         raise _revoked(found.ref.version, field, found.revocation)
-    if found.rows == 0:
-        return Problem(FieldViolation(field, f"is {name!r}: it has no rows"))
+    rows = found.rows
+    if is_validation and found.validation_rows is not None:
+        rows = found.validation_rows
+    if rows == 0:
+        return Problem(FieldViolation(field, f"is {name!r}: it has no rows{' for validation' * is_validation}"))
+    if found.shape and found.shape not in TRAINABLE:
+        shapes = ", ".join(sorted(TRAINABLE))
+        sentence = f"its rows have the shape {found.shape}, which this task does not learn; give one of {shapes}"
+        return Problem(FieldViolation(field, f"is {name!r}: {sentence}"))
     return found
 
 

@@ -43,7 +43,7 @@ def _base() -> models_pb2.ModelVersion:
 
 
 def _rows() -> datasets_pb2.DatasetVersion:
-    version = datasets_pb2.DatasetVersion(name=DATA, rows=10, size_bytes=1)
+    version = datasets_pb2.DatasetVersion(name=DATA, rows=10, size_bytes=1, shape=datasets_pb2.ROW_SHAPE_MESSAGES)
     version.manifest.files.add(path="rows.jsonl", sha256="c" * 64, size_bytes=1)
     version.manifest.digest = "3" * 64
     return version

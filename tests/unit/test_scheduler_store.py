@@ -281,7 +281,7 @@ def test_read_tail_begins_inside_a_chunk(database: Database) -> None:
         tx = Transaction(db, 0)
         job_store.add(tx, new_job(JobName("p", "a")), None)
         for _ in range(3):
-            event_store.append(tx, 1, 10, steps(1, 10).encode)
+            event_store.append(tx, 1, steps(1, 10).encode)
 
     database.write_sync(prepare)
     tail = database.read_sync(lambda db: event_store.read_tail(db, 1, 15, 64))

@@ -424,11 +424,13 @@ class DataConfig(_message.Message):
     """What happens to a longer row."""
     @_builtins.property
     def train(self) -> Global___DataSource:
-        """Required. Rows to learn from."""
+        """Required. Rows to learn from; of a version that is divided, its rows for training."""
 
     @_builtins.property
     def validation(self) -> Global___DataSource:
-        """Rows the validation loss is computed on. Unset: none."""
+        """Rows the validation loss is computed on; of a version that is divided, its rows for validation, so that it may be the
+        version that `train` names. Unset: none.
+        """
 
     def __init__(
         self,
@@ -459,7 +461,7 @@ class DataSource(_message.Message):
     `CreateJob`.
     """
     local_path: _builtins.str
-    """A JSONL file relative to the inputs folder of an unmanaged trainer. Refused by the scheduler."""
+    """A file of rows relative to the inputs folder of an unmanaged trainer. Refused by the scheduler."""
     def __init__(
         self,
         *,

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tuneforge.v1 import datasets_pb2 as _datasets_pb2
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import signing_pb2 as _signing_pb2
@@ -182,6 +183,7 @@ class DataInput(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ref(self) -> _types_pb2.VersionRef:
         """Version and digest."""
@@ -194,16 +196,23 @@ class DataInput(_message.Message):
     def signature(self) -> _signing_pb2.Signature:
         """The registry's signature over the files. Unset: the node asks the registry for it."""
 
+    @_builtins.property
+    def split(self) -> _datasets_pb2.DatasetSplit:
+        """How the version's rows are divided. Unset: not, all of them are taken. Else `train` takes those to learn from, and
+        `validation` those to validate on.
+        """
+
     def __init__(
         self,
         *,
         ref: _types_pb2.VersionRef | None = ...,
         manifest: _types_pb2.Manifest | None = ...,
         signature: _signing_pb2.Signature | None = ...,
+        split: _datasets_pb2.DatasetSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature", "split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "ref", b"ref", "signature", b"signature", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

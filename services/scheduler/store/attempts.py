@@ -143,7 +143,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
     if fresh.first_seq != mark + 1:
         raise SequenceGap(mark, fresh.first_seq)
     for part in fresh.split(events.EVENTS_PER_CHUNK):
-        events.append(tx, attempt.job, len(part.events), part.encode)
+        events.append(tx, attempt.job, part.encode)
     _apply(tx, attempt, fresh, row.keep_checkpoints)
     return fresh.last_seq
 

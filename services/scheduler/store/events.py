@@ -12,6 +12,8 @@ from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.records import Checkpoint, Chunk
 from services.scheduler.store.tables import checkpoints, chunks, jobs
 from services.scheduler.store.transaction import Transaction
+from tuneforge.names import JobName
+from tuneforge.records import first_head, mark_of, next_head
 
 EVENTS_PER_CHUNK = 100
 """As many as a watcher gets in one message by default, so that a chunk is one message and is shared as it stands."""
@@ -26,36 +28,43 @@ class Tail:
     state: JobState
 
 
-def append(tx: Transaction, job: int, count: int, encode: Callable[[int], bytes]) -> Chunk:
-    """Adds events to a job's log and returns them as one chunk.
+def append(tx: Transaction, job: int, encode: Callable[[int], Sequence[bytes]]) -> Chunk:
+    """Adds events to a job's log and to the chain that is its record, and returns them as one chunk.
 
     Args:
         tx: The transaction of the change that the events tell of.
         job: Number of the job.
-        count: How many events, 1 to `EVENTS_PER_CHUNK`.
-        encode: Gives the serialised `EventBatch` for the `job_seq` of its first event.
+        encode: Gives the bytes of each event, 1 to `EVENTS_PER_CHUNK`, for the `job_seq` of the first one.
     """
-    latest = tx.connection.execute(
-        update(jobs)
-        .where(jobs.c.number == job)
-        .values(latest_seq=jobs.c.latest_seq + count)
-        .returning(jobs.c.latest_seq)
-    ).scalar_one()
-    first = latest - count + 1
-    chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=encode(first))
+    columns = jobs.c.project, jobs.c.job_id, jobs.c.latest_seq, jobs.c.record_head
+    row = tx.connection.execute(select(*columns).where(jobs.c.number == job).with_for_update()).one()
+    encoded = encode(row.latest_seq + 1)
+    heads = chain(row.record_head or first_head(str(JobName(row.project, row.job_id))), encoded)
+    first, latest = row.latest_seq + 1, row.latest_seq + len(encoded)
+    tx.connection.execute(update(jobs).where(jobs.c.number == job).values(latest_seq=latest, record_head=heads[-1]))
+    chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=wire.batch_bytes(encoded, map(mark_of, heads)))
     tx.connection.execute(insert(chunks).values(job=job, first_seq=first, last_seq=latest, payload=chunk.payload))
     tx.chunks.append(chunk)
     return chunk
 
 
+def chain(head: bytes, encoded: Sequence[bytes]) -> list[bytes]:
+    """Returns the head of the record after each of some events."""
+    heads = []
+    for event in encoded:
+        head = next_head(head, event)
+        heads.append(head)
+    return heads
+
+
 def append_state(tx: Transaction, job: int, change: wire.Change) -> None:
     """Adds a change of the job's state, in the transaction that makes the change."""
-    append(tx, job, 1, lambda seq: wire.state_event(change, seq, tx.now_ms))
+    append(tx, job, lambda seq: wire.state_event(change, seq, tx.now_ms))
 
 
 def append_warning(tx: Transaction, job: int, name: str, message: str) -> None:
     """Adds a line of the scheduler's own."""
-    append(tx, job, 1, lambda seq: wire.warning_event(name, message, seq, tx.now_ms))
+    append(tx, job, lambda seq: wire.warning_event(name, message, seq, tx.now_ms))
 
 
 def read_tail(connection: Connection, job: int, after_seq: int, limit: int) -> Tail:

@@ -286,5 +286,6 @@ def _job(row: Row[Any]) -> Job:
         start_ms=row.start_ms,
         end_ms=row.end_ms,
         latest_seq=row.latest_seq,
+        record_head=row.record_head or b"",
         is_unreachable=row.is_unreachable,
     )

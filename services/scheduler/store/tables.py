@@ -72,6 +72,7 @@ jobs = Table(
     Column("start_ms", BigInteger),
     Column("end_ms", BigInteger),
     Column("latest_seq", BigInteger, nullable=False, default=0, comment="job_seq of the newest event"),
+    Column("record_head", LargeBinary, comment="head of the hash chain over all events; NULL before the first"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project", "project", "number"),
     Index("jobs_by_state", "state"),

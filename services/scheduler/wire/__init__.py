@@ -1,6 +1,6 @@
 """Messages of the contract <-> dataclasses of the scheduler; only servicer and peers know both too."""
 
-from services.scheduler.wire.events import Batch, Change, Facts, state_event, warning_event
+from services.scheduler.wire.events import Batch, Change, Facts, batch_bytes, state_event, warning_event
 from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto
 from services.scheduler.wire.publications import publish_request
 from services.scheduler.wire.resources import capacity_from_bytes
@@ -9,6 +9,7 @@ __all__ = [
     "Batch",
     "Change",
     "Facts",
+    "batch_bytes",
     "capacity_from_bytes",
     "failure_bytes",
     "failure_from_bytes",

@@ -5,11 +5,12 @@ Events stay messages: they are numbered, serialised once when they are committed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from services.scheduler.records import Checkpoint
 from services.scheduler.wire.times import milliseconds, timestamp
+from tuneforge.records import event_bytes
 from tuneforge.v1 import events_pb2
 
 
@@ -24,8 +25,28 @@ class Change:
     message: str
 
 
-def state_event(change: Change, job_seq: int, now_ms: int) -> bytes:
-    """Returns the `EventBatch` with one change of state, made by the scheduler itself (attempt 0)."""
+def batch_bytes(encoded: Iterable[bytes], marks: Iterable[int]) -> bytes:
+    """Returns the serialised `EventBatch` of events that are serialised already."""
+    parts = [events_pb2.EventBatch(marks=marks).SerializeToString()]
+    for event in encoded:
+        parts += [_EVENT_TAG, _varint(len(event)), event]
+    return b"".join(parts)
+
+
+_EVENT_TAG = b"\x0a"  # field 1 of `EventBatch`, with a length
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def state_event(change: Change, job_seq: int, now_ms: int) -> list[bytes]:
+    """Returns the bytes of one change of state, made by the scheduler itself (attempt 0)."""
     event = events_pb2.Event(
         job=change.job,
         job_seq=job_seq,
@@ -33,14 +54,14 @@ def state_event(change: Change, job_seq: int, now_ms: int) -> bytes:
         state=events_pb2.StateChange(to=change.target, reason=change.reason, message=change.message),
     )
     setattr(event.state, "from", change.source)  # a keyword of Python
-    return events_pb2.EventBatch(events=[event]).SerializeToString()
+    return [event_bytes(event)]
 
 
-def warning_event(job: str, message: str, job_seq: int, now_ms: int) -> bytes:
-    """Returns the `EventBatch` with one warning of the scheduler itself."""
+def warning_event(job: str, message: str, job_seq: int, now_ms: int) -> list[bytes]:
+    """Returns the bytes of one warning of the scheduler itself."""
     line = events_pb2.LogLine(severity=events_pb2.LOG_SEVERITY_WARNING, message=message)
     event = events_pb2.Event(job=job, job_seq=job_seq, time=timestamp(now_ms), log=line)
-    return events_pb2.EventBatch(events=[event]).SerializeToString()
+    return [event_bytes(event)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +106,12 @@ class Batch:
         for start in range(0, len(self.events), size):
             yield Batch(self.events[start : start + size])
 
-    def encode(self, first_job_seq: int) -> bytes:
-        """Returns the serialised `EventBatch`, its events numbered from `first_job_seq` on."""
+    def encode(self, first_job_seq: int) -> list[bytes]:
+        """Returns the bytes of the events, numbered from `first_job_seq` on."""
         batch = events_pb2.EventBatch(events=self.events)
         for offset, event in enumerate(batch.events):
             event.job_seq = first_job_seq + offset
-        return batch.SerializeToString()
+        return [event_bytes(event) for event in batch.events]
 
     def facts(self) -> Facts:
         """Returns what the events say that a resource shows; the newest word of each kind."""

@@ -35,6 +35,10 @@ class DatasetFacts:
     rows: int
     data: bytes
     """Serialised `DataInput`."""
+    shape: str = ""
+    """A value of `RowShape` without its prefix."""
+    validation_rows: int | None = None
+    """Rows for validation of a version that is divided; None: it is not."""
     revocation: str = ""
     """Its revocation, as a sentence; empty: none."""
 
@@ -61,10 +65,16 @@ def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
     data = trainer_pb2.DataInput(ref=ref, manifest=message.manifest)
     if message.HasField("signature"):
         data.signature.CopyFrom(message.signature)
+    is_divided = message.split.by_files or message.split.validation_ratio > 0
+    if is_divided:
+        data.split.CopyFrom(message.split)
+    shape = datasets_pb2.RowShape.DESCRIPTOR.values_by_number.get(message.shape)
     return DatasetFacts(
         ref=Ref(version=ref.version, digest=ref.digest),
-        rows=message.rows,
+        rows=message.statistics.train_rows if is_divided else message.rows,
         data=data.SerializeToString(),
+        shape="" if shape is None else shape.name.removeprefix("ROW_SHAPE_"),
+        validation_rows=message.statistics.validation_rows if is_divided else None,
         revocation=_revocation(message.revocations),
     )
 

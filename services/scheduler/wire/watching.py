@@ -41,6 +41,8 @@ def events(
         else:
             whole = events_pb2.EventBatch.FromString(chunk.payload)
             batch.events.extend(event for event in whole.events if after < event.job_seq <= last)
+            start, end = max(0, after + 1 - chunk.first_seq), last + 1 - chunk.first_seq
+            batch.marks.extend(whole.marks[start:end])
     response.resume_token = write_token(uid, min(last, chunks[-1].last_seq))
     return response
 
