@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
+from tuneforge.data.split import Split
 from tuneforge.manifest import Manifest
 from tuneforge.names import AttemptName
 from tuneforge.signatures import Signature
@@ -34,6 +35,8 @@ class ArtifactInput:
     """`model` or `adapter` for a layer, empty for rows."""
     signature: Signature | None = None
     """The registry's signature over the files; None: the registry is asked for it."""
+    split: Split | None = None
+    """How rows are divided, by their ids or else by their files; None: not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

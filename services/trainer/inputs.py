@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from services.modelkit.artifacts import LocalArtifact, artifact_folder, discard, fetch
 from services.modelkit.trust import KEYS_FILE, Trust, TrustSettings
 from services.trainer.admission import ArtifactInput, StartRequest
+from services.trainer.engine.training_task import ALL_ROWS, RowChoice
 from services.trainer.orders import Assignment
+from tuneforge.data.split import Side
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError, build, verify
 from tuneforge.names import InvalidName, project_of
@@ -53,15 +55,23 @@ class Patience(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowInputs:
+    """Files of rows on this machine, and which of their rows are taken."""
+
+    files: tuple[Path, ...]
+    choice: RowChoice = ALL_ROWS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """What an attempt trains with, on this machine."""
 
     base: tuple[LocalArtifact, ...]
     """The layers of the base, root first."""
-    train: tuple[Path, ...]
-    """Files of rows."""
-    validation: tuple[Path, ...]
-    """Files of validation rows."""
+    train: RowInputs
+    """Rows to learn from."""
+    validation: RowInputs
+    """Rows to validate on; without files where there are none."""
 
 
 def bring(request: StartRequest, assignment: Assignment, patience: Patience) -> Inputs:
@@ -83,8 +93,8 @@ def bring(request: StartRequest, assignment: Assignment, patience: Patience) -> 
         base = tuple(_layer(layer, assignment, patience) for layer in request.base)
     return Inputs(
         base=base,
-        train=_rows(request.train, assignment.train, assignment, patience),
-        validation=_rows(request.validation, assignment.validation, assignment, patience),
+        train=_rows(Side.TRAIN, request.train, assignment.train, assignment, patience),
+        validation=_rows(Side.VALIDATION, request.validation, assignment.validation, assignment, patience),
     )
 
 
@@ -100,10 +110,10 @@ def _layer(layer: ArtifactInput, assignment: Assignment, patience: Patience) -> 
 
 
 def _rows(
-    rows: ArtifactInput | None, local: str | None, assignment: Assignment, patience: Patience
-) -> tuple[Path, ...]:
+    side: Side, rows: ArtifactInput | None, local: str | None, assignment: Assignment, patience: Patience
+) -> RowInputs:
     if rows is None:
-        return (Path(local),) if local else ()
+        return RowInputs(files=(Path(local),) if local else ())
     folder = _fetch(rows, assignment, patience)
     try:
         verify(folder, rows.manifest)
@@ -111,9 +121,8 @@ def _rows(
         discard(rows.manifest, Path(assignment.cache))
         folder = _fetch(rows, assignment, patience)
         verify(folder, rows.manifest)
-    return tuple(folder / file.path for file in rows.manifest.files if file.path.endswith(".jsonl")) or tuple(
-        folder / file.path for file in rows.manifest.files
-    )
+    files = tuple(folder / file.path for file in rows.manifest.files)
+    return RowInputs(files=files, choice=RowChoice(folder=folder, split=rows.split, side=side))
 
 
 def _fetch(artifact: ArtifactInput, assignment: Assignment, patience: Patience) -> Path:

@@ -12,6 +12,7 @@ from services.trainer.ends import failure_to_proto
 from services.trainer.node import NodeView
 from services.trainer.orders import StopMode
 from tuneforge import durations
+from tuneforge.data.split import LARGEST_RATIO, Split
 from tuneforge.errors import FieldViolation
 from tuneforge.manifest import InvalidManifest, Manifest, ManifestFile
 from tuneforge.names import AttemptName
@@ -78,11 +79,22 @@ def _artifact(
                 problems.append(
                     FieldViolation(f"{field}.{name}", f"is {digest!r}, that of the files is {manifest.digest!r}")
                 )
+    split = None
+    if isinstance(message, trainer_pb2.DataInput) and message.HasField("split"):
+        split = Split(validation_ratio=message.split.validation_ratio, seed=message.split.seed)
+        if not 0 <= split.validation_ratio <= LARGEST_RATIO or split.seed < 0:
+            problems.append(FieldViolation(f"{field}.split", "is out of range"))
+            split = None
     signature = None
     if message.HasField("signature"):
         signature = Signature(key_id=message.signature.key_id, value=message.signature.value)
     return ArtifactInput(
-        version=message.ref.version, digest=manifest.digest, manifest=manifest, kind=kind, signature=signature
+        version=message.ref.version,
+        digest=manifest.digest,
+        manifest=manifest,
+        kind=kind,
+        signature=signature,
+        split=split,
     )
 
 

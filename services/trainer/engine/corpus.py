@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.engine.training_task import Fault, TrainingFault
+from services.trainer.engine.training_task import ALL_ROWS, Fault, RowChoice, TrainingFault
+from tuneforge.data.examination import side_in
 from tuneforge.data.faults import OverlongRow, RenderingError
+from tuneforge.data.formats import DataFile
 from tuneforge.data.masks import EncodedRow
-from tuneforge.data.rows import MalformedRow, Row, RowShape, read_rows
+from tuneforge.data.rows import MalformedRow, Row, learnable_rows
 from tuneforge.errors import Reason
 
 
@@ -56,27 +58,31 @@ Encode = Callable[[Row], EncodedRow | None]
 """Makes a row's tokens; None for a row that the over-length policy drops."""
 
 
-def read_corpus(paths: Sequence[Path], encode: Encode, *, check_stop: Callable[[], None]) -> Corpus:
-    """Reads and encodes the rows of some files, in order.
+def read_corpus(
+    paths: Sequence[Path], encode: Encode, *, choice: RowChoice = ALL_ROWS, check_stop: Callable[[], None]
+) -> Corpus:
+    """Reads and encodes the rows of some files, in the order of their names.
 
     Args:
-        paths: JSONL files.
+        paths: Files in any format that `tuneforge.data` reads.
         encode: Makes a row's tokens.
+        choice: Which rows of them are taken.
         check_stop: Called after every 256 rows; may raise to end the reading.
 
     Raises:
-        TrainingFault: A row is malformed (INVALID_DATA), too long under REFUSE (INVALID_DATA), or cannot be written by
-            the model's chat template (INVALID_MODEL when there is none, else INVALID_DATA).
+        TrainingFault: A row is malformed or of a shape that a language model does not learn (INVALID_DATA), too long
+            under REFUSE (INVALID_DATA), or cannot be written by the model's chat template (INVALID_MODEL when there is
+            none, else INVALID_DATA).
     """
     examples: list[Example] = []
     dropped = cut = 0
     digest = hashlib.sha256()
     ends: Counter[int] = Counter()
     is_chat = False
-    for number, row in enumerate(row for path in paths for row in _rows(path)):
+    for number, row in enumerate(_rows(paths, choice)):
         if number % 256 == 255:
             check_stop()
-        is_chat = row.shape is not RowShape.PROMPT_COMPLETION
+        is_chat = row.is_chat
         encoded = _encoded(row, encode)
         if encoded is None:
             dropped += 1
@@ -100,14 +106,18 @@ def read_corpus(paths: Sequence[Path], encode: Encode, *, check_stop: Callable[[
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(paths: Sequence[Path], choice: RowChoice) -> Iterator[Row]:
+    """Yields the rows that are taken; every row is read, so that a malformed one is found on either side."""
+    folder = choice.folder
+    names = (path.name if folder is None else path.relative_to(folder).as_posix() for path in paths)
     try:
-        yield from read_rows(path)
+        for parsed, row in learnable_rows([DataFile(name, path) for name, path in zip(names, paths, strict=True)]):
+            if choice.split is None or side_in(parsed, choice.split) is choice.side:
+                yield row
     except MalformedRow as error:
         problem = error.problem
-        raise TrainingFault(
-            Reason.INVALID_DATA, f"{path.name}, line {problem.line}: {problem.message}", problem.cure
-        ) from error
+        place = f", line {problem.line}" if problem.line else ""
+        raise TrainingFault(Reason.INVALID_DATA, f"{problem.file}{place}: {problem.message}", problem.cure) from error
 
 
 def _encoded(row: Row, encode: Encode) -> EncodedRow | None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from services.trainer.engine.corpus import Corpus, read_corpus
-from services.trainer.engine.training_task import TrainingFault, TrainingInputs
+from services.trainer.engine.training_task import RowChoice, TrainingFault, TrainingInputs
 from tuneforge.data.masks import encode, encode_prompt
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Turn
@@ -36,10 +36,11 @@ class Texts:
         folder = task.base[0].folder
         self._tokenizer = load_tokenizer(folder)
         self._format = ChatFormat.load(folder, self._tokenizer)
-        self.train = self._read("training", task.train, check_stop)
-        self.validation = self._read("validation", task.validation, check_stop) if task.validation else None
+        self.train = self._read("training", task.train, task.train_rows, check_stop)
+        validation = task.validation
+        self.validation = self._read("validation", validation, task.validation_rows, check_stop) if validation else None
 
-    def _read(self, name: str, paths: Sequence[Path], check_stop: Callable[[], None]) -> Corpus:
+    def _read(self, name: str, paths: Sequence[Path], choice: RowChoice, check_stop: Callable[[], None]) -> Corpus:
         data = self._spec.data
         encode_row = partial(
             encode,
@@ -48,7 +49,7 @@ class Texts:
             max_tokens=data.max_tokens,
             overlong=data.overlong,
         )
-        corpus = read_corpus(paths, encode_row, check_stop=check_stop)
+        corpus = read_corpus(paths, encode_row, choice=choice, check_stop=check_stop)
         if not corpus.examples:
             raise TrainingFault(
                 Reason.NOTHING_TO_LEARN,

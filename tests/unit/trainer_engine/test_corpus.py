@@ -43,11 +43,13 @@ def test_the_end_token_is_that_of_whole_rows(tmp_path: Path) -> None:
 
 
 def test_files_follow_each_other(tmp_path: Path) -> None:
-    """Two files are read in order, and their order is part of the digest."""
+    """Two files are read in the order of their names, and their order is part of the digest."""
     one, two = write_rows(tmp_path / "one.jsonl", 1), write_rows(tmp_path / "two.jsonl", 4)
-    corpora = [read_corpus(paths, encode, check_stop=lambda: None) for paths in ([one, two], [two, one], [one, two])]
+    corpora = [read_corpus(paths, encode, check_stop=lambda: None) for paths in ([one, two], [two, one])]
+    two.rename(tmp_path / "a.jsonl")
+    corpora.append(read_corpus([one, tmp_path / "a.jsonl"], encode, check_stop=lambda: None))
     assert [len(corpus.examples) for corpus in corpora] == [4, 4, 4]
-    assert corpora[0].digest == corpora[2].digest != corpora[1].digest
+    assert corpora[0].digest == corpora[1].digest != corpora[2].digest
 
 
 def test_a_row_without_anything_to_learn_is_left_out(tmp_path: Path) -> None:
