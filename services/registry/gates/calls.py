@@ -36,7 +36,7 @@ class GateCalls(Calls):
         parsed = {text: DatasetVersionName.parse(text) for text in datasets if text}
         for dataset in parsed.values():
             require_project(dataset.project)
-        actor, time_us = current().actor, now_us()
+        actor = current().actor
 
         def change(connection: Connection) -> pb.GatePolicy:
             digests = {text: _digest_of(connection, dataset) for text, dataset in parsed.items()}
@@ -47,7 +47,7 @@ class GateCalls(Calls):
                 record=wire.record_of(request.policy, digests),
                 actor=actor,
                 reason=request.reason,
-                time_us=time_us,
+                time_us=now_us(),
             )
             return wire.policy_to_proto(policy_store.change_policy(connection, wish))
 
@@ -77,20 +77,20 @@ class GateCalls(Calls):
         name = PolicyName.parse(request.name)
         if violations := list(requests.reason_violations(request.reason, "reason")):
             raise invalid_fields(violations)
-        wish = PolicyWish(
-            name=name,
-            etag=request.etag,
-            is_deletion=True,
-            actor=current().actor,
-            reason=request.reason,
-            time_us=now_us(),
-        )
-        return await self._change(
-            request,
-            name.project,
-            pb.GatePolicy,
-            lambda c: wire.policy_to_proto(policy_store.change_policy(c, wish)),
-        )
+        actor = current().actor
+
+        def delete(connection: Connection) -> pb.GatePolicy:
+            wish = PolicyWish(
+                name=name,
+                etag=request.etag,
+                is_deletion=True,
+                actor=actor,
+                reason=request.reason,
+                time_us=now_us(),
+            )
+            return wire.policy_to_proto(policy_store.change_policy(connection, wish))
+
+        return await self._change(request, name.project, pb.GatePolicy, delete)
 
     async def ListGatePolicyChanges(
         self, request: pb.ListGatePolicyChangesRequest, context: Context
