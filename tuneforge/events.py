@@ -69,6 +69,8 @@ class EvaluationMetrics:
     """Mean over the supervised tokens of all validation rows, in nats a token."""
     supervised_tokens: int
     rows: int
+    is_best: bool = False
+    """No evaluation of the run before it had so low a loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +303,11 @@ def _gap(message: pb.Gap) -> Gap:
 
 def _evaluation(message: pb.EvaluationMetrics) -> EvaluationMetrics:
     return EvaluationMetrics(
-        step=message.step, loss=message.loss, supervised_tokens=message.supervised_tokens, rows=message.rows
+        step=message.step,
+        loss=message.loss,
+        supervised_tokens=message.supervised_tokens,
+        rows=message.rows,
+        is_best=message.is_best,
     )
 
 

@@ -109,7 +109,8 @@ def end_line(name: str, state: str, version: str | None) -> str:
 
 
 def _evaluation(evaluation: EvaluationMetrics, _attempt: int) -> str:
-    return f"step {evaluation.step}  loss {evaluation.loss:.4f} over {evaluation.rows} rows"
+    best = "  (best so far)" if evaluation.is_best else ""
+    return f"step {evaluation.step}  loss {evaluation.loss:.4f} over {evaluation.rows} rows{best}"
 
 
 def _log(log: LogLine, _attempt: int) -> str:

@@ -35,6 +35,8 @@ _PLACES = {
     "checkpoint_every": ("checkpointing", "every_steps"),
     "keep_checkpoints": ("checkpointing", "keep_last"),
     "eval_every": ("evaluation", "every_steps"),
+    "patience": ("evaluation", "patience"),
+    "use_best": ("evaluation", "use_best"),
     "sample": ("evaluation", "prompts"),
     "devices": ("resources", "devices_per_node"),
     "output": ("output", "model"),
@@ -92,6 +94,10 @@ _NO_ZERO = {
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.  [default: 50]")
 @click.option("--keep-checkpoints", type=int, help="How many stay.  [default: 2]")
 @click.option("--eval-every", type=int, help="Steps between evaluations.  [default: only at the end]")
+@click.option(
+    "--patience", type=int, help="Evaluations without a new lowest loss that end it.  [default: none]"
+)
+@click.option("--use-best", is_flag=True, default=None, help="Keep the weights of the lowest validation loss.")
 @click.option("--sample", multiple=True, metavar="PROMPT", help="Completed at each evaluation; may be repeated.")
 @click.option("--devices", type=int, help="Accelerators, 0 = CPU.  [default: 1 where there is one]")
 @click.option("--output", metavar="MODEL", help="Model that gets the version.  [default: named like the job]")

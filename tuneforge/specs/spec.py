@@ -177,6 +177,12 @@ class Evaluation:
     """Prompts that are completed at each evaluation, at most 16."""
     max_new_tokens: int = 0
     """Tokens generated for each prompt, 1 to 512. 0: 48."""
+    patience: int = 0
+    """Evaluations without a new lowest validation loss after which the run ends, 0 = never."""
+    min_improvement: float = 0.0
+    """By how much a loss must be below the lowest one to be the new best, in nats a token, >= 0."""
+    use_best: bool = False
+    """Whether the result has the weights of the evaluation with the lowest loss, not those of the last step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

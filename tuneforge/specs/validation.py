@@ -57,6 +57,7 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
     yield from _count("checkpointing.every_steps", spec.checkpointing.every_steps or 0, minimum=0)
     yield from _count("checkpointing.keep_last", spec.checkpointing.keep_last, minimum=0)
     yield from _evaluation(spec.evaluation)
+    yield from _best(spec)
     yield from _resources(spec.resources)
     yield from _count("seed", spec.seed or 0, minimum=0)
 
@@ -189,6 +190,19 @@ def _evaluation(evaluation: Evaluation) -> Iterator[FieldViolation]:
         yield FieldViolation(
             "evaluation.max_new_tokens", f"is {found}: use 1 to {SAMPLE_TOKENS_MAX}, or 0 for the default"
         )
+
+
+def _best(spec: TrainingSpec) -> Iterator[FieldViolation]:
+    """What needs a validation loss during the run has one."""
+    evaluation = spec.evaluation
+    yield from _count("evaluation.patience", evaluation.patience, minimum=0)
+    yield from _number("evaluation.min_improvement", evaluation.min_improvement, "use a number >= 0")
+    wanted = {"patience": evaluation.patience > 0, "use_best": evaluation.use_best}
+    for name in (name for name, is_wanted in wanted.items() if is_wanted):
+        if spec.data.validation is None:
+            yield FieldViolation(f"evaluation.{name}", "needs a validation loss: set `data.validation`")
+        if not evaluation.every_steps:
+            yield FieldViolation(f"evaluation.{name}", "needs evaluations during the run: set `evaluation.every_steps`")
 
 
 def _resources(resources: Resources) -> Iterator[FieldViolation]:

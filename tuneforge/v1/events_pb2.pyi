@@ -334,6 +334,7 @@ class EvaluationMetrics(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     SUPERVISED_TOKENS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    IS_BEST_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Last finished optimiser step."""
     loss: _builtins.float
@@ -342,6 +343,8 @@ class EvaluationMetrics(_message.Message):
     """Supervised tokens that the mean is over."""
     rows: _builtins.int
     """Rows evaluated."""
+    is_best: _builtins.bool
+    """No evaluation of the run before it had so low a loss (see `Evaluation.min_improvement`)."""
     def __init__(
         self,
         *,
@@ -349,10 +352,11 @@ class EvaluationMetrics(_message.Message):
         loss: _builtins.float = ...,
         supervised_tokens: _builtins.int = ...,
         rows: _builtins.int = ...,
+        is_best: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss", "rows", b"rows", "step", b"step", "supervised_tokens", b"supervised_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_best", b"is_best", "loss", b"loss", "rows", b"rows", "step", b"step", "supervised_tokens", b"supervised_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -630,10 +630,23 @@ class Evaluation(_message.Message):
     EVERY_STEPS_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    MIN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    USE_BEST_FIELD_NUMBER: _builtins.int
     every_steps: _builtins.int
     """Optimiser steps between two evaluations, 0 = off. The last step is always evaluated when validation data is given."""
     max_new_tokens: _builtins.int
     """Tokens generated for each prompt, 1 to 512. 0: 48."""
+    patience: _builtins.int
+    """The run ends when the validation loss has not fallen below its lowest for so many evaluations. 0: never. Needs
+    `every_steps` and `data.validation`.
+    """
+    min_improvement: _builtins.float
+    """By how much a loss must be below the lowest one to be the new best, in nats a token, >= 0 and finite."""
+    use_best: _builtins.bool
+    """The result has the weights of the evaluation with the lowest loss, not those of the last step. Its checkpoint is
+    kept whatever `checkpointing.keep_last` says. Needs `every_steps` and `data.validation`.
+    """
     @_builtins.property
     def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Prompts that are completed at each evaluation and streamed as `Sample` events; at most 16."""
@@ -644,10 +657,13 @@ class Evaluation(_message.Message):
         every_steps: _builtins.int = ...,
         prompts: _abc.Iterable[_builtins.str] | None = ...,
         max_new_tokens: _builtins.int = ...,
+        patience: _builtins.int = ...,
+        min_improvement: _builtins.float = ...,
+        use_best: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_steps", b"every_steps", "max_new_tokens", b"max_new_tokens", "prompts", b"prompts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_steps", b"every_steps", "max_new_tokens", b"max_new_tokens", "min_improvement", b"min_improvement", "patience", b"patience", "prompts", b"prompts", "use_best", b"use_best"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,14 @@ class SavedCheckpoint:
     """Its files."""
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> SavedCheckpoint:
-    """Writes a checkpoint durably, then removes the older ones but for `keep_last` in all.
+def save(folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_steps: Collection[int] = ()) -> SavedCheckpoint:
+    """Writes a checkpoint durably, then removes the older ones but for `keep_last` in all, and those of some steps.
 
     Args:
         folder: The job's checkpoints; made when missing.
         checkpoint: The state.
         keep_last: How many of the newest stay, >= 1.
+        keep_steps: Steps whose checkpoints stay beside them.
 
     Raises:
         TrainingFault: DISK_FULL; what was written is removed, and the checkpoints before are untouched.
@@ -83,7 +84,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> SavedCheckp
         place.rename(folder / f"{_OLD}{place.name}")
     writing.rename(place)
     _sync(folder)
-    for old in _places(folder)[keep_last:]:
+    for old in (place for place in _places(folder)[keep_last:] if _step(place) not in keep_steps):
         # Renamed first: a folder that is half removed does not look like a checkpoint.
         old.rename(folder / f"{_OLD}{old.name}")
     _remove_leftovers(folder)

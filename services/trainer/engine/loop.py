@@ -35,6 +35,12 @@ class Progress:
     """Last validation loss."""
     completions: list[str] = field(default_factory=list)
     """What the model said to the spec's prompts when it was asked last."""
+    best_loss: float | None = None
+    """Lowest validation loss."""
+    best_step: int = 0
+    """Step after which it was found; 0 before the first evaluation."""
+    evaluations_since_best: int = 0
+    """Evaluations that came after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +73,7 @@ def train_loop(
     """
     saved_step, first_step, begun = progress.step, progress.step, time.monotonic()
     checkpoint_every = run.spec.checkpointing.every_steps
-    while progress.step < run.plan.total_steps:
+    while not _is_over(run, progress):
         match stop():
             case StopRequest.CANCEL:
                 return RunResult.CANCELLED
@@ -103,9 +109,20 @@ def train_loop(
         )
         if _is_due(run.spec.evaluation.every_steps, step) or step == run.plan.total_steps:
             _measure(run, engine, progress, sink)
-        if _is_due(checkpoint_every, step) and _try_save(run, engine, progress, sink):
+            if progress.best_step == step and run.spec.evaluation.use_best:
+                _save(run, engine, progress, sink)
+                saved_step = step
+        if saved_step != step and _is_due(checkpoint_every, step) and _try_save(run, engine, progress, sink):
             saved_step = step
+    if progress.step < run.plan.total_steps:
+        reports.note(sink, f"Stopped early: the validation loss was lowest after step {progress.best_step}.")
     return RunResult.SUCCEEDED
+
+
+def _is_over(run: Run, progress: Progress) -> bool:
+    """Tells whether the run has come to its end; a function of the progress alone, so a resume decides the same."""
+    patience = run.spec.evaluation.patience
+    return progress.step >= run.plan.total_steps or 0 < patience <= progress.evaluations_since_best
 
 
 def _advance(progress: Progress, loss: StepLoss, seconds: float) -> None:
@@ -122,18 +139,36 @@ def _is_due(every_steps: int | None, step: int) -> bool:
 def _measure(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
     if run.validation:
         loss, count = engine.evaluate(run.validation.examples)
-        progress.evaluation_loss = loss
-        rows = len(run.validation.examples)
-        sink.emit(events_pb2.EvaluationMetrics(step=progress.step, loss=loss, supervised_tokens=count, rows=rows))
+        _compare(progress, loss, run.spec.evaluation.min_improvement)
+        sink.emit(
+            events_pb2.EvaluationMetrics(
+                step=progress.step,
+                loss=loss,
+                supervised_tokens=count,
+                rows=len(run.validation.examples),
+                is_best=progress.best_step == progress.step,
+            )
+        )
     completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
     progress.completions = [run.decode(completion) for completion in completions]
     for (prompt, _), completion in zip(run.prompts, progress.completions, strict=True):
         sink.emit(events_pb2.Sample(step=progress.step, prompt=prompt, completion=completion))
 
 
+def _compare(progress: Progress, loss: float, min_improvement: float) -> None:
+    """Notes a validation loss beside the lowest one."""
+    progress.evaluation_loss = loss
+    if progress.best_loss is None or loss < progress.best_loss - min_improvement:
+        progress.best_loss, progress.best_step, progress.evaluations_since_best = loss, progress.step, 0
+    else:
+        progress.evaluations_since_best += 1
+
+
 def _save(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
     started = time.monotonic()
-    saved = engine.save_state(progress.step, {**run.facts, "progress": asdict(progress)})
+    facts = {**run.facts, "progress": asdict(progress)}
+    kept = {progress.best_step} if run.spec.evaluation.use_best else set()
+    saved = engine.save_state(progress.step, facts, keep_steps=kept)
     sink.emit(reports.checkpoint_saved(saved.step, saved.manifest, time.monotonic() - started))
 
 

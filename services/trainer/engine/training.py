@@ -150,7 +150,27 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     result = train_loop(run, engine, progress, sink, stop)
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=_metrics(progress, device))
+    _use_best(task, run, engine, progress, sink)
     return _finish(task, prepared, progress, resolution, device)
+
+
+def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
+    """Takes back the weights with the lowest validation loss, where these were asked for and are not the last ones."""
+    if not run.spec.evaluation.use_best or progress.best_step in (0, progress.step):
+        return
+    for found in checkpoints.saved(task.checkpoints):
+        if isinstance(found, checkpoints.SavedCheckpoint) and found.step == progress.best_step:
+            engine.restore_weights(checkpoints.load(found))
+            completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
+            progress.completions = [run.decode(completion) for completion in completions]
+            reports.note(sink, f"The result has the weights after step {found.step}, with the lowest validation loss.")
+            return
+    raise TrainingFault(
+        Reason.INTEGRITY,
+        f"The checkpoint with the lowest validation loss, after step {progress.best_step}, is gone or damaged.",
+        "Start the job again: it repeats the steps from the newest checkpoint that is whole.",
+        metadata={"step": str(progress.best_step)},
+    )
 
 
 def _tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: EventSink) -> None:
@@ -298,6 +318,7 @@ def _metrics(progress: Progress, device: torch.device, rows_per_step: int = 0) -
         else None,
         "loss": progress.loss,
         "evaluation_loss": progress.evaluation_loss,
+        "best_evaluation_loss": progress.best_loss,
     }
     return {name: value for name, value in metrics.items() if value is not None}
 

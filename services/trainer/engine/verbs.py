@@ -4,7 +4,7 @@ The engine knows weights and tensors; which rows, which rate and when to save is
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,15 @@ class Engine:
         optimizers.update(self._optimizer, learning_rate)
         return grad_norm
 
-    def save_state(self, step: int, facts: Mapping[str, Any]) -> checkpoints.SavedCheckpoint:
+    def save_state(
+        self, step: int, facts: Mapping[str, Any], *, keep_steps: Collection[int] = ()
+    ) -> checkpoints.SavedCheckpoint:
         """Saves all that an exact resume needs.
 
         Args:
             step: Last finished step.
             facts: What the loop and the resolution want to find again; JSON values.
+            keep_steps: Steps whose checkpoints stay however old they are.
 
         Raises:
             TrainingFault: DISK_FULL.
@@ -123,16 +126,22 @@ class Engine:
             "random": random_state(self._options.device),
         }
         checkpoint = checkpoints.Checkpoint(step=step, attempt=self._options.attempt, facts=facts, tensors=tensors)
-        return checkpoints.save(self._options.checkpoints, checkpoint, keep_last=self._options.keep_last)
+        return checkpoints.save(
+            self._options.checkpoints, checkpoint, keep_last=self._options.keep_last, keep_steps=keep_steps
+        )
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Puts back the state that `save_state` saved."""
+        self.restore_weights(checkpoint)
+        optimizers.load_state_tensors(self._optimizer, self.parameters, checkpoint.tensors.get("optimizer", {}))
+        restore_random_state(checkpoint.tensors["random"], self._options.device)
+
+    def restore_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Puts back the weights alone."""
         weights = checkpoint.tensors["weights"]
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
-        optimizers.load_state_tensors(self._optimizer, self.parameters, checkpoint.tensors.get("optimizer", {}))
-        restore_random_state(checkpoint.tensors["random"], self._options.device)
 
     def sample(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Completes prompts, given and returned as token ids, with the likeliest tokens."""

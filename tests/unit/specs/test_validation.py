@@ -135,6 +135,21 @@ def test_local_paths_need_an_unmanaged_trainer() -> None:
     assert fields(local, allow_local_paths=True) == []
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "paths"),
+    [
+        (Evaluation(patience=1), ["patience", "patience"]),
+        (Evaluation(use_best=True, every_steps=2), ["use_best"]),
+        (Evaluation(min_improvement=math.inf), ["min_improvement"]),
+        (Evaluation(min_improvement=-0.1), ["min_improvement"]),
+        (Evaluation(patience=-1), ["patience"]),
+    ],
+)
+def test_the_best_of_a_run_needs_a_validation_loss(evaluation: Evaluation, paths: list[str]) -> None:
+    """Without rows to validate on, or without evaluations in the run, there is no best one to wait for."""
+    assert fields(replace(GOOD, evaluation=evaluation)) == [f"evaluation.{path}" for path in paths]
+
+
 def test_all_faults_are_named_in_one_answer() -> None:
     """A spec with several faults gets one answer with all of them."""
     spec = TrainingSpec(

@@ -81,7 +81,13 @@ specs = st.builds(
     compute=st.sampled_from(ComputeType),
     checkpointing=st.builds(Checkpointing, every_steps=st.none() | counts, keep_last=counts),
     evaluation=st.builds(
-        Evaluation, every_steps=counts, prompts=st.lists(texts, max_size=3).map(tuple), max_new_tokens=counts
+        Evaluation,
+        every_steps=counts,
+        prompts=st.lists(texts, max_size=3).map(tuple),
+        max_new_tokens=counts,
+        patience=counts,
+        min_improvement=numbers,
+        use_best=st.booleans(),
     ),
     resources=st.builds(
         Resources,
