@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tuneforge.data._sentinels import SENTINEL, messages_of, sentinel, with_sentinels
 from tuneforge.data.faults import MissingExtra, RenderingCode, RenderingError
 from tuneforge.data.rows import Row, Turn
 from tuneforge.data.vocabulary import load_tokenizer
@@ -25,9 +26,10 @@ TRAINING_TIME: Final = dt.datetime(2024, 7, 26, tzinfo=dt.UTC)
 """What `strftime_now` tells in training: fixed, so that a row gives the same tokens on every day of a run and of its
 resume. The date is the fall-back that Llama 3's own template names."""
 
-_MARK: Final = "\ue000"
-"""Stands around a turn's number in place of its content while its place is looked for: a private-use character."""
-_MARK_PATTERN: Final = re.compile(f"{_MARK}[0-9]+{_MARK}")
+_SENTINEL_PATTERN: Final = re.compile(f"{SENTINEL}[0-9]+{SENTINEL}")
+
+Tools = Sequence[Mapping[str, Any]]
+"""What a conversation may call, as templates take it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ class ChatFormat:
             RenderingError: there is no template, it refuses the conversation, or a turn holds a control token.
         """
         self._check_turns(turns)
-        return self._render(turns, add_generation_prompt=True)
+        return self._render(messages_of(turns), (), add_generation_prompt=True)
 
     def render_row(self, row: Row) -> Rendering:
         """Writes a row and finds what is learned from it.
@@ -111,19 +113,19 @@ class ChatFormat:
         every assistant's turn is learned.
 
         Raises:
-            RenderingError: there is no template, it refuses, drops or rewrites a turn, it ends an assistant's turn
-                without a control token, or a turn holds a control token.
+            RenderingError: there is no template, it refuses, drops or rewrites a turn or the tools, it ends an
+                assistant's turn without a control token, or a turn holds a control token.
         """
         if not row.is_chat:
             start = len(row.prompt)
             text = row.prompt + row.completion + self.eos_token
             return Rendering(text=text, supervised=((start, len(text)),))
-        self._check_turns(row.turns)
-        return self._render_conversation(row.turns)
+        self._check_turns(row.turns, row.tools)
+        return self._render_conversation(row.turns, row.tools)
 
-    def _render_conversation(self, turns: Sequence[Turn]) -> Rendering:
-        text = self._render(turns, add_generation_prompt=False)
-        places = self._content_places(turns, text)
+    def _render_conversation(self, turns: Sequence[Turn], tools: Tools) -> Rendering:
+        text = self._render(messages_of(turns), tools, add_generation_prompt=False)
+        places = self._content_places(turns, tools, text)
         answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
         end_token = self._first_control_token(text[places[-1][1] :])
         if end_token is None:
@@ -138,23 +140,22 @@ class ChatFormat:
             stop = text.find(end_token, end, following)
             is_ended = stop >= 0 and self._first_control_token(text[end:following]) == end_token
             before = spans[-1][1] if spans else 0
-            begin = self._answer_start(turns[:index], text, before, start)
+            begin = self._answer_start(turns[:index], tools, text, (before, start))
             spans.append((begin, stop + len(end_token) if is_ended else end))
         return Rendering(text=text, supervised=tuple(spans))
 
-    def _content_places(self, turns: Sequence[Turn], text: str) -> list[tuple[int, int]]:
-        """Finds where each assistant's content stands in the rendered text.
+    def _content_places(self, turns: Sequence[Turn], tools: Tools, text: str) -> list[tuple[int, int]]:
+        """Finds where each assistant's content stands in the rendered text, up to the name of the last tool it calls.
 
-        The conversation is rendered once more with a sentinel for every assistant's content: what stands between the
-        sentinels must then stand in `text` too, around the contents themselves.
+        The conversation is rendered once more with a sentinel for every assistant's content and call: what stands
+        between the sentinels must then stand in `text` too, around the contents themselves.
         """
-        self._check_nothing_dropped(turns)
-        marked = [_marked(turn, index) if turn.role == "assistant" else turn for index, turn in enumerate(turns)]
-        first, *following = _MARK_PATTERN.split(self._render(marked, add_generation_prompt=False))
-        places: list[tuple[int, int]] = []
+        self._check_nothing_dropped(turns, tools, text)
+        marked, marks = with_sentinels(turns, only_answers=True)
+        first, *following = _SENTINEL_PATTERN.split(self._render(marked, tools, add_generation_prompt=False))
+        places: dict[int, tuple[int, int]] = {}
         position = len(first) if text.startswith(first) else -1
-        answers = [(index, turn.content) for index, turn in enumerate(turns) if turn.role == "assistant"]
-        for (index, content), after in zip(answers, following, strict=True):
+        for (index, content), after in zip(marks, following, strict=True):
             # Many templates strip the content, which is the same text to a reader.
             forms = (content, content.lstrip(), content.rstrip(), content.strip())
             written = next((form for form in forms if text.startswith(form + after, position)), None)
@@ -164,52 +165,71 @@ class ChatFormat:
                     "Change the row to what the template writes, or use another template.",
                     RenderingCode.TURN_REWRITTEN,
                 )
-            places.append((position, position + len(written)))
+            start = places[index][0] if index in places else position
+            places[index] = (start, position + len(written))
             position += len(written) + len(after)
-        return places
+        return [places[index] for index in sorted(places)]
 
-    def _check_nothing_dropped(self, turns: Sequence[Turn]) -> None:
-        marked = [_marked(turn, index) for index, turn in enumerate(turns)]
-        text = self._render(marked, add_generation_prompt=False)
+    def _check_nothing_dropped(self, turns: Sequence[Turn], tools: Tools, text: str) -> None:
+        messages, marks = with_sentinels(turns, only_answers=False)
+        marked = self._render(messages, tools, add_generation_prompt=False)
         position = 0
-        for index, turn in enumerate(turns):
-            mark = marked[index].content
-            if text.count(mark) != 1 or text.find(mark) < position:
-                fate = "drops" if mark not in text else "repeats or moves"
+        for number, (index, _) in enumerate(marks):
+            mark = sentinel(number)
+            if marked.count(mark) != 1 or marked.find(mark) < position:
+                fate = "drops" if mark not in marked else "repeats or moves"
+                part = "turn" if messages[index]["content"] == mark else "a tool call of turn"
                 raise RenderingError(
-                    f"The chat template {fate} turn {index + 1} ({turn.role}).",
+                    f"The chat template {fate} {part} {index + 1} ({turns[index].role}).",
                     "Leave such turns out of the row, or use a template that writes every turn.",
                     RenderingCode.TURN_DROPPED,
                 )
-            position = text.find(mark)
+            position = marked.find(mark)
+        if tools and self._render(messages_of(turns), (), add_generation_prompt=False) == text:
+            raise RenderingError(
+                "The chat template does not write the row's tools, so the model would not know of them.",
+                "Leave them out of the row, or use a template that writes tools.",
+                RenderingCode.TURN_DROPPED,
+            )
 
-    def _answer_start(self, earlier: Sequence[Turn], text: str, before: int, content: int) -> int:
-        """Returns where the model begins to write: after the generation prompt, else at the content."""
-        prompt = self._render(earlier, add_generation_prompt=True)
-        return len(prompt) if before <= len(prompt) <= content and text.startswith(prompt) else content
+    def _answer_start(self, earlier: Sequence[Turn], tools: Tools, text: str, limits: tuple[int, int]) -> int:
+        """Returns where the model begins to write: after the generation prompt, else at the content.
+
+        Args:
+            earlier: the turns before the answer.
+            tools: what they may call.
+            text: the whole conversation.
+            limits: where the answer before ends, and where this one's content begins.
+        """
+        prompt = self._render(messages_of(earlier), tools, add_generation_prompt=True)
+        return len(prompt) if limits[0] <= len(prompt) <= limits[1] and text.startswith(prompt) else limits[1]
 
     def _first_control_token(self, text: str) -> str | None:
         places = [(text.find(token), -len(token), token) for token in self.control_tokens if token in text]
         return min(places)[2] if places else None
 
-    def _check_turns(self, turns: Sequence[Turn]) -> None:
+    def _check_turns(self, turns: Sequence[Turn], tools: Tools = ()) -> None:
+        texts = [(f"Turn {index + 1} ({turn.role})", turn.content) for index, turn in enumerate(turns)]
         for index, turn in enumerate(turns):
-            if (token := self._first_control_token(turn.content)) is not None:
+            calls = [part for call in turn.tool_calls for part in (call.name, call.arguments)]
+            texts += [(f"A tool call of turn {index + 1}", part) for part in (*calls, turn.name, turn.tool_call_id)]
+        if tools:
+            texts.append(("A tool of the row", json.dumps(tools, ensure_ascii=False)))
+        for place, text in texts:
+            if (token := self._first_control_token(text)) is not None:
                 raise RenderingError(
-                    f"Turn {index + 1} ({turn.role}) holds the text `{token}`, which this model reads as a "
-                    "control token.",
+                    f"{place} holds the text `{token}`, which this model reads as a control token.",
                     "Take it out, or put a space into it.",
                     RenderingCode.CONTROL_TOKEN,
                 )
-            if _MARK in turn.content:
-                message = f"Turn {index + 1} holds the private-use character U+E000."
+            if SENTINEL in text:
+                message = f"{place} holds the private-use character U+E000."
                 raise RenderingError(message, "Take it out.", RenderingCode.CONTROL_TOKEN)
 
-    def _render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    def _render(self, messages: Sequence[Mapping[str, Any]], tools: Tools, *, add_generation_prompt: bool) -> str:
         return self._compiled(
             messages=messages,
-            tools=None,
+            tools=list(tools) or None,
             documents=None,
             add_generation_prompt=add_generation_prompt,
             **self.special_tokens,
@@ -228,10 +248,6 @@ class ChatFormat:
         except ImportError as error:
             raise MissingExtra("jinja2", "Writing a conversation") from error
         return _environment.compile_template(self.template, self.now)
-
-
-def _marked(turn: Turn, index: int) -> Turn:
-    return dataclasses.replace(turn, content=f"{_MARK}{index}{_MARK}")
 
 
 def _special_tokens(config: Mapping[str, Any], ids: Mapping[int, str], folder: Path) -> dict[str, str]:
