@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from tuneforge.aliases import ABSENT, Alias, AliasChange
     from tuneforge.blobs import BlobClient
     from tuneforge.client import Client
-    from tuneforge.datasets import Dataset, DatasetVersion, RowShape
+    from tuneforge.datasets import (
+        DataFormat,
+        Dataset,
+        DatasetRemark,
+        DatasetRow,
+        DatasetSplit,
+        DatasetStatistics,
+        DatasetVersion,
+        RowShape,
+        Sizes,
+        SplitSide,
+    )
     from tuneforge.deployments import (
         ChatMessage,
         Completion,
@@ -71,7 +82,16 @@ if TYPE_CHECKING:
     from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
     from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
     from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, ManifestFile
-    from tuneforge.models import Lineage, Model, ModelVersion
+    from tuneforge.model_values import (
+        Lineage,
+        Model,
+        ModelFacts,
+        ModelFilter,
+        ModelProfile,
+        ModelVersion,
+        SizeClass,
+        ValidationReport,
+    )
     from tuneforge.nodes import Device, Node, NodeState
     from tuneforge.specs.spec import (
         BaseModel,
@@ -99,7 +119,10 @@ _HOMES: Final[dict[str, str]] = {
     "aliases": "ABSENT Alias AliasChange",
     "blobs": "BlobClient",
     "client": "Client",
-    "datasets": "Dataset DatasetVersion RowShape",
+    "datasets": (
+        "DataFormat Dataset DatasetRemark DatasetRow DatasetSplit DatasetStatistics DatasetVersion RowShape Sizes "
+        "SplitSide"
+    ),
     "deployments": (
         "ChatMessage Completion CompletionPiece Deployment DeploymentFailed DeploymentState FinishReason "
         "GenerationOptions ServedModel"
@@ -116,7 +139,7 @@ _HOMES: Final[dict[str, str]] = {
     "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "manifest": "IntegrityError InvalidManifest Manifest ManifestFile",
-    "models": "Lineage Model ModelVersion",
+    "model_values": "Lineage Model ModelFacts ModelFilter ModelProfile ModelVersion SizeClass ValidationReport",
     "nodes": "Device Node NodeState",
     "specs.spec": (
         "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod LearningRateSchedule "
@@ -148,9 +171,14 @@ __all__ = [
     "ComputeType",
     "Conflict",
     "DataConfig",
-    "DataSource",
+    "DataFormat",
     "DataLoss",
+    "DataSource",
     "Dataset",
+    "DatasetRemark",
+    "DatasetRow",
+    "DatasetSplit",
+    "DatasetStatistics",
     "DatasetVersion",
     "DeadlineExceeded",
     "Deployment",
@@ -189,6 +217,9 @@ __all__ = [
     "Manifest",
     "ManifestFile",
     "Model",
+    "ModelFacts",
+    "ModelFilter",
+    "ModelProfile",
     "ModelVersion",
     "Node",
     "NodeState",
@@ -207,6 +238,9 @@ __all__ = [
     "RowShape",
     "Sample",
     "ServedModel",
+    "SizeClass",
+    "Sizes",
+    "SplitSide",
     "StateChange",
     "StepMetrics",
     "SupervisedTask",
@@ -214,6 +248,7 @@ __all__ = [
     "TuneforgeError",
     "Unauthenticated",
     "Unavailable",
+    "ValidationReport",
     "VersionRef",
     "WatchOptions",
     "__version__",

@@ -1,22 +1,38 @@
 """Data sets: named rows that grow by immutable versions."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tuneforge import _short_names as names
 from tuneforge import _wire
 from tuneforge._connections import Connections
+from tuneforge._dataset_files import check_rows, files_of
 from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
-from tuneforge.errors import AlreadyExists, FieldViolation, InvalidArgument, NotFound, Reason
+from tuneforge.dataset_values import (
+    DataFormat,
+    Dataset,
+    DatasetRemark,
+    DatasetRow,
+    DatasetSplit,
+    DatasetStatistics,
+    DatasetVersion,
+    RowShape,
+    Sizes,
+    SplitSide,
+    dataset_of,
+    row_of,
+    version_of,
+)
+from tuneforge.errors import AlreadyExists, NotFound
 from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
 from tuneforge.manifest import Manifest
 from tuneforge.v1 import datasets_pb2 as pb
-from tuneforge.values import Word
+from tuneforge.v1 import rows_pb2
 
 if TYPE_CHECKING:
     from tuneforge.linting import Findings, LengthPolicy, LintOptions, RowPreview
@@ -24,47 +40,6 @@ if TYPE_CHECKING:
 
 _CHECK_DEADLINE_S = 600.0
 """The registry reads every row before it makes a version: about a minute a gigabyte."""
-_PROBLEMS_SHOWN = 20
-
-
-class RowShape(Word):
-    """What the rows of a data set look like."""
-
-    UNKNOWN = "UNKNOWN"
-    MESSAGES = "MESSAGES"
-    """`{"messages": [{"role": ..., "content": ...}, ...]}`."""
-    PROMPT_COMPLETION = "PROMPT_COMPLETION"
-    """`{"prompt": ..., "completion": ...}`."""
-    INSTRUCTION = "INSTRUCTION"
-    """`{"instruction": ..., "input": ..., "output": ...}`, `input` optional."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
-    """A named set of rows that grows by versions."""
-
-    name: str
-    """`projects/{project}/datasets/{dataset}`."""
-    description: str
-    latest_version: str | None
-    """Name of its newest version; None when there is none."""
-    create_time: datetime
-    creator: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetVersion:
-    """One immutable state of a data set."""
-
-    name: str
-    """`projects/{project}/datasets/{dataset}/versions/{version}`."""
-    manifest: Manifest
-    """Its files and the digest over them."""
-    shape: RowShape
-    rows: int
-    size_bytes: int
-    create_time: datetime
-    creator: str
 
 
 class Datasets:
@@ -81,18 +56,26 @@ class Datasets:
         dataset: str,
         *,
         description: str = "",
+        validation_ratio: float = 0.0,
+        seed: int = 0,
         progress: Progress | None = None,
         on_start: Callable[[], None] | None = None,
     ) -> DatasetVersion:
-        """Makes a version from one or more JSONL files; the same content gives the same version.
+        """Makes a version from files or a folder; the same content and split give the same version.
 
-        The rows are checked here first when the extra `data` is installed, and by the registry in any case. An upload
-        that broke off goes on where it stopped when it is asked for again.
+        JSONL, JSON, CSV, Parquet, Arrow and text files are taken, also as `.gz` or `.zst`; folders of these, of images
+        (the folder that an image lies in is its label), and of Hugging Face data sets. Names with `train`, `validation`
+        or `test` in them divide the rows. The rows are checked here first, as far as the packages that their format
+        needs are installed (extra `formats`), and by the registry in any case. An upload that broke off goes on where
+        it stopped when it is asked for again.
 
         Args:
-            path: The file, or files with different names.
+            path: The file, files with different names, or a folder.
             dataset: Id or name of the data set; it is created when missing.
             description: Of the data set, when it is created.
+            validation_ratio: Share of the rows that is for validation, 0 (none) to 0.5. A row's side depends on its
+                content and the seed alone.
+            seed: Of this division.
             progress: Told the number of bytes moved, piece by piece.
             on_start: Told before the first byte goes: the rows were checked here, and the registry answers.
 
@@ -100,19 +83,23 @@ class Datasets:
             InvalidArgument: A file is missing or a row is malformed; `fields` lists the lines.
             TuneforgeError: The registry refused or stayed away.
         """
-        paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
+        files = files_of(path)
         name = names.dataset(self._project, dataset)
-        _check_files(paths)
+        check_rows(files, validation_ratio, seed)
         self._create_if_missing(name, description)
         blobs = self._blobs()
         if on_start is not None:
             on_start()
-        manifest = Manifest.of(blobs.upload_file(file, progress=progress) for file in paths)
+        manifest = Manifest.of(
+            replace(blobs.upload_file(file, progress=progress), path=path) for path, file in files.items()
+        )
         request = pb.CreateDatasetVersionRequest(
             parent=name, manifest=_wire.manifest_to_proto(manifest), request_id=new_request_id()
         )
+        if validation_ratio:
+            request.split.validation_ratio, request.split.seed = validation_ratio, seed
         registry = self._connections.registry
-        return _version(registry.call(registry.stub.CreateDatasetVersion, request, timeout_s=_CHECK_DEADLINE_S))
+        return version_of(registry.call(registry.stub.CreateDatasetVersion, request, timeout_s=_CHECK_DEADLINE_S))
 
     def import_from(
         self,
@@ -147,10 +134,23 @@ class Datasets:
             options=options or ImportOptions(),
             progress=progress,
         )
-        return _version(asked.dataset_version())
+        return version_of(asked.dataset_version())
 
-    def create(self, dataset: str, *, description: str = "") -> Dataset:
+    def create(
+        self,
+        dataset: str,
+        *,
+        description: str = "",
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> Dataset:
         """Creates a data set without versions.
+
+        Args:
+            dataset: Its id.
+            description: What it is, for people.
+            tags: Words to find it by.
+            metadata: What people note of it.
 
         Raises:
             AlreadyExists: There is one with this id.
@@ -159,31 +159,71 @@ class Datasets:
         request = pb.CreateDatasetRequest(
             parent=parent,
             dataset_id=dataset_id,
-            dataset=pb.Dataset(description=description),
+            dataset=pb.Dataset(description=description, tags=tags, metadata=metadata or {}),
             request_id=new_request_id(),
         )
         registry = self._connections.registry
-        return _dataset(registry.call(registry.stub.CreateDataset, request))
+        return dataset_of(registry.call(registry.stub.CreateDataset, request))
 
     def get(self, dataset: str) -> Dataset:
         """Returns a data set by id or name."""
         registry = self._connections.registry
         request = pb.GetDatasetRequest(name=names.dataset(self._project, dataset))
-        return _dataset(registry.call(registry.stub.GetDataset, request))
+        return dataset_of(registry.call(registry.stub.GetDataset, request))
 
-    def list(self) -> Iterator[Dataset]:
-        """Yields the project's data sets by id."""
+    def update(
+        self,
+        dataset: str,
+        *,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        etag: str = "",
+    ) -> Dataset:
+        """Changes what is given and leaves the rest.
+
+        Args:
+            dataset: Id or name.
+            description: The new one.
+            tags: All of the new ones.
+            metadata: All of the new one.
+            etag: Refuse when the data set has another one by now; empty: change it whatever it is.
+
+        Raises:
+            Conflict: Somebody changed it meanwhile.
+        """
+        message = pb.Dataset(name=names.dataset(self._project, dataset), etag=etag)
+        given = {"description": description, "tags": tags, "metadata": metadata}
+        if description is not None:
+            message.description = description
+        message.tags.extend(tags or ())
+        message.metadata.update(metadata or {})
+        mask = FieldMask(paths=[name for name, value in given.items() if value is not None])
+        request = pb.UpdateDatasetRequest(dataset=message, update_mask=mask, request_id=new_request_id())
         registry = self._connections.registry
-        request = pb.ListDatasetsRequest(parent=names.parent(self._project))
+        return dataset_of(registry.call(registry.stub.UpdateDataset, request))
+
+    def list(self, *, tags: Sequence[str] = (), shape: RowShape | None = None, text: str = "") -> Iterator[Dataset]:
+        """Yields the project's data sets by id.
+
+        Args:
+            tags: Only those with all of these.
+            shape: Only those whose newest version has this shape.
+            text: Only those with this in their id or description, in any case.
+        """
+        registry = self._connections.registry
+        request = pb.ListDatasetsRequest(parent=names.parent(self._project), tags=tags, text=text)
+        if shape is not None:
+            request.shape = pb.RowShape.Value(f"ROW_SHAPE_{shape.value}")
         for page in registry.pages(registry.stub.ListDatasets, request):
-            yield from map(_dataset, page.datasets)
+            yield from map(dataset_of, page.datasets)
 
     def version(self, version: str) -> DatasetVersion:
         """Returns a version: `id/3`, a whole name, or `id` for the newest one."""
         registry = self._connections.registry
         request = pb.GetDatasetVersionRequest(name=names.dataset_version(self._project, version))
         try:
-            return _version(registry.call(registry.stub.GetDatasetVersion, request))
+            return version_of(registry.call(registry.stub.GetDatasetVersion, request))
         except NotFound:
             dataset, _, number = request.name.partition("/versions/")
             if number == "latest":
@@ -195,7 +235,24 @@ class Datasets:
         registry = self._connections.registry
         request = pb.ListDatasetVersionsRequest(parent=names.dataset(self._project, dataset))
         for page in registry.pages(registry.stub.ListDatasetVersions, request):
-            yield from map(_version, page.versions)
+            yield from map(version_of, page.versions)
+
+    def rows(self, version: str, *, side: SplitSide | None = None, row_id: str = "") -> Iterator[DatasetRow]:
+        """Yields the rows of a version in the order of its files.
+
+        Args:
+            version: `id/3`, a whole name, or `id` for the newest one.
+            side: Only rows of this side of its split.
+            row_id: Only rows whose id begins with these 4 to 64 hexadecimal digits.
+        """
+        registry = self._connections.registry
+        request = rows_pb2.ListDatasetRowsRequest(
+            parent=names.dataset_version(self._project, version), row_id_prefix=row_id
+        )
+        if side is not None:
+            request.side = rows_pb2.SplitSide.Value(f"SPLIT_SIDE_{side.value}")
+        for page in registry.pages(registry.stub.ListDatasetRows, request):
+            yield from map(row_of, page.rows)
 
     def lint(
         self,
@@ -257,64 +314,16 @@ class Datasets:
                 return
 
 
-def _check_files(paths: Sequence[Path]) -> None:
-    """Raises for files that cannot be read, share a name, or have malformed rows."""
-    for path in paths:
-        if not path.is_file():
-            message = f"{str(path)!r} is not a file"
-            raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Give a JSONL file, one row a line.")
-    if len({path.name for path in paths}) != len(paths):
-        message = "two of the files have the same name, which the version keeps"
-        raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Rename one of them.")
-    try:
-        from tuneforge.data.rows import check_file
-    except ImportError:  # the extra `data` is not installed: the registry alone checks
-        return
-    violations = []
-    total = 0
-    for path in paths:
-        report = check_file(path, limit=_PROBLEMS_SHOWN)
-        if not report.rows and any(not problem.line for problem in report.problems):
-            raise InvalidArgument(
-                Reason.INVALID_DATA,
-                f"{str(path)!r} is empty: write one JSON object a line",
-                cure="Nothing was uploaded.",
-            )
-        total += report.num_problems
-        violations += [
-            FieldViolation(
-                f"{path.name}:{problem.line} {problem.field}".rstrip(),
-                f"{problem.message.replace('starting at at', 'starting at')} {problem.cure}",
-            )
-            for problem in report.problems
-        ]
-    if violations:
-        files = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
-        raise InvalidArgument(
-            Reason.INVALID_DATA,
-            f"{total} of the rows in {files} {'is' if total == 1 else 'are'} malformed",
-            cure="Correct the lines that are listed; nothing was uploaded.",
-            fields=tuple(violations[:_PROBLEMS_SHOWN]),
-        )
-
-
-def _dataset(message: pb.Dataset) -> Dataset:
-    return Dataset(
-        name=message.name,
-        description=message.description,
-        latest_version=message.latest_version or None,
-        create_time=_wire.instant(message.create_time),
-        creator=message.creator,
-    )
-
-
-def _version(message: pb.DatasetVersion) -> DatasetVersion:
-    return DatasetVersion(
-        name=message.name,
-        manifest=_wire.manifest(message.manifest),
-        shape=_wire.word(RowShape, pb.RowShape.DESCRIPTOR, message.shape),
-        rows=message.rows,
-        size_bytes=message.size_bytes,
-        create_time=_wire.instant(message.create_time),
-        creator=message.creator,
-    )
+__all__ = [
+    "DataFormat",
+    "Dataset",
+    "DatasetRemark",
+    "DatasetRow",
+    "DatasetSplit",
+    "DatasetStatistics",
+    "DatasetVersion",
+    "Datasets",
+    "RowShape",
+    "Sizes",
+    "SplitSide",
+]

@@ -1,17 +1,31 @@
 """`tuneforge datasets`."""
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
 from tuneforge.cli.stopping import Stopped
+
+_SHAPES: Final = (
+    "MESSAGES",
+    "PROMPT_COMPLETION",
+    "INSTRUCTION",
+    "SHAREGPT",
+    "TEXT",
+    "PREFERENCE",
+    "TEXT_LABEL",
+    "IMAGE_LABEL",
+    "CLICK_SESSION",
+)
+"""As `tuneforge.RowShape`, which is not imported before it is needed."""
 
 
 class _Upload:
@@ -59,32 +73,71 @@ def datasets() -> None:
 @click.argument("path", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--dataset", required=True, metavar="ID", help="The data set; made when missing.")
 @click.option("--description", default="", help="Of a data set that is made.")
+@click.option(
+    "--validation",
+    "ratio",
+    type=click.FloatRange(0.0, 0.5),
+    default=0.0,
+    metavar="SHARE",
+    help="Share of the rows that is for validation, 0 (none) to 0.5. A row's side depends on its content alone.",
+)
+@click.option("--split-seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Another one divides differently.")
 @json_option
 @click.pass_obj
-def upload(connection: Connection, path: tuple[Path, ...], dataset: str, description: str, as_json: bool) -> None:
-    """Make a version from JSONL files. The same content gives the same version."""
-    with connection.client() as client, _Upload(path) as shown:
+def upload(
+    connection: Connection,
+    path: tuple[Path, ...],
+    dataset: str,
+    description: str,
+    ratio: float,
+    split_seed: int,
+    as_json: bool,
+) -> None:
+    """Make a version from files or a folder. The same content and split give the same version.
+
+    Takes JSONL, JSON, CSV, Parquet, Arrow and text, also as .gz or .zst, folders of images (a folder's name is the
+    label), and Hugging Face data set folders. Names with train, validation or test in them divide the rows.
+    """
+    from tuneforge._dataset_files import files_of
+    from tuneforge.cli.dataset_view import summary
+
+    files = files_of(path[0] if len(path) == 1 else path)
+    with connection.client() as client, _Upload(tuple(files.values())) as shown:
         version = client.datasets.upload(
-            path, dataset, description=description, progress=shown.moved, on_start=shown.start
+            path[0] if len(path) == 1 else path,
+            dataset,
+            description=description,
+            validation_ratio=ratio,
+            seed=split_seed,
+            progress=shown.moved,
+            on_start=shown.start,
         )
     if as_json:
         print_json(version)
-    else:
-        click.echo(f"{short(version.name)}: {version.rows} rows, {version.shape}, {size(version.size_bytes)}")
+        return
+    click.echo(f"{short(version.name)}: {version.rows} rows, {version.shape}, {size(version.size_bytes)}")
+    for line in summary(version):
+        click.echo(f"  {line}")
 
 
 @datasets.command("list")
+@click.option("--tag", "tags", multiple=True, help="Only those with this tag; may be given several times.")
+@click.option("--shape", type=click.Choice(_SHAPES))
+@click.option("--text", default="", help="Only those with this in their id or description.")
 @json_option
 @click.pass_obj
-def list_datasets(connection: Connection, as_json: bool) -> None:
+def list_datasets(connection: Connection, tags: tuple[str, ...], shape: str | None, text: str, as_json: bool) -> None:
     """List the project's data sets."""
+    from tuneforge.dataset_values import RowShape
+
     with connection.client() as client:
         print_rows(
-            client.datasets.list(),
+            client.datasets.list(tags=tags, shape=RowShape(shape) if shape else None, text=text),
             [
                 ("dataset", lambda row: short(row.name)),
                 ("latest", lambda row: short(row.latest_version)),
                 ("created", lambda row: row.create_time),
+                ("tags", lambda row: ", ".join(row.tags)),
                 ("description", lambda row: row.description),
             ],
             as_json=as_json,
@@ -98,6 +151,8 @@ def list_datasets(connection: Connection, as_json: bool) -> None:
 @click.pass_obj
 def show(connection: Connection, version: str, as_json: bool) -> None:
     """Show a version of a data set, the newest one without a number."""
+    from tuneforge.cli.dataset_view import summary
+
     with connection.client() as client:
         found = client.datasets.version(version)
     if as_json:
@@ -108,11 +163,82 @@ def show(connection: Connection, version: str, as_json: bool) -> None:
             ("name", found.name),
             ("rows", found.rows),
             ("shape", found.shape),
+            ("format", "" if found.format == "UNKNOWN" else found.format),
             ("size", size(found.size_bytes)),
             ("digest", found.manifest.digest),
             ("files", ", ".join(file.path for file in found.manifest.files)),
             ("created", found.create_time),
             ("creator", found.creator),
+        ]
+    )
+    for line in summary(found):
+        click.echo(line)
+
+
+@datasets.command()
+@click.argument("version", metavar="DATASET[/VERSION]")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Most rows.")
+@click.option("--side", type=click.Choice(["train", "validation", "test"]), help="Only rows of this side.")
+@click.option("--id", "row_id", default="", metavar="DIGITS", help="Only rows whose id begins so, 4 digits or more.")
+@json_option
+@click.pass_obj
+def rows(connection: Connection, version: str, limit: int, side: str | None, row_id: str, as_json: bool) -> None:
+    """Show rows of a version, with the file and line that each comes from."""
+    from tuneforge.cli.dataset_view import row_lines
+    from tuneforge.dataset_values import SplitSide
+
+    with connection.client() as client:
+        wanted = SplitSide(side.upper()) if side else None
+        found = itertools.islice(client.datasets.rows(version, side=wanted, row_id=row_id), limit)
+        if as_json:
+            for row in found:
+                print_json(row)
+            return
+        is_empty = True
+        for row in found:
+            is_empty = False
+            click.echo("\n".join(row_lines(row)))
+        if is_empty:
+            click.echo("no such rows", err=True)
+
+
+@datasets.command()
+@click.argument("dataset")
+@click.option("--description")
+@click.option("--tag", "tags", multiple=True, help="All of its tags from now on; give --no-tags for none.")
+@click.option("--no-tags", is_flag=True)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="All of its metadata from now on.")
+@json_option
+@click.pass_obj
+def update(
+    connection: Connection,
+    dataset: str,
+    description: str | None,
+    tags: tuple[str, ...],
+    no_tags: bool,
+    pairs: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Change what people say of a data set: description, tags, metadata."""
+    if any("=" not in pair for pair in pairs):
+        raise click.UsageError("--set takes KEY=VALUE")
+    if description is None and not tags and not no_tags and not pairs:
+        raise click.UsageError("nothing to change: give --description, --tag, --no-tags or --set")
+    metadata = dict(pair.split("=", 1) for pair in pairs) if pairs else None
+    with connection.client() as client:
+        changed = client.datasets.update(
+            dataset, description=description, tags=tags if tags or no_tags else None, metadata=metadata
+        )
+    if as_json:
+        print_json(changed)
+        return
+    print_fields(
+        [
+            ("name", changed.name),
+            ("description", changed.description),
+            ("tags", ", ".join(changed.tags)),
+            ("metadata", changed.metadata),
+            ("changed", changed.update_time),
         ]
     )
 

@@ -40,6 +40,8 @@ _COMPANIONS: Final = frozenset(
     {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "readme.md", "readme.txt", "readme"}
     | {"license", "license.txt", "license.md", "thumbs.db", "changelog.md", "citation.cff"}
 )
+_NEEDED: Final = frozenset({"state.json", "dataset_info.json"})
+"""Companions that go with the rows: one names the Arrow files that count."""
 _NO_ROWS: Final = frozenset(
     {".py", ".pkl", ".pickle", ".pt", ".pth", ".bin", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".npy"}
     | {".npz", ".h5", ".safetensors", ".exe", ".so", ".dll", ".pdf", ".docx", ".xlsx", ".xls", ".html", ".yaml", ".yml"}
@@ -108,6 +110,14 @@ def lay_out(files: Sequence[DataFile], limits: Limits) -> Layout:
         gallery = {file.path: file for file, kind in found if kind is DataFormat.IMAGES}
         found = [(file, kind) for file, kind in found if kind is not DataFormat.IMAGES]
     return Layout(_divided(found), gallery, tuple(remarks))
+
+
+def is_passed_over(path: str) -> bool:
+    """Tells whether a file of a folder holds neither rows nor which files do: a README, a hidden file."""
+    folder, _, name = path.rpartition("/")
+    if name in _NEEDED:
+        return False
+    return stem_of(name) in _COMPANIONS or name.startswith((".", "_")) or "/." in f"/{folder}"
 
 
 def format_of(path: Path) -> DataFormat:
