@@ -14,8 +14,11 @@ from tuneforge.blobs import BlobClient
 from tuneforge.datasets import Datasets
 from tuneforge.deployments import Deployments
 from tuneforge.jobs import Jobs
+from tuneforge.lineage import Lineage
 from tuneforge.models import Models
 from tuneforge.nodes import Nodes
+from tuneforge.recipe_client import Recipes
+from tuneforge.signing import Signing
 
 _DEFAULTS = Addresses()
 
@@ -81,6 +84,9 @@ class Client:
         self.datasets = Datasets(self._connections, self.project, self.blobs)
         self.models = Models(self._connections, self.project, self.blobs)
         self.aliases = Aliases(self._connections, self.project)
+        self.lineage = Lineage(self._connections, self.project)
+        self.signing = Signing(self._connections)
+        self.recipes = Recipes(self._connections)
         self.jobs = Jobs(self._connections, self.project)
         self.deployments = Deployments(self._connections, self.project)
         self.nodes = Nodes(self._connections)

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import grpc
+
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
 from tuneforge._spec_input import SpecInput, read_spec
-from tuneforge._transport import new_request_id
+from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge._watch import JobWatch, WatchOptions
 from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError
 from tuneforge.job_values import (
@@ -18,6 +20,7 @@ from tuneforge.job_values import (
     checkpoint_from_proto,
     job_from_proto,
 )
+from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
 
@@ -204,6 +207,32 @@ class Jobs:
 
         name = names.job(self._project, job)
         return JobWatch(self._connections.scheduler, name, seen, cursor=cursor, options=options)
+
+    def raw_batches(self, job: str) -> Iterator[tuple[Sequence[events_pb2.Event], Sequence[int]]]:
+        """Yields the events of a job as they came over the wire, each batch with its marks; see `tuneforge.records`.
+
+        Nothing is checked, so that a log that was tampered with can be read to its end.
+        """
+        scheduler = self._connections.scheduler
+        request = calls.WatchJobRequest(name=names.job(self._project, job), max_batch=1000)
+        backoff = Backoff(scheduler.retry)
+        while True:
+            stream = scheduler.stub.WatchJob(request)
+            try:
+                for response in stream:
+                    request.resume_token = response.resume_token or request.resume_token
+                    match response.WhichOneof("payload"):
+                        case "events":
+                            backoff.progress()
+                            yield response.events.events, response.events.marks
+                        case "end" if response.end.reason == calls.END_REASON_JOB_ENDED:
+                            return
+            except grpc.RpcError as error:
+                if not is_retriable(error):
+                    raise typed_error(error, scheduler.peer) from None
+                backoff.wait_or_raise(typed_error(error, scheduler.peer))
+            finally:
+                stream.cancel()
 
     def attempts(self, job: str) -> Iterator[Attempt]:
         """Yields the attempts of a job, newest first."""

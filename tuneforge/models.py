@@ -1,85 +1,55 @@
 """Models and their versions with lineage; the aliases that point to versions are in `tuneforge.aliases`."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tuneforge import _short_names as names
 from tuneforge import _wire
+from tuneforge._check_wire import report_to_proto
 from tuneforge._connections import Connections
 from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
-from tuneforge.errors import AlreadyExists, InvalidArgument, NotFound, Reason
+from tuneforge.checks import Check
+from tuneforge.errors import AlreadyExists, NotFound
 from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
-from tuneforge.manifest import Manifest, ManifestFile, sha256_file
-from tuneforge.specs.spec import Architecture, TrainingSpec
-from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
-from tuneforge.v1 import events_pb2
+from tuneforge.manifest import Manifest
+from tuneforge.model_folders import adapter_files, model_files, upload_configuration
+from tuneforge.model_values import (
+    Lineage,
+    Model,
+    ModelFacts,
+    ModelFilter,
+    ModelProfile,
+    ModelVersion,
+    SizeClass,
+    ValidationReport,
+    filter_to_proto,
+    given_facts,
+    model_from_proto,
+    profile_from_proto,
+    report_from_proto,
+    version_from_proto,
+)
 from tuneforge.v1 import models_pb2 as pb
-from tuneforge.values import ArtifactKind, VersionRef
+from tuneforge.v1 import profiles_pb2, types_pb2, validations_pb2
 
-_IMPORT_DEADLINE_S = 120.0
-"""The registry reads the headers of all weight files before it makes a version."""
+__all__ = [
+    "Lineage",
+    "Model",
+    "ModelFacts",
+    "ModelFilter",
+    "ModelProfile",
+    "ModelVersion",
+    "Models",
+    "SizeClass",
+    "ValidationReport",
+]
 
-_MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
-"""What an import takes from a folder: weights, configurations, tokenizers, chat templates."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A named model that grows by versions."""
-
-    name: str
-    """`projects/{project}/models/{model}`."""
-    description: str
-    latest_version: str | None
-    """Name of its newest version; None when there is none."""
-    create_time: datetime
-    creator: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """What a version was made from; all None for an import."""
-
-    base: VersionRef | None
-    """The version it started from."""
-    dataset: VersionRef | None
-    """The data set version it learned from."""
-    validation: VersionRef | None
-    """The data set version it was validated on."""
-    job: str | None
-    """The job that made it."""
-    attempt: int
-    """The attempt of that job, from 1; 0 for an import."""
-    spec: TrainingSpec | None
-    """The spec with every `auto` resolved."""
-    environment: Mapping[str, str]
-    """Versions and devices of the run, by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelVersion:
-    """One immutable state of a model and all it was made from."""
-
-    name: str
-    """`projects/{project}/models/{model}/versions/{version}`."""
-    manifest: Manifest
-    """Its files and the digest over them."""
-    kind: ArtifactKind
-    architecture: Architecture
-    """What is known of it without loading it; a list of versions leaves `tensors` out."""
-    parameters: int
-    """Number of weights; for an adapter, of its base."""
-    lineage: Lineage
-    metrics: Mapping[str, float]
-    """Final figures of the run by name, e.g. `evaluation_loss`."""
-    size_bytes: int
-    create_time: datetime
-    creator: str
+_IMPORT_DEADLINE_S = 600.0
+"""The registry looks at every number of all weight files before it makes a version."""
 
 
 class Models:
@@ -112,19 +82,68 @@ class Models:
             TuneforgeError: The registry refused or stayed away.
         """
         folder = Path(path)
-        _check_folder(folder)
+        files = model_files(folder)
         name = names.model(self._project, model)
         self._create_if_missing(name, description)
-        files = {file.name: file for file in sorted(folder.iterdir()) if _belongs_to_model(file)}
-        manifest = Manifest.of(
-            ManifestFile(name, sha256_file(file), file.stat().st_size) for name, file in files.items()
-        )
-        self._blobs().upload_manifest(folder, manifest, progress=progress)
-        request = pb.CreateModelVersionRequest(
-            parent=name, manifest=_wire.manifest_to_proto(manifest), request_id=new_request_id()
-        )
-        registry = self._connections.registry
-        return _version(registry.call(registry.stub.CreateModelVersion, request, timeout_s=_IMPORT_DEADLINE_S))
+        self._blobs().upload_manifest(folder, files, progress=progress)
+        return self._create_version(name, files)
+
+    def import_adapter(
+        self,
+        path: str | os.PathLike[str],
+        model: str,
+        *,
+        base: str,
+        description: str = "",
+        progress: Progress | None = None,
+    ) -> ModelVersion:
+        """Makes a version from the folder of a LoRA adapter, bound to the digest of its base.
+
+        Args:
+            path: Folder with `adapter_config.json` and `adapter_model.safetensors`.
+            model: Id or name of the model; it is created when missing.
+            base: The version that it was trained on: `id/3`, `id@alias`, a whole name, or `id` for the newest one.
+            description: Of the model, when it is created.
+            progress: Told the number of bytes moved, piece by piece.
+
+        Raises:
+            InvalidArgument: It is no such folder.
+            FailedPrecondition: The adapter does not fit the base.
+        """
+        folder = Path(path)
+        files = adapter_files(folder)
+        found = self.version(base)
+        name = names.model(self._project, model)
+        self._create_if_missing(name, description)
+        self._blobs().upload_manifest(folder, files, progress=progress)
+        reference = types_pb2.VersionRef(version=found.name, digest=found.manifest.digest)
+        return self._create_version(name, files, reference)
+
+    def import_config(
+        self,
+        path: str | os.PathLike[str],
+        model: str,
+        *,
+        seed: int,
+        description: str = "",
+        progress: Progress | None = None,
+    ) -> ModelVersion:
+        """Makes a version from a configuration alone: its weights are drawn from a seed at each load.
+
+        Args:
+            path: `config.json` or its folder, with the tokenizer's files beside it.
+            model: Id or name of the model; it is created when missing.
+            seed: Of the weights; another seed is another model.
+            description: Of the model, when it is created.
+            progress: Told the number of bytes moved, piece by piece.
+
+        Raises:
+            InvalidArgument: There is no configuration or no tokenizer.
+        """
+        name = names.model(self._project, model)
+        files = upload_configuration(Path(path), seed, self._blobs(), progress)
+        self._create_if_missing(name, description)
+        return self._create_version(name, files)
 
     def import_from(
         self,
@@ -159,45 +178,151 @@ class Models:
             options=options or ImportOptions(),
             progress=progress,
         )
-        return _version(asked.model_version())
+        return version_from_proto(asked.model_version())
 
-    def create(self, model: str, *, description: str = "") -> Model:
-        """Creates a model without versions.
+    def create(self, model: str, *, description: str = "", facts: ModelFacts | None = None) -> Model:
+        """Creates a model without versions: a location, until the first one comes.
+
+        Args:
+            model: Its id.
+            description: What it is, for people.
+            facts: Tags and all else that is known already; its description counts when the other is empty.
 
         Raises:
             AlreadyExists: There is one with this id.
         """
         parent, _, model_id = names.model(self._project, model).partition("/models/")
-        request = pb.CreateModelRequest(
-            parent=parent, model_id=model_id, model=pb.Model(description=description), request_id=new_request_id()
+        wanted = pb.Model(**given_facts(facts or ModelFacts()))
+        wanted.description = description or wanted.description
+        request = pb.CreateModelRequest(parent=parent, model_id=model_id, model=wanted, request_id=new_request_id())
+        registry = self._connections.registry
+        return model_from_proto(registry.call(registry.stub.CreateModel, request))
+
+    def update(self, model: str, facts: ModelFacts, *, expected: Model | None = None) -> Model:
+        """Changes what is given of a model's facts.
+
+        Args:
+            model: Id or name.
+            facts: The new ones; None leaves a field as it is.
+            expected: The model as it was read: the change happens only when nobody changed it since.
+
+        Raises:
+            Conflict: Somebody changed it since `expected` was read.
+        """
+        given = given_facts(facts)
+        wanted = pb.Model(name=names.model(self._project, model), etag=expected.etag if expected else "", **given)
+        request = pb.UpdateModelRequest(
+            model=wanted, update_mask=FieldMask(paths=sorted(given)), request_id=new_request_id()
         )
         registry = self._connections.registry
-        return _model(registry.call(registry.stub.CreateModel, request))
+        return model_from_proto(registry.call(registry.stub.UpdateModel, request))
+
+    def update_version(self, version: str, facts: ModelFacts, *, expected: ModelVersion | None = None) -> ModelVersion:
+        """Changes what is given of a version's facts; its files, lineage and figures never change.
+
+        Args:
+            version: `id/3`, `id@alias`, a whole name, or `id` for the newest one.
+            facts: The new ones; None leaves a field as it is.
+            expected: The version as it was read: the change happens only when nobody changed it since.
+
+        Raises:
+            Conflict: Somebody changed it since `expected` was read.
+        """
+        given = given_facts(facts)
+        name = expected.name if expected else self._version_name(version)
+        wanted = pb.ModelVersion(name=name, etag=expected.etag if expected else "", **given)
+        request = pb.UpdateModelVersionRequest(
+            version=wanted, update_mask=FieldMask(paths=sorted(given)), request_id=new_request_id()
+        )
+        registry = self._connections.registry
+        return version_from_proto(registry.call(registry.stub.UpdateModelVersion, request))
 
     def get(self, model: str) -> Model:
         """Returns a model by id or name."""
         registry = self._connections.registry
-        return _model(registry.call(registry.stub.GetModel, pb.GetModelRequest(name=names.model(self._project, model))))
+        return model_from_proto(
+            registry.call(registry.stub.GetModel, pb.GetModelRequest(name=names.model(self._project, model)))
+        )
 
-    def list(self) -> Iterator[Model]:
-        """Yields the project's models by id."""
+    def list(self, wanted: ModelFilter | None = None, *, order_by: str = "") -> Iterator[Model]:
+        """Yields the project's models.
+
+        Args:
+            wanted: Only these; a model matches when it or its newest version does.
+            order_by: `name` (default), `date`, `size` or `metric:NAME`, with ` desc` for the largest first.
+        """
         registry = self._connections.registry
-        request = pb.ListModelsRequest(parent=names.parent(self._project))
+        request = pb.ListModelsRequest(parent=names.parent(self._project), order_by=order_by)
+        if wanted is not None:
+            request.filter.CopyFrom(filter_to_proto(wanted))
         for page in registry.pages(registry.stub.ListModels, request):
-            yield from map(_model, page.models)
+            yield from map(model_from_proto, page.models)
 
     def version(self, version: str) -> ModelVersion:
         """Returns a version: `id/3`, `id@alias`, a whole name, or `id` for the newest one."""
         registry = self._connections.registry
         request = pb.GetModelVersionRequest(name=names.model_version(self._project, version))
-        return _version(registry.call(registry.stub.GetModelVersion, request))
+        return version_from_proto(registry.call(registry.stub.GetModelVersion, request))
 
-    def versions(self, model: str) -> Iterator[ModelVersion]:
-        """Yields the versions of a model, newest first; their architectures have no tensors."""
+    def versions(self, model: str, wanted: ModelFilter | None = None, *, order_by: str = "") -> Iterator[ModelVersion]:
+        """Yields the versions of a model; their architectures have no tensors.
+
+        Args:
+            model: Id or name.
+            wanted: Only these.
+            order_by: `date desc` (default), `size`, `name` or `metric:NAME`, with ` desc` for the largest first.
+        """
         registry = self._connections.registry
-        request = pb.ListModelVersionsRequest(parent=names.model(self._project, model))
+        request = pb.ListModelVersionsRequest(parent=names.model(self._project, model), order_by=order_by)
+        if wanted is not None:
+            request.filter.CopyFrom(filter_to_proto(wanted))
         for page in registry.pages(registry.stub.ListModelVersions, request):
-            yield from map(_version, page.versions)
+            yield from map(version_from_proto, page.versions)
+
+    def card(self, version: str) -> str:
+        """Returns the card of a version in Markdown, written at this moment."""
+        registry = self._connections.registry
+        request = profiles_pb2.GetModelCardRequest(name=names.model_version(self._project, version))
+        return registry.call(registry.stub.GetModelCard, request).markdown
+
+    def profile(self, version: str, *, precision: str = "") -> ModelProfile:
+        """Returns what a version needs to be served.
+
+        Args:
+            version: `id/3`, `id@alias`, a whole name, or `id` for the newest one.
+            precision: `fp32`, `fp16`, `bf16`, `fp8`, `int8` or `int4`; empty: that of the weights.
+        """
+        registry = self._connections.registry
+        request = profiles_pb2.GetModelProfileRequest(
+            name=names.model_version(self._project, version), precision=precision
+        )
+        return profile_from_proto(registry.call(registry.stub.GetModelProfile, request))
+
+    def add_validation(
+        self, version: str, checks: Sequence[Check], *, source: str = "", not_run: Mapping[str, str] | None = None
+    ) -> ValidationReport:
+        """Keeps what an examination of a version found.
+
+        Args:
+            version: `id/3`, `id@alias`, a whole name, or `id` for the newest one.
+            checks: What was found, 1 to 100 checks.
+            source: Who examined; empty: the caller.
+            not_run: Checks that could not be made, with the reason.
+        """
+        registry = self._connections.registry
+        request = validations_pb2.CreateValidationReportRequest(
+            parent=self._version_name(version),
+            report=report_to_proto(checks, not_run or {}, source),
+            request_id=new_request_id(),
+        )
+        return report_from_proto(registry.call(registry.stub.CreateValidationReport, request))
+
+    def validations(self, version: str) -> Iterator[ValidationReport]:
+        """Yields the reports on a version, newest first."""
+        registry = self._connections.registry
+        request = validations_pb2.ListValidationReportsRequest(parent=names.model_version(self._project, version))
+        for page in registry.pages(registry.stub.ListValidationReports, request):
+            yield from map(report_from_proto, page.reports)
 
     def download(
         self, version: str, folder: str | os.PathLike[str], *, progress: Progress | None = None
@@ -216,6 +341,20 @@ class Models:
         self._blobs().download_folder(found.manifest, target, progress=progress)
         return found
 
+    def _create_version(self, name: str, files: Manifest, base: types_pb2.VersionRef | None = None) -> ModelVersion:
+        request = pb.CreateModelVersionRequest(
+            parent=name, manifest=_wire.manifest_to_proto(files), base=base, request_id=new_request_id()
+        )
+        registry = self._connections.registry
+        return version_from_proto(
+            registry.call(registry.stub.CreateModelVersion, request, timeout_s=_IMPORT_DEADLINE_S)
+        )
+
+    def _version_name(self, version: str) -> str:
+        """Returns the name of a version with its number."""
+        name = names.model_version(self._project, version)
+        return self.version(version).name if "/aliases/" in name or name.endswith("/latest") else name
+
     def _create_if_missing(self, name: str, description: str) -> None:
         try:
             self.get(name)
@@ -224,58 +363,3 @@ class Models:
                 self.create(name, description=description)
             except AlreadyExists:  # somebody was quicker: as good
                 return
-
-
-def _belongs_to_model(file: Path) -> bool:
-    return file.is_file() and file.suffix in _MODEL_SUFFIXES and not file.name.startswith(".")
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises for a folder that cannot be a model, before anything is sent."""
-    if not folder.is_dir():
-        problem = f"{str(folder)!r} is not a folder"
-    elif not (folder / "config.json").is_file():
-        problem = f"{str(folder)!r} has no config.json"
-    elif not any(folder.glob("*.safetensors")):
-        problem = f"{str(folder)!r} has no *.safetensors; pickled weights (*.bin, *.pt) are never read"
-    else:
-        return
-    cure = "Give a folder with config.json, *.safetensors and the tokenizer's files."
-    raise InvalidArgument(Reason.INVALID_MODEL, problem, cure=cure)
-
-
-def _model(message: pb.Model) -> Model:
-    return Model(
-        name=message.name,
-        description=message.description,
-        latest_version=message.latest_version or None,
-        create_time=_wire.instant(message.create_time),
-        creator=message.creator,
-    )
-
-
-def _version(message: pb.ModelVersion) -> ModelVersion:
-    return ModelVersion(
-        name=message.name,
-        manifest=_wire.manifest(message.manifest),
-        kind=_wire.word(ArtifactKind, events_pb2.ArtifactKind.DESCRIPTOR, message.kind),
-        architecture=architecture_from_proto(message.architecture),
-        parameters=message.architecture.parameters,
-        lineage=_lineage(message.lineage),
-        metrics=MappingProxyType(dict(message.metrics)),
-        size_bytes=message.size_bytes,
-        create_time=_wire.instant(message.create_time),
-        creator=message.creator,
-    )
-
-
-def _lineage(message: pb.Lineage) -> Lineage:
-    return Lineage(
-        base=_wire.version_ref(message.base),
-        dataset=_wire.version_ref(message.dataset),
-        validation=_wire.version_ref(message.validation),
-        job=message.job or None,
-        attempt=message.attempt,
-        spec=spec_from_proto(message.spec) if message.HasField("spec") else None,
-        environment=_wire.frozen(message.environment),
-    )

@@ -132,7 +132,7 @@ def verify_record(client: "Client", job: str) -> RecordCheck:
     """
     from tuneforge.errors import FailedPrecondition, Reason
 
-    found = client.jobs.get(job)
+    found = client.jobs.read(job)
     if found.version is None:
         raise FailedPrecondition(Reason.WRONG_STATE, f"{found.name} has made no version, so there is no record of it")
     recorded = client.models.version(found.version.version).lineage.run_record

@@ -9,9 +9,11 @@ from tuneforge.cli.deployments import deployments
 from tuneforge.cli.generate import generate
 from tuneforge.cli.imports import import_dataset
 from tuneforge.cli.jobs import jobs
+from tuneforge.cli.lineage import attach, lineage
 from tuneforge.cli.lint import lint, preview
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
+from tuneforge.cli.recipes import recipes
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -42,3 +44,6 @@ datasets.add_command(lint)
 datasets.add_command(preview)
 for command in (datasets, models, aliases, jobs, deployments, generate, nodes):
     cli.add_command(command)
+cli.add_command(lineage)
+cli.add_command(recipes)
+attach(datasets, models, jobs)

@@ -1,0 +1,187 @@
+"""A part of the graph of lineage as a picture (SVG) and as a tree of text. Needs nothing but the standard library."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tuneforge.lineage import Direction, LineageEdge, LineageGraph, LineageKind, LineageNode, LineageRole, LineageState
+
+_WIDTH, _HEIGHT = 190, 46
+_GAP_X, _GAP_Y, _MARGIN = 90, 18, 24
+_SWEEPS = 6
+_LONGEST = 26
+
+_FILLS = {
+    LineageKind.DATASET_VERSION: "#dcefe3",
+    LineageKind.MODEL_VERSION: "#dde7fb",
+    LineageKind.JOB: "#efe6f7",
+    LineageKind.ALIAS: "#fdf0cf",
+    LineageKind.PROMOTION: "#fde3cf",
+    LineageKind.SOURCE: "#e9e9ec",
+}
+_WORDS = {
+    LineageKind.DATASET_VERSION: "data set",
+    LineageKind.MODEL_VERSION: "model",
+    LineageKind.JOB: "job",
+    LineageKind.ALIAS: "alias",
+    LineageKind.PROMOTION: "promotion",
+    LineageKind.SOURCE: "source",
+}
+_STROKES = {LineageState.REVOKED: "#b3261e", LineageState.TAINTED: "#b3261e", LineageState.DELETED: "#9a9aa2"}
+
+Names = Callable[[str], str]
+"""Gives a short form of a resource name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    x: float
+    y: float
+
+
+def without_shortcuts(graph: LineageGraph) -> tuple[LineageEdge, ...]:
+    """Returns the edges without those that repeat what the job of a version says: its inputs are the version's."""
+    parents = {(edge.child, edge.parent, edge.role) for edge in graph.edges}
+    jobs = {edge.child: edge.parent for edge in graph.edges if edge.role is LineageRole.JOB}
+    return tuple(
+        edge
+        for edge in graph.edges
+        if edge.role is LineageRole.JOB or (jobs.get(edge.child, ""), edge.parent, edge.role) not in parents
+    )
+
+
+def tree(graph: LineageGraph, direction: Direction, names: Names) -> Iterator[str]:
+    """Yields the lines of a tree; what hangs at several places is spread out at the first and named at the others."""
+    if not graph.nodes:
+        return
+    nodes = {node.name: node for node in graph.nodes}
+    below: dict[str, list[tuple[str, LineageRole]]] = defaultdict(list)
+    for edge in without_shortcuts(graph):
+        here, there = (edge.child, edge.parent) if direction == "ancestors" else (edge.parent, edge.child)
+        below[here].append((there, edge.role))
+    shown: set[str] = set()
+    start = min(node.depth for node in graph.nodes)
+    # An explicit stack: a history of retraining may be longer than Python's.
+    stack = [(node.name, "", "", "") for node in reversed(graph.nodes) if node.depth == start]
+    while stack:
+        name, role, lead, indent = stack.pop()
+        again = name in shown and bool(below[name])
+        yield f"{lead}{_line(nodes[name], role, names)}{'  (as above)' if again else ''}"
+        if name in shown:
+            continue
+        shown.add(name)
+        children = [entry for entry in below[name] if entry[0] in nodes]
+        for index, (child, child_role) in reversed(list(enumerate(children))):
+            is_last = index == len(children) - 1
+            branch, rest = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
+            stack.append((child, child_role.value.lower(), indent + branch, indent + rest))
+
+
+def _line(node: LineageNode, role: str, names: Names) -> str:
+    when = f"  {node.create_time.astimezone():%Y-%m-%d %H:%M}" if node.create_time else ""
+    state = "" if node.state is LineageState.LIVE else f"  [{node.state}]"
+    return f"{names(node.name)}  {_WORDS.get(node.kind, 'thing')}{f' ({role})' if role else ''}{when}{state}"
+
+
+def svg(graph: LineageGraph, names: Names) -> str:
+    """Returns a picture: what things were made from on the left, what was made from them on the right."""
+    edges = without_shortcuts(graph)
+    layers = _layers(graph.nodes, edges)
+    places = _places(layers)
+    width = 2 * _MARGIN + len(layers) * _WIDTH + (len(layers) - 1) * _GAP_X
+    height = 2 * _MARGIN + max((place.y + _HEIGHT for place in places.values()), default=0)
+    title = f"Lineage of {graph.nodes[0].name}" if graph.nodes else "Lineage"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'height="{height:.0f}" role="img" font-family="system-ui, sans-serif" font-size="13">',
+        f"<title>{escape(title)}</title>",
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0L8 4L0 8z" fill="#6b6b76"/></marker></defs>',
+        # A ground of its own: the picture is read the same way on a light page and on a dark one.
+        f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" fill="#ffffff"/>',
+        *(_curve(edge, places) for edge in edges if edge.child in places and edge.parent in places),
+        *(_box(node, places[node.name], names) for node in graph.nodes),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _layers(nodes: Sequence[LineageNode], edges: Iterable[LineageEdge]) -> list[list[str]]:
+    """Returns names by column: each thing right of all that it was made from, ordered so that few lines cross."""
+    known = [node.name for node in nodes]
+    parents: dict[str, set[str]] = {name: set() for name in known}
+    children: dict[str, set[str]] = {name: set() for name in known}
+    for edge in edges:
+        if edge.child in parents and edge.parent in parents:
+            parents[edge.child].add(edge.parent)
+            children[edge.parent].add(edge.child)
+    column: dict[str, int] = {}
+    waiting = {name: len(parents[name]) for name in known}
+    front = [name for name in known if not waiting[name]]
+    while front:
+        name = front.pop()
+        column[name] = 1 + max((column[each] for each in parents[name]), default=-1)
+        for child in children[name]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                front.append(child)
+    layers: list[list[str]] = [[] for _ in range(1 + max(column.values(), default=-1))]
+    for name in known:
+        layers[column[name]].append(name)
+    for sweep in range(_SWEEPS):
+        neighbours = parents if sweep % 2 == 0 else children
+        for layer in layers if sweep % 2 == 0 else reversed(layers):
+            _order(layer, layers, neighbours)
+    return layers
+
+
+def _order(layer: list[str], layers: Sequence[Sequence[str]], neighbours: dict[str, set[str]]) -> None:
+    """Orders a column by the middle of what each thing is connected to."""
+    place = {name: index / max(1, len(each) - 1) for each in layers for index, name in enumerate(each)}
+    middle = {
+        name: sum(place[each] for each in neighbours[name]) / len(neighbours[name]) if neighbours[name] else place[name]
+        for name in layer
+    }
+    layer.sort(key=lambda name: middle[name])
+
+
+def _places(layers: Sequence[Sequence[str]]) -> dict[str, _Place]:
+    tallest = max((len(layer) for layer in layers), default=0)
+    places = {}
+    for column, layer in enumerate(layers):
+        top = (tallest - len(layer)) * (_HEIGHT + _GAP_Y) / 2
+        for row, name in enumerate(layer):
+            places[name] = _Place(_MARGIN + column * (_WIDTH + _GAP_X), _MARGIN + top + row * (_HEIGHT + _GAP_Y))
+    return places
+
+
+def _curve(edge: LineageEdge, places: dict[str, _Place]) -> str:
+    start, end = places[edge.parent], places[edge.child]
+    x1, y1, x2, y2 = start.x + _WIDTH, start.y + _HEIGHT / 2, end.x - 2, end.y + _HEIGHT / 2
+    middle = (x1 + x2) / 2
+    dash = ' stroke-dasharray="4 3"' if edge.role is LineageRole.VALIDATION else ""
+    label = escape(edge.role.value.lower())
+    return (
+        f'<path d="M{x1:.1f} {y1:.1f}C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}" fill="none" '
+        f'stroke="#6b6b76" stroke-width="1.2"{dash} marker-end="url(#tip)"/>'
+        f'<text x="{x2 - 10:.1f}" y="{y2 - 5:.1f}" font-size="10" fill="#5a5a64" text-anchor="end">{label}</text>'
+    )
+
+
+def _box(node: LineageNode, place: _Place, names: Names) -> str:
+    stroke = _STROKES.get(node.state, "#8a8a94")
+    dash = ' stroke-dasharray="5 3"' if node.state is LineageState.TAINTED else ""
+    strong = 2 if node.state in {LineageState.REVOKED, LineageState.TAINTED} else 1
+    short = names(node.name)
+    text = short if len(short) <= _LONGEST else f"{short[: _LONGEST - 9]}…{short[-8:]}"
+    when = f" · {node.create_time.astimezone():%Y-%m-%d}" if node.create_time else ""
+    state = "" if node.state is LineageState.LIVE else f" · {node.state.value.lower()}"
+    return (
+        f"<g><title>{escape(node.name)}</title>"
+        f'<rect x="{place.x:.1f}" y="{place.y:.1f}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
+        f'fill="{_FILLS.get(node.kind, "#e9e9ec")}" stroke="{stroke}" stroke-width="{strong}"{dash}/>'
+        f'<text x="{place.x + 10:.1f}" y="{place.y + 20:.1f}" fill="#1c1c22" font-weight="600">{escape(text)}</text>'
+        f'<text x="{place.x + 10:.1f}" y="{place.y + 36:.1f}" font-size="11" fill="#44444e">'
+        f"{escape(_WORDS.get(node.kind, 'thing') + when + state)}</text></g>"
+    )
