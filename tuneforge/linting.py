@@ -45,6 +45,7 @@ from tuneforge.data.lint.checks import chosen
 from tuneforge.data.lint.lookup import find_row
 from tuneforge.data.lint.options import LENGTH
 from tuneforge.data.rows import MalformedRow, to_row
+from tuneforge.data.split import Split
 from tuneforge.errors import FieldViolation, InternalError, InvalidArgument, NotFound, Reason
 from tuneforge.v1 import lint_pb2 as pb
 
@@ -113,6 +114,7 @@ def lint_files(
     files: Files,
     *,
     validation: Files | None = None,
+    split: Split | None = None,
     model: str | os.PathLike[str] | None = None,
     options: LintOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -122,6 +124,7 @@ def lint_files(
     Args:
         files: What is trained on.
         validation: What is measured with.
+        split: How the run divides the rows of `files`; None: not.
         model: Folder of the model whose tokenizer and chat template are used; None skips the checks that need them.
         options: What is looked for; None for everything.
         on_progress: Told how far it has come.
@@ -131,7 +134,8 @@ def lint_files(
     """
     wanted = options or LintOptions()
     _check_names(wanted)
-    rows = Rows(files=local_files(files), validation=local_files(validation) if validation is not None else {})
+    held_out = local_files(validation) if validation is not None else {}
+    rows = Rows(files=local_files(files), validation=held_out, split=split)
     text_model = load_model(model) if model is not None else None
     return Findings(lint(rows, wanted, text_model), on_progress=on_progress)
 
@@ -280,6 +284,7 @@ __all__ = [
     "RowFate",
     "RowPreview",
     "Severity",
+    "Split",
     "Summary",
     "TokenCounts",
     "TokenFate",

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from services.grpckit.context import require_project
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.registry.calls import Calls, Context
+from services.registry.datasets.resources import DatasetContent
 from services.registry.datasets.store import get_dataset_version
 from services.registry.library import Library
 from services.registry.lint.process import Order, messages
@@ -58,8 +59,8 @@ class LintCalls(Calls):
             if other is not None:
                 require_project(other.project)
 
-        def read(connection: Connection) -> tuple[Manifest, Manifest | None, Manifest | None]:
-            rows = get_dataset_version(connection, name).content.manifest
+        def read(connection: Connection) -> tuple[DatasetContent, Manifest | None, Manifest | None]:
+            rows = get_dataset_version(connection, name).content
             others = get_dataset_version(connection, held_out).content.manifest if held_out else None
             return rows, others, _tokenizer_files(connection, request.model) if model else None
 
@@ -69,7 +70,8 @@ class LintCalls(Calls):
                 order = Order(
                     kind="lint",
                     request=request.SerializeToString(),
-                    files=await stack.enter_async_context(self._library.fetched(rows)),
+                    files=await stack.enter_async_context(self._library.fetched(rows.manifest)),
+                    split=rows.split,
                     validation=await self._fetched(stack, others),
                     model=await self._fetched(stack, tokenizer),
                 )

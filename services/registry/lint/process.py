@@ -31,6 +31,8 @@ class Order:
     request: bytes
     """The request's message."""
     files: Folder
+    split: str = ""
+    """How rows are divided, `ratio:seed`; empty: not."""
     validation: Folder | None = None
     model: Folder | None = None
     """The tokenizer's files."""
@@ -52,6 +54,7 @@ async def messages(order: Order) -> AsyncGenerator[bytes]:
                 "kind": order.kind,
                 "request": order.request.hex(),
                 "files": _paths(order.files),
+                "split": order.split,
                 "validation": _paths(order.validation),
                 "model": folder,
                 "cpu_s": order.cpu_s,

@@ -19,6 +19,7 @@ from tuneforge.data.faults import RenderingError
 from tuneforge.data.lint import Rows, TextModel, lint, preview
 from tuneforge.data.lint.lookup import find_row
 from tuneforge.data.rows import MalformedRow, to_row
+from tuneforge.data.split import Split
 from tuneforge.v1 import lint_pb2
 
 MEMORY_BYTES: Final = 4 * 1024**3
@@ -42,14 +43,15 @@ def run(order: Mapping[str, Any]) -> None:
 
     Args:
         order: `kind` (`lint` or `preview`), `request` (the request's message in hexadecimal digits), `files` and
-            `validation` (path in the data set -> file), and `model` (a folder, or null).
+            `validation` (path in the data set -> file), `split` (`ratio:seed` or empty), and `model` (a folder, or
+            null).
     """
     files = _paths(order["files"])
     data = bytes.fromhex(order["request"])
     model = _load(Path(order["model"])) if order["model"] else None
     if order["kind"] == "lint":
         request = lint_pb2.LintDatasetVersionRequest.FromString(data)
-        rows = Rows(files=files, validation=_paths(order["validation"]))
+        rows = Rows(files=files, validation=_paths(order["validation"]), split=_split(order["split"]))
         for item in lint(rows, options_of(request), model):
             write(b"M", response_of(item).SerializeToString())
         return
@@ -76,6 +78,11 @@ def _load(folder: Path) -> TextModel:
         return TextModel.load(folder)
     except RenderingError as error:
         raise Fault("INVALID_MODEL", str(error), field="model") from error
+
+
+def _split(text: str) -> Split | None:
+    ratio, _, seed = text.partition(":")
+    return Split(validation_ratio=float(ratio), seed=int(seed)) if text else None
 
 
 def _paths(paths: Mapping[str, str]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from tuneforge.data.examination import side_in
 from tuneforge.data.formats import ParsedRow, open_rows
 from tuneforge.data.lint.check import Check, Setting
 from tuneforge.data.lint.checks import ROWS, chosen
@@ -18,7 +19,7 @@ from tuneforge.data.lint.tokens import TokenTally, tokenize
 from tuneforge.data.problems import RowProblem, Severity
 from tuneforge.data.rows import to_row
 from tuneforge.data.shapes import TRAINABLE
-from tuneforge.data.split import Side, Split, side_of
+from tuneforge.data.split import Side, Split
 
 _HELD_OUT: Final = frozenset({"validation", "test"})
 
@@ -103,12 +104,10 @@ class _Lint:
         yield self._summary()
 
     def _read(self) -> Iterator[tuple[Part, ParsedRow]]:
-        split = self._rows.split
+        split = self._rows.split or Split()
         for parsed in open_rows(self._rows.files):
-            part = Part.VALIDATION if parsed.part in _HELD_OUT else Part.TRAIN
-            if split is not None and part is Part.TRAIN and parsed.content is not None:
-                part = Part.TRAIN if side_of(parsed.row_id, split) is Side.TRAIN else Part.VALIDATION
-            yield part, parsed
+            is_held_out = parsed.content is not None and side_in(parsed, split) is not Side.TRAIN
+            yield Part.VALIDATION if is_held_out or parsed.part in _HELD_OUT else Part.TRAIN, parsed
         for parsed in open_rows(self._rows.validation) if self._rows.validation else ():
             yield Part.VALIDATION, parsed
 
