@@ -99,6 +99,10 @@ class ModelImport:
     connection_name: str = ""
     include: tuple[str, ...] = ()
     here: bool = False
+    adapter_of: str = ""
+    """The base of an adapter; empty for everything else."""
+    config_only: bool = False
+    seed: int = 0
 
     def run(self, connection: Connection) -> "ModelVersion":
         """Makes the version, with what a person sees of it."""
@@ -114,4 +118,9 @@ class ModelImport:
         folder = Path(origin)
         files = folder.iterdir() if folder.is_dir() else ()
         with stoppable(AGAIN), connection.client() as client, transfer("uploading", files) as moved:
+            told: dict[str, Any] = {"description": self.description, "progress": moved}
+            if self.adapter_of:
+                return client.models.import_adapter(folder, self.model, base=self.adapter_of, **told)
+            if self.config_only:
+                return client.models.import_config(folder, self.model, seed=self.seed, **told)
             return client.models.import_folder(folder, self.model, description=self.description, progress=moved)

@@ -7,6 +7,7 @@ import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.imports import ModelImport
+from tuneforge.cli.model_facts import card, create, filter_of, filter_options, profile, update, validation
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
 from tuneforge.cli.stopping import stoppable
 
@@ -19,6 +20,10 @@ def models() -> None:
     """Models and their versions; see `aliases` for the names that point to them."""
 
 
+for command in (card, create, profile, update, validation):
+    models.add_command(command)
+
+
 @models.command("import")
 @click.argument("origin", metavar="FOLDER|ADDRESS")
 @click.option("--model", required=True, metavar="ID", help="The model; made when missing.")
@@ -26,28 +31,35 @@ def models() -> None:
 @click.option("--connection", "connection_name", default="", metavar="NAME", help="The operator's, with credentials.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Files to take from an address; repeatable.")
 @click.option("--here", is_flag=True, help="A package:// address is one of this machine, and is uploaded.")
+@click.option("--adapter-of", default="", metavar="VERSION", help="The folder is a LoRA adapter of this base.")
+@click.option("--config-only", is_flag=True, help="Take the configuration alone; weights are drawn from --seed.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights that are drawn.")
 @json_option
 @click.pass_obj
 def import_model(connection: Connection, /, as_json: bool, **asked: Any) -> None:
     """Make a version from a Hugging Face folder (safetensors), or from an address that the registry fetches.
 
     Addresses: hf://owner/name[@revision], s3://bucket/prefix, package://name/path. The same content gives the same
-    version.
+    version. With --config-only give config.json or its folder, with the tokenizer's files beside it.
     """
     _tell(ModelImport(**asked).run(connection), as_json=as_json)
 
 
 @models.command("list")
+@filter_options
 @json_option
 @click.pass_obj
-def list_models(connection: Connection, as_json: bool) -> None:
-    """List the project's models."""
+def list_models(connection: Connection, /, as_json: bool, **flags: Any) -> None:
+    """List the project's models; with filters, those that match or whose newest version does."""
     with connection.client() as client:
         print_rows(
-            client.models.list(),
+            client.models.list(filter_of(flags), order_by=flags["order_by"]),
             [
                 ("model", lambda row: short(row.name)),
                 ("latest", lambda row: short(row.latest_version)),
+                ("task", lambda row: row.task),
+                ("weights", lambda row: f"{row.parameters:,}" if row.parameters else "-"),
+                ("tags", lambda row: ", ".join(row.tags)),
                 ("created", lambda row: row.create_time),
                 ("description", lambda row: row.description),
             ],
@@ -81,11 +93,13 @@ def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
             ("latest", found.latest_version),
             ("created", found.create_time),
             ("creator", found.creator),
+            *_said(found),
         ]
     lineage = found.lineage
     return [
         ("name", found.name),
         ("kind", found.kind),
+        ("task", found.task),
         ("architecture", found.architecture.class_name),
         ("parameters", f"{found.parameters:,}"),
         ("size", size(found.size_bytes)),
@@ -98,18 +112,27 @@ def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
         ("metrics", found.metrics),
         ("created", found.create_time),
         ("creator", found.creator),
+        ("seed", found.seed),
+        *_said(found),
     ]
+
+
+def _said(found: "Model | ModelVersion") -> list[tuple[str, object]]:
+    """What people have said of it; nothing where nobody has."""
+    said = [("tags", ", ".join(found.tags)), ("licence", found.licence), ("domain", found.domain)]
+    return [(name, value) for name, value in (*said, ("metadata", found.metadata)) if value]
 
 
 @models.command()
 @click.argument("model")
+@filter_options
 @json_option
 @click.pass_obj
-def versions(connection: Connection, model: str, as_json: bool) -> None:
-    """List the versions of a model, newest first."""
+def versions(connection: Connection, /, model: str, as_json: bool, **flags: Any) -> None:
+    """List the versions of a model, newest first unless sorted otherwise."""
     with connection.client() as client:
         print_rows(
-            client.models.versions(model),
+            client.models.versions(model, filter_of(flags), order_by=flags["order_by"]),
             [
                 ("version", lambda row: short(row.name)),
                 ("kind", lambda row: row.kind),
@@ -146,5 +169,6 @@ def _tell(version: "ModelVersion", *, as_json: bool) -> None:
     if as_json:
         print_json(version)
     else:
-        what = f"{version.architecture.class_name}, {version.parameters:,} parameters"
+        kind = "adapter on " if version.kind == "ADAPTER" else ""
+        what = f"{kind}{version.architecture.class_name}, {version.parameters:,} parameters"
         click.echo(f"{short(version.name)}: {what}, {size(version.size_bytes)}")
