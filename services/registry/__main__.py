@@ -1,5 +1,6 @@
 """The registry as a process: `python -m services.registry`."""
 
+import asyncio
 import sys
 
 from services.grpckit.database import Database
@@ -8,6 +9,8 @@ from services.grpckit.server import ServiceDefinition, run, serve
 from services.registry.blobs.opening import prepare_storage, storage_of
 from services.registry.library import Library
 from services.registry.policy import POLICIES
+from services.registry.recipes.shelf import RecipeShelf
+from services.registry.retention.collector import collector_of
 from services.registry.servicer import RegistryServicer
 from services.registry.settings import RegistrySettings
 from services.registry.signing.adoption import start_signing
@@ -34,11 +37,18 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
 
     servicer = RegistryServicer(library)
     servicer.imports = Imports(library, settings.sources, data, reserve_bytes=settings.reserve_bytes)
+    servicer.recipes = RecipeShelf(settings.recipes)
+
+    servicer.collector = collector_of(library, settings)
+    collecting: list[asyncio.Task[None]] = []
 
     async def start() -> None:
         database.open()
         await start_signing(library, data, is_key_given=settings.signing_key is not None)
-        await prepare_storage(library, upload_kept_s=settings.upload_kept_s)
+        await prepare_storage(library)
+        if swept := await servicer.collector.give_up_uploads():
+            _log.info("removed unfinished uploads", count=swept)
+        collecting.append(asyncio.create_task(servicer.collector.run_for_ever()))
         if forgotten := await library.transfer(servicer.imports.prepare):
             _log.info("removed unfinished imports", count=forgotten, kept_s=settings.sources.kept_s)
 
@@ -46,6 +56,9 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
         servicer.end_alias_watches()
 
     async def close() -> None:
+        for task in collecting:
+            task.cancel()
+        await asyncio.gather(*collecting, return_exceptions=True)
         library.close()
 
     return ServiceDefinition(

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, insert, select, update
+from sqlalchemy import Connection, Row, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import LARGEST_PAGE_BYTES, Page
-from services.registry.tables import DATASET_VERSIONS, DATASETS, MODELS
+from services.registry.tables import DATASET_VERSIONS, DATASETS, MODEL_VERSIONS, MODELS
 from tuneforge.names import LATEST, DatasetName, DatasetVersionName, ModelName, ModelVersionName
 
 LONGEST_DESCRIPTION = 4096
@@ -38,7 +38,7 @@ class Collection:
 
 
 def create_collection(connection: Connection, collection: Collection) -> Collection:
-    """Adds a data set or a model.
+    """Adds a data set or a model; in the place of a deleted one its versions go on with the next number.
 
     Raises:
         ServiceError: `ALREADY_EXISTS`.
@@ -53,6 +53,10 @@ def create_collection(connection: Connection, collection: Collection) -> Collect
         "creator": collection.creator,
         "latest": 0,
     }
+    again = {key: value for key, value in row.items() if key != "latest"} | {"delete_time_us": None}
+    is_deleted = (table.c.project == project, table.c.id == collection_id, table.c.delete_time_us.is_not(None))
+    if connection.execute(update(table).where(*is_deleted).values(**again)).rowcount:
+        return collection
     try:
         connection.execute(insert(table).values(**row))
     except IntegrityError:
@@ -80,7 +84,7 @@ def list_collections(
     table = DATASETS if kind is DatasetName else MODELS
     rows = connection.execute(
         select(table)
-        .where(table.c.project == project, table.c.id > (page.after or ""))
+        .where(table.c.project == project, table.c.id > (page.after or ""), table.c.delete_time_us.is_(None))
         .order_by(table.c.id)
         .limit(page.size + 1)
     )
@@ -92,7 +96,7 @@ def find_collection(connection: Connection, name: DatasetName | ModelName) -> Ro
     table, _ = _table_of(name)
     project, collection_id = _key_of(name)
     return connection.execute(
-        select(table).where(table.c.project == project, table.c.id == collection_id)
+        select(table).where(table.c.project == project, table.c.id == collection_id, table.c.delete_time_us.is_(None))
     ).one_or_none()
 
 
@@ -122,10 +126,13 @@ def next_version(connection: Connection, name: DatasetName | ModelName) -> int:
     """
     table, kind = _table_of(name)
     project, collection_id = _key_of(name)
+    # Not the newest one's next: numbers of deleted versions are not given again.
+    versions = DATASET_VERSIONS if table is DATASETS else MODEL_VERSIONS
+    taken = (versions.c.project == project, _parent_column(versions) == collection_id)
     statement = (
         update(table)
-        .where(table.c.project == project, table.c.id == collection_id)
-        .values(latest=table.c.latest + 1)
+        .where(table.c.project == project, table.c.id == collection_id, table.c.delete_time_us.is_(None))
+        .values(latest=select(func.coalesce(func.max(versions.c.version), 0) + 1).where(*taken).scalar_subquery())
         .returning(table.c.latest)
     )
     number = connection.execute(statement).scalar_one_or_none()
@@ -140,9 +147,11 @@ def _parent_column(table: Table) -> Any:
 
 
 def versions_of(table: Table, parent: DatasetName | ModelName) -> Any:
-    """Returns the query for all versions of a data set or a model."""
+    """Returns the query for all versions of a data set or a model that are not deleted."""
     project, collection_id = _key_of(parent)
-    return select(table).where(table.c.project == project, _parent_column(table) == collection_id)
+    return select(table).where(
+        table.c.project == project, _parent_column(table) == collection_id, table.c.delete_time_us.is_(None)
+    )
 
 
 def one_version(connection: Connection, table: Table, name: DatasetVersionName | ModelVersionName) -> Row[Any] | None:

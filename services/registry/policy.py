@@ -57,6 +57,10 @@ POLICIES: Mapping[str, Policy] = {
     "UploadBlob": Policy("blobs.write"),
     "DownloadBlob": Policy("blobs.read", "name"),
     "CompleteUpload": Policy("blobs.write", "name", deadline_s=_CHECK_DEADLINE_S),
+    # Recipes are the operator's, for all projects.
+    "ListRecipes": Policy("recipes.read"),
+    "GetRecipe": Policy("recipes.read"),
+    "ResolveRecipe": Policy("recipes.read"),
     "ImportDatasetVersion": Policy("datasets.write", "parent"),
     "ImportModelVersion": Policy("models.write", "parent"),
     "QueryLineage": Policy("lineage.read", "name"),
@@ -70,4 +74,16 @@ POLICIES: Mapping[str, Policy] = {
     "ListSigningKeys": Policy("signatures.read"),
     "GetSignature": Policy("signatures.read", "name"),
     "VerifyVersion": Policy("signatures.read", "name"),
+    "GetRetention": Policy("retention.read", "name"),
+    "PinVersion": Policy("retention.write", "name"),
+    "UnpinVersion": Policy("retention.write", "name"),
+    "SetExpiration": Policy("retention.write", "name"),
+    "DeleteDatasetVersion": Policy("datasets.write", "name"),
+    "DeleteDataset": Policy("datasets.write", "name"),
+    "DeleteModelVersion": Policy("models.write", "name"),
+    "DeleteModel": Policy("models.write", "name"),
+    "GetRetentionPolicy": Policy("retention.read", "name"),
+    "UpdateRetentionPolicy": Policy("retention.admin", "policy.name"),
+    # Works on all projects at once, so it names none.
+    "CollectGarbage": Policy("retention.admin", deadline_s=_CHECK_DEADLINE_S),
 }

@@ -8,6 +8,8 @@ from services.registry.lint.calls import LintCalls
 from services.registry.models.calls import ModelCalls
 from services.registry.models.description_calls import DescriptionCalls
 from services.registry.models.fact_calls import FactCalls
+from services.registry.recipes.calls import RecipeCalls
+from services.registry.retention.calls import RetentionCalls
 from services.registry.signing.calls import SigningCalls
 from services.registry.sources.calls import SourceCalls
 from tuneforge.v1 import registry_pb2_grpc
@@ -21,9 +23,11 @@ class RegistryServicer(
     DescriptionCalls,
     AliasCalls,
     BlobCalls,
+    RecipeCalls,
     LineageCalls,
     LintCalls,
     SigningCalls,
+    RetentionCalls,
     registry_pb2_grpc.RegistryServiceServicer,
 ):
     """The registry's methods; errors are raised as `ServiceError` and `InvalidName`, see the contract for which."""

@@ -7,6 +7,7 @@ from typing import Self
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings
 from services.registry.blobs.settings import StorageSettings
+from services.registry.recipes.settings import RecipeSettings
 from services.registry.sources.settings import SourceSettings
 
 DEFAULT_PORT = 7101
@@ -36,6 +37,8 @@ class RegistrySettings:
     database need the same file. TUNEFORGE_REGISTRY_SIGNING_KEY."""
     storage: StorageSettings = field(default_factory=StorageSettings)
     """Where blobs live, and how long what nobody needs is kept."""
+    recipes: RecipeSettings = field(default_factory=RecipeSettings)
+    """Where the operator's recipes are."""
     sources: SourceSettings = field(default_factory=SourceSettings)
     """How content is fetched from elsewhere."""
 
@@ -54,6 +57,7 @@ class RegistrySettings:
             upload_kept_s=env.seconds("TUNEFORGE_REGISTRY_UPLOAD_KEPT_S", default=UPLOAD_KEPT_S),
             postgres=PostgresAddress.from_env("registry", env),
             storage=StorageSettings.from_env(env),
+            recipes=RecipeSettings.from_env(env),
             sources=SourceSettings.from_env(env),
         )
         env.finish()

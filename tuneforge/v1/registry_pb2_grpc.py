@@ -11,6 +11,8 @@ from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
 from tuneforge.v1 import lint_pb2 as tuneforge_dot_v1_dot_lint__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
 from tuneforge.v1 import profiles_pb2 as tuneforge_dot_v1_dot_profiles__pb2
+from tuneforge.v1 import recipes_pb2 as tuneforge_dot_v1_dot_recipes__pb2
+from tuneforge.v1 import retention_pb2 as tuneforge_dot_v1_dot_retention__pb2
 from tuneforge.v1 import rows_pb2 as tuneforge_dot_v1_dot_rows__pb2
 from tuneforge.v1 import signing_pb2 as tuneforge_dot_v1_dot_signing__pb2
 from tuneforge.v1 import sources_pb2 as tuneforge_dot_v1_dot_sources__pb2
@@ -337,6 +339,76 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/VerifyVersion',
                 request_serializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionResponse.FromString,
+                _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetRetention',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+                _registered_method=True)
+        self.PinVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/PinVersion',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.PinVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+                _registered_method=True)
+        self.UnpinVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UnpinVersion',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.UnpinVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+                _registered_method=True)
+        self.SetExpiration = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/SetExpiration',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.SetExpirationRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+                _registered_method=True)
+        self.DeleteDatasetVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/DeleteDatasetVersion',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.DeleteDatasetVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+                _registered_method=True)
+        self.DeleteDataset = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/DeleteDataset',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.DeleteDatasetRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+                _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/DeleteModelVersion',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/DeleteModel',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+                _registered_method=True)
+        self.GetRetentionPolicy = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetRetentionPolicy',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.GetRetentionPolicyRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.RetentionPolicy.FromString,
+                _registered_method=True)
+        self.UpdateRetentionPolicy = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UpdateRetentionPolicy',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.UpdateRetentionPolicyRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.RetentionPolicy.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/CollectGarbage',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
+        self.ListRecipes = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListRecipes',
+                request_serializer=tuneforge_dot_v1_dot_recipes__pb2.ListRecipesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_recipes__pb2.ListRecipesResponse.FromString,
+                _registered_method=True)
+        self.GetRecipe = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetRecipe',
+                request_serializer=tuneforge_dot_v1_dot_recipes__pb2.GetRecipeRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_recipes__pb2.Recipe.FromString,
+                _registered_method=True)
+        self.ResolveRecipe = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ResolveRecipe',
+                request_serializer=tuneforge_dot_v1_dot_recipes__pb2.ResolveRecipeRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_recipes__pb2.ResolvedRecipe.FromString,
                 _registered_method=True)
 
 
@@ -1108,6 +1180,175 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRetention(self, request, context):
+        """--- retention ---
+
+        Tells what keeps a version: its pins, when it expires, and what needs it. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinVersion(self, request, context):
+        """Pins a version for a reason: it is not deleted until it is unpinned. Idempotent by reason, and by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinVersion(self, request, context):
+        """Removes one pin of a version, or all. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetExpiration(self, request, context):
+        """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the time is past.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDatasetVersion(self, request, context):
+        """Deletes a version of a data set. Its number is never given again, its place in lineage stays, its bytes go later.
+        Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        FAILED_PRECONDITION `IN_USE`: a model was made from it, a gate compares with it, or it is pinned; all are named.
+        NOT_FOUND `NOT_FOUND`: list the data set's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDataset(self, request, context):
+        """Deletes a data set; with `force`, and its versions. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+        NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelVersion(self, request, context):
+        """Deletes a version of a model. Its number is never given again, its place in lineage stays, its bytes go later.
+        Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        FAILED_PRECONDITION `IN_USE`: an alias names it, it is promoted, a version was made from it, or it is pinned.
+        NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Deletes a model; with `force`, and its versions. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+        NOT_FOUND `NOT_FOUND`: list the project's models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetentionPolicy(self, request, context):
+        """Returns how long a project keeps what nothing needs. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_NAME`: give `projects/{project}/retentionPolicy`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRetentionPolicy(self, request, context):
+        """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Frees what nothing needs, in all projects: versions that have expired, uploads given up, blobs that no version
+        needs after the time of grace, stored contents that nothing names. Safe at any moment, and when it is broken off.
+
+        Errors:
+        FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
+        UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRecipes(self, request, context):
+        """--- recipes ---
+
+        Lists the operator's recipes by name, and to operators what the discovery found wrong. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecipe(self, request, context):
+        """Returns a recipe with the schema and the defaults of its arguments. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the recipes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveRecipe(self, request, context):
+        """Puts given arguments over a recipe's defaults and returns all that a run needs: arguments, command, resources.
+        Starts nothing. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: arguments, device or data set are wrong; all of them are named at once.
+        NOT_FOUND `NOT_FOUND`: list the recipes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1395,6 +1636,76 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.VerifyVersion,
                     request_deserializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_signing__pb2.VerifyVersionResponse.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.GetRetentionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Retention.SerializeToString,
+            ),
+            'PinVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.PinVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Retention.SerializeToString,
+            ),
+            'UnpinVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.UnpinVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Retention.SerializeToString,
+            ),
+            'SetExpiration': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetExpiration,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.SetExpirationRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Retention.SerializeToString,
+            ),
+            'DeleteDatasetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDatasetVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.DeleteDatasetVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.SerializeToString,
+            ),
+            'DeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDataset,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.DeleteDatasetRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.DeleteModelRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.Deletion.SerializeToString,
+            ),
+            'GetRetentionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetentionPolicy,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.GetRetentionPolicyRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.RetentionPolicy.SerializeToString,
+            ),
+            'UpdateRetentionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRetentionPolicy,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.UpdateRetentionPolicyRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.RetentionPolicy.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageResponse.SerializeToString,
+            ),
+            'ListRecipes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecipes,
+                    request_deserializer=tuneforge_dot_v1_dot_recipes__pb2.ListRecipesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_recipes__pb2.ListRecipesResponse.SerializeToString,
+            ),
+            'GetRecipe': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecipe,
+                    request_deserializer=tuneforge_dot_v1_dot_recipes__pb2.GetRecipeRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_recipes__pb2.Recipe.SerializeToString,
+            ),
+            'ResolveRecipe': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveRecipe,
+                    request_deserializer=tuneforge_dot_v1_dot_recipes__pb2.ResolveRecipeRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_recipes__pb2.ResolvedRecipe.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2944,6 +3255,384 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/VerifyVersion',
             tuneforge_dot_v1_dot_signing__pb2.VerifyVersionRequest.SerializeToString,
             tuneforge_dot_v1_dot_signing__pb2.VerifyVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetRetention',
+            tuneforge_dot_v1_dot_retention__pb2.GetRetentionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/PinVersion',
+            tuneforge_dot_v1_dot_retention__pb2.PinVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UnpinVersion',
+            tuneforge_dot_v1_dot_retention__pb2.UnpinVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetExpiration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/SetExpiration',
+            tuneforge_dot_v1_dot_retention__pb2.SetExpirationRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/DeleteDatasetVersion',
+            tuneforge_dot_v1_dot_retention__pb2.DeleteDatasetVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/DeleteDataset',
+            tuneforge_dot_v1_dot_retention__pb2.DeleteDatasetRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/DeleteModelVersion',
+            tuneforge_dot_v1_dot_retention__pb2.DeleteModelVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/DeleteModel',
+            tuneforge_dot_v1_dot_retention__pb2.DeleteModelRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.Deletion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetentionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetRetentionPolicy',
+            tuneforge_dot_v1_dot_retention__pb2.GetRetentionPolicyRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.RetentionPolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRetentionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UpdateRetentionPolicy',
+            tuneforge_dot_v1_dot_retention__pb2.UpdateRetentionPolicyRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.RetentionPolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/CollectGarbage',
+            tuneforge_dot_v1_dot_retention__pb2.CollectGarbageRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecipes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListRecipes',
+            tuneforge_dot_v1_dot_recipes__pb2.ListRecipesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_recipes__pb2.ListRecipesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetRecipe',
+            tuneforge_dot_v1_dot_recipes__pb2.GetRecipeRequest.SerializeToString,
+            tuneforge_dot_v1_dot_recipes__pb2.Recipe.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ResolveRecipe',
+            tuneforge_dot_v1_dot_recipes__pb2.ResolveRecipeRequest.SerializeToString,
+            tuneforge_dot_v1_dot_recipes__pb2.ResolvedRecipe.FromString,
             options,
             channel_credentials,
             insecure,

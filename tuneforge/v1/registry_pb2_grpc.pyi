@@ -13,6 +13,8 @@ from tuneforge.v1 import lineage_pb2 as _lineage_pb2
 from tuneforge.v1 import lint_pb2 as _lint_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
 from tuneforge.v1 import profiles_pb2 as _profiles_pb2
+from tuneforge.v1 import recipes_pb2 as _recipes_pb2
+from tuneforge.v1 import retention_pb2 as _retention_pb2
 from tuneforge.v1 import rows_pb2 as _rows_pb2
 from tuneforge.v1 import signing_pb2 as _signing_pb2
 from tuneforge.v1 import sources_pb2 as _sources_pb2
@@ -577,6 +579,119 @@ class RegistryServiceStub:
     Errors:
       NOT_FOUND `NOT_FOUND`: list the versions.
     """
+    GetRetention: _grpc.UnaryUnaryMultiCallable[_retention_pb2.GetRetentionRequest, _retention_pb2.Retention]
+    """--- retention ---
+
+    Tells what keeps a version: its pins, when it expires, and what needs it. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    PinVersion: _grpc.UnaryUnaryMultiCallable[_retention_pb2.PinVersionRequest, _retention_pb2.Retention]
+    """Pins a version for a reason: it is not deleted until it is unpinned. Idempotent by reason, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    UnpinVersion: _grpc.UnaryUnaryMultiCallable[_retention_pb2.UnpinVersionRequest, _retention_pb2.Retention]
+    """Removes one pin of a version, or all. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    SetExpiration: _grpc.UnaryUnaryMultiCallable[_retention_pb2.SetExpirationRequest, _retention_pb2.Retention]
+    """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the time is past.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    DeleteDatasetVersion: _grpc.UnaryUnaryMultiCallable[_retention_pb2.DeleteDatasetVersionRequest, _retention_pb2.Deletion]
+    """Deletes a version of a data set. Its number is never given again, its place in lineage stays, its bytes go later.
+    Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: a model was made from it, a gate compares with it, or it is pinned; all are named.
+      NOT_FOUND `NOT_FOUND`: list the data set's versions.
+    """
+    DeleteDataset: _grpc.UnaryUnaryMultiCallable[_retention_pb2.DeleteDatasetRequest, _retention_pb2.Deletion]
+    """Deletes a data set; with `force`, and its versions. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+      NOT_FOUND `NOT_FOUND`: list the project's data sets.
+    """
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_retention_pb2.DeleteModelVersionRequest, _retention_pb2.Deletion]
+    """Deletes a version of a model. Its number is never given again, its place in lineage stays, its bytes go later.
+    Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: an alias names it, it is promoted, a version was made from it, or it is pinned.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_retention_pb2.DeleteModelRequest, _retention_pb2.Deletion]
+    """Deletes a model; with `force`, and its versions. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+    """
+    GetRetentionPolicy: _grpc.UnaryUnaryMultiCallable[_retention_pb2.GetRetentionPolicyRequest, _retention_pb2.RetentionPolicy]
+    """Returns how long a project keeps what nothing needs. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_NAME`: give `projects/{project}/retentionPolicy`.
+    """
+    UpdateRetentionPolicy: _grpc.UnaryUnaryMultiCallable[_retention_pb2.UpdateRetentionPolicyRequest, _retention_pb2.RetentionPolicy]
+    """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_retention_pb2.CollectGarbageRequest, _retention_pb2.CollectGarbageResponse]
+    """Frees what nothing needs, in all projects: versions that have expired, uploads given up, blobs that no version
+    needs after the time of grace, stored contents that nothing names. Safe at any moment, and when it is broken off.
+
+    Errors:
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
+    """
+    ListRecipes: _grpc.UnaryUnaryMultiCallable[_recipes_pb2.ListRecipesRequest, _recipes_pb2.ListRecipesResponse]
+    """--- recipes ---
+
+    Lists the operator's recipes by name, and to operators what the discovery found wrong. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    GetRecipe: _grpc.UnaryUnaryMultiCallable[_recipes_pb2.GetRecipeRequest, _recipes_pb2.Recipe]
+    """Returns a recipe with the schema and the defaults of its arguments. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the recipes.
+    """
+    ResolveRecipe: _grpc.UnaryUnaryMultiCallable[_recipes_pb2.ResolveRecipeRequest, _recipes_pb2.ResolvedRecipe]
+    """Puts given arguments over a recipe's defaults and returns all that a run needs: arguments, command, resources.
+    Starts nothing. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: arguments, device or data set are wrong; all of them are named at once.
+      NOT_FOUND `NOT_FOUND`: list the recipes.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -1115,6 +1230,119 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    GetRetention: _aio.UnaryUnaryMultiCallable[_retention_pb2.GetRetentionRequest, _retention_pb2.Retention]  # type: ignore[assignment]
+    """--- retention ---
+
+    Tells what keeps a version: its pins, when it expires, and what needs it. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    PinVersion: _aio.UnaryUnaryMultiCallable[_retention_pb2.PinVersionRequest, _retention_pb2.Retention]  # type: ignore[assignment]
+    """Pins a version for a reason: it is not deleted until it is unpinned. Idempotent by reason, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    UnpinVersion: _aio.UnaryUnaryMultiCallable[_retention_pb2.UnpinVersionRequest, _retention_pb2.Retention]  # type: ignore[assignment]
+    """Removes one pin of a version, or all. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    SetExpiration: _aio.UnaryUnaryMultiCallable[_retention_pb2.SetExpirationRequest, _retention_pb2.Retention]  # type: ignore[assignment]
+    """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the time is past.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    DeleteDatasetVersion: _aio.UnaryUnaryMultiCallable[_retention_pb2.DeleteDatasetVersionRequest, _retention_pb2.Deletion]  # type: ignore[assignment]
+    """Deletes a version of a data set. Its number is never given again, its place in lineage stays, its bytes go later.
+    Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: a model was made from it, a gate compares with it, or it is pinned; all are named.
+      NOT_FOUND `NOT_FOUND`: list the data set's versions.
+    """
+    DeleteDataset: _aio.UnaryUnaryMultiCallable[_retention_pb2.DeleteDatasetRequest, _retention_pb2.Deletion]  # type: ignore[assignment]
+    """Deletes a data set; with `force`, and its versions. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+      NOT_FOUND `NOT_FOUND`: list the project's data sets.
+    """
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_retention_pb2.DeleteModelVersionRequest, _retention_pb2.Deletion]  # type: ignore[assignment]
+    """Deletes a version of a model. Its number is never given again, its place in lineage stays, its bytes go later.
+    Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: an alias names it, it is promoted, a version was made from it, or it is pinned.
+      NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_retention_pb2.DeleteModelRequest, _retention_pb2.Deletion]  # type: ignore[assignment]
+    """Deletes a model; with `force`, and its versions. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+      NOT_FOUND `NOT_FOUND`: list the project's models.
+    """
+    GetRetentionPolicy: _aio.UnaryUnaryMultiCallable[_retention_pb2.GetRetentionPolicyRequest, _retention_pb2.RetentionPolicy]  # type: ignore[assignment]
+    """Returns how long a project keeps what nothing needs. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_NAME`: give `projects/{project}/retentionPolicy`.
+    """
+    UpdateRetentionPolicy: _aio.UnaryUnaryMultiCallable[_retention_pb2.UpdateRetentionPolicyRequest, _retention_pb2.RetentionPolicy]  # type: ignore[assignment]
+    """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_retention_pb2.CollectGarbageRequest, _retention_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """Frees what nothing needs, in all projects: versions that have expired, uploads given up, blobs that no version
+    needs after the time of grace, stored contents that nothing names. Safe at any moment, and when it is broken off.
+
+    Errors:
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
+    """
+    ListRecipes: _aio.UnaryUnaryMultiCallable[_recipes_pb2.ListRecipesRequest, _recipes_pb2.ListRecipesResponse]  # type: ignore[assignment]
+    """--- recipes ---
+
+    Lists the operator's recipes by name, and to operators what the discovery found wrong. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    GetRecipe: _aio.UnaryUnaryMultiCallable[_recipes_pb2.GetRecipeRequest, _recipes_pb2.Recipe]  # type: ignore[assignment]
+    """Returns a recipe with the schema and the defaults of its arguments. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the recipes.
+    """
+    ResolveRecipe: _aio.UnaryUnaryMultiCallable[_recipes_pb2.ResolveRecipeRequest, _recipes_pb2.ResolvedRecipe]  # type: ignore[assignment]
+    """Puts given arguments over a recipe's defaults and returns all that a run needs: arguments, command, resources.
+    Starts nothing. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: arguments, device or data set are wrong; all of them are named at once.
+      NOT_FOUND `NOT_FOUND`: list the recipes.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -1993,6 +2221,203 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRetention(
+        self,
+        request: _retention_pb2.GetRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Retention, _abc.Awaitable[_retention_pb2.Retention]]:
+        """--- retention ---
+
+        Tells what keeps a version: its pins, when it expires, and what needs it. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def PinVersion(
+        self,
+        request: _retention_pb2.PinVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Retention, _abc.Awaitable[_retention_pb2.Retention]]:
+        """Pins a version for a reason: it is not deleted until it is unpinned. Idempotent by reason, and by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpinVersion(
+        self,
+        request: _retention_pb2.UnpinVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Retention, _abc.Awaitable[_retention_pb2.Retention]]:
+        """Removes one pin of a version, or all. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def SetExpiration(
+        self,
+        request: _retention_pb2.SetExpirationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Retention, _abc.Awaitable[_retention_pb2.Retention]]:
+        """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the time is past.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDatasetVersion(
+        self,
+        request: _retention_pb2.DeleteDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Deletion, _abc.Awaitable[_retention_pb2.Deletion]]:
+        """Deletes a version of a data set. Its number is never given again, its place in lineage stays, its bytes go later.
+        Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          FAILED_PRECONDITION `IN_USE`: a model was made from it, a gate compares with it, or it is pinned; all are named.
+          NOT_FOUND `NOT_FOUND`: list the data set's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDataset(
+        self,
+        request: _retention_pb2.DeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Deletion, _abc.Awaitable[_retention_pb2.Deletion]]:
+        """Deletes a data set; with `force`, and its versions. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+          NOT_FOUND `NOT_FOUND`: list the project's data sets.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _retention_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Deletion, _abc.Awaitable[_retention_pb2.Deletion]]:
+        """Deletes a version of a model. Its number is never given again, its place in lineage stays, its bytes go later.
+        Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          FAILED_PRECONDITION `IN_USE`: an alias names it, it is promoted, a version was made from it, or it is pinned.
+          NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _retention_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.Deletion, _abc.Awaitable[_retention_pb2.Deletion]]:
+        """Deletes a model; with `force`, and its versions. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is too long.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          FAILED_PRECONDITION `IN_USE`: it has versions and `force` is not set, or something needs one of them.
+          NOT_FOUND `NOT_FOUND`: list the project's models.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRetentionPolicy(
+        self,
+        request: _retention_pb2.GetRetentionPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.RetentionPolicy, _abc.Awaitable[_retention_pb2.RetentionPolicy]]:
+        """Returns how long a project keeps what nothing needs. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_NAME`: give `projects/{project}/retentionPolicy`.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateRetentionPolicy(
+        self,
+        request: _retention_pb2.UpdateRetentionPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.RetentionPolicy, _abc.Awaitable[_retention_pb2.RetentionPolicy]]:
+        """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _retention_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.CollectGarbageResponse, _abc.Awaitable[_retention_pb2.CollectGarbageResponse]]:
+        """Frees what nothing needs, in all projects: versions that have expired, uploads given up, blobs that no version
+        needs after the time of grace, stored contents that nothing names. Safe at any moment, and when it is broken off.
+
+        Errors:
+          FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
+          UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRecipes(
+        self,
+        request: _recipes_pb2.ListRecipesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recipes_pb2.ListRecipesResponse, _abc.Awaitable[_recipes_pb2.ListRecipesResponse]]:
+        """--- recipes ---
+
+        Lists the operator's recipes by name, and to operators what the discovery found wrong. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRecipe(
+        self,
+        request: _recipes_pb2.GetRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recipes_pb2.Recipe, _abc.Awaitable[_recipes_pb2.Recipe]]:
+        """Returns a recipe with the schema and the defaults of its arguments. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the recipes.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveRecipe(
+        self,
+        request: _recipes_pb2.ResolveRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recipes_pb2.ResolvedRecipe, _abc.Awaitable[_recipes_pb2.ResolvedRecipe]]:
+        """Puts given arguments over a recipe's defaults and returns all that a run needs: arguments, command, resources.
+        Starts nothing. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: arguments, device or data set are wrong; all of them are named at once.
+          NOT_FOUND `NOT_FOUND`: list the recipes.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -276,8 +276,8 @@ class SetExpirationRequest(_message.Message):
 Global___SetExpirationRequest: _TypeAlias = SetExpirationRequest  # noqa: Y015
 
 @_typing.final
-class DeleteVersionRequest(_message.Message):
-    """Request of `DeleteDatasetVersion` and `DeleteModelVersion`."""
+class DeleteDatasetVersionRequest(_message.Message):
+    """Request of `DeleteDatasetVersion`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,7 +285,7 @@ class DeleteVersionRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. The version."""
+    """Required. The version of a data set."""
     reason: _builtins.str
     """Why, at most 1024 characters; kept for ever."""
     request_id: _builtins.str
@@ -303,11 +303,41 @@ class DeleteVersionRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeleteVersionRequest: _TypeAlias = DeleteVersionRequest  # noqa: Y015
+Global___DeleteDatasetVersionRequest: _TypeAlias = DeleteDatasetVersionRequest  # noqa: Y015
 
 @_typing.final
-class DeleteCollectionRequest(_message.Message):
-    """Request of `DeleteDataset` and `DeleteModel`."""
+class DeleteModelVersionRequest(_message.Message):
+    """Request of `DeleteModelVersion`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The version of a model."""
+    reason: _builtins.str
+    """Why, at most 1024 characters; kept for ever."""
+    request_id: _builtins.str
+    """Makes a repeated call safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelVersionRequest: _TypeAlias = DeleteModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteDatasetRequest(_message.Message):
+    """Request of `DeleteDataset`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,7 +346,7 @@ class DeleteCollectionRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. The data set or model."""
+    """Required. The data set."""
     force: _builtins.bool
     """Deletes its versions too. Something that others need is refused all the same."""
     reason: _builtins.str
@@ -337,7 +367,41 @@ class DeleteCollectionRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeleteCollectionRequest: _TypeAlias = DeleteCollectionRequest  # noqa: Y015
+Global___DeleteDatasetRequest: _TypeAlias = DeleteDatasetRequest  # noqa: Y015
+
+@_typing.final
+class DeleteModelRequest(_message.Message):
+    """Request of `DeleteModel`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The model."""
+    force: _builtins.bool
+    """Deletes its versions too. Something that others need is refused all the same."""
+    reason: _builtins.str
+    """Why, at most 1024 characters; kept for ever."""
+    request_id: _builtins.str
+    """Makes a repeated call safe; a UUID."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelRequest: _TypeAlias = DeleteModelRequest  # noqa: Y015
 
 @_typing.final
 class Deletion(_message.Message):

@@ -37,8 +37,8 @@ def _objects_of(settings: RegistrySettings) -> "S3Store | None":
     return S3Store(settings.storage.s3)
 
 
-async def prepare_storage(library: Library, *, upload_kept_s: float) -> None:
-    """Makes folders, tries the home, and removes uploads that nobody goes on with.
+async def prepare_storage(library: Library) -> None:
+    """Makes folders and tries the home.
 
     Raises:
         StartRefused: The object store refuses the registry. One that does not answer is waited for by each call.
@@ -51,10 +51,3 @@ async def prepare_storage(library: Library, *, upload_kept_s: float) -> None:
         if error.reason is Reason.STORAGE_MISCONFIGURED:
             raise StartRefused(error.message) from None
         _log.warning("the object store does not answer yet", problem=error.message)
-
-    def sweep() -> int:
-        projects = library.parts.projects()
-        return sum(len(library.parts.sweep(project, upload_kept_s)) for project in projects)
-
-    if swept := await library.transfer(sweep):
-        _log.info("removed unfinished uploads", count=swept, kept_s=upload_kept_s)

@@ -66,14 +66,14 @@ class StorageSettings:
     def from_env(cls, env: Environment) -> Self:
         """Reads the settings; problems are noted in `env`."""
         return cls(
-            s3=_s3_from_env(env),
+            s3=s3_from_env(env),
             cache_bytes=env.integer("TUNEFORGE_REGISTRY_CACHE_BYTES", default=CACHE_BYTES),
             collect_every_s=env.seconds("TUNEFORGE_REGISTRY_COLLECT_EVERY_S", default=COLLECT_EVERY_S),
             grace_s=env.seconds("TUNEFORGE_REGISTRY_GRACE_S", default=GRACE_S),
         )
 
 
-def _s3_from_env(env: Environment) -> S3Settings | None:
+def s3_from_env(env: Environment, variable: str = "TUNEFORGE_REGISTRY_BLOBS") -> S3Settings | None:
     home = env.text("TUNEFORGE_REGISTRY_BLOBS").strip()
     if not home:
         return None

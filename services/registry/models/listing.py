@@ -65,6 +65,7 @@ def list_models(connection: Connection, project: str, wanted: Wanted) -> list[Li
         .select_from(joined)
         .where(
             MODELS.c.project == project,
+            MODELS.c.delete_time_us.is_(None),
             *filters.conditions(wanted.filter, newest, own, (MODELS.c.id, MODELS.c.description)),
             *filters.beyond(keys[order.key], MODELS.c.id, order, wanted.page.after),
         )

@@ -142,7 +142,11 @@ def version_of_row(row: Row[Any]) -> ModelVersion:
 def _one(
     connection: Connection, name: ModelName, condition: Any | None, *, newest: bool = False
 ) -> ModelVersion | None:
-    statement = with_facts().where(MODEL_VERSIONS.c.project == name.project, MODEL_VERSIONS.c.model == name.model)
+    statement = with_facts().where(
+        MODEL_VERSIONS.c.project == name.project,
+        MODEL_VERSIONS.c.model == name.model,
+        MODEL_VERSIONS.c.delete_time_us.is_(None),
+    )
     if condition is not None:
         statement = statement.where(condition)
     number = MODEL_VERSIONS.c.version

@@ -1,0 +1,92 @@
+"""Deletes versions, data sets and models, unless something needs them. Runs in the transaction of its caller."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from services.grpckit.errors import Reason, ServiceError
+from services.registry.retention import store
+from services.registry.retention.holders import holders_of
+from services.registry.retention.resources import Deletion, Holder, Retention, VersionName
+from tuneforge.names import DatasetName, ModelName
+
+_NAMED = 10
+"""Holders named in an error; `GetRetention` names more."""
+
+
+def retention_of(connection: Connection, name: VersionName) -> Retention:
+    """Returns what keeps a version.
+
+    Raises:
+        ServiceError: `NOT_FOUND`.
+    """
+    store.require_version(connection, name)
+    return Retention(
+        name=name,
+        pins=store.pins_of(connection, name),
+        expire_time_us=store.expire_time_us(connection, name),
+        holders=tuple(holders_of(connection, [name])),
+    )
+
+
+def delete_version(connection: Connection, name: VersionName, *, actor: str, reason: str, time_us: int) -> Deletion:
+    """Deletes a version.
+
+    Raises:
+        ServiceError: `NOT_FOUND`, `IN_USE`.
+    """
+    store.require_version(connection, name)
+    _refuse_held(str(name), holders_of(connection, [name]))
+    store.bury_version(connection, name, time_us=time_us)
+    deletion = Deletion(name=str(name), actor=actor, reason=reason, time_us=time_us, num_versions=1)
+    store.add_deletion(connection, deletion)
+    return deletion
+
+
+def delete_collection(
+    connection: Connection, name: DatasetName | ModelName, *, force: bool, actor: str, reason: str, time_us: int
+) -> Deletion:
+    """Deletes a data set or a model.
+
+    Args:
+        connection: In a transaction that writes.
+        name: Which.
+        force: Its versions too; without it they keep it.
+        actor: Who.
+        reason: Why.
+        time_us: Now.
+
+    Raises:
+        ServiceError: `NOT_FOUND`, `IN_USE`.
+    """
+    store.require_collection(connection, name)
+    versions = store.live_versions(connection, name)
+    if versions and not force:
+        raise ServiceError(
+            Reason.IN_USE,
+            f"{name} has {len(versions)} versions, the newest is {versions[-1]}; delete them with it by `force`",
+            metadata={"name": str(name), "holders": str(versions[-1]), "num_holders": str(len(versions))},
+        )
+    _refuse_held(str(name), holders_of(connection, versions))
+    for version in versions:
+        store.bury_version(connection, version, time_us=time_us)
+    store.bury_collection(connection, name, time_us=time_us)
+    deletion = Deletion(name=str(name), actor=actor, reason=reason, time_us=time_us, num_versions=len(versions))
+    store.add_deletion(connection, deletion)
+    return deletion
+
+
+def _refuse_held(name: str, holders: Sequence[Holder]) -> None:
+    if not holders:
+        return
+    listed = ", ".join(f"{holder.kind.value.lower().replace('_', ' ')} {holder.name}" for holder in holders[:_NAMED])
+    more = f" and {len(holders) - _NAMED} more" if len(holders) > _NAMED else ""
+    raise ServiceError(
+        Reason.IN_USE,
+        f"{name} is needed by {listed}{more}",
+        metadata={
+            "name": name,
+            "holders": ",".join(holder.name for holder in holders[:_NAMED]),
+            "num_holders": str(len(holders)),
+        },
+    )

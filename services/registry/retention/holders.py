@@ -1,0 +1,129 @@
+"""What needs a version: who would be left with a name that leads nowhere if it were deleted."""
+
+from collections.abc import Collection, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import Connection, and_, select, tuple_
+
+from services.registry.lineage.things import Kind, thing_of
+from services.registry.retention.resources import Holder, HolderKind, VersionName
+from services.registry.tables import (
+    ALIASES,
+    DATASET_VERSIONS,
+    GATE_POLICIES,
+    GATE_POLICY_CHANGES,
+    LINEAGE_EDGES,
+    LINEAGE_NODES,
+    MODEL_VERSIONS,
+    PINS,
+)
+from tuneforge.names import AliasName, DatasetVersionName, ModelVersionName
+from tuneforge.v1 import gates_pb2
+
+T = TypeVar("T")
+_NAMES_PER_QUERY = 500
+
+
+def holders_of(connection: Connection, names: Collection[VersionName]) -> list[Holder]:
+    """Returns what needs any of some versions, apart from these versions themselves.
+
+    Args:
+        connection: In the transaction that is to delete them.
+        names: The versions, all of one data set or model.
+    """
+    texts = {str(name) for name in names}
+    found: set[Holder] = set()
+    for some in _batches(texts):
+        found.update(_children(connection, some, texts))
+        rows = connection.execute(select(PINS.c.name).where(PINS.c.name.in_(some)))
+        found.update(Holder(name, HolderKind.PIN) for name in rows.scalars())
+    found.update(_aliases(connection, [name for name in names if isinstance(name, ModelVersionName)]))
+    found.update(_policies(connection, {str(name) for name in names if isinstance(name, DatasetVersionName)}))
+    return sorted(found)
+
+
+def _aliases(connection: Connection, names: list[ModelVersionName]) -> Iterable[Holder]:
+    if not names:
+        return
+    parent = names[0].parent
+    statement = select(ALIASES.c.alias).where(
+        ALIASES.c.project == parent.project,
+        ALIASES.c.model == parent.model,
+        ALIASES.c.version.in_([name.version for name in names]),
+    )
+    for alias in connection.execute(statement).scalars():
+        yield Holder(str(AliasName(parent.project, parent.model, alias)), HolderKind.ALIAS)
+
+
+def _children(connection: Connection, names: list[str], together: set[str]) -> Iterable[Holder]:
+    """Yields what was made from some versions and is there: versions that live, and promotions that point to them."""
+    parents = select(LINEAGE_NODES.c.id).where(LINEAGE_NODES.c.name.in_(names))
+    children = (
+        select(LINEAGE_NODES.c.name)
+        .join(LINEAGE_EDGES, LINEAGE_EDGES.c.child == LINEAGE_NODES.c.id)
+        .where(LINEAGE_EDGES.c.parent.in_(parents))
+        .distinct()
+    )
+    versions = set()
+    for name in connection.execute(children).scalars():
+        kind = thing_of(name).kind
+        if kind is Kind.PROMOTION:
+            yield Holder(name, HolderKind.PROMOTION)
+        elif kind in {Kind.DATASET_VERSION, Kind.MODEL_VERSION} and name not in together:
+            versions.add(name)
+    for name in _living(connection, versions):
+        yield Holder(name, HolderKind.VERSION)
+
+
+def _living(connection: Connection, names: set[str]) -> Iterable[str]:
+    kinds = ((DatasetVersionName, DATASET_VERSIONS, "dataset"), (ModelVersionName, MODEL_VERSIONS, "model"))
+    for kind, table, parent in kinds:
+        keys = {}
+        for name in names:
+            if f"/{parent}s/" in name:
+                parsed = kind.parse(name)
+                keys[parsed.project, name.split("/")[3], parsed.version] = name
+        columns = (table.c.project, table.c[parent], table.c.version)
+        for some in _batches(keys):
+            statement = select(*columns).where(and_(tuple_(*columns).in_(some), table.c.delete_time_us.is_(None)))
+            yield from (keys[tuple(row)] for row in connection.execute(statement))
+
+
+def _policies(connection: Connection, names: set[str]) -> Iterable[Holder]:
+    """Yields the gate policies that compare on some data."""
+    if not names:
+        return
+    newest = (
+        select(GATE_POLICY_CHANGES.c.record)
+        .join(
+            GATE_POLICIES,
+            and_(
+                GATE_POLICIES.c.project == GATE_POLICY_CHANGES.c.project,
+                GATE_POLICIES.c.model == GATE_POLICY_CHANGES.c.model,
+                GATE_POLICIES.c.policy == GATE_POLICY_CHANGES.c.policy,
+                GATE_POLICIES.c.revision == GATE_POLICY_CHANGES.c.revision,
+            ),
+        )
+        .where(GATE_POLICIES.c.is_deletion.is_(False))
+    )
+    for record in connection.execute(newest).scalars():
+        policy = gates_pb2.GatePolicy.FromString(bytes(record))
+        if names & set(_datasets_in(policy)):
+            yield Holder(policy.name, HolderKind.GATE_POLICY)
+
+
+def _datasets_in(message: Message) -> Iterable[str]:
+    """Yields all data that a policy names, in whatever gate."""
+    for field, value in message.ListFields():
+        if field.name == "dataset":
+            yield value
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for inner in value if field.is_repeated else (value,):
+                yield from _datasets_in(inner)
+
+
+def _batches(items: Iterable[T]) -> Iterable[list[T]]:
+    wanted = list(items)
+    for start in range(0, len(wanted), _NAMES_PER_QUERY):
+        yield wanted[start : start + _NAMES_PER_QUERY]
