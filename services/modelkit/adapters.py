@@ -66,6 +66,8 @@ def attach_lora(model: Any, method: LoraMethod, seed: int) -> PeftModel:
         lora_dropout=method.dropout or 0.0,
         target_modules=sorted(method.target_modules) or known,
         fan_in_fan_out=_is_transposed(model),
+        use_rslora=method.use_rslora,
+        use_dora=method.use_dora,
     )
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)

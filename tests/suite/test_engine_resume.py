@@ -32,6 +32,10 @@ METHODS: dict[str, Method] = {
     "lora": LoraMethod(rank=4, dropout=0.1),
     "qlora": QloraMethod(lora=LoraMethod(rank=4, dropout=0.1)),
     "full": FullMethod(),
+    "rslora": LoraMethod(rank=4, dropout=0.1, use_rslora=True),
+    "dora": LoraMethod(rank=4, dropout=0.1, use_dora=True),
+    "qdora": QloraMethod(lora=LoraMethod(rank=4, use_dora=True)),
+    "frozen": FullMethod(freeze_layers=1),
 }
 
 

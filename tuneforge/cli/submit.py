@@ -42,7 +42,14 @@ _PLACES = {
     "output": ("output", "model"),
     "seed": ("seed",),
 }
-_ADAPTER = {"rank": "rank", "alpha": "alpha", "dropout": "dropout", "target": "target_modules"}
+_ADAPTER = {
+    "rank": "rank",
+    "alpha": "alpha",
+    "dropout": "dropout",
+    "target": "target_modules",
+    "rslora": "use_rslora",
+    "dora": "use_dora",
+}
 # Of these only one may stand: a flag takes the place of what the file says.
 _ONE_OF = (("base", ("model", "output_of_job", "local_path")), ("optimization", ("epochs", "max_steps")))
 _METHODS = ("lora", "qlora", "full")
@@ -71,6 +78,9 @@ _NO_ZERO = {
 @click.option("--alpha", type=float, help="Scale of the adapters.  [default: twice the rank]")
 @click.option("--dropout", type=float, help="Of the adapters' inputs.  [default: 0]")
 @click.option("--target", multiple=True, metavar="LAYER", help="Layer with adapters, e.g. q_proj; may be repeated.")
+@click.option("--rslora", is_flag=True, default=None, help="Scale the adapters by alpha / sqrt(rank).")
+@click.option("--dora", is_flag=True, default=None, help="Learn a magnitude for each output beside the adapters.")
+@click.option("--freeze-layers", type=int, help="full: lowest layers that stay as they are.  [default: 0]")
 @click.option("--epochs", type=float, help="Passes over the rows.  [default: 3]")
 @click.option("--max-steps", type=int, help="Optimiser steps, instead of epochs.")
 @click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4, full 2e-5]")
@@ -94,9 +104,7 @@ _NO_ZERO = {
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.  [default: 50]")
 @click.option("--keep-checkpoints", type=int, help="How many stay.  [default: 2]")
 @click.option("--eval-every", type=int, help="Steps between evaluations.  [default: only at the end]")
-@click.option(
-    "--patience", type=int, help="Evaluations without a new lowest loss that end it.  [default: none]"
-)
+@click.option("--patience", type=int, help="Evaluations without a new lowest loss that end it.  [default: none]")
 @click.option("--use-best", is_flag=True, default=None, help="Keep the weights of the lowest validation loss.")
 @click.option("--sample", multiple=True, metavar="PROMPT", help="Completed at each evaluation; may be repeated.")
 @click.option("--devices", type=int, help="Accelerators, 0 = CPU.  [default: 1 where there is one]")
@@ -167,13 +175,16 @@ def _with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any
     chosen = flags["method"] or next((name for name in _METHODS if name in content), "lora")
     adapter = {key: flags[flag] for flag, key in _ADAPTER.items() if flags[flag] not in (None, ())}
     if chosen == "full" and adapter:
-        raise click.UsageError(
-            f"--{next(iter(adapter)).replace('target_modules', 'target')} is for adapters, not full."
-        )
+        flag = next(flag for flag, key in _ADAPTER.items() if key in adapter)
+        raise click.UsageError(f"{_flag(flag)} is for adapters, not full.")
+    if chosen != "full" and flags["freeze_layers"] is not None:
+        raise click.UsageError(f"--freeze-layers is for full, not {chosen}: beside adapters nothing else moves.")
     for name in _METHODS:
         if name != chosen:
             content.pop(name, None)
     content.setdefault(chosen, {})
+    if flags["freeze_layers"] is not None:
+        _put(content, ("full", "freeze_layers"), flags["freeze_layers"])
     for key, value in adapter.items():
         _put(content, ("qlora", "lora", key) if chosen == "qlora" else (chosen, key), value)
     content.setdefault("supervised", {})

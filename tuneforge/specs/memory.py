@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tuneforge.specs.defaults import LORA_RANK, with_defaults
+from tuneforge.specs.freezing import is_frozen
 from tuneforge.specs.spec import (
     Architecture,
     ComputeType,
@@ -70,7 +71,7 @@ def estimate(spec: TrainingSpec, architecture: Architecture) -> MemoryEstimate:
     """
     spec = with_defaults(spec, architecture)
     adapter = adapter_parameters(spec.lora, architecture) if spec.lora else 0
-    moving = architecture.parameters if isinstance(spec.method, FullMethod) else adapter
+    moving = sum(math.prod(shape) for shape in _moving_shapes(spec, architecture))
     return MemoryEstimate(
         weights_bytes=_weights_bytes(spec, architecture),
         adapter_bytes=adapter * FP32,
@@ -81,21 +82,33 @@ def estimate(spec: TrainingSpec, architecture: Architecture) -> MemoryEstimate:
 
 
 def adapter_parameters(lora: LoraMethod, architecture: Architecture) -> int:
-    """Returns the number of adapter weights: rank x (inputs + outputs) for each target layer."""
+    """Returns the number of adapter weights: rank x (inputs + outputs) for each target layer, DoRA's magnitudes too."""
+    return sum(math.prod(shape) for shape in _adapter_shapes(lora, architecture))
+
+
+def _adapter_shapes(lora: LoraMethod, architecture: Architecture) -> list[tuple[int, ...]]:
     layers = architecture.linear_layers()
-    names = lora.target_modules or tuple(layers)
     rank = lora.rank or LORA_RANK
-    return sum(rank * sum(tensor.shape) for name in names for tensor in layers.get(name, ()))
+    shapes: list[tuple[int, ...]] = []
+    for name in lora.target_modules or tuple(layers):
+        for tensor in layers.get(name, ()):
+            shapes += [(rank, side) for side in tensor.shape]
+            if lora.use_dora:
+                shapes.append((_outputs(tensor.shape, architecture),))
+    return shapes
+
+
+def _outputs(shape: tuple[int, ...], architecture: Architecture) -> int:
+    """Returns how many outputs a linear layer has; GPT-2 keeps its weights with the inputs first."""
+    return shape[-1] if architecture.class_name.startswith("GPT2") else shape[0]
 
 
 def _moving_shapes(spec: TrainingSpec, architecture: Architecture) -> list[tuple[int, ...]]:
     """Returns the shapes of the weights that the optimiser moves."""
-    if spec.lora is None:
-        return [tensor.shape for tensor in architecture.tensors]
-    layers = architecture.linear_layers()
-    names = spec.lora.target_modules or tuple(layers)
-    rank = spec.lora.rank or LORA_RANK
-    return [(rank, side) for name in names for tensor in layers.get(name, ()) for side in tensor.shape]
+    if spec.lora is not None:
+        return _adapter_shapes(spec.lora, architecture)
+    frozen = spec.method.freeze_layers if isinstance(spec.method, FullMethod) else 0
+    return [tensor.shape for tensor in architecture.tensors if not is_frozen(tensor.name, frozen)]
 
 
 def _optimizer_bytes(spec: TrainingSpec, architecture: Architecture) -> int:

@@ -83,6 +83,10 @@ class LoraMethod:
     """Probability that an input of an adapter is dropped in training, [0, 1). None: 0."""
     target_modules: tuple[str, ...] = ()
     """Names of the linear layers that get an adapter. Empty: all of the decoder blocks."""
+    use_rslora: bool = False
+    """Scales by alpha / sqrt(rank) in place of alpha / rank (arXiv 2312.03732)."""
+    use_dora: bool = False
+    """Learns a magnitude for each output beside the adapters (arXiv 2402.09353); needs a whole model as base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,10 @@ class QloraMethod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullMethod:
-    """Every weight moves."""
+    """Every weight moves, or all above the lowest layers."""
+
+    freeze_layers: int = 0
+    """How many of the lowest decoder blocks are frozen, the embeddings with them; 0 freezes nothing."""
 
 
 Method = LoraMethod | QloraMethod | FullMethod

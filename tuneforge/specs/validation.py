@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 from tuneforge.errors import FieldViolation
 from tuneforge.specs.defaults import DECAY_RATIO, LORA_RANK, WARMUP_RATIO
+from tuneforge.specs.freezing import count_layers
 from tuneforge.specs.spec import (
     Architecture,
     BaseModel,
     DataConfig,
     DataSource,
     Evaluation,
+    FullMethod,
     LearningRateSchedule,
     LoraMethod,
     Optimization,
@@ -52,6 +54,8 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
         yield FieldViolation("method", "is missing: set one of `lora`, `qlora`, `full`")
     if spec.lora is not None:
         yield from _lora(spec.lora, "qlora.lora" if isinstance(spec.method, QloraMethod) else "lora", architecture)
+    if isinstance(spec.method, FullMethod):
+        yield from _frozen(spec.method, architecture)
     yield from _data(spec.data, architecture, allow_local)
     yield from _optimization(spec.optimization)
     yield from _count("checkpointing.every_steps", spec.checkpointing.every_steps or 0, minimum=0)
@@ -122,6 +126,15 @@ def _lora(lora: LoraMethod, path: str, architecture: Architecture | None) -> Ite
                 f"`{narrowest}` is {sides[narrowest]}; "
                 f"use at most {sides[narrowest]}",
             )
+
+
+def _frozen(full: FullMethod, architecture: Architecture | None) -> Iterator[FieldViolation]:
+    yield from _count("full.freeze_layers", full.freeze_layers, minimum=0)
+    layers = count_layers([tensor.name for tensor in architecture.tensors]) if architecture else 0
+    if layers and full.freeze_layers >= layers:
+        yield FieldViolation(
+            "full.freeze_layers", f"is {full.freeze_layers}: the base has {layers} layers; use at most {layers - 1}"
+        )
 
 
 def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:

@@ -120,6 +120,8 @@ def _lora_from_proto(message: spec_pb2.LoraMethod) -> LoraMethod:
         alpha=message.alpha,
         dropout=message.dropout if message.HasField("dropout") else None,
         target_modules=tuple(message.target_modules),
+        use_rslora=message.use_rslora,
+        use_dora=message.use_dora,
     )
 
 
@@ -130,7 +132,7 @@ def _method_from_proto(message: spec_pb2.TrainingSpec) -> Method | None:
         case "qlora":
             return QloraMethod(lora=_lora_from_proto(message.qlora.lora))
         case "full":
-            return FullMethod()
+            return FullMethod(freeze_layers=message.full.freeze_layers)
         case _:
             return None
 
@@ -207,6 +209,7 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
     if spec.task is not None:
         message.supervised.SetInParent()
     if isinstance(spec.method, FullMethod):
+        message.full.freeze_layers = spec.method.freeze_layers
         message.full.SetInParent()
     elif isinstance(spec.method, QloraMethod):
         message.qlora.lora.CopyFrom(_lora_to_proto(spec.method.lora))
@@ -217,7 +220,12 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
 
 def _lora_to_proto(lora: LoraMethod) -> spec_pb2.LoraMethod:
     return spec_pb2.LoraMethod(
-        rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
     )
 
 

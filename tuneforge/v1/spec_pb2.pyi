@@ -337,12 +337,18 @@ class LoraMethod(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     DROPOUT_FIELD_NUMBER: _builtins.int
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
+    USE_RSLORA_FIELD_NUMBER: _builtins.int
+    USE_DORA_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Width of the adapters, 1 to the smallest side of a target layer. 0: 16."""
     alpha: _builtins.float
     """Scale numerator, > 0. 0: twice the rank."""
     dropout: _builtins.float
     """Probability that an input of an adapter is dropped in training, 0 <= p < 1. Unset: 0."""
+    use_rslora: _builtins.bool
+    """Scale of the adapters by alpha / sqrt(rank) in place of alpha / rank (rsLoRA, arXiv 2312.03732)."""
+    use_dora: _builtins.bool
+    """A learned magnitude for each output beside the adapters (DoRA, arXiv 2402.09353). Slower; needs a whole model as base."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the linear layers that get an adapter (last part of the module path, e.g. `q_proj`). Empty: all linear
@@ -356,10 +362,12 @@ class LoraMethod(_message.Message):
         alpha: _builtins.float = ...,
         dropout: _builtins.float | None = ...,
         target_modules: _abc.Iterable[_builtins.str] | None = ...,
+        use_rslora: _builtins.bool = ...,
+        use_dora: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dropout", b"_dropout", "dropout", b"dropout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dropout", b"_dropout", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "target_modules", b"target_modules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dropout", b"_dropout", "alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "target_modules", b"target_modules", "use_dora", b"use_dora", "use_rslora", b"use_rslora"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dropout: _TypeAlias = _typing.Literal["dropout"]  # noqa: Y015
     _WhichOneofArgType__dropout: _TypeAlias = _typing.Literal["_dropout", b"_dropout"]  # noqa: Y015
@@ -397,12 +405,19 @@ class FullMethod(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FREEZE_LAYERS_FIELD_NUMBER: _builtins.int
+    freeze_layers: _builtins.int
+    """How many of the lowest decoder blocks are frozen, the embeddings with them, 0 to one less than the model has. An
+    output head that shares the embeddings' weight is frozen too. 0: every weight moves.
+    """
     def __init__(
         self,
+        *,
+        freeze_layers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freeze_layers", b"freeze_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

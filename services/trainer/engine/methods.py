@@ -13,12 +13,13 @@ import torch
 from services.modelkit.adapters import attach_lora
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
-from services.modelkit.layers import decoder_linears, linear_names
+from services.modelkit.layers import decoder_blocks, decoder_linears, linear_names
 from services.modelkit.loading import LoadedBase, load_base, read_config
 from services.trainer.engine.precision import set_formats
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
-from tuneforge.specs.spec import ComputeType, LoraMethod, QloraMethod, TrainingSpec
+from tuneforge.specs.freezing import is_frozen
+from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +60,11 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
     model.set_attn_implementation("eager" if _caps_attention(model) else "sdpa")
     total = sum(_size(parameter) for parameter in model.parameters())
     linear = sum(_size(layer.weight) for _, _, layer in decoder_linears(model))
-    if spec.lora is None:
-        model.requires_grad_(True)
-    else:
+    if isinstance(spec.method, FullMethod):
+        freeze(model, spec.method.freeze_layers)
+    elif spec.lora is not None:
         check_adapters(model, spec.lora)
+        _check_magnitudes(layers, spec.lora)
         model = attach_lora(model, spec.lora, spec.seed or 0)
     set_formats(model, spec.compute)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -99,6 +101,35 @@ def check_adapters(model: Any, lora: LoraMethod) -> None:
             f"lora.rank is {lora.rank}, and the smallest side of the layer {name} is {smallest}.",
             f"Choose a rank of at most {smallest}.",
             metadata={"field": "lora.rank", "value": str(lora.rank), "limit": str(smallest), "layer": name},
+        )
+
+
+def freeze(model: Any, freeze_layers: int) -> None:
+    """Makes every weight of a model move but those of the embeddings and the lowest decoder blocks.
+
+    Raises:
+        TrainingFault: INVALID_FIELD, when nothing would be left to move.
+    """
+    blocks = len(decoder_blocks(model))
+    if freeze_layers >= blocks:
+        raise TrainingFault(
+            Reason.INVALID_FIELD,
+            f"full.freeze_layers is {freeze_layers}, and the base model has {blocks} decoder blocks.",
+            f"Freeze at most {blocks - 1} of them.",
+            metadata={"field": "full.freeze_layers", "value": str(freeze_layers), "limit": str(blocks - 1)},
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not is_frozen(name, freeze_layers))
+
+
+def _check_magnitudes(layers: Sequence[LocalArtifact], lora: LoraMethod) -> None:
+    """Refuses DoRA on an adapter: its magnitudes would be those of merged weights, which are not what is served."""
+    if lora.use_dora and len(layers) > 1:
+        raise TrainingFault(
+            Reason.INVALID_FIELD,
+            "lora.use_dora is set, and the base is an adapter: DoRA's magnitudes belong to a whole model's weights.",
+            "Start from the whole model, or leave use_dora out.",
+            metadata={"field": "lora.use_dora"},
         )
 
 

@@ -58,11 +58,14 @@ def test_unknown_targets_are_named(base: LocalArtifact) -> None:
         attach_lora(_model(base), LoraMethod(target_modules=("q_proj", "qkv")), seed=0)
 
 
+@pytest.mark.parametrize("kind", [{}, {"use_dora": True}, {"use_rslora": True}], ids=["lora", "dora", "rslora"])
 @pytest.mark.parametrize("quantization", [None, "nf4"])
-def test_a_trained_adapter_survives_saving(base: LocalArtifact, tmp_path: Path, quantization: Any) -> None:
+def test_a_trained_adapter_survives_saving(
+    base: LocalArtifact, tmp_path: Path, quantization: Any, kind: dict[str, bool]
+) -> None:
     """One step of training, whole or in 4 bits, saved and loaded beside the same base, computes the same."""
     torch.manual_seed(0)
-    model = attach_lora(_model(base, quantization=quantization), LoraMethod(rank=4), seed=1).train()
+    model = attach_lora(_model(base, quantization=quantization), LoraMethod(rank=4, **kind), seed=1).train()  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
     model(input_ids=IDS, labels=IDS).loss.backward()
     optimizer.step()

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from services.registry.models.shapes import Tensor
 from services.registry.models.safetensors_header import MalformedFile, read_tensors
+from services.registry.models.shapes import Tensor
 
 
 def write(path: Path, header: Any, data: bytes = b"") -> Path:

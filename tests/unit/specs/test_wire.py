@@ -40,8 +40,11 @@ loras = st.builds(
     alpha=numbers,
     dropout=st.none() | numbers,
     target_modules=st.lists(texts, max_size=3).map(tuple),
+    use_rslora=st.booleans(),
+    use_dora=st.booleans(),
 )
 sources = texts.map(lambda text: DataSource(dataset=text)) | texts.map(lambda text: DataSource(local_path=text))
+fulls = st.builds(FullMethod, freeze_layers=counts)
 lengths: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}), numbers.map(lambda value: {"epochs": value}), counts.map(lambda value: {"max_steps": value})
 )
@@ -69,7 +72,7 @@ def optimizations(draw: st.DrawFn) -> Optimization:
 specs = st.builds(
     TrainingSpec,
     base=st.sampled_from(["model", "output_of_job", "local_path"]).map(lambda name: BaseModel(**{name: "x"})),
-    method=st.none() | loras | loras.map(lambda lora: QloraMethod(lora=lora)) | st.just(FullMethod()),
+    method=st.none() | loras | loras.map(lambda lora: QloraMethod(lora=lora)) | fulls,
     data=st.builds(
         DataConfig,
         train=sources,

@@ -2,10 +2,34 @@
 
 import pytest
 
-from services.trainer.engine.methods import can_share_beginnings, check_adapters
+from services.modelkit.adapters import attach_lora
+from services.trainer.engine.methods import can_share_beginnings, check_adapters, freeze
 from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_networks import FAMILIES, network
-from tuneforge.specs.spec import LoraMethod
+from tuneforge.specs.memory import adapter_parameters, estimate
+from tuneforge.specs.spec import (
+    Architecture,
+    BaseModel,
+    ComputeType,
+    DataConfig,
+    DataSource,
+    FullMethod,
+    LoraMethod,
+    TensorShape,
+    TrainingSpec,
+)
+
+
+def architecture_of(family: str) -> Architecture:
+    """Returns what a registry would know of a network."""
+    model = network(family)
+    shared = "lm_head.weight" if model.config.tie_word_embeddings else ""
+    tensors = tuple(
+        TensorShape(name=name, shape=tuple(value.shape), dtype="F32")
+        for name, value in model.state_dict().items()
+        if name != shared
+    )
+    return Architecture(class_name=type(model).__name__, config=model.config.to_dict(), tensors=tensors)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -32,3 +56,39 @@ def test_models_with_masks_of_their_own_share_no_beginnings() -> None:
     model.config.sliding_window = None
     model.config.attn_logit_softcapping = 50.0
     assert not can_share_beginnings(model, 10)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_arithmetic_of_adapters_is_that_of_the_model(family: str, dora: bool) -> None:
+    """The adapters' weights that a preflight counts are those that then move, DoRA's magnitudes among them."""
+    lora = LoraMethod(rank=4, use_dora=dora, use_rslora=not dora)
+    model = attach_lora(network(family), lora, seed=0)
+    moving = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert adapter_parameters(lora, architecture_of(family)) == moving
+
+
+@pytest.mark.parametrize("freeze_layers", [0, 1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_layers_get_no_gradient_and_no_memory(family: str, freeze_layers: int) -> None:
+    """The embeddings and the lowest blocks stay as they are; the estimate counts what moves, weight by weight."""
+    model = network(family)
+    freeze(model, freeze_layers)
+    moving = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert bool(freeze_layers) != any("embed" in name or "wte" in name for name in moving)
+    assert any(".1." in name for name in moving)
+    assert bool(freeze_layers) != any(".0." in name for name in moving)
+    spec = TrainingSpec(
+        base=BaseModel(model="m"),
+        method=FullMethod(freeze_layers=freeze_layers),
+        data=DataConfig(train=DataSource(dataset="d")),
+        compute=ComputeType.FP32,
+    )
+    found = estimate(spec, architecture_of(family))
+    assert found.gradients_bytes == 4 * sum(parameter.numel() for parameter in moving.values())
+
+
+def test_something_must_be_left_to_move() -> None:
+    """As many frozen layers as the model has are refused, with the largest number that is taken."""
+    with pytest.raises(TrainingFault, match="Freeze at most 1"):
+        freeze(network("llama"), 2)
