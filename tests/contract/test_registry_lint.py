@@ -70,6 +70,25 @@ async def test_the_registry_finds_what_the_sdk_finds(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_the_split_of_a_version_divides_its_rows(tmp_path: Path) -> None:
+    """Rows that a run would measure with are held against those that it would learn from."""
+    rows = tuple((f"keeper-{n}", corpus.chat(f"Tell of keeper {n}.", corpus.LONG), ()) for n in range(30))
+    path = corpus.write(tmp_path / "rows.jsonl", rows)
+    local = linting.lint_files(path, split=linting.Split(validation_ratio=0.3, seed=4))
+    async with running_registry(tmp_path / "data") as registry:
+        manifest = await registry.put_files({path.name: await asyncio.to_thread(path.read_bytes)})
+        split = datasets_pb2.DatasetSplit(validation_ratio=0.3, seed=4)
+        request = datasets_pb2.CreateDatasetVersionRequest(
+            parent=await registry.dataset("rows"), manifest=manifest, split=split
+        )
+        version = await registry.stub.CreateDatasetVersion(request)
+        lint = lint_pb2.LintDatasetVersionRequest(name=version.name)
+        items = await _items(registry.stub.LintDatasetVersion(lint))
+    assert items[-1] == local.summary
+    assert local.summary.by_code["LEAKED_NEAR_DUPLICATE"] == local.summary.validation_rows > 0
+
+
+@on_loop
 async def test_a_preview_is_the_same_at_the_registry(tmp_path: Path) -> None:
     """A row is drawn alike by number, by id, and on disk; the labels are the learned tokens."""
     train = corpus.write(tmp_path / "train.jsonl", READABLE)
@@ -116,7 +135,7 @@ async def test_requests_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 async def test_the_worker_ends_with_its_caller(tmp_path: Path) -> None:
     """Whoever leaves in the middle of a lint leaves no process behind, and the slot is free again."""
     path = tmp_path / "train.jsonl"
-    path.write_text("".join(f'{{"prompt": "a{n}", "completion": "b\\u200b"}}\n' for n in range(100_000)))
+    path.write_text("".join(f'{{"prompt": "a{n}", "completion": "b\\u200b"}}\n' for n in range(30_000)))
     async with running_registry(tmp_path / "data") as registry:
         rows = await _version(registry, "rows", path)
         for _ in range(6):  # more than may run at once

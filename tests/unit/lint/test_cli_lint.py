@@ -1,0 +1,102 @@
+"""`tuneforge datasets lint` and `preview` on files: what people read, what programs read, exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.tiny_model import make_tiny_model
+from tests.unit.lint import corpus
+from tuneforge.cli.app import cli
+from tuneforge.cli.lint import painted
+from tuneforge.data.lint import PreviewToken, RowFate, RowPreview, TokenFate
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["datasets", *arguments])
+
+
+@pytest.fixture(name="train")
+def _train(tmp_path: Path) -> str:
+    return str(corpus.write(tmp_path / "train.jsonl", corpus.TRAIN))
+
+
+def test_findings_are_printed_and_errors_end_with_1(train: str) -> None:
+    """Each finding has its place, its code and what to do; the counts come last; no secret is shown."""
+    result = _run("lint", train)
+    assert result.exit_code == 1
+    assert "train.jsonl:2 " in result.output
+    assert "error MALFORMED_JSON: It is not JSON" in result.output
+    assert "warning SECRET (probable): It has what looks like an AWS access key, characters 11 to 30." in result.output
+    assert "not run: template:" in result.output
+    assert not any(secret in result.output for secret in corpus.SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fail_on", "code"),
+    [(1, "error", 0), (12, "none", 0), (1, "info", 0), (11, "error", 1), (0, "error", 0), (0, "warning", 1)],
+)
+def test_the_exit_code_follows_fail_on(tmp_path: Path, rows: int, fail_on: str, code: int) -> None:
+    """Only what is as bad as asked for, or worse, makes the command fail."""
+    chosen = corpus.TRAIN[:rows] or tuple(row for row in corpus.TRAIN if row[0] == "bell")
+    path = corpus.write(tmp_path / "rows.jsonl", chosen)
+    assert _run("lint", str(path), "--fail-on", fail_on).exit_code == code
+
+
+def test_json_is_one_object_a_line(train: str) -> None:
+    """Programs get findings and then the summary."""
+    lines = [json.loads(line) for line in _run("lint", train, "--json", "--fail-on", "none").output.splitlines()]
+    assert set(lines[-1]) == {"summary"}
+    assert lines[-1]["summary"]["findings"] == len(lines) - 1
+    assert lines[0]["finding"]["code"] == "MALFORMED_JSON"
+    assert len(lines[0]["finding"]["row_id"]) == 64
+
+
+def test_many_findings_of_a_code_are_shortened_unless_all_are_asked_for(tmp_path: Path) -> None:
+    """Twenty of a code are shown, and how many there are beyond."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n' * 40)
+    assert "... and 19 more DUPLICATE_ROW" in _run("lint", str(path)).output
+    assert _run("lint", str(path), "--all").output.count(" DUPLICATE_ROW:") == 39
+
+
+def test_checks_are_chosen_and_mistakes_told(tmp_path: Path, train: str) -> None:
+    """Unknown checks, missing files and models that are no folders are refused in a sentence."""
+    assert "SECRET" not in _run("lint", train, "--no-check", "secrets").output
+    assert _run("lint", train, "--check", "labels", "--fail-on", "none").exit_code == 0
+    assert "typo" in str(_run("lint", train, "--check", "typo").exception)
+    assert "not there" in str(_run("lint", str(tmp_path / "none.jsonl")).exception)
+    assert "no folder" in _run("lint", train, "--model", "none").output
+
+
+def test_a_row_is_drawn_in_plain_form_and_as_json(tmp_path: Path, train: str) -> None:
+    """What is learned stands in brackets, what is cut off in braces."""
+    model = str(make_tiny_model(tmp_path / "model"))
+    plain = _run("preview", train, "--row", "1", "--model", model)
+    assert plain.exit_code == 0
+    assert "[Under the mat by the door.<|im_end|>]" in plain.output
+    assert "46 tokens, 19 learned, 0 cut off" in plain.output
+    cut = _run("preview", train, "--row", "13", "--model", model, "--max-tokens", "80", "--overlong", "truncate")
+    assert "truncated: 168 tokens" in cut.output
+    assert "]{" in cut.output
+    drawn = json.loads(_run("preview", train, "--row", "1", "--model", model, "--json").output)
+    assert sum(token["fate"] == "LEARNED" for token in drawn["tokens"]) == 19
+    by_id = _run("preview", train, "--row", drawn["row_id"][:8], "--model", model, "--json")
+    assert json.loads(by_id.output) == drawn
+    assert "no row 99" in str(_run("preview", train, "--row", "99", "--model", model).exception)
+
+
+def test_learned_tokens_are_green() -> None:
+    """In colour, learned is green and cut is red, each line by itself; control characters do not reach a terminal."""
+    tokens = (
+        PreviewToken(id=1, text="ask\n", fate=TokenFate.READ),
+        PreviewToken(id=2, text="say\n", fate=TokenFate.LEARNED),
+        PreviewToken(id=3, text="on\x1b", fate=TokenFate.LEARNED),
+        PreviewToken(id=4, text="off", fate=TokenFate.CUT),
+    )
+    drawn = RowPreview(row_id="a" * 64, file="f", line=1, fate=RowFate.TRUNCATED, tokens=tokens, template_sha256="")
+    coloured = painted(drawn, is_plain=False)
+    assert "\x1b[32m\x1b[1msay\x1b[0m\n\x1b[32m\x1b[1mon\N{REPLACEMENT CHARACTER}\x1b[0m" in coloured
+    assert "\x1b[31m" in coloured.partition("off")[0].rpartition("\x1b[0m")[2]
+    assert painted(drawn, is_plain=True) == "ask\n[say\non\N{REPLACEMENT CHARACTER}]{off}"
