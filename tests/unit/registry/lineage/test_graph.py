@@ -1,6 +1,7 @@
 """The graph answers as a plain model of the same history does; revocation misses no alias."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -44,7 +45,7 @@ def walk(stored: Stored, question: Question, size: int) -> tuple[list[tuple[str,
     edges: list[tuple[str, str, str]] = []
     while True:
         page = Page(scope="", size=size, after=str(len(nodes)))
-        found = stored.do(lambda c, page=page: queries.ask(c, question, page, ALL))
+        found = stored.do(partial(queries.ask, question=question, page=page, sight=ALL))
         nodes += [(node.thing.name, node.depth) for node in found.nodes]
         edges += found.edges
         if not found.has_more:
@@ -106,7 +107,7 @@ def test_a_cycle_is_refused(empty: Stored) -> None:
     empty.do(lambda c: add_edges(c, two, [(one, Role.PARENT)]))
     for child, parent in ((one, two), (one, one)):
         with pytest.raises(ServiceError) as caught:
-            empty.do(lambda c, child=child, parent=parent: add_edges(c, child, [(parent, Role.PARENT)]))
+            empty.do(partial(add_edges, child=child, parents=[(parent, Role.PARENT)]))
         assert caught.value.reason is Reason.CYCLE
 
 
