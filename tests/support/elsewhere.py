@@ -1,7 +1,7 @@
 """Places to import from, all on this machine: a file server, a hub, and the operator's file that allows them."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class Outcome:
 
 
 async def followed(
-    stream: "AsyncIterator[sources_pb2.ImportDatasetVersionResponse | sources_pb2.ImportModelVersionResponse]",
+    stream: "AsyncIterable[sources_pb2.ImportDatasetVersionResponse | sources_pb2.ImportModelVersionResponse]",
 ) -> Outcome:
     """Follows an import to its end.
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/recipes.proto\x12\x0ctuneforge.v1\"\xc8\x03\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bproject_url\x18\x03 \x01(\t\x12\x11\n\tframework\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\r\n\x05image\x18\x06 \x01(\t\x12\x16\n\x0einference_name\x18\x07 \x01(\t\x12\x14\n\x0c\x64\x65vice_types\x18\x08 \x03(\t\x12\x30\n\tresources\x18\t \x01(\x0b\x32\x1d.tuneforge.v1.RecipeResources\x12,\n\x07\x64\x61taset\x18\n \x01(\x0b\x32\x1b.tuneforge.v1.RecipeDataset\x12\x1d\n\x15\x61rguments_schema_json\x18\x0b \x01(\t\x12\x15\n\rdefaults_json\x18\x0c \x01(\t\x12\x16\n\x0epromotion_path\x18\r \x01(\t\x12\x1c\n\x14store_asset_patterns\x18\x0e \x03(\t\x12\x15\n\rdataset_mount\x18\x0f \x01(\t\x12\x18\n\x10\x63heckpoint_mount\x18\x10 \x01(\t\x12\x19\n\x11image_pull_secret\x18\x11 \x01(\t\x12\x10\n\x08warnings\x18\x12 \x03(\t\"\x9d\x02\n\x0fRecipeResources\x12=\n\x08requests\x18\x01 \x03(\x0b\x32+.tuneforge.v1.RecipeResources.RequestsEntry\x12\x39\n\x06limits\x18\x02 \x03(\x0b\x32).tuneforge.v1.RecipeResources.LimitsEntry\x12\x19\n\x11\x61\x63\x63\x65lerator_count\x18\x03 \x01(\x05\x12\x15\n\rcluster_nodes\x18\x04 \x01(\x05\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\rRecipeDataset\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x13\n\x0bis_required\x18\x02 \x01(\x08\"P\n\rRecipeProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\";\n\x12ListRecipesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x84\x01\n\x13ListRecipesResponse\x12%\n\x07recipes\x18\x01 \x03(\x0b\x32\x14.tuneforge.v1.Recipe\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\x08problems\x18\x03 \x03(\x0b\x32\x1b.tuneforge.v1.RecipeProblem\" \n\x10GetRecipeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x14ResolveRecipeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\"\xa9\x01\n\x0eResolvedRecipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x30\n\tresources\x18\x04 \x01(\x0b\x32\x1d.tuneforge.v1.RecipeResources\x12\r\n\x05image\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/recipes.proto\x12\x0ctuneforge.v1\"\xdd\x03\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bproject_url\x18\x03 \x01(\t\x12\x11\n\tframework\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\r\n\x05image\x18\x06 \x01(\t\x12\x16\n\x0einference_name\x18\x07 \x01(\t\x12\x14\n\x0c\x64\x65vice_types\x18\x08 \x03(\t\x12\x30\n\tresources\x18\t \x01(\x0b\x32\x1d.tuneforge.v1.RecipeResources\x12,\n\x07\x64\x61taset\x18\n \x01(\x0b\x32\x1b.tuneforge.v1.RecipeDataset\x12\x1d\n\x15\x61rguments_schema_json\x18\x0b \x01(\t\x12\x15\n\rdefaults_json\x18\x0c \x01(\t\x12\x16\n\x0epromotion_path\x18\r \x01(\t\x12\x1c\n\x14store_asset_patterns\x18\x0e \x03(\t\x12\x15\n\rdataset_mount\x18\x0f \x01(\t\x12\x18\n\x10\x63heckpoint_mount\x18\x10 \x01(\t\x12\x19\n\x11image_pull_secret\x18\x11 \x01(\t\x12\x10\n\x08warnings\x18\x12 \x03(\t\x12\x13\n\x0bobject_name\x18\x13 \x01(\t\"\x9d\x02\n\x0fRecipeResources\x12=\n\x08requests\x18\x01 \x03(\x0b\x32+.tuneforge.v1.RecipeResources.RequestsEntry\x12\x39\n\x06limits\x18\x02 \x03(\x0b\x32).tuneforge.v1.RecipeResources.LimitsEntry\x12\x19\n\x11\x61\x63\x63\x65lerator_count\x18\x03 \x01(\x05\x12\x15\n\rcluster_nodes\x18\x04 \x01(\x05\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\rRecipeDataset\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x13\n\x0bis_required\x18\x02 \x01(\x08\"P\n\rRecipeProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\";\n\x12ListRecipesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x84\x01\n\x13ListRecipesResponse\x12%\n\x07recipes\x18\x01 \x03(\x0b\x32\x14.tuneforge.v1.Recipe\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\x08problems\x18\x03 \x03(\x0b\x32\x1b.tuneforge.v1.RecipeProblem\" \n\x10GetRecipeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x14ResolveRecipeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\"\xbf\x01\n\x0eResolvedRecipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x30\n\tresources\x18\x04 \x01(\x0b\x32\x1d.tuneforge.v1.RecipeResources\x12\r\n\x05image\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x14\n\x0c\x64\x61taset_name\x18\x08 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,25 +36,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECIPERESOURCES_LIMITSENTRY']._loaded_options = None
   _globals['_RECIPERESOURCES_LIMITSENTRY']._serialized_options = b'8\001'
   _globals['_RECIPE']._serialized_start=45
-  _globals['_RECIPE']._serialized_end=501
-  _globals['_RECIPERESOURCES']._serialized_start=504
-  _globals['_RECIPERESOURCES']._serialized_end=789
-  _globals['_RECIPERESOURCES_REQUESTSENTRY']._serialized_start=695
-  _globals['_RECIPERESOURCES_REQUESTSENTRY']._serialized_end=742
-  _globals['_RECIPERESOURCES_LIMITSENTRY']._serialized_start=744
-  _globals['_RECIPERESOURCES_LIMITSENTRY']._serialized_end=789
-  _globals['_RECIPEDATASET']._serialized_start=791
-  _globals['_RECIPEDATASET']._serialized_end=848
-  _globals['_RECIPEPROBLEM']._serialized_start=850
-  _globals['_RECIPEPROBLEM']._serialized_end=930
-  _globals['_LISTRECIPESREQUEST']._serialized_start=932
-  _globals['_LISTRECIPESREQUEST']._serialized_end=991
-  _globals['_LISTRECIPESRESPONSE']._serialized_start=994
-  _globals['_LISTRECIPESRESPONSE']._serialized_end=1126
-  _globals['_GETRECIPEREQUEST']._serialized_start=1128
-  _globals['_GETRECIPEREQUEST']._serialized_end=1160
-  _globals['_RESOLVERECIPEREQUEST']._serialized_start=1162
-  _globals['_RESOLVERECIPEREQUEST']._serialized_end=1255
-  _globals['_RESOLVEDRECIPE']._serialized_start=1258
-  _globals['_RESOLVEDRECIPE']._serialized_end=1427
+  _globals['_RECIPE']._serialized_end=522
+  _globals['_RECIPERESOURCES']._serialized_start=525
+  _globals['_RECIPERESOURCES']._serialized_end=810
+  _globals['_RECIPERESOURCES_REQUESTSENTRY']._serialized_start=716
+  _globals['_RECIPERESOURCES_REQUESTSENTRY']._serialized_end=763
+  _globals['_RECIPERESOURCES_LIMITSENTRY']._serialized_start=765
+  _globals['_RECIPERESOURCES_LIMITSENTRY']._serialized_end=810
+  _globals['_RECIPEDATASET']._serialized_start=812
+  _globals['_RECIPEDATASET']._serialized_end=869
+  _globals['_RECIPEPROBLEM']._serialized_start=871
+  _globals['_RECIPEPROBLEM']._serialized_end=951
+  _globals['_LISTRECIPESREQUEST']._serialized_start=953
+  _globals['_LISTRECIPESREQUEST']._serialized_end=1012
+  _globals['_LISTRECIPESRESPONSE']._serialized_start=1015
+  _globals['_LISTRECIPESRESPONSE']._serialized_end=1147
+  _globals['_GETRECIPEREQUEST']._serialized_start=1149
+  _globals['_GETRECIPEREQUEST']._serialized_end=1181
+  _globals['_RESOLVERECIPEREQUEST']._serialized_start=1183
+  _globals['_RESOLVERECIPEREQUEST']._serialized_end=1276
+  _globals['_RESOLVEDRECIPE']._serialized_start=1279
+  _globals['_RESOLVEDRECIPE']._serialized_end=1470
 # @@protoc_insertion_point(module_scope)

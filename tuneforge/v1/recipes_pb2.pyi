@@ -42,6 +42,7 @@ class Recipe(_message.Message):
     CHECKPOINT_MOUNT_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_SECRET_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    OBJECT_NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`recipes/{recipe}`; recipe = the name that its class gives itself."""
     description: _builtins.str
@@ -68,6 +69,8 @@ class Recipe(_message.Message):
     """Where a run leaves its results."""
     image_pull_secret: _builtins.str
     """Name of the secret with which the image is pulled, never its content; empty: none."""
+    object_name: _builtins.str
+    """Its name where only `a-z 0-9 -` are taken, as in a cluster; at most 50 characters."""
     @_builtins.property
     def device_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds of devices it runs on, such as `cpu`."""
@@ -109,10 +112,11 @@ class Recipe(_message.Message):
         checkpoint_mount: _builtins.str = ...,
         image_pull_secret: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        object_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_schema_json", b"arguments_schema_json", "checkpoint_mount", b"checkpoint_mount", "dataset", b"dataset", "dataset_mount", b"dataset_mount", "defaults_json", b"defaults_json", "description", b"description", "device_types", b"device_types", "framework", b"framework", "image", b"image", "image_pull_secret", b"image_pull_secret", "inference_name", b"inference_name", "name", b"name", "project_url", b"project_url", "promotion_path", b"promotion_path", "resources", b"resources", "store_asset_patterns", b"store_asset_patterns", "task", b"task", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_schema_json", b"arguments_schema_json", "checkpoint_mount", b"checkpoint_mount", "dataset", b"dataset", "dataset_mount", b"dataset_mount", "defaults_json", b"defaults_json", "description", b"description", "device_types", b"device_types", "framework", b"framework", "image", b"image", "image_pull_secret", b"image_pull_secret", "inference_name", b"inference_name", "name", b"name", "object_name", b"object_name", "project_url", b"project_url", "promotion_path", b"promotion_path", "resources", b"resources", "store_asset_patterns", b"store_asset_patterns", "task", b"task", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,6 +389,7 @@ class ResolvedRecipe(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
+    DATASET_NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`recipes/{recipe}`."""
     arguments_json: _builtins.str
@@ -395,6 +400,8 @@ class ResolvedRecipe(_message.Message):
     """Kind of device."""
     dataset: _builtins.str
     """The data set, as given."""
+    dataset_name: _builtins.str
+    """File name of the data set, or its short name; empty: none."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is run in the container."""
@@ -413,10 +420,11 @@ class ResolvedRecipe(_message.Message):
         image: _builtins.str = ...,
         device: _builtins.str = ...,
         dataset: _builtins.str = ...,
+        dataset_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "command", b"command", "dataset", b"dataset", "device", b"device", "image", b"image", "name", b"name", "resources", b"resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "command", b"command", "dataset", b"dataset", "dataset_name", b"dataset_name", "device", b"device", "image", b"image", "name", b"name", "resources", b"resources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
