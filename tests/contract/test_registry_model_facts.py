@@ -8,11 +8,14 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import Reason
 from tuneforge.v1 import models_pb2 as pb
 from tuneforge.v1 import profiles_pb2, types_pb2, validations_pb2
+
+pytestmark = EACH_DATABASE
 
 
 def update(model: pb.Model, *paths: str, request_id: str = "") -> pb.UpdateModelRequest:

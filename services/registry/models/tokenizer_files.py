@@ -147,7 +147,9 @@ def _load_and_probe(folder: "Folder", named: Path, problems: Problems) -> None:
     except RenderingError as error:
         problems.add(TOKENIZER, f"{error}"[:400], Code.TOKENIZER_REFUSED)
         return
-    except Exception as error:  # noqa: BLE001 - the native library raises plain Exception
+    except (MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - where its patterns give up, the native library panics like this
         sentence = f"Does not cut a text into tokens: {str(error)[:200]}. Save it with `save_pretrained`."
         problems.add(TOKENIZER, sentence, Code.TOKENIZER_REFUSED)
         return
