@@ -17,6 +17,7 @@ LATEST = 0
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_RECIPE = re.compile(r"[a-zA-Z0-9._@]{4,128}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
@@ -69,6 +70,8 @@ def _check(value: str, kind: str) -> str:
         return "" if is_digest(value) else "a digest is 64 lower-case hexadecimal digits"
     if kind in {"version", "attempt", "validation"}:
         return "" if _NUMBER.fullmatch(value) and value != "0" else f"{kind} is a whole number from 1 on"
+    if kind == "recipe":
+        return "" if _RECIPE.fullmatch(value) else "recipe is 4 to 128 letters, digits and . _ @"
     if kind == "step":
         return "" if _NUMBER.fullmatch(value) else "step is a whole number from 0 on"
     return "" if is_id(value) else f"{kind} is {ID_FORM}"
@@ -215,6 +218,21 @@ class AliasName(ResourceName):
 
 
 @dataclass(frozen=True, slots=True)
+class PromotionName(ResourceName):
+    """A version's place in the deploy location."""
+
+    pattern: ClassVar[str] = "projects/{project}/models/{model}/versions/{version}/promotion"
+    project: str
+    model: str
+    version: int
+
+    @property
+    def parent(self) -> ModelVersionName:
+        """The version."""
+        return ModelVersionName(self.project, self.model, self.version)
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyName(ResourceName):
     """A gate policy of a model."""
 
@@ -309,6 +327,14 @@ class NodeName(ResourceName):
 
     pattern: ClassVar[str] = "nodes/{node}"
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeName(ResourceName):
+    """A recipe; recipes are the operator's and belong to no project."""
+
+    pattern: ClassVar[str] = "recipes/{recipe}"
+    recipe: str
 
 
 def parse_model_reference(text: str) -> ModelVersionName | AliasName:

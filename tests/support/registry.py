@@ -14,6 +14,7 @@ from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import serve_in_process
 from services.registry.__main__ import define
 from services.registry.blobs.settings import StorageSettings
+from services.registry.recipes.settings import RecipeSettings
 from services.registry.settings import RegistrySettings
 from services.registry.sources.settings import SourceSettings
 from tests.support.postgres import postgres_of
@@ -84,6 +85,7 @@ async def running_registry(
     reserve_bytes: int = 0,
     tokens_file: Path | None = None,
     sources: SourceSettings | None = None,
+    recipes: RecipeSettings | None = None,
     storage: StorageSettings | None = None,
 ) -> AsyncIterator[RunningRegistry]:
     """Serves the registry from a data folder while the block runs.
@@ -92,6 +94,7 @@ async def running_registry(
         data: Made when missing; what an earlier registry left there is gone on with.
         reserve_bytes: Space that uploads leave free.
         tokens_file: Who may call; None lets everyone.
+        recipes: Where the operator's recipes are; None: nowhere.
         sources: How content is fetched from elsewhere; None takes the defaults.
         storage: Where blobs live; None: where the fixture `each_home` says, else in the data folder.
     """
@@ -101,6 +104,7 @@ async def running_registry(
         reserve_bytes=reserve_bytes,
         postgres=postgres_of("registry", data),
         sources=sources or SourceSettings(),
+        recipes=recipes or RecipeSettings(),
         storage=storage or StorageSettings(s3=s3_of_test(), collect_every_s=0),
     )
     definition = define(settings)
