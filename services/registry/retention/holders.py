@@ -95,7 +95,7 @@ def _policies(connection: Connection, names: set[str]) -> Iterable[Holder]:
     if not names:
         return
     newest = (
-        select(GATE_POLICY_CHANGES.c.record)
+        select(GATE_POLICY_CHANGES)
         .join(
             GATE_POLICIES,
             and_(
@@ -107,10 +107,10 @@ def _policies(connection: Connection, names: set[str]) -> Iterable[Holder]:
         )
         .where(GATE_POLICIES.c.is_deletion.is_(False))
     )
-    for record in connection.execute(newest).scalars():
-        policy = gates_pb2.GatePolicy.FromString(bytes(record))
-        if names & set(_datasets_in(policy)):
-            yield Holder(policy.name, HolderKind.GATE_POLICY)
+    for row in connection.execute(newest):
+        if names & set(_datasets_in(gates_pb2.GatePolicy.FromString(bytes(row.record)))):
+            name = f"projects/{row.project}/models/{row.model}/policies/{row.policy}"
+            yield Holder(name, HolderKind.GATE_POLICY)
 
 
 def _datasets_in(message: Message) -> Iterable[str]:
