@@ -29,6 +29,7 @@ class Ledger(Sequence[bytes]):
         self._lines, self._files = array("Q"), array("L")
         self._names: list[tuple[Part, str]] = []
         self._seen: dict[Part, set[bytes]] = {part: set() for part in Part}
+        self._ranked: dict[Part, tuple[int, list[int]]] = {}
         self.is_full = False
         """Whether a row came for which there was no room."""
 
@@ -57,7 +58,8 @@ class Ledger(Sequence[bytes]):
         subject.number = len(self._lines)
         self._ids += bytes.fromhex(subject.id)
         self._texts += key_of(subject.folded)
-        self._prompts += key_of(subject.prompt) if subject.prompt else _NO_KEY
+        prompt = subject.prompt
+        self._prompts += key_of(prompt) if prompt else _NO_KEY
         self._targets += key_of(subject.target) if subject.target else _NO_KEY
         self._lines.append(subject.line)
         if not self._names or self._names[-1] != (subject.part, subject.file):
@@ -67,6 +69,13 @@ class Ledger(Sequence[bytes]):
     def is_trained_on(self, row_id: str) -> bool:
         """Returns whether a row of the training part has this id."""
         return bytes.fromhex(row_id[: 2 * KEY_BYTES]) in self._seen[Part.TRAIN]
+
+    def ranked(self, part: Part) -> list[int]:
+        """Returns the rows of a part by number, in the order of their ids: the same in whatever order they came."""
+        if self._ranked.get(part, (-1, []))[0] != len(self):
+            numbers = [number for number in range(len(self)) if self.part(number) is part]
+            self._ranked[part] = (len(self), sorted(numbers, key=self.__getitem__))
+        return self._ranked[part][1]
 
     def part(self, number: int) -> Part:
         """Returns the part that a row belongs to."""

@@ -45,6 +45,7 @@ _SECRETS: Final[tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...]] = tupl
         ("a password in a URL", ("://",), r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,64}:[^\s/@]{3,128}@"),
     )
 )
+_LITERALS: Final = tuple(literal for _, literals, _ in _SECRETS for literal in literals)
 _LONG_WORD: Final = 28
 _ENTROPY_TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{28,512}={0,2}")
 _LEAST_ENTROPY_BITS: Final = 4.0
@@ -71,8 +72,8 @@ _CARD_STARTS: Final = ("4", "51", "52", "53", "54", "55", "2", "34", "37", "6011
 def secrets(text: str) -> Iterator[Hit]:
     """Yields what has the shape of a secret: keys by their issuers' marks, and long words that look drawn at random."""
     taken: list[tuple[int, int]] = []
-    for kind, literals, pattern in _SECRETS:
-        if not any(literal in text for literal in literals):
+    for kind, literals, pattern in _SECRETS if any(map(text.__contains__, _LITERALS)) else ():
+        if not any(map(text.__contains__, literals)):
             continue
         for match in pattern.finditer(text):
             if not _overlaps(taken, match.start(), match.end()):

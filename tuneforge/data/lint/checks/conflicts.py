@@ -29,9 +29,9 @@ class Conflicts(Check):
             first: dict[bytes, int] = {}
             others: dict[bytes, set[bytes]] = {}
             related: dict[bytes, int] = {}
-            for number in sorted(range(len(ledger)), key=ledger.__getitem__):
+            for number in ledger.ranked(part):
                 prompt, target = ledger.prompt_key(number), ledger.target_key(number)
-                if ledger.part(number) is not part or prompt is None or target is None:
+                if prompt is None or target is None:
                     continue
                 lowest = first.setdefault(prompt, number)
                 if target != ledger.target_key(lowest):

@@ -35,9 +35,7 @@ class Duplicates(Check):
         for part in Part:
             lowest: dict[bytes, int] = {}
             twins = []
-            for number in sorted(range(len(ledger)), key=ledger.__getitem__):
-                if ledger.part(number) is not part:
-                    continue
+            for number in ledger.ranked(part):
                 first = lowest.setdefault(ledger.text_key(number), number)
                 if ledger[first] != ledger[number]:
                     twins.append((number, first))

@@ -27,10 +27,10 @@ class Leakage(Check):
     def finish(self) -> Iterator[Finding]:
         """Compares the two parts."""
         ledger = self.ledger
-        train, validation = ([n for n in range(len(ledger)) if ledger.part(n) is part] for part in Part)
+        validation = ledger.ranked(Part.VALIDATION)
         texts: dict[bytes, int] = {}
         prompts: dict[bytes, int] = {}
-        for number in sorted(train, key=ledger.__getitem__) if validation else ():
+        for number in ledger.ranked(Part.TRAIN) if validation else ():
             texts.setdefault(ledger.text_key(number), number)
             if (key := ledger.prompt_key(number)) is not None:
                 prompts.setdefault(key, number)
