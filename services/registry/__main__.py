@@ -9,6 +9,7 @@ from services.grpckit.server import ServiceDefinition, run, serve
 from services.registry.blobs.opening import prepare_storage, storage_of
 from services.registry.library import Library
 from services.registry.policy import POLICIES
+from services.registry.promotions.promoter import Promoter
 from services.registry.recipes.shelf import RecipeShelf
 from services.registry.retention.collector import collector_of
 from services.registry.servicer import RegistryServicer
@@ -41,6 +42,8 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
 
     servicer.collector = collector_of(library, settings)
     collecting: list[asyncio.Task[None]] = []
+
+    servicer.promoter = Promoter(library, settings.promotions.location())
 
     async def start() -> None:
         database.open()

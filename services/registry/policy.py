@@ -51,6 +51,10 @@ POLICIES: Mapping[str, Policy] = {
     "ListApprovals": Policy("aliases.read", "parent"),
     "RecordEvaluation": Policy("evaluations.write", "version"),
     "ListEvaluations": Policy("evaluations.read", "parent"),
+    "PromoteVersion": Policy("promotions.write", "name"),
+    "UnpromoteVersion": Policy("promotions.write", "name"),
+    "GetPromotion": Policy("promotions.read", "name"),
+    "ListPromotions": Policy("promotions.read", "parent"),
     "ListAliasChanges": Policy("aliases.read", "parent"),
     "GetBlobAccess": Policy("blobs.read", "name"),
     # A client stream: the servicer checks the project in its first message.

@@ -10,6 +10,7 @@ from services.registry.models.description_calls import DescriptionCalls
 from services.registry.models.fact_calls import FactCalls
 from services.registry.recipes.calls import RecipeCalls
 from services.registry.retention.calls import RetentionCalls
+from services.registry.promotions.calls import PromotionCalls
 from services.registry.signing.calls import SigningCalls
 from services.registry.sources.calls import SourceCalls
 from tuneforge.v1 import registry_pb2_grpc
@@ -26,6 +27,7 @@ class RegistryServicer(
     RecipeCalls,
     LineageCalls,
     LintCalls,
+    PromotionCalls,
     SigningCalls,
     RetentionCalls,
     registry_pb2_grpc.RegistryServiceServicer,

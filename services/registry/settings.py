@@ -7,6 +7,7 @@ from typing import Self
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings
 from services.registry.blobs.settings import StorageSettings
+from services.registry.promotions.settings import PromotionSettings
 from services.registry.recipes.settings import RecipeSettings
 from services.registry.sources.settings import SourceSettings
 
@@ -41,6 +42,8 @@ class RegistrySettings:
     """Where the operator's recipes are."""
     sources: SourceSettings = field(default_factory=SourceSettings)
     """How content is fetched from elsewhere."""
+    promotions: PromotionSettings = field(default_factory=PromotionSettings)
+    """Where promoted versions are copied to."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -59,6 +62,7 @@ class RegistrySettings:
             storage=StorageSettings.from_env(env),
             recipes=RecipeSettings.from_env(env),
             sources=SourceSettings.from_env(env),
+            promotions=PromotionSettings.from_env(env),
         )
         env.finish()
         return settings

@@ -14,6 +14,7 @@ from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import serve_in_process
 from services.registry.__main__ import define
 from services.registry.blobs.settings import StorageSettings
+from services.registry.promotions.settings import PromotionSettings
 from services.registry.recipes.settings import RecipeSettings
 from services.registry.settings import RegistrySettings
 from services.registry.sources.settings import SourceSettings
@@ -87,6 +88,7 @@ async def running_registry(
     sources: SourceSettings | None = None,
     recipes: RecipeSettings | None = None,
     storage: StorageSettings | None = None,
+    promotions: PromotionSettings | None = None,
 ) -> AsyncIterator[RunningRegistry]:
     """Serves the registry from a data folder while the block runs.
 
@@ -96,6 +98,7 @@ async def running_registry(
         tokens_file: Who may call; None lets everyone.
         recipes: Where the operator's recipes are; None: nowhere.
         sources: How content is fetched from elsewhere; None takes the defaults.
+        promotions: Where promoted versions go; None: nowhere.
         storage: Where blobs live; None: where the fixture `each_home` says, else in the data folder.
     """
     server = ServerSettings(service="registry", listen="127.0.0.1:0", data=data, tokens_file=tokens_file, drain_s=1.0)
@@ -105,6 +108,7 @@ async def running_registry(
         postgres=postgres_of("registry", data),
         sources=sources or SourceSettings(),
         recipes=recipes or RecipeSettings(),
+        promotions=promotions or PromotionSettings(),
         storage=storage or StorageSettings(s3=s3_of_test(), collect_every_s=0),
     )
     definition = define(settings)

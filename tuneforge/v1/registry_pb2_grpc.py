@@ -11,6 +11,7 @@ from tuneforge.v1 import lineage_pb2 as tuneforge_dot_v1_dot_lineage__pb2
 from tuneforge.v1 import lint_pb2 as tuneforge_dot_v1_dot_lint__pb2
 from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
 from tuneforge.v1 import profiles_pb2 as tuneforge_dot_v1_dot_profiles__pb2
+from tuneforge.v1 import promotions_pb2 as tuneforge_dot_v1_dot_promotions__pb2
 from tuneforge.v1 import recipes_pb2 as tuneforge_dot_v1_dot_recipes__pb2
 from tuneforge.v1 import retention_pb2 as tuneforge_dot_v1_dot_retention__pb2
 from tuneforge.v1 import rows_pb2 as tuneforge_dot_v1_dot_rows__pb2
@@ -289,6 +290,26 @@ class RegistryServiceStub(object):
                 '/tuneforge.v1.RegistryService/ListEvaluations',
                 request_serializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.PromoteVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/PromoteVersion',
+                request_serializer=tuneforge_dot_v1_dot_promotions__pb2.PromoteVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_promotions__pb2.Promotion.FromString,
+                _registered_method=True)
+        self.UnpromoteVersion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/UnpromoteVersion',
+                request_serializer=tuneforge_dot_v1_dot_promotions__pb2.UnpromoteVersionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_promotions__pb2.Promotion.FromString,
+                _registered_method=True)
+        self.GetPromotion = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/GetPromotion',
+                request_serializer=tuneforge_dot_v1_dot_promotions__pb2.GetPromotionRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_promotions__pb2.Promotion.FromString,
+                _registered_method=True)
+        self.ListPromotions = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListPromotions',
+                request_serializer=tuneforge_dot_v1_dot_promotions__pb2.ListPromotionsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_promotions__pb2.ListPromotionsResponse.FromString,
                 _registered_method=True)
         self.QueryLineage = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/QueryLineage',
@@ -1059,10 +1080,61 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def QueryLineage(self, request, context):
+    def PromoteVersion(self, request, context):
         """--- promotions ---
 
-        --- lineage ---
+        Begins to copy the files of a version to the operator's deploy location, in the background. What is being copied or
+        is there already is returned as it is. Idempotent by content, and by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the path or a pattern is malformed.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: there is no such version; a failed job has none.
+        FAILED_PRECONDITION `NOT_PROMOTABLE`: no path, no file that fits, no deploy location, or the place is taken.
+        FAILED_PRECONDITION `REVOKED`: the version was made from revoked data.
+        FAILED_PRECONDITION `WRONG_STATE`: it is promoted to another path, or being removed; unpromote it first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpromoteVersion(self, request, context):
+        """Begins to remove the copy of a version, which is invisible from its first moment on. When it cannot be removed, the
+        promotion is completed again. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: there is no such version.
+        FAILED_PRECONDITION `WRONG_STATE`: it is not completed.
+        FAILED_PRECONDITION `NOT_PROMOTABLE`: the operator has named no deploy location.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPromotion(self, request, context):
+        """Returns how it stands with the promotion of a version; one that was never promoted is NOT_PROMOTED. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: there is no such version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotions(self, request, context):
+        """Lists the promotions of a project by model and version. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryLineage(self, request, context):
+        """--- lineage ---
 
         Walks the graph of what was made from what, from one thing up to what it was made from or down to what was made from
         it: nodes nearest first, with the edges between them. Idempotent.
@@ -1586,6 +1658,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListEvaluations,
                     request_deserializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'PromoteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_promotions__pb2.PromoteVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_promotions__pb2.Promotion.SerializeToString,
+            ),
+            'UnpromoteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpromoteVersion,
+                    request_deserializer=tuneforge_dot_v1_dot_promotions__pb2.UnpromoteVersionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_promotions__pb2.Promotion.SerializeToString,
+            ),
+            'GetPromotion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPromotion,
+                    request_deserializer=tuneforge_dot_v1_dot_promotions__pb2.GetPromotionRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_promotions__pb2.Promotion.SerializeToString,
+            ),
+            'ListPromotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotions,
+                    request_deserializer=tuneforge_dot_v1_dot_promotions__pb2.ListPromotionsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_promotions__pb2.ListPromotionsResponse.SerializeToString,
             ),
             'QueryLineage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryLineage,
@@ -2985,6 +3077,114 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/ListEvaluations',
             tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsRequest.SerializeToString,
             tuneforge_dot_v1_dot_gates__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/PromoteVersion',
+            tuneforge_dot_v1_dot_promotions__pb2.PromoteVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_promotions__pb2.Promotion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpromoteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/UnpromoteVersion',
+            tuneforge_dot_v1_dot_promotions__pb2.UnpromoteVersionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_promotions__pb2.Promotion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPromotion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/GetPromotion',
+            tuneforge_dot_v1_dot_promotions__pb2.GetPromotionRequest.SerializeToString,
+            tuneforge_dot_v1_dot_promotions__pb2.Promotion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListPromotions',
+            tuneforge_dot_v1_dot_promotions__pb2.ListPromotionsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_promotions__pb2.ListPromotionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,6 +13,7 @@ from tuneforge.v1 import lineage_pb2 as _lineage_pb2
 from tuneforge.v1 import lint_pb2 as _lint_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
 from tuneforge.v1 import profiles_pb2 as _profiles_pb2
+from tuneforge.v1 import promotions_pb2 as _promotions_pb2
 from tuneforge.v1 import recipes_pb2 as _recipes_pb2
 from tuneforge.v1 import retention_pb2 as _retention_pb2
 from tuneforge.v1 import rows_pb2 as _rows_pb2
@@ -499,6 +500,43 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    PromoteVersion: _grpc.UnaryUnaryMultiCallable[_promotions_pb2.PromoteVersionRequest, _promotions_pb2.Promotion]
+    """--- promotions ---
+
+    Begins to copy the files of a version to the operator's deploy location, in the background. What is being copied or
+    is there already is returned as it is. Idempotent by content, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the path or a pattern is malformed.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: there is no such version; a failed job has none.
+      FAILED_PRECONDITION `NOT_PROMOTABLE`: no path, no file that fits, no deploy location, or the place is taken.
+      FAILED_PRECONDITION `REVOKED`: the version was made from revoked data.
+      FAILED_PRECONDITION `WRONG_STATE`: it is promoted to another path, or being removed; unpromote it first.
+    """
+    UnpromoteVersion: _grpc.UnaryUnaryMultiCallable[_promotions_pb2.UnpromoteVersionRequest, _promotions_pb2.Promotion]
+    """Begins to remove the copy of a version, which is invisible from its first moment on. When it cannot be removed, the
+    promotion is completed again. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: there is no such version.
+      FAILED_PRECONDITION `WRONG_STATE`: it is not completed.
+      FAILED_PRECONDITION `NOT_PROMOTABLE`: the operator has named no deploy location.
+    """
+    GetPromotion: _grpc.UnaryUnaryMultiCallable[_promotions_pb2.GetPromotionRequest, _promotions_pb2.Promotion]
+    """Returns how it stands with the promotion of a version; one that was never promoted is NOT_PROMOTED. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: there is no such version.
+    """
+    ListPromotions: _grpc.UnaryUnaryMultiCallable[_promotions_pb2.ListPromotionsRequest, _promotions_pb2.ListPromotionsResponse]
+    """Lists the promotions of a project by model and version. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     QueryLineage: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]
     """--- lineage ---
@@ -1151,6 +1189,43 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the model's versions.
+    """
+    PromoteVersion: _aio.UnaryUnaryMultiCallable[_promotions_pb2.PromoteVersionRequest, _promotions_pb2.Promotion]  # type: ignore[assignment]
+    """--- promotions ---
+
+    Begins to copy the files of a version to the operator's deploy location, in the background. What is being copied or
+    is there already is returned as it is. Idempotent by content, and by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the path or a pattern is malformed.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: there is no such version; a failed job has none.
+      FAILED_PRECONDITION `NOT_PROMOTABLE`: no path, no file that fits, no deploy location, or the place is taken.
+      FAILED_PRECONDITION `REVOKED`: the version was made from revoked data.
+      FAILED_PRECONDITION `WRONG_STATE`: it is promoted to another path, or being removed; unpromote it first.
+    """
+    UnpromoteVersion: _aio.UnaryUnaryMultiCallable[_promotions_pb2.UnpromoteVersionRequest, _promotions_pb2.Promotion]  # type: ignore[assignment]
+    """Begins to remove the copy of a version, which is invisible from its first moment on. When it cannot be removed, the
+    promotion is completed again. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: there is no such version.
+      FAILED_PRECONDITION `WRONG_STATE`: it is not completed.
+      FAILED_PRECONDITION `NOT_PROMOTABLE`: the operator has named no deploy location.
+    """
+    GetPromotion: _aio.UnaryUnaryMultiCallable[_promotions_pb2.GetPromotionRequest, _promotions_pb2.Promotion]  # type: ignore[assignment]
+    """Returns how it stands with the promotion of a version; one that was never promoted is NOT_PROMOTED. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: there is no such version.
+    """
+    ListPromotions: _aio.UnaryUnaryMultiCallable[_promotions_pb2.ListPromotionsRequest, _promotions_pb2.ListPromotionsResponse]  # type: ignore[assignment]
+    """Lists the promotions of a project by model and version. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     QueryLineage: _aio.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]  # type: ignore[assignment]
     """--- lineage ---
@@ -2082,6 +2157,67 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
           NOT_FOUND `NOT_FOUND`: list the model's versions.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteVersion(
+        self,
+        request: _promotions_pb2.PromoteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_promotions_pb2.Promotion, _abc.Awaitable[_promotions_pb2.Promotion]]:
+        """--- promotions ---
+
+        Begins to copy the files of a version to the operator's deploy location, in the background. What is being copied or
+        is there already is returned as it is. Idempotent by content, and by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the path or a pattern is malformed.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: there is no such version; a failed job has none.
+          FAILED_PRECONDITION `NOT_PROMOTABLE`: no path, no file that fits, no deploy location, or the place is taken.
+          FAILED_PRECONDITION `REVOKED`: the version was made from revoked data.
+          FAILED_PRECONDITION `WRONG_STATE`: it is promoted to another path, or being removed; unpromote it first.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpromoteVersion(
+        self,
+        request: _promotions_pb2.UnpromoteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_promotions_pb2.Promotion, _abc.Awaitable[_promotions_pb2.Promotion]]:
+        """Begins to remove the copy of a version, which is invisible from its first moment on. When it cannot be removed, the
+        promotion is completed again. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: there is no such version.
+          FAILED_PRECONDITION `WRONG_STATE`: it is not completed.
+          FAILED_PRECONDITION `NOT_PROMOTABLE`: the operator has named no deploy location.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPromotion(
+        self,
+        request: _promotions_pb2.GetPromotionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_promotions_pb2.Promotion, _abc.Awaitable[_promotions_pb2.Promotion]]:
+        """Returns how it stands with the promotion of a version; one that was never promoted is NOT_PROMOTED. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: there is no such version.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPromotions(
+        self,
+        request: _promotions_pb2.ListPromotionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_promotions_pb2.ListPromotionsResponse, _abc.Awaitable[_promotions_pb2.ListPromotionsResponse]]:
+        """Lists the promotions of a project by model and version. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
 
     @_abc_1.abstractmethod

@@ -74,21 +74,20 @@ class StorageSettings:
 
 
 def s3_from_env(env: Environment, variable: str = "TUNEFORGE_REGISTRY_BLOBS") -> S3Settings | None:
-    home = env.text("TUNEFORGE_REGISTRY_BLOBS").strip()
+    """Reads a bucket that a variable names; problems are noted in `env`."""
+    home = env.text(variable).strip()
     if not home:
         return None
     scheme, _, rest = home.partition("://")
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.rstrip("/")
     if scheme != "s3" or not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        env.refuse("TUNEFORGE_REGISTRY_BLOBS", "s3://bucket/prefix with a bucket name of 3 to 63 of a-z, 0-9, - and .")
+        env.refuse(variable, "s3://bucket/prefix with a bucket name of 3 to 63 of a-z, 0-9, - and .")
         return None
     if prefix and (
         not _PREFIX.fullmatch(prefix) or len(prefix) > _LONGEST_PREFIX or {".", ".."} & {*prefix.split("/")}
     ):
-        env.refuse(
-            "TUNEFORGE_REGISTRY_BLOBS", f"s3://bucket/prefix, the prefix at most {_LONGEST_PREFIX} plain characters"
-        )
+        env.refuse(variable, f"s3://bucket/prefix, the prefix at most {_LONGEST_PREFIX} plain characters")
     return S3Settings(
         bucket=bucket,
         prefix=prefix,

@@ -16,6 +16,7 @@ from services.registry.tables.models import (
     MODELS,
     VALIDATION_REPORTS,
 )
+from services.registry.tables.promotions import PROMOTION_CHANGES, PROMOTIONS
 from services.registry.tables.retention import DELETIONS, EXPIRATIONS, PINS, RETENTION_POLICIES
 from services.registry.tables.signing import SIGNATURES, SIGNING_KEYS
 from services.registry.tables.sources import SOURCES
@@ -48,6 +49,8 @@ __all__ = [
     "MODEL_METRICS",
     "MODEL_VERSIONS",
     "PINS",
+    "PROMOTIONS",
+    "PROMOTION_CHANGES",
     "RETENTION_POLICIES",
     "REVOCATIONS",
     "SCHEMA_HEAD",

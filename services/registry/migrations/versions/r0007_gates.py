@@ -15,6 +15,7 @@ def upgrade() -> None:
     """Makes the tables."""
     _create_policies()
     _create_evidence()
+    _create_promotions()
 
 
 def _create_policies() -> None:
@@ -68,4 +69,44 @@ def _create_evidence() -> None:
         sa.Column("create_time_us", sa.BigInteger, nullable=False),
         sa.Column("creator", sa.String, nullable=False),
         sa.ForeignKeyConstraint(_VERSION, _MODEL_VERSION, name="evaluations_version"),
+    )
+
+
+def _create_promotions() -> None:
+    def key() -> list[sa.Column[str] | sa.Column[int]]:
+        texts = [sa.Column(name, sa.String(63), primary_key=True) for name in _MODEL]
+        return [*texts, sa.Column("version", sa.Integer, primary_key=True)]
+
+    op.create_table(
+        "promotions",
+        *key(),
+        sa.Column("path", sa.String(400), nullable=False),
+        sa.Column("destination", sa.String(600), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("patterns", sa.String, nullable=False),
+        sa.Column("num_files", sa.Integer, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("sequence", sa.BigInteger, nullable=False),
+        sa.Column("message", sa.String, nullable=False),
+        sa.Column("actor", sa.String, nullable=False),
+        sa.Column("create_time_us", sa.BigInteger, nullable=False),
+        sa.Column("update_time_us", sa.BigInteger, nullable=False),
+        sa.ForeignKeyConstraint(_VERSION, _MODEL_VERSION, name="promotions_version"),
+    )
+    op.create_index("promotions_by_destination", "promotions", ["destination"])
+    op.create_index("promotions_by_state", "promotions", ["state"])
+    op.create_table(
+        "promotion_changes",
+        *key(),
+        sa.Column("sequence", sa.BigInteger, primary_key=True),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("path", sa.String(400), nullable=False),
+        sa.Column("actor", sa.String, nullable=False),
+        sa.Column("reason", sa.String, nullable=False),
+        sa.Column("message", sa.String, nullable=False),
+        sa.Column("time_us", sa.BigInteger, nullable=False),
+        sa.ForeignKeyConstraint(
+            _VERSION, [f"promotions.{name}" for name in _VERSION], name="promotion_changes_promotion"
+        ),
     )

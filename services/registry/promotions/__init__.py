@@ -1,0 +1,1 @@
+"""Promotion: copies of versions in the operator's deploy location."""
