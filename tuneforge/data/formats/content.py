@@ -149,6 +149,9 @@ def lines(content: Iterator[bytes], row_bytes: int) -> Iterator[tuple[int, bytes
     Args:
         content: pieces of a file.
         row_bytes: longest line; of a longer one, None is yielded in place of its bytes.
+
+    Raises:
+        RowFault: a longer line is binary.
     """
     number = 0
     rest = b""
@@ -161,6 +164,9 @@ def lines(content: Iterator[bytes], row_bytes: int) -> Iterator[tuple[int, bytes
             yield number, None if is_skipping or len(part) > row_bytes + 2 else part, True
             is_skipping = False
         if len(rest) > row_bytes + 2:
+            if b"\0" in rest[:4096]:  # a sparse or binary file, of which the end may be far away
+                message = f"Line {number + 1} is long and holds NUL, so the file is no text."
+                raise RowFault(ProblemCode.NUL_BYTE, message, "Give a text file.", column=1)
             is_skipping = True
             rest = rest[-1:] if rest.endswith(b"\r") else b"."
     if rest:
@@ -175,6 +181,8 @@ def guess_encoding(head: bytes) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
     zeros = [index for index, byte in enumerate(head[:400]) if byte == 0]
+    if len(zeros) > 0.9 * len(head[:400]):
+        return "binary data"
     if len(zeros) > len(head[:400]) // 4:
         return "UTF-32" if len(zeros) > len(head[:400]) // 2 + 8 else "UTF-16"
     try:

@@ -1,5 +1,6 @@
 """Files with one JSON object a line."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -19,23 +20,25 @@ def read_jsonl(file: DataFile, limits: Limits) -> Iterator[RawRow]:
     Raises:
         RowFault: the file as a whole cannot be read.
     """
+    content = pieces(file, limits)
+    first = next(content, b"")
+    check_start(first)
+    if first.startswith(BOM):
+        first = first[len(BOM) :]
+        yield RawRow(0, None, bom_removed())
+    whole = itertools.chain([first], content) if first else content
+    if is_spread_out(first):
+        yield from read_values(whole, limits)
+        return
     rows = 0
-    for number, line, is_whole in lines(pieces(file, limits), limits.row_bytes):
+    for number, line, is_whole in lines(whole, limits.row_bytes):
         if line is None:
             yield RawRow(number, None, too_large(limits))
             rows += 1
             continue
-        if number == 1:
-            check_start(line)
-            if line.startswith(BOM):
-                line = line[len(BOM) :]
-                yield RawRow(0, None, bom_removed())
         stripped = line.strip()
         if not stripped:
             continue
-        if not rows and is_spread_out(stripped):
-            yield from read_values(pieces(file, limits), limits)
-            return
         rows += 1
         try:
             yield RawRow(number, parse_object(decoded(line), is_whole=is_whole), raw=stripped)
@@ -45,6 +48,9 @@ def read_jsonl(file: DataFile, limits: Limits) -> Iterator[RawRow]:
         yield RawRow(0, None, nothing_in_it())
 
 
-def is_spread_out(first_line: bytes) -> bool:
-    """Tells whether a file that begins with this line is an array, or has objects spread over lines."""
-    return first_line in (b"{", b"[") or (first_line.startswith(b"[") and first_line[1:].lstrip()[:1] in (b"{", b""))
+def is_spread_out(beginning: bytes) -> bool:
+    """Tells whether a file that begins so is an array of objects, or has objects that are spread over lines."""
+    start = beginning.lstrip()
+    if start.startswith(b"["):
+        return start[1:].lstrip()[:1] in (b"{", b"]", b"")
+    return start.startswith((b"{\n", b"{\r"))
