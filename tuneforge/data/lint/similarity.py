@@ -26,6 +26,8 @@ SKETCH_BYTES: Final = 2 * CLASSES
 _BANDS: Final = 16
 _HEADS: Final = 8  # texts of a band's bucket that later ones are compared with, so that a full bucket stays cheap
 _MASK: Final = (1 << 64) - 1
+_STEP: Final = 0x9E3779B97F4A7C15  # the golden ratio in 64 bits: multiples of it are far apart
+_NONE: Final = 1 << 64  # above every hash
 
 
 def sketch(text: str) -> bytes | None:
@@ -36,25 +38,26 @@ def sketch(text: str) -> bytes | None:
     if len(folded) > LONGEST:
         folded = folded[: LONGEST // 2] + folded[-LONGEST // 2 :]
     points = folded.encode("ascii") if folded.isascii() else [ord(character) for character in folded]
-    shingles = set(map(hash, zip(points, points[1:], points[2:], points[3:], points[4:], strict=False)))
-    # Bits 6 and up decide which of a class is the smallest, and are what is kept of it.
-    smallest = {value & 63: value for value in sorted(shingles, reverse=True)}
-    if len(smallest) < CLASSES:
-        _fill(smallest)
-    return array("H", [(smallest[number] >> 13) & 0xFFFF for number in range(CLASSES)]).tobytes()
+    smallest = [_NONE] * CLASSES
+    for value in set(map(hash, zip(points, points[1:], points[2:], points[3:], points[4:], strict=False))):
+        if value < smallest[value & 63]:
+            smallest[value & 63] = value
+    if _NONE in smallest:
+        smallest = _filled(smallest)
+    # The lowest bits are the class; those from 13 up decide as well as any which of a class it was.
+    return array("H", [(value >> 13) & 0xFFFF for value in smallest]).tobytes()
 
 
-def _fill(smallest: dict[int, int]) -> None:
-    """Gives each empty class the value of the next one that has any, changed by the distance."""
-    own = sorted(smallest)
-    following = own[0]
-    distance = CLASSES - own[-1] + own[0]
-    for number in range(CLASSES - 1, -1, -1):
-        if number in smallest and number in own:
-            following, distance = number, 0
-        else:
-            smallest[number] = smallest[following] + (distance * 0x9E3779B97F4A7C15 & _MASK)
-        distance += 1
+def _filled(smallest: list[int]) -> list[int]:
+    """Returns the values with each empty class filled by that of the next one that has any, changed by the distance."""
+    filled = []
+    for number, value in enumerate(smallest):
+        distance = 0
+        while value == _NONE:
+            distance += 1
+            value = smallest[(number + distance) % CLASSES]
+        filled.append(value + (distance * _STEP & _MASK))
+    return filled
 
 
 def likeness(first: bytes, second: bytes) -> float:
