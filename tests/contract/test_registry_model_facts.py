@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
+from tests.support.tiny_bert import make_tiny_bert
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import Reason
 from tuneforge.v1 import models_pb2 as pb
@@ -356,3 +357,38 @@ async def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
         assert "but r is 8" in str(error)
         missing = types_pb2.VersionRef(version=f"{PROJECT}/models/base/versions/9")
         await refused(import_adapter(registry, model, fitting, missing), Reason.NOT_FOUND)
+
+
+@on_loop
+async def test_an_embedding_model_is_kept_with_its_task(tmp_path: Path) -> None:
+    """A BertModel comes in as feature-extraction and is found by it; its shapes are held against its configuration."""
+    folder = make_tiny_bert(tmp_path / "bert")
+    async with running_registry(tmp_path / "data") as registry:
+        version = await registry.imported(await registry.model("bert"), folder)
+        assert (version.task, version.architecture.class_name) == ("feature-extraction", "BertModel")
+        assert await ids(registry, task="feature-extraction") == ["bert"]
+        assert await ids(registry, task="text-generation") == []
+
+
+@on_loop
+async def test_a_configuration_alone_is_a_model(tmp_path: Path) -> None:
+    """Its shapes come by arithmetic, its seed is part of its digest, and weights beside it are refused."""
+    folder = make_tiny_model(tmp_path / "tiny")
+    whole = make_tiny_model(tmp_path / "whole")
+    (folder / "model.safetensors").unlink()
+    async with running_registry(tmp_path / "data") as registry:
+        model = await registry.model()
+        made = []
+        for seed in (7, 8, 7):
+            (folder / "initialization.json").write_text(f'{{"seed": {seed}}}')
+            made.append(await registry.imported(model, folder))
+        assert [each.initialization.seed for each in made] == [7, 8, 7]
+        assert made[0].name == made[2].name != made[1].name
+        with_weights = await registry.imported(await registry.model("whole"), whole)
+        assert made[0].architecture == with_weights.architecture
+        (folder / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes())
+        await refused(registry.imported(model, folder), Reason.INVALID_MODEL)
+        (folder / "model.safetensors").unlink()
+        (folder / "initialization.json").write_text('{"seed": -1}')
+        error = await refused(registry.imported(model, folder), Reason.INVALID_MODEL)
+        assert fields_of(error) == ["initialization.json"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tuneforge.architectures import EMBEDDING_ARCHITECTURES, ModelTask, task_of
 from tuneforge.errors import FieldViolation
 from tuneforge.specs.defaults import DECAY_RATIO, LORA_RANK, WARMUP_RATIO
 from tuneforge.specs.freezing import count_layers
@@ -48,6 +49,12 @@ def validate(
 
 def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_local: bool) -> Iterator[FieldViolation]:
     yield from _base(spec.base, allow_local)
+    if architecture is not None and architecture.class_name in EMBEDDING_ARCHITECTURES:
+        yield FieldViolation(
+            "base",
+            f"is a {architecture.class_name}, a model for {task_of(architecture.class_name)}: only models for "
+            f"{ModelTask.TEXT_GENERATION} can be trained in this release; choose one of those",
+        )
     if spec.task is None:
         yield FieldViolation("task", "is missing: set `supervised`")
     if spec.method is None:

@@ -10,6 +10,8 @@ from services.registry.models.shapes import Tensor
 
 _ROOT = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
+_MAGNITUDE = ".lora_magnitude_vector"
+"""Of DoRA: one number for each output of a layer."""
 _MOST_TOLD = 5
 LARGEST_RANK = 4096
 
@@ -30,6 +32,10 @@ def check_adapter(config: Mapping[str, Any], own: Sequence[Tensor], base: Sequen
     factors: dict[str, dict[str, Tensor]] = {}
     sentences: list[str] = []
     for tensor in own:
+        name = tensor.name.removesuffix(".weight")
+        if name.startswith(_ROOT) and name.endswith(_MAGNITUDE):
+            sentences += _magnitude_problems(plain(name.removeprefix(_ROOT).removesuffix(_MAGNITUDE)), tensor, layers)
+            continue
         layer, factor = _place(tensor.name)
         if layer is None:
             sentences.append(f"Has the tensor {tensor.name!r}, which is no factor of LoRA.")
@@ -76,6 +82,14 @@ def _rank_of(config: Mapping[str, Any], layer: str, rank: int) -> int:
             if type(value) is int and (layer == pattern or layer.endswith(f".{pattern}")):
                 return value
     return rank
+
+
+def _magnitude_problems(layer: str, tensor: Tensor, layers: Mapping[str, tuple[int, ...]]) -> list[str]:
+    if layer not in layers:
+        return [f"Is for the layer {layer!r}, which its base does not have."]
+    if tensor.size not in layers[layer]:
+        return [f"Has {tensor.size} magnitudes for {layer!r}, but its base has {list(layers[layer])}."]
+    return []
 
 
 def _layer_problems(layer: str, pair: Mapping[str, Tensor], shape: tuple[int, ...] | None, rank: int) -> list[str]:

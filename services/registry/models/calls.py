@@ -2,7 +2,7 @@
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -14,7 +14,7 @@ from services.registry.library import now_us
 from services.registry.lineage.marks import mark_all, marked
 from services.registry.lineage.sealing import seal_model_version
 from services.registry.models import examination, filters, listing, references, store, wire
-from services.registry.models.examination import Base, Reference
+from services.registry.models.examination import AdapterBase, Reference
 from services.registry.models.fact_store import OWN, add_facts
 from services.registry.models.facts import described
 from services.registry.models.listing import Wanted
@@ -81,7 +81,7 @@ class ModelCalls(Calls):
 
         return await self._change(request, name.project, models_pb2.ModelVersion, add)
 
-    async def _base(self, reference: Reference) -> Base:
+    async def _base(self, reference: Reference) -> AdapterBase:
         require_project(project_of(reference.version))  # a base may be of another project than the adapter
         return await examination.find_base(self._library, reference)
 
@@ -121,7 +121,7 @@ class ModelCalls(Calls):
             version = references.resolve(connection, name)
             return marked(connection, wire.model_version_to_proto(version))
 
-        return await self._database.read(get)
+        return cast(models_pb2.ModelVersion, await self._read(request, get))
 
     async def ListModelVersions(
         self, request: models_pb2.ListModelVersionsRequest, context: Context
@@ -130,14 +130,14 @@ class ModelCalls(Calls):
         name = ModelName.parse(request.parent)
         wanted = _wanted(request, "date desc")
 
-        def read(connection: Connection) -> list[tuple[models_pb2.ModelVersion, str]]:
-            rows = listing.list_versions(connection, name, wanted)
-            versions = mark_all(connection, [wire.model_version_to_proto(row) for row, _ in rows])
-            return list(zip(versions, (place for _, place in rows), strict=True))
+        def read(connection: Connection) -> models_pb2.ListModelVersionsResponse:
+            found = listing.list_versions(connection, name, wanted)
+            versions = mark_all(connection, [wire.model_version_to_proto(row) for row, _ in found])
+            rows = list(zip(versions, (place for _, place in found), strict=True))
+            entries, token = cut(rows, wanted.page, lambda row: row[1], size_bytes=lambda row: row[0].ByteSize())
+            return models_pb2.ListModelVersionsResponse(versions=[row for row, _ in entries], next_page_token=token)
 
-        rows = await self._database.read(read)
-        entries, token = cut(rows, wanted.page, lambda row: row[1], size_bytes=lambda row: row[0].ByteSize())
-        return models_pb2.ListModelVersionsResponse(versions=[row for row, _ in entries], next_page_token=token)
+        return cast(models_pb2.ListModelVersionsResponse, await self._read(request, read))
 
 
 def _wanted(request: Any, order: str) -> Wanted:

@@ -58,13 +58,13 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class AdapterBase:
     """What an adapter that comes in was trained on: a whole model, or an adapter on one."""
 
     version: ModelVersion
 
 
-def import_digest(manifest: Manifest, base: Base | None) -> str:
+def import_digest(manifest: Manifest, base: AdapterBase | None) -> str:
     """Returns what tells an import from others of its model: its files, and for an adapter its base's."""
     if base is None:
         return manifest.digest
@@ -72,7 +72,7 @@ def import_digest(manifest: Manifest, base: Base | None) -> str:
 
 
 async def find_import(
-    library: Library, name: ModelName, manifest: Manifest, base: Base | None = None
+    library: Library, name: ModelName, manifest: Manifest, base: AdapterBase | None = None
 ) -> ModelVersion | None:
     """Returns the version of a model that has these files already, on the same base if it is an adapter.
 
@@ -89,7 +89,7 @@ async def find_import(
     return await library.database.read(find)
 
 
-async def find_base(library: Library, reference: Reference) -> Base:
+async def find_base(library: Library, reference: Reference) -> AdapterBase:
     """Returns what an adapter that comes in says that it was trained on.
 
     Raises:
@@ -104,11 +104,11 @@ async def find_base(library: Library, reference: Reference) -> Base:
             f"{version.name} has the digest {version.content.digest}, not {reference.digest[:64]}",
             metadata={"version": str(version.name), "digest": version.content.digest},
         )
-    return Base(version=version)
+    return AdapterBase(version=version)
 
 
 async def examine_import(
-    library: Library, name: ModelName, manifest: Manifest, base: Base | None = None
+    library: Library, name: ModelName, manifest: Manifest, base: AdapterBase | None = None
 ) -> Architecture | None:
     """Returns what the files of an import say of its architecture; None for an adapter, which has that of its base.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from services.registry.models.examination import Base, Publication, Reference, import_digest
+from services.registry.models.examination import AdapterBase, Publication, Reference, import_digest
 from services.registry.models.facts import Facts, size_class
 from services.registry.models.listing import ListedModel
 from services.registry.models.reports import report_of_run
@@ -46,7 +46,7 @@ def model_to_proto(listed: ListedModel) -> models_pb2.Model:
 
 
 def imported_content(
-    manifest: Manifest, architecture: Architecture | None, base: Base | None = None, wanted: Facts | None = None
+    manifest: Manifest, architecture: Architecture | None, base: AdapterBase | None = None, wanted: Facts | None = None
 ) -> ModelContent:
     """Makes what is stored of an import.
 
