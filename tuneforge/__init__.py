@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         StateChange,
         StepMetrics,
     )
+    from tuneforge.imports import ImportOptions, ImportPhase, ImportProgress, package_path
     from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
     from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
     from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, ManifestFile
@@ -93,6 +94,9 @@ if TYPE_CHECKING:
         ValidationReport,
     )
     from tuneforge.nodes import Device, Node, NodeState
+    from tuneforge.origins import Source
+    from tuneforge.recipe_client import RecipeInfo, RecipeProblem, RecipeResources, ResolvedRecipe
+    from tuneforge.retention import CollectedGarbage, Deletion, Holder, HolderKind, Pin, Retention
     from tuneforge.specs.spec import (
         BaseModel,
         Checkpointing,
@@ -136,11 +140,15 @@ _HOMES: Final[dict[str, str]] = {
         "AttemptOutcome AttemptResult CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics Event Gap "
         "LogLine LogSeverity Resolved ResumedFrom Sample StateChange StepMetrics"
     ),
+    "imports": "ImportOptions ImportPhase ImportProgress package_path",
     "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "manifest": "IntegrityError InvalidManifest Manifest ManifestFile",
     "model_values": "Lineage Model ModelFacts ModelFilter ModelProfile ModelVersion SizeClass ValidationReport",
     "nodes": "Device Node NodeState",
+    "origins": "Source",
+    "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
+    "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",
     "specs.spec": (
         "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod LearningRateSchedule "
         "LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask TrainingSpec"
@@ -166,6 +174,7 @@ __all__ = [
     "CheckpointSaved",
     "Checkpointing",
     "Client",
+    "CollectedGarbage",
     "Completion",
     "CompletionPiece",
     "ComputeType",
@@ -181,6 +190,7 @@ __all__ = [
     "DatasetStatistics",
     "DatasetVersion",
     "DeadlineExceeded",
+    "Deletion",
     "Deployment",
     "DeploymentFailed",
     "DeploymentState",
@@ -198,6 +208,11 @@ __all__ = [
     "FullMethod",
     "Gap",
     "GenerationOptions",
+    "Holder",
+    "HolderKind",
+    "ImportOptions",
+    "ImportPhase",
+    "ImportProgress",
     "IntegrityError",
     "InternalError",
     "InvalidArgument",
@@ -229,17 +244,24 @@ __all__ = [
     "OutOfRange",
     "OverlongPolicy",
     "PermissionDenied",
+    "Pin",
     "QloraMethod",
     "Reason",
+    "RecipeInfo",
+    "RecipeProblem",
+    "RecipeResources",
     "Resolved",
+    "ResolvedRecipe",
     "ResourceExhausted",
     "Resources",
     "ResumedFrom",
+    "Retention",
     "RowShape",
     "Sample",
     "ServedModel",
     "SizeClass",
     "Sizes",
+    "Source",
     "SplitSide",
     "StateChange",
     "StepMetrics",
@@ -252,6 +274,7 @@ __all__ = [
     "VersionRef",
     "WatchOptions",
     "__version__",
+    "package_path",
 ]
 
 

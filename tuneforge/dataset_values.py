@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneforge import _wire
 from tuneforge.manifest import Manifest
+from tuneforge.origins import Source, source_from_proto
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.v1 import rows_pb2
 from tuneforge.values import Word
@@ -159,6 +160,8 @@ class DatasetVersion:
     size_bytes: int
     create_time: datetime
     creator: str
+    source: Source | None = None
+    """Where its content was fetched from; None for an upload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +221,7 @@ def version_of(message: pb.DatasetVersion) -> DatasetVersion:
         size_bytes=message.size_bytes,
         create_time=_wire.instant(message.create_time),
         creator=message.creator,
+        source=source_from_proto(message.source),
     )
 
 

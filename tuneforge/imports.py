@@ -7,7 +7,6 @@ not at the registry is uploaded from here: `package_path` says where it lies.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tuneforge import _wire
 from tuneforge._connections import Service
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge.errors import InvalidArgument, Reason, TuneforgeError
-from tuneforge.v1 import datasets_pb2, models_pb2, origins_pb2, sources_pb2
+from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneforge.values import Word
 
@@ -53,19 +52,6 @@ class ImportProgress:
     """Of all files, with those that an earlier try left at the registry."""
     size_bytes: int
     """Of all files; 0 where the place does not say."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where the content of a version was fetched from."""
-
-    uri: str
-    """Without what may be secret in it."""
-    revision: str
-    """What the address meant at that time: a commit, a package's version, an entity tag; empty where there is none."""
-    digest: str
-    """Digest of the manifest of the fetched files."""
-    fetch_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,18 +163,6 @@ def package_path(uri: str) -> Path:
         message = f"the distribution {name!r} has no {path!r}"
         raise InvalidArgument(Reason.INVALID_FIELD, message, cure=f"Its folders are {', '.join(places[:10])}.")
     return Path(str(found.locate_file(path)))
-
-
-def source(message: origins_pb2.Source) -> Source | None:
-    """Converts where content came from; one that is not set, that of an upload, is None."""
-    if not message.uri:
-        return None
-    return Source(
-        uri=message.uri,
-        revision=message.revision,
-        digest=message.digest,
-        fetch_time=_wire.instant(message.fetch_time),
-    )
 
 
 def _progress(message: sources_pb2.ImportProgress) -> ImportProgress:

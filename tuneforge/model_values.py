@@ -10,6 +10,7 @@ from tuneforge import _wire
 from tuneforge._check_wire import check_from_proto
 from tuneforge.checks import Check, report_json
 from tuneforge.manifest import Manifest
+from tuneforge.origins import Source, source_from_proto
 from tuneforge.records import RunRecord
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
@@ -150,6 +151,8 @@ class ModelVersion:
     size_class: SizeClass = SizeClass.UNSPECIFIED
     seed: int | None = None
     """Seed of the weights of a model from a configuration alone; None where there are weight files."""
+    source: Source | None = None
+    """Where its content was fetched from; None for an upload or the result of a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +241,7 @@ def version_from_proto(message: pb.ModelVersion) -> ModelVersion:
         size_bytes=message.size_bytes,
         create_time=_wire.instant(message.create_time),
         creator=message.creator,
+        source=source_from_proto(message.source),
         description=message.description,
         framework=message.framework,
         task=message.task,

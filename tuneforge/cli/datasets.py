@@ -11,6 +11,7 @@ from typing import Final, Self
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.imports import origin
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
 from tuneforge.cli.stopping import Stopped
 
@@ -167,6 +168,7 @@ def show(connection: Connection, version: str, as_json: bool) -> None:
             ("size", size(found.size_bytes)),
             ("digest", found.manifest.digest),
             ("files", ", ".join(file.path for file in found.manifest.files)),
+            ("source", origin(found.source)),
             ("created", found.create_time),
             ("creator", found.creator),
         ]

@@ -16,6 +16,7 @@ from tuneforge.cli.stopping import stoppable
 if TYPE_CHECKING:
     from tuneforge.imports import ImportProgress, OnImportProgress
     from tuneforge.models import ModelVersion
+    from tuneforge.origins import Source
 
 AGAIN = "stopped: no version was made; what has arrived at the registry is kept, run the command again to go on"
 
@@ -75,6 +76,13 @@ def fetching() -> "Iterator[OnImportProgress | None]":
             bar.update(task, description=words(progress), completed=progress.bytes_done, total=total)
 
         yield show
+
+
+def origin(source: "Source | None") -> str | None:
+    """Returns where a version came from, on one line; None for an upload."""
+    if source is None:
+        return None
+    return f"{source.uri} {source.revision[:12]}".rstrip()
 
 
 def words(progress: "ImportProgress") -> str:

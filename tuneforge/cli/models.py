@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
-from tuneforge.cli.imports import ModelImport
+from tuneforge.cli.imports import ModelImport, origin
 from tuneforge.cli.model_facts import card, create, filter_of, filter_options, profile, update, validation
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
 from tuneforge.cli.stopping import stoppable
@@ -110,6 +110,7 @@ def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
         ("job", lineage.job),
         ("environment", lineage.environment),
         ("metrics", found.metrics),
+        ("source", origin(found.source)),
         ("created", found.create_time),
         ("creator", found.creator),
         ("seed", found.seed),

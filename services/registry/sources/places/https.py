@@ -87,6 +87,8 @@ class HttpsPlace:
             return part.fill((), held, tell)
         headers = {"Range": f"bytes={held}-", "If-Range": part.entry.tag} if held else {}
         with self._answer("GET", headers) as response:
+            if response.status == 416 and held:  # all of a file whose size the server does not say
+                return part.fill((), held, tell)
             if response.status not in {200, 206}:
                 raise for_status(response.status, self._address.shown)
             if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
