@@ -18,6 +18,7 @@ from tuneforge.lineage import Lineage
 from tuneforge.models import Models
 from tuneforge.nodes import Nodes
 from tuneforge.recipe_client import Recipes
+from tuneforge.retention import RetentionRules
 from tuneforge.signing import Signing
 
 _DEFAULTS = Addresses()
@@ -84,6 +85,7 @@ class Client:
         self.datasets = Datasets(self._connections, self.project, self.blobs)
         self.models = Models(self._connections, self.project, self.blobs)
         self.aliases = Aliases(self._connections, self.project)
+        self.retention = RetentionRules(self._connections, self.project)
         self.lineage = Lineage(self._connections, self.project)
         self.signing = Signing(self._connections)
         self.recipes = Recipes(self._connections)

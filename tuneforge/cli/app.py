@@ -14,6 +14,7 @@ from tuneforge.cli.lint import lint, preview
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
 from tuneforge.cli.recipes import recipes
+from tuneforge.cli.storage import attach_retention, gc, retention
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -46,4 +47,8 @@ for command in (datasets, models, aliases, jobs, deployments, generate, nodes):
     cli.add_command(command)
 cli.add_command(lineage)
 cli.add_command(recipes)
+cli.add_command(gc)
+cli.add_command(retention)
 attach(datasets, models, jobs)
+for group in (datasets, models):
+    attach_retention(group)
