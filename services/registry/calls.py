@@ -25,6 +25,13 @@ class Calls:
         self._library = library
         self._database = library.database
 
+    async def _read(self, request: Any, read: Callable[[Connection], Message]) -> Any:
+        """Answers a call that depends on nothing but its request and the database; the answer is serialised already.
+
+        Not for answers that depend on the time or on who asks.
+        """
+        return await self._library.answers.of(request, read)
+
     async def _change(
         self, request: Any, project: str, kind: type[Answer], change: Callable[[Connection], Answer]
     ) -> Answer:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from services.grpckit.database import Database
+from services.grpckit.database.answers import Answers
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.blobs import store
 from services.registry.blobs.copies import LocalCopies
@@ -66,6 +67,8 @@ class Library:
 
     def __init__(self, database: Database, storage: Storage, signer: Signer) -> None:
         self.database = database
+        self.answers = Answers(database)
+        """Answers to reads that were given and still hold."""
         self.blobs = storage.blobs
         self.objects = storage.objects
         self.parts = storage.parts

@@ -26,6 +26,13 @@ class Backend(Protocol):
     def place(self) -> str:
         """Which database it is, for people; without secrets."""
 
+    @property
+    def longest_belief_s(self) -> float:
+        """Seconds for which what was read may be believed while we have committed nothing.
+
+        Infinite where nobody else can have written, else a bound for the time until a lost lock is noticed.
+        """
+
     def open_writer(self) -> Connection:
         """Returns the only connection that writes; whoever has it keeps every other process from getting one.
 

@@ -62,8 +62,13 @@ class Database:
 
     @property
     def commits(self) -> int:
-        """Transactions of the writer since the start, for tests and metrics."""
+        """Transactions of the writer since the start, the failed ones among them."""
         return self._writer.commits if self._writer else 0
+
+    @property
+    def longest_belief_s(self) -> float:
+        """Seconds for which what was read may be believed while `commits` stays the same; see `answers.py`."""
+        return self._backend.longest_belief_s if self._backend else 0.0
 
     # --- life -----------------------------------------------------------------------------------------------------
     def open(self) -> None:

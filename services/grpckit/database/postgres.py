@@ -101,6 +101,11 @@ class Postgres:
         """Database and server, without user and password."""
         return str(self._address)
 
+    @property
+    def longest_belief_s(self) -> float:
+        """A second: a session that broke while nothing was written is noticed with the next write only."""
+        return 1.0
+
     # --- connections ----------------------------------------------------------------------------------------------
     def open_writer(self) -> Connection:
         """Returns the connection that writes, with the lock. The first one waits for a server that is starting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,11 @@ class Sqlite:
     def place(self) -> str:
         """The path."""
         return str(self._path)
+
+    @property
+    def longest_belief_s(self) -> float:
+        """For ever: the folder's lock keeps others out until this process ends."""
+        return math.inf
 
     def open_writer(self) -> Connection:
         """Returns the connection that writes.

@@ -78,7 +78,7 @@ class Writer:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
         self.commits = 0
-        """Transactions since the start."""
+        """Transactions since the start, the failed ones among them."""
 
     def start(self) -> None:
         """Starts the thread."""
@@ -105,8 +105,9 @@ class Writer:
             batch: list[_Write[Any]] = []
             running = self._collect(batch)
             if batch:
-                self.commits += 1
-                self._answer(batch, self._outcomes(batch))
+                outcomes = self._outcomes(batch)
+                self.commits += 1  # before anybody hears of it: who was told sees no answer from before
+                self._answer(batch, outcomes)
 
     def _collect(self, batch: list[_Write[Any]]) -> bool:
         """Fills a batch with what waits, at least one write; False once the queue was closed."""

@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -50,7 +50,8 @@ class AliasCalls(GateCalls):
         if request.HasField("as_of"):
             change = await self._as_of(name, wire.microseconds(request.as_of))
             return wire.alias_to_proto(_as_it_was(name, change, request.as_of.ToJsonString()))
-        return wire.alias_to_proto(await self._database.read(lambda c: store.get_alias(c, name)))
+        answer = await self._read(request, lambda c: wire.alias_to_proto(store.get_alias(c, name)))
+        return cast("aliases_pb2.Alias", answer)
 
     async def _as_of(self, name: AliasName, time_us: int) -> AliasChange | None:
         """Returns the newest move up to a moment; the answer is the same for ever after.

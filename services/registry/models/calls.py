@@ -121,7 +121,7 @@ class ModelCalls(Calls):
             version = references.resolve(connection, name)
             return marked(connection, wire.model_version_to_proto(version))
 
-        return cast(models_pb2.ModelVersion, await self._read(request, get))
+        return cast("models_pb2.ModelVersion", await self._read(request, get))
 
     async def ListModelVersions(
         self, request: models_pb2.ListModelVersionsRequest, context: Context
@@ -137,7 +137,7 @@ class ModelCalls(Calls):
             entries, token = cut(rows, wanted.page, lambda row: row[1], size_bytes=lambda row: row[0].ByteSize())
             return models_pb2.ListModelVersionsResponse(versions=[row for row, _ in entries], next_page_token=token)
 
-        return cast(models_pb2.ListModelVersionsResponse, await self._read(request, read))
+        return cast("models_pb2.ListModelVersionsResponse", await self._read(request, read))
 
 
 def _wanted(request: Any, order: str) -> Wanted:
