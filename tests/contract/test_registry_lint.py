@@ -138,19 +138,15 @@ async def test_the_worker_ends_with_its_caller(tmp_path: Path) -> None:
     path.write_text("".join(f'{{"prompt": "a{n}", "completion": "b\\u200b"}}\n' for n in range(30_000)))
     async with running_registry(tmp_path / "data") as registry:
         rows = await _version(registry, "rows", path)
+        opened = psutil.Process().num_fds()
         for _ in range(6):  # more than may run at once
             call = registry.stub.LintDatasetVersion(lint_pb2.LintDatasetVersionRequest(name=rows))
             assert (await call.read()) is not grpc.aio.EOF
             call.cancel()
             await asyncio.to_thread(_until_no_worker)
-
-
-def _until_no_worker() -> None:
-    """Waits for the end of the processes that this one has started, each by its own id."""
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "services.registry.lint.worker" in child.cmdline():
-                child.wait(timeout=20)
+        few = await _version(registry, "few", corpus.write(tmp_path / "few.jsonl", READABLE[:1]))
+        assert await _items(registry.stub.LintDatasetVersion(lint_pb2.LintDatasetVersionRequest(name=few)))
+        assert psutil.Process().num_fds() <= opened + 2
 
 
 @on_loop
@@ -164,15 +160,17 @@ async def test_more_lints_than_may_run_at_once_are_refused(tmp_path: Path, monke
         assert error.retry_after_s
 
 
-@pytest.mark.parametrize("limit", [{"cpu_s": 1}, {"memory_bytes": 8 * 2**20}], ids=["time", "memory"])
+@pytest.mark.parametrize(
+    ("limit", "count"), [({"cpu_s": 1}, 20_000), ({"memory_bytes": 8 * 2**20}, 100)], ids=["time", "memory"]
+)
 @on_loop
 async def test_a_worker_that_takes_too_much_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int], count: int
 ) -> None:
     """Rows that need more than the registry gives end in an error that says so, and the registry goes on."""
     row = '{{"messages": [{{"role": "user", "content": "{0} {1}"}}, {{"role": "assistant", "content": "{1}"}}]}}\n'
     path = tmp_path / "train.jsonl"
-    path.write_text("".join(row.format(n, "word " * 60) for n in range(20_000)))
+    path.write_text("".join(row.format(n, "word " * 60) for n in range(count)))
     order = process.Order
     monkeypatch.setattr("services.registry.lint.calls.Order", lambda **fields: order(**fields | limit))
     async with running_registry(tmp_path / "data") as registry:

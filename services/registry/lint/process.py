@@ -19,6 +19,7 @@ from services.registry.models.files import Folder
 _ROOT: Final = Path(__file__).parents[3]
 _LARGEST_FRAME: Final = 64 * 1024**2
 _ERRORS_KEPT: Final = 4000
+_PIECE: Final = 64 * 1024
 WORK_LIMIT: Final = "The rows need more memory or processor time than the registry gives to one call."
 
 
@@ -73,8 +74,7 @@ async def messages(order: Order) -> AsyncGenerator[bytes]:
         finally:
             if process.returncode is None:
                 process.kill()
-                await asyncio.shield(process.wait())
-            errors.cancel()
+            await asyncio.shield(_ended(process, errors))
     if code < 0 or "MemoryError" in words:
         raise ServiceError(Reason.WORK_LIMIT, WORK_LIMIT)
     if code:
@@ -116,6 +116,14 @@ async def _frames(process: asyncio.subprocess.Process) -> AsyncGenerator[tuple[b
             if length > _LARGEST_FRAME:
                 raise RuntimeError(f"the worker that lints rows wrote a frame of {length} bytes")
             yield kind, await process.stdout.readexactly(length)
+
+
+async def _ended(process: asyncio.subprocess.Process, errors: "asyncio.Task[str]") -> None:
+    """Waits for the end; pipes are closed only when they were read to theirs."""
+    while process.stdout is not None and await process.stdout.read(_PIECE):
+        pass
+    await errors
+    await process.wait()
 
 
 async def _last_words(process: asyncio.subprocess.Process) -> str:

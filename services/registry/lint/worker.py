@@ -23,7 +23,7 @@ from tuneforge.data.split import Split
 from tuneforge.v1 import lint_pb2
 
 MEMORY_BYTES: Final = 4 * 1024**3
-"""Address space; a million rows with all checks on use some 500 MB."""
+"""Address space; a million rows with all checks on use some 700 MB."""
 LINT_CPU_S: Final = 1800
 PREVIEW_CPU_S: Final = 60
 _NICENESS: Final = 5

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,18 @@ def test_honest_texts_have_no_oddities(text: str) -> None:
 def test_oddities_are_told(text: str, codes: set[str]) -> None:
     """Each kind is told once."""
     assert {code for code, _, _ in oddities(text)} == codes
+
+
+@pytest.mark.parametrize(
+    "piece", ["\u0301", "a\u0301", "\u202e", "\u00c3\u00a9", "\U000e0001", "\u0378", "\u0130", "sk-", "AB12 ", "\u00e9"]
+)
+def test_hostile_rows_take_time_in_proportion(tmp_path: Path, piece: str) -> None:
+    """Combining bombs, unassigned planes and endless runs of odd characters are looked at in a moment."""
+    path = _write(tmp_path / "rows.jsonl", [corpus.chat("q", piece * (100_000 // len(piece)))])
+    began = time.perf_counter()
+    _, summary = _found(path)
+    assert summary.malformed == 0
+    assert time.perf_counter() - began < 2
 
 
 def test_memory_grows_by_little_with_the_rows(tmp_path: Path) -> None:

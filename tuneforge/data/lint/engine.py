@@ -171,7 +171,7 @@ def _of_problem(problem: RowProblem, parsed: ParsedRow, part: Part) -> Finding:
     if any(secrets(message)) or any(personal_data(message)):
         message = "Its value is not shown here: it looks like a secret or personal data."
     return Finding(
-        code=problem.code or "MALFORMED_ROW",
+        code=str(problem.code) or "MALFORMED_ROW",
         severity=Severity(problem.severity),
         check=ROWS,
         message=message,

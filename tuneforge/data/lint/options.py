@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MOST_LISTED: Final = 1000
 """Findings of one code that are listed unless told otherwise; all are counted."""
 MOST_REMEMBERED: Final = 1_000_000
-"""Rows that are compared with each other unless told otherwise: some 300 MB with all checks on."""
+"""Rows that are compared with each other unless told otherwise: some 700 MB with all checks on."""
 LENGTH: Final = LengthPolicy(max_tokens=1024, overlong=OverlongPolicy.DROP)
 """The spec's own defaults."""
 
