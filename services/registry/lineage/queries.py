@@ -1,6 +1,6 @@
 """The questions that the graph answers: a walk by pages, a path, the aliases that must move."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -156,13 +156,13 @@ def affected_aliases(connection: Connection, name: str, sight: Sight) -> list[Af
     seen = set(sight(connection, {row.id for row in hit}))
     hit = [row for row in hit if row.id in seen]
     unfit = reached | revocations.tainted_numbers(connection)
-    suggestions = {key: _suggestion(connection, key, unfit) for key in {(row.project, row.model) for row in hit}}
+    suggestions = _suggestions(connection, {f"projects/{row.project}/models/{row.model}" for row in hit}, unfit)
     return sorted(
         (
             Affected(
                 name=f"projects/{row.project}/models/{row.model}/aliases/{row.alias}",
                 version=row.name,
-                suggestion=suggestions[row.project, row.model],
+                suggestion=suggestions.get(f"projects/{row.project}/models/{row.model}", ""),
             )
             for row in hit
         ),
@@ -237,21 +237,20 @@ def _versions(connection: Connection, names: Collection[str]) -> dict[str, tuple
     return found
 
 
-def _suggestion(connection: Connection, key: tuple[str, str], unfit: Collection[int]) -> str:
-    """Returns the newest version of a model that is there and fit; empty when there is none."""
-    project, model = key
-    collection = f"projects/{project}/models/{model}"
-    rows = connection.execute(
-        select(LINEAGE_NODES.c.id, LINEAGE_NODES.c.name).where(LINEAGE_NODES.c.collection == collection)
-    )
-    fit = {row.name for row in rows if row.id not in unfit}
-    numbers = connection.execute(
-        select(MODEL_VERSIONS.c.version)
-        .where(
-            MODEL_VERSIONS.c.project == project,
-            MODEL_VERSIONS.c.model == model,
-            MODEL_VERSIONS.c.delete_time_us.is_(None),
-        )
-        .order_by(MODEL_VERSIONS.c.version.desc())
-    ).scalars()
-    return next((name for number in numbers if (name := f"{collection}/versions/{number}") in fit), "")
+def _suggestions(connection: Connection, models: Collection[str], unfit: Collection[int]) -> dict[str, str]:
+    """Returns the newest version of each model that is there and fit; models without one are left out."""
+    fit: dict[str, list[int]] = defaultdict(list)
+    for some in batches(models):
+        statement = select(LINEAGE_NODES.c.id, LINEAGE_NODES.c.collection, LINEAGE_NODES.c.name)
+        for row in connection.execute(statement.where(LINEAGE_NODES.c.collection.in_(some))):
+            if row.id not in unfit:
+                fit[row.collection].append(int(row.name.rpartition("/")[2]))
+    found = {}
+    for model, numbers in fit.items():
+        _, project, _, model_id = model.split("/")
+        for number in sorted(numbers, reverse=True):
+            name = str(ModelVersionName(project, model_id, number))
+            if not _versions(connection, [name]).get(name, ("", 0, True))[2]:
+                found[model] = name
+                break
+    return found
