@@ -96,6 +96,6 @@ def _malformed(files: Mapping[str, Path], found: "Examination") -> InvalidArgume
 
 def _violation(problem: "RowProblem") -> FieldViolation:
     place = f"{problem.file}:{problem.line}" if problem.line else problem.file or "rows"
-    shown = f" There stands: {problem.excerpt}" if problem.excerpt else ""
+    shown = f" There stands: `{problem.excerpt}`" if problem.excerpt else ""
     description = f"{problem.message} {problem.cure}{shown}"
     return FieldViolation(f"{place} {problem.field}".rstrip(), description, problem.code)

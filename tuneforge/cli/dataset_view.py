@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tuneforge.cli.output import printable
-from tuneforge.dataset_values import DatasetRow, DatasetStatistics, DatasetVersion, Sizes
+from tuneforge.dataset_values import DatasetRow, DatasetStatistics, DatasetVersion, RowShape, Sizes
 
 _LABELS_SHOWN: Final = 8
 _TEXT_SHOWN: Final = 400
@@ -31,7 +31,8 @@ def _statistics(version: DatasetVersion, found: DatasetStatistics) -> Iterator[s
         how = "by the files' names" if split.by_files else f"by content, {split.validation_ratio:g}, seed {split.seed}"
         parts = ", ".join(f"{count} {side}" for side, count in sides.items() if count)
         yield f"split:      {parts} ({how})"
-    yield f"characters: {_sizes(found.characters)}"
+    if version.shape is not RowShape.IMAGE_LABEL:
+        yield f"characters: {_sizes(found.characters)}"
     if found.target_characters.total:
         yield f"to learn:   {_sizes(found.target_characters)}"
     if found.turns:
@@ -39,8 +40,6 @@ def _statistics(version: DatasetVersion, found: DatasetStatistics) -> Iterator[s
         mean = sum(turns * count for turns, count in found.turns.items()) / total
         tools = f", {found.rows_with_tools} rows with tools" if found.rows_with_tools else ""
         yield f"turns:      {min(found.turns)} to {max(found.turns)} in a row, {mean:.1f} on average{tools}"
-    if found.duplicate_rows:
-        yield f"duplicates: {found.duplicate_rows} rows repeat an earlier one"
     if found.labels:
         yield from _labels(found)
 

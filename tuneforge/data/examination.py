@@ -102,9 +102,8 @@ class _Examiner:
             self._note_repeat(file, line, self._files[first_file].path, first_line)
         duplicates = self._repeats.count()
         if duplicates:
-            said = (
-                f"{duplicates} rows have the content of an earlier row." if duplicates > 1 else "One row stands twice."
-            )
+            one = "One row has the content of an earlier row."
+            said = one if duplicates == 1 else f"{duplicates} rows have the content of an earlier row."
             cure = "Leave them out unless they are meant to weigh more."
             self._say(ProblemCode.DUPLICATE_ROW, said, cure, Severity.WARNING, count=duplicates)
         statistics = self._census.result(duplicates)

@@ -18,7 +18,7 @@ from tuneforge.v1 import datasets_pb2
 _NO_SPLIT: Final = Split()
 _MOST_EXCERPTS: Final = 8
 """Problems up to which the answer shows what stands there; with more of them it would not fit."""
-_EXHAUSTED: Final = {
+_EXHAUSTED: Final[examining.Found] = {
     "errors": [
         {
             "file": "",
@@ -79,8 +79,11 @@ async def examine(library: Library, name: DatasetName, manifest: Manifest, split
             order = {"kind": "examine", "split": [split.validation_ratio, split.seed]}
             return await library.check(examining.ask, folder, order)
 
-    found = await library.examinations.share(f"{manifest.digest} {key}", read)
-    return conclude(manifest, split, found or _EXHAUSTED)
+    try:
+        found = await library.examinations.share(f"{manifest.digest} {key}", read)
+    except examining.Exhausted:
+        found = _EXHAUSTED
+    return conclude(manifest, split, found)
 
 
 def conclude(manifest: Manifest, split: Split, found: examining.Found) -> DatasetContent:
@@ -115,5 +118,5 @@ def _violation(error: dict[str, Any], *, with_excerpt: bool) -> FieldViolation:
     place = error["file"] or "manifest.files"
     place += f":{error['line']}" if error["line"] else ""
     field = f"{place}:{error['field']}" if error["field"] else place
-    shown = f" There stands: {error['excerpt']}" if with_excerpt and error["excerpt"] else ""
+    shown = f" There stands: `{error['excerpt']}`" if with_excerpt and error["excerpt"] else ""
     return FieldViolation(field, f"{error['message']} {error['cure']}{shown}", error["code"])

@@ -20,7 +20,11 @@ FINDINGS_KEPT: Final = 256
 """Findings that are kept in memory, so that a call repeated after its deadline finds the work done."""
 
 Found = dict[str, Any]
-"""What the examiner answers; empty when it was ended for what it took."""
+"""What the examiner answers."""
+
+
+class Exhausted(Exception):
+    """The examiner was ended for the memory or the time that it took."""
 
 
 class Examinations:
@@ -57,8 +61,8 @@ def ask(folder: Folder, order: dict[str, Any]) -> Found:
         folder: The files.
         order: As `examiner.run`, without `files`.
 
-    Returns:
-        What was found; empty when the process was ended for the memory or the time that it took.
+    Raises:
+        Exhausted: the process was ended for the memory or the time that it took.
     """
     files = [[path, str(local)] for path, local in sorted(folder.paths.items())]
     # Without the service's own environment, which holds secrets; with small arenas and one thread for native code.
@@ -82,9 +86,9 @@ def ask(folder: Folder, order: dict[str, Any]) -> Found:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {}
+        raise Exhausted from None
     if done.returncode == 0:
         return dict(json.loads(done.stdout))
     if done.returncode < 0 or b"MemoryError" in done.stderr or b"bad_alloc" in done.stderr:
-        return {}
+        raise Exhausted
     raise RuntimeError(f"the examiner of rows failed: {done.stderr[-2000:].decode(errors='replace')}")

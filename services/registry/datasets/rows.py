@@ -49,9 +49,11 @@ async def list_rows(
         "prefix": request.row_id_prefix,
     }
     async with library.fetched(version.content.manifest) as folder:
-        found = await library.check(examining.ask, folder, order)
-    if not found:
-        raise ServiceError(Reason.INVALID_DATA, f"the rows of {version.name} take too much memory or time to read")
+        try:
+            found = await library.check(examining.ask, folder, order)
+        except examining.Exhausted:
+            message = f"the rows of {version.name} take too much memory or time to read"
+            raise ServiceError(Reason.INVALID_DATA, message) from None
     passed = found["passed"]
     token = next_token(page.scope, str(passed)) if passed >= 0 else ""
     return rows_pb2.ListDatasetRowsResponse(rows=map(wire.row_to_proto, found["rows"]), next_page_token=token)

@@ -15,9 +15,8 @@ from tuneforge.data.shapes.session import read_ranked, read_session
 from tuneforge.data.shapes.texts import target_of, text_of
 
 SHAPES_SENTENCE: Final = (
-    'Give each row {"instruction": ..., "output": ...} (perhaps "input"), {"text": ...}, {"prompt": ..., "completion": '
-    '...}, {"messages": [{"role": ..., "content": ...}, ...]}, {"prompt": ..., "chosen": ..., "rejected": ...}, '
-    '{"text": ..., "label": ...}, {"image": ..., "label": ...} or a click session.'
+    "Give `instruction` and `output` (perhaps `input`), or `text`, or `prompt` and `completion`, or `messages`, or "
+    "`conversations`, or `prompt`, `chosen` and `rejected`, or `text` or `image` with `label`, or a click session."
 )
 _IDS: Final = ("id", "sample_id", "session_id")
 """Columns that name a row, of which no two may be alike."""
