@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -29,7 +30,7 @@ def update_version(version: pb.ModelVersion, *paths: str) -> pb.UpdateModelVersi
     return pb.UpdateModelVersionRequest(version=version, update_mask=FieldMask(paths=paths))
 
 
-async def ids(registry: RunningRegistry, order_by: str = "", **wanted: object) -> list[str]:
+async def ids(registry: RunningRegistry, order_by: str = "", **wanted: Any) -> list[str]:
     """Returns the ids of the models that a filter finds, in order."""
     request = pb.ListModelsRequest(parent=PROJECT, filter=pb.ModelFilter(**wanted), order_by=order_by)
     return [model.name.rpartition("/")[2] for model in (await registry.stub.ListModels(request)).models]
@@ -110,7 +111,7 @@ async def test_models_are_found_by_what_is_known_of_them(tmp_path: Path) -> None
         version = await registry.imported(f"{PROJECT}/models/three", folder)
         change = pb.ModelVersion(name=version.name, tags=["blue"], domain="Animals")
         await stub.UpdateModelVersion(update_version(change, "tags", "domain"))
-        expected: Sequence[tuple[dict[str, object], list[str]]] = [
+        expected: Sequence[tuple[dict[str, Any], list[str]]] = [
             ({}, ["one", "three", "two"]),
             ({"query": "T"}, ["three", "two"]),
             ({"query": "100%"}, ["two"]),
@@ -184,7 +185,7 @@ async def test_lists_are_ordered_and_walked_by_pages(tmp_path: Path) -> None:
 )
 @on_loop
 async def test_a_bad_filter_is_told_at_once(
-    tmp_path: Path, wanted: dict[str, object], order_by: str, fields: list[str]
+    tmp_path: Path, wanted: dict[str, Any], order_by: str, fields: list[str]
 ) -> None:
     """Whatever is wrong with a filter is answered within 50 ms, all of it together."""
     async with running_registry(tmp_path / "data") as registry:

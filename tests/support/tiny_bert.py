@@ -1,4 +1,4 @@
-"""A random BERT of a few thousand weights, with the tokenizer of the tiny model, written in milliseconds without torch."""
+"""A random BERT of a few thousand weights, with the tokenizer of the tiny model, written without torch."""
 
 import json
 from pathlib import Path
