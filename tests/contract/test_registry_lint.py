@@ -149,6 +149,14 @@ async def test_the_worker_ends_with_its_caller(tmp_path: Path) -> None:
         assert psutil.Process().num_fds() <= opened + 2
 
 
+def _until_no_worker() -> None:
+    """Waits for the end of the processes that this one has started, each by its own id."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "services.registry.lint.worker" in child.cmdline():
+                child.wait(timeout=20)
+
+
 @on_loop
 async def test_more_lints_than_may_run_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller is told to come again, and when."""
