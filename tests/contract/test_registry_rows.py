@@ -244,7 +244,7 @@ async def test_data_sets_are_found_by_tag_text_and_shape(tmp_path: Path) -> None
         assert await ids(shape=pb.ROW_SHAPE_INSTRUCTION) == ["set-3"]
         for bad, field in (({"text": "x" * 201}, "text"), ({"shape": 99}, "shape"), ({"tags": ["x"] * 33}, "tags")):
             request = pb.ListDatasetsRequest(parent=PROJECT)
-            request.MergeFrom(pb.ListDatasetsRequest(**bad))  # type: ignore[arg-type]  # any field
+            request.MergeFrom(pb.ListDatasetsRequest(**bad))
             assert fields_of(await refused(stub.ListDatasets(request), Reason.INVALID_FIELD)) == [field]
 
 
