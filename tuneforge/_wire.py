@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tuneforge.errors import Reason
 from tuneforge.manifest import Manifest, ManifestFile
-from tuneforge.v1 import types_pb2
+from tuneforge.signatures import Signature
+from tuneforge.v1 import signing_pb2, types_pb2
 from tuneforge.values import Failure, FaultClass, VersionRef, Word
 
 Kind = TypeVar("Kind", bound=Word)
@@ -68,3 +69,8 @@ def manifest_to_proto(value: Manifest) -> types_pb2.Manifest:
         types_pb2.ManifestFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes) for file in value.files
     )
     return types_pb2.Manifest(files=files, digest=value.digest)
+
+
+def signature(message: signing_pb2.Signature) -> Signature:
+    """Converts a signature."""
+    return Signature(key_id=message.key_id, value=message.value)

@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from tuneforge import _wire
+from tuneforge.lineage import Revocation, revocation_from_proto
 from tuneforge.manifest import Manifest
 from tuneforge.origins import Source, source_from_proto
+from tuneforge.signatures import Signature
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.v1 import rows_pb2
 from tuneforge.values import Word
@@ -162,6 +164,10 @@ class DatasetVersion:
     creator: str
     source: Source | None = None
     """Where its content was fetched from; None for an upload."""
+    signature: Signature | None = None
+    """The registry's signature over its files; lists leave it out."""
+    revocations: tuple[Revocation, ...] = ()
+    """Revocations that it falls under; with one, no job takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +228,8 @@ def version_of(message: pb.DatasetVersion) -> DatasetVersion:
         create_time=_wire.instant(message.create_time),
         creator=message.creator,
         source=source_from_proto(message.source),
+        signature=_wire.signature(message.signature) if message.HasField("signature") else None,
+        revocations=tuple(map(revocation_from_proto, message.revocations)),
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from tuneforge import _wire
 from tuneforge._check_wire import check_from_proto
 from tuneforge.checks import Check, report_json
+from tuneforge.lineage import Revocation, revocation_from_proto
 from tuneforge.manifest import Manifest
 from tuneforge.origins import Source, source_from_proto
 from tuneforge.records import RunRecord
+from tuneforge.signatures import Signature
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
 from tuneforge.v1 import events_pb2, profiles_pb2, validations_pb2
@@ -153,6 +155,10 @@ class ModelVersion:
     """Seed of the weights of a model from a configuration alone; None where there are weight files."""
     source: Source | None = None
     """Where its content was fetched from; None for an upload or the result of a job."""
+    signature: Signature | None = None
+    """The registry's signature over its files; lists leave it out."""
+    taints: tuple[Revocation, ...] = ()
+    """Revocations of data that it was made from; with one, no job, alias or new deployment takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +258,8 @@ def version_from_proto(message: pb.ModelVersion) -> ModelVersion:
         etag=message.etag,
         size_class=_wire.word(SizeClass, pb.SizeClass.DESCRIPTOR, message.size_class),
         seed=message.initialization.seed if message.HasField("initialization") else None,
+        signature=_wire.signature(message.signature) if message.HasField("signature") else None,
+        taints=tuple(map(revocation_from_proto, message.taints)),
     )
 
 

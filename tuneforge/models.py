@@ -33,6 +33,7 @@ from tuneforge.model_values import (
     report_from_proto,
     version_from_proto,
 )
+from tuneforge.signatures import write_signature
 from tuneforge.v1 import models_pb2 as pb
 from tuneforge.v1 import profiles_pb2, types_pb2, validations_pb2
 
@@ -329,7 +330,8 @@ class Models:
     ) -> ModelVersion:
         """Brings the files of a version into a folder, verified by digest; goes on where an earlier one broke off.
 
-        Files of other names in the folder stay as they are.
+        Files of other names in the folder stay as they are. The signature is put beside them as `model.sig`, for
+        `model_signing verify key`, unless the version has a file of that name.
 
         Raises:
             IntegrityError: Bytes that arrived are not those of the manifest.
@@ -339,6 +341,7 @@ class Models:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         self._blobs().download_folder(found.manifest, target, progress=progress)
+        write_signature(target, found.name, found.manifest, found.signature)
         return found
 
     def _create_version(self, name: str, files: Manifest, base: types_pb2.VersionRef | None = None) -> ModelVersion:

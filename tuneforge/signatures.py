@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tuneforge.manifest import Manifest
@@ -103,6 +103,12 @@ def bundle_of(name: str, manifest: Manifest, signature: Signature) -> bytes:
         },
     }
     return json.dumps(content, separators=(",", ":")).encode()
+
+
+def write_signature(folder: Path, name: str, manifest: Manifest, signature: Signature | None) -> None:
+    """Puts the signature of a version beside its files, unless it has none or one of the files has the same name."""
+    if signature is not None and manifest.file(SIGNATURE_FILE) is None:
+        (folder / SIGNATURE_FILE).write_bytes(bundle_of(name, manifest, signature))
 
 
 def verify(signature: Signature, manifest: Manifest, keys: Mapping[str, str], *, name: str) -> None:

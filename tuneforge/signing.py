@@ -76,7 +76,7 @@ class SignatureClient:
             NotFound: It has none.
         """
         request = pb.GetSignatureRequest(name=version)
-        return signature_from_proto(call(self._stub.GetSignature, request, retry=self._retry, peer="the registry"))
+        return _wire.signature(call(self._stub.GetSignature, request, retry=self._retry, peer="the registry"))
 
 
 class Signing:
@@ -107,7 +107,7 @@ class Signing:
             NotFound: There is no such version, or it has none.
         """
         registry = self._connections.registry
-        return signature_from_proto(registry.call(registry.stub.GetSignature, pb.GetSignatureRequest(name=version)))
+        return _wire.signature(registry.call(registry.stub.GetSignature, pb.GetSignatureRequest(name=version)))
 
     def verify(
         self, version: str, *, progress: Callable[[int, int], None] | None = None
@@ -137,11 +137,6 @@ class Signing:
             yield from registry.stub.VerifyVersion(pb.VerifyVersionRequest(name=version), timeout=_VERIFY_DEADLINE_S)
         except grpc.RpcError as error:
             raise typed_error(error, registry.peer) from None
-
-
-def signature_from_proto(message: pb.Signature) -> Signature:
-    """Converts a signature."""
-    return Signature(key_id=message.key_id, value=message.value)
 
 
 def _signing_key(message: pb.SigningKey) -> SigningKey:

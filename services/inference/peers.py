@@ -14,11 +14,12 @@ from services.inference.deployments import Layer
 from services.inference.wire import manifest_from
 from services.modelkit.artifacts import ArtifactKind, fetch
 from services.modelkit.trust import Trust
+from tuneforge import _wire
 from tuneforge._transport import RetryPolicy, TransportSettings
 from tuneforge.blobs import BlobClient
 from tuneforge.names import project_of
 from tuneforge.signatures import PublicKey, Signature
-from tuneforge.signing import SignatureClient, signature_from_proto
+from tuneforge.signing import SignatureClient
 from tuneforge.v1 import events_pb2, models_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -54,7 +55,7 @@ class RegistryPeer:
             is_adapter = version.kind == events_pb2.ARTIFACT_KIND_ADAPTER
             manifest = manifest_from(version.manifest)
             _refuse_tainted(version)
-            signature = signature_from_proto(version.signature) if version.HasField("signature") else None
+            signature = _wire.signature(version.signature) if version.HasField("signature") else None
             kind: ArtifactKind = "adapter" if is_adapter else "model"
             layers.append(Layer(version=version.name, kind=kind, manifest=manifest, signature=signature))
             if expected and manifest.digest != expected:
