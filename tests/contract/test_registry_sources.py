@@ -165,6 +165,18 @@ async def test_a_server_that_hides_the_size_cannot_send_more(tmp_path: Path) -> 
 
 
 @on_loop
+async def test_a_cut_file_of_unknown_size_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """Where no size is promised, only the farewell of TLS says that all has come."""
+    with elsewhere(tmp_path / "there") as there:
+        there.files.is_silent_on_size = True
+        there.files.files["/rows.jsonl"] = ROW * 1000
+        there.files.breaks["/rows.jsonl"] = len(ROW) * 500
+        async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
+            request = dataset_request(await registry.dataset(), there.files.url("/rows.jsonl"))
+            await refused(followed(registry.stub.ImportDatasetVersion(request)), Reason.SOURCE_UNAVAILABLE)
+
+
+@on_loop
 async def test_too_many_imports_are_refused_and_a_caller_who_leaves_frees_the_place(tmp_path: Path) -> None:
     """The limit holds while one runs; ending its call ends its process."""
     with elsewhere(tmp_path / "there") as there:

@@ -13,12 +13,13 @@ from services.registry.sources import networks
 from services.registry.sources.addresses import AddressRefused, HttpsAddress, parse
 from services.registry.sources.allowances import HttpsRules
 from services.registry.sources.faults import NO_SPACE, Code, SourceFault, for_status
-from services.registry.sources.parts import CHUNK_BYTES, Arrived, Part
+from services.registry.sources.parts import Arrived, Part
 from services.registry.sources.places import Listing
 from services.registry.sources.selection import Entry
 
 _TIMEOUT_S = 30.0
 """Without a byte, in seconds."""
+_READ_BYTES = 64 * 1024
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ ()+-]{0,199}")
@@ -37,7 +38,8 @@ class _Pinned(http.client.HTTPSConnection):
         """Connects without looking the name up again."""
         plain = socket.create_connection((self._ip, self.port), self.timeout)
         try:
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+            # A stream that ends without TLS's own farewell was cut, and is not taken for a whole file.
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host, suppress_ragged_eofs=False)
         except BaseException:
             plain.close()
             raise
@@ -154,5 +156,5 @@ class HttpsPlace:
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    while chunk := response.read(CHUNK_BYTES):
+    while chunk := response.read(_READ_BYTES):
         yield chunk
