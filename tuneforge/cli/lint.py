@@ -34,6 +34,18 @@ def _length_options(command: Any) -> Any:
     )(command)
 
 
+def _list_checks(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if not is_asked:
+        return
+    from tuneforge.linting import CHECKS
+
+    for name, check in CHECKS.items():
+        model = ", needs --model" if check.needs_model else ""
+        click.echo(f"{name} ({check.group}{model}): {(check.__doc__ or '').splitlines()[0]}")
+        click.echo(f"  {', '.join(check.codes)}")
+    context.exit()
+
+
 @click.command(cls=ConnectedCommand)
 @click.argument("rows", nargs=-1, required=True, metavar="FILE...|DATASET[/VERSION]")
 @click.option("--validation", multiple=True, metavar="FILE|DATASET[/VERSION]", help="Rows that are measured with.")
@@ -43,6 +55,9 @@ def _length_options(command: Any) -> Any:
 @click.option("--no-check", "without", multiple=True, metavar="NAME", help="Do not run these.")
 @click.option(
     "--fail-on", type=click.Choice(_NOTHING), default="error", show_default=True, help="Exit with 1 when found."
+)
+@click.option(
+    "--list-checks", is_flag=True, is_eager=True, expose_value=False, callback=_list_checks, help="Show all checks."
 )
 @click.option("--all", "show_all", is_flag=True, help=f"Show every finding, not {_SHOWN} of each code.")
 @json_option

@@ -10,7 +10,7 @@ from tests.support.tiny_model import make_tiny_model
 from tests.unit.lint import corpus
 from tuneforge.cli.app import cli
 from tuneforge.cli.lint import painted
-from tuneforge.data.lint import PreviewToken, RowFate, RowPreview, TokenFate
+from tuneforge.data.lint import CHECKS, PreviewToken, RowFate, RowPreview, TokenFate
 
 
 def _run(*arguments: str) -> Result:
@@ -68,6 +68,15 @@ def test_checks_are_chosen_and_mistakes_told(tmp_path: Path, train: str) -> None
     assert "typo" in str(_run("lint", train, "--check", "typo").exception)
     assert "not there" in str(_run("lint", str(tmp_path / "none.jsonl")).exception)
     assert "no folder" in _run("lint", train, "--model", "none").output
+
+
+def test_checks_are_listed() -> None:
+    """Every check has its name, its group, what it finds and its codes."""
+    output = _run("lint", "--list-checks").output
+    for name, check in CHECKS.items():
+        assert f"{name} ({check.group}" in output
+        assert check.__doc__
+        assert all(code in check.__doc__ and code in output for code in check.codes)
 
 
 def test_a_row_is_drawn_in_plain_form_and_as_json(tmp_path: Path, train: str) -> None:

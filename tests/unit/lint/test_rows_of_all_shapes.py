@@ -83,6 +83,13 @@ def test_equal_pairs_and_unknown_tools_are_told(tmp_path: Path) -> None:
     assert [(each.code, each.field) for each in findings] == [("UNKNOWN_TOOL", "messages[1].tool_calls")]
 
 
+def test_an_id_of_two_rows_is_told(tmp_path: Path) -> None:
+    """The same id with other content is told; copies of a row with its id are copies only."""
+    rows = [{"id": "a", **corpus.chat("1?", "one")}, {"id": "a", **corpus.chat("2?", "two")}]
+    findings, _ = _found(_write(tmp_path / "rows.jsonl", [*rows, rows[0]]), ("duplicates",))
+    assert sorted(each.code for each in findings if each.check != "rows") == ["DUPLICATE_ID", "DUPLICATE_ROW"]
+
+
 def test_labels_are_compared(tmp_path: Path) -> None:
     """Rare labels, labels in two spellings and labels that are only measured are told, with their numbers."""
     rows = [{"text": f"text {n}", "label": "good" if n % 20 else "bad"} for n in range(100)]

@@ -13,9 +13,9 @@ from tuneforge.data.problems import Severity
 class Template(Check):
     """Finds conversations that the template refuses, fails at, or writes otherwise than they are. Needs a model.
 
-    All errors, all exact: the trainer uses the same template and ends with the same fault. NO_CHAT_TEMPLATE and
-    TEMPLATE_INVALID, once, when no conversation can be written; TEMPLATE_REFUSES, TEMPLATE_FAILS, TURN_DROPPED,
-    TURN_REWRITTEN, NO_END_TOKEN and CONTROL_TOKEN for a row.
+    All errors, all exact: the trainer uses the same template and ends with the same fault. NO_CHAT_TEMPLATE,
+    TEMPLATE_INVALID and TOKENIZER_UNUSABLE, once, when no such row can be written; TEMPLATE_REFUSES, TEMPLATE_FAILS,
+    TURN_DROPPED, TURN_REWRITTEN, NO_END_TOKEN and CONTROL_TOKEN for a row.
     """
 
     name: ClassVar[str] = "template"
