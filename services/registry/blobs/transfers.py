@@ -1,7 +1,9 @@
 """Bytes in and out: one piece in memory at a time, all file work in threads, nothing left open when a caller leaves."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -84,13 +86,20 @@ async def receive(
     """
     upload = await library.open(library.parts.begin_upload, name.project, name.digest, size_bytes, offset)
     stored = Stored(name.digest, new_place(name.digest), size_bytes)
+    appending: asyncio.Future[None] | None = None
     try:
         async for chunk in chunks:
-            if chunk:
-                await library.transfer(upload.append, chunk)
+            if appending is not None:
+                await appending
+            # Hashed and written while the next piece travels; never more than one, so that memory is bounded.
+            appending = asyncio.ensure_future(library.transfer(upload.append, chunk)) if chunk else None
+        if appending is not None:
+            await appending
         keep = partial(library.blobs.keep, place=stored.place, sha256=stored.sha256)
         is_stored = await library.transfer(upload.finish, keep)
     finally:
+        if appending is not None and not appending.done():
+            appending.add_done_callback(_forget)
         library.close_later(upload)
     if is_stored:
         await make_visible(library, name.project, stored)
@@ -110,8 +119,18 @@ async def send(library: Library, name: BlobName, offset: int) -> AsyncGenerator[
         raise invalid_fields([FieldViolation("offset", f"is {offset}; give 0 to the size of {size_bytes}")])
     stored = await place_of(library, name.digest)
     download = await library.open(library.blobs.open, stored.place, offset, size_bytes)
+    reading = asyncio.ensure_future(library.transfer(download.read))
     try:
-        while chunk := await library.transfer(download.read):
+        while chunk := await reading:
+            reading = asyncio.ensure_future(library.transfer(download.read))  # while this piece travels
             yield chunk
     finally:
+        if not reading.done():
+            reading.add_done_callback(_forget)
         library.close_later(download)
+
+
+def _forget(running: "asyncio.Future[Any]") -> None:
+    """Takes note of how a piece of work ended that nobody waits for any more."""
+    if not running.cancelled():
+        running.exception()

@@ -1,0 +1,55 @@
+"""One transfer in a process of its own, so that its memory can be measured: `python -m benchmarks.blob_client ...`.
+
+    upload ADDRESS FILE          through the SDK
+    download ADDRESS DIGEST SIZE FILE
+    copy FROM TO                 the peer: read, hash, write and sync, as plainly as can be
+
+Prints seconds and the peak of memory in MB as JSON; the time does not count the start of the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+_PIECE_BYTES = 1024 * 1024
+
+
+def copy(source: Path, destination: Path) -> str:
+    """Copies a file with hashing and returns its digest."""
+    hasher = hashlib.sha256()
+    with source.open("rb", buffering=0) as reading, destination.open("wb", buffering=0) as writing:
+        while piece := reading.read(_PIECE_BYTES):
+            hasher.update(piece)
+            writing.write(piece)
+        os.fsync(writing.fileno())
+    return hasher.hexdigest()
+
+
+def main(arguments: list[str]) -> None:
+    """Does what it is told to, and says how long it took."""
+    from tuneforge.blobs import BlobClient
+
+    action, *rest = arguments
+    began, digest = time.perf_counter(), ""
+    if action == "copy":
+        digest = copy(Path(rest[0]), Path(rest[1]))
+    else:
+        with BlobClient.connect(rest[0], "default") as blobs:
+            if action == "upload":
+                digest = blobs.upload_file(Path(rest[1])).sha256
+            else:
+                digest = rest[1]
+                blobs.download(digest, int(rest[2]), Path(rest[3]))
+    seconds = time.perf_counter() - began
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "digest": digest}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

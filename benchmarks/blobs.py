@@ -1,0 +1,133 @@
+"""Upload and download of a gigabyte through the registry on one disk, beside a plain copy of the file with hashing.
+
+Registry and client are processes of their own, whose peak memory is read. Each round copies, uploads and downloads a
+fresh file, so that nothing is stored already; the page cache is warm for all three. Upload and download verify the
+digest on both sides and sync the file, the copy hashes once and syncs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Record
+from services.launcher import SERVICES, Suite, free_ports
+
+SIZE_BYTES = 10**9
+ROUNDS = 5
+TARGET_RATIO = 0.6
+MOST_MB = 200.0
+_RANDOM_BYTES = 8 * 1024 * 1024
+
+
+def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
+    """Runs the rounds and returns the record.
+
+    Args:
+        size_bytes: Of the file.
+        rounds: How many.
+    """
+    rates: dict[str, list[float]] = {"copy": [], "upload": [], "download": []}
+    client_mb = 0.0
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        suite = Suite(data=folder / "data", ports=ports)
+        with _Registry(suite.environment("registry")) as registry:
+            for number in range(rounds + 1):
+                file = folder / "content"
+                _write(file, size_bytes, seed=number)
+                copied = _measure("copy", file, folder / "copy")
+                up = _measure("upload", registry.address, file)
+                down = _measure("download", registry.address, up["digest"], size_bytes, folder / "back")
+                same = copied["digest"] == up["digest"] and (folder / "back").stat().st_size == size_bytes
+                if not same:
+                    raise AssertionError("the bytes that came are not those that went")
+                if number:  # the first round warms processes and disk
+                    for name, result in (("copy", copied), ("upload", up), ("download", down)):
+                        rates[name].append(size_bytes / 1e6 / result["seconds"])
+                    client_mb = max(client_mb, up["peak_mb"], down["peak_mb"])
+                (folder / "back").unlink()
+            registry_mb = registry.peak_mb()
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    slower = min(medians["upload"], medians["download"])
+    return Record(
+        name="blobs",
+        what=f"{size_bytes / 1e9:g} GB through the registry on one disk, the slower of upload and download",
+        ours=slower,
+        peer=medians["copy"],
+        peer_name="a plain copy of the file with hashing and sync, in the same run",
+        ratio=slower / medians["copy"],
+        target=TARGET_RATIO,
+        limit=medians["copy"],
+        unit="MB/s",
+        equal_output=max(client_mb, registry_mb) <= MOST_MB,
+        command="make bench NAME=blobs",
+        details={
+            "upload_mb_per_s": medians["upload"],
+            "download_mb_per_s": medians["download"],
+            "copy_mb_per_s": medians["copy"],
+            "registry_peak_mb": registry_mb,
+            "client_peak_mb": client_mb,
+            "at_most_mb": MOST_MB,
+            "rounds": rounds,
+        },
+    )
+
+
+class _Registry:
+    """A registry in a process of its own."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self.address = ""
+
+    def __enter__(self) -> _Registry:
+        command = [sys.executable, "-m", "services.registry"]
+        self._process = subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        if self._process.stdout is None:
+            raise AssertionError("stdout is a pipe")
+        self.address = self._process.stdout.readline().split("listening on ")[1].split()[0]
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=60)
+
+    def peak_mb(self) -> float:
+        """Returns the most memory that it has had."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) * 1.024e-3 if found else float("nan")
+
+
+def _measure(*arguments: object) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.blob_client", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _write(path: Path, size_bytes: int, *, seed: int) -> None:
+    """Writes a file that differs from all others of the run, and lets the disk come to rest."""
+    block = os.urandom(_RANDOM_BYTES)
+    with path.open("wb") as file:
+        file.write(f"{seed} {time.time_ns()}".encode().ljust(64))
+        while (left := size_bytes - file.tell()) > 0:
+            file.write(block[:left])
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(int(float(sys.argv[1])), int(sys.argv[2])).details, indent=1))
