@@ -30,7 +30,7 @@ CSV = 'instruction,output\n"What, now?","It is ""so""\nand so."\nä,b\n'.encode(
         ("a.tsv", 'instruction\toutput\n"What, now?"\t"It is ""so""\nand so."\nä\tb'.encode(), [2, 4]),
         ("a.parquet", parquet(COLUMNS), [1, 2]),
         ("a.arrow", arrow_stream(COLUMNS), [1, 2]),
-        ("a.jsonl.gz", gzip.compress(LINES), [1, 2]),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0), [1, 2]),
         ("a.csv.zst", zstandard.compress(CSV), [2, 4]),
         ("rows", LINES, [1, 2]),
         ("rows.dat", CSV, [2, 4]),
