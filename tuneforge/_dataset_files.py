@@ -29,11 +29,27 @@ def files_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
         return _files_of_folder(paths[0])
     for each in paths:
         if not each.is_file():
-            raise InvalidArgument(Reason.INVALID_FIELD, f"{str(each)!r} is not a file", cure=_FORMATS)
+            raise InvalidArgument(Reason.INVALID_FIELD, f"{str(each)!r} is not a file", cure=_cure_of(path))
     if len({each.name for each in paths}) != len(paths):
         message = "two of the files have the same name, which the version keeps"
         raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Rename one of them, or give the folder.")
     return {each.name: each for each in paths}
+
+
+def _cure_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> str:
+    """Returns what to do about a file that is not there: perhaps another place is meant."""
+    from tuneforge.data.locations import LocationKind, locate
+    from tuneforge.data.problems import RowFault
+
+    given = str(path) if isinstance(path, str | os.PathLike) else ""
+    given = given.replace(":/", "://", 1) if ":/" in given and "://" not in given else given  # as Path writes it
+    try:
+        place = locate(given)
+    except (ValueError, OSError, RowFault):
+        return _FORMATS
+    if place.kind in {LocationKind.HUB, LocationKind.ADDRESS}:
+        return f"To have the registry fetch it: tuneforge datasets import {place.uri} --dataset ID."
+    return _FORMATS
 
 
 def _files_of_folder(folder: Path) -> dict[str, Path]:
