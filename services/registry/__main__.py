@@ -54,6 +54,7 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
         collecting.append(asyncio.create_task(servicer.collector.run_for_ever()))
         if forgotten := await library.transfer(servicer.imports.prepare):
             _log.info("removed unfinished imports", count=forgotten, kept_s=settings.sources.kept_s)
+        await servicer.promoter.start()
 
     async def drain() -> None:
         servicer.end_alias_watches()
@@ -62,6 +63,7 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
         for task in collecting:
             task.cancel()
         await asyncio.gather(*collecting, return_exceptions=True)
+        await servicer.promoter.stop()
         library.close()
 
     return ServiceDefinition(
