@@ -109,3 +109,24 @@ def test_learned_tokens_are_green() -> None:
     assert "\x1b[32m\x1b[1msay\x1b[0m\n\x1b[32m\x1b[1mon\N{REPLACEMENT CHARACTER}\x1b[0m" in coloured
     assert "\x1b[31m" in coloured.partition("off")[0].rpartition("\x1b[0m")[2]
     assert painted(drawn, is_plain=True) == "ask\n[say\non\N{REPLACEMENT CHARACTER}]{off}"
+
+
+def test_the_messy_example_has_the_faults_that_it_shows() -> None:
+    """What the documentation tells people to try gives the findings that it shows."""
+    folder = Path(__file__).parents[3] / "examples" / "messy_rows"
+    result = _run("lint", str(folder / "train.jsonl"), "--validation", str(folder / "validation.jsonl"), "--json")
+    assert result.exit_code == 1
+    summary = json.loads(result.output.splitlines()[-1])["summary"]
+    assert summary["by_code"] == {
+        "BAD_CONVERSATION": 1,
+        "CONFLICTING_TARGETS": 1,
+        "CONTROL_TOKEN_TEXT": 1,
+        "DUPLICATE_ROW": 1,
+        "EMPTY_TARGET": 1,
+        "INVISIBLE_CHARACTER": 1,
+        "LEAKED_ROW": 1,
+        "MALFORMED_JSON": 1,
+        "MOJIBAKE": 1,
+        "NEAR_DUPLICATE": 1,
+        "PERSONAL_DATA": 2,
+    }
