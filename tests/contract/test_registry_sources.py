@@ -12,7 +12,9 @@ import pytest
 from tests.support.elsewhere import Elsewhere, dataset_request, elsewhere, followed, model_request
 from tests.support.event_loop import on_loop
 from tests.support.hub import Repository
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import fields_of, folder_files, refused, running_registry
+from tests.support.seaweedfs import EACH_HOME
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.errors import Reason, from_rpc_error
 from tuneforge.v1 import datasets_pb2, sources_pb2
@@ -29,6 +31,7 @@ def rows(count: int, word: str = "hello") -> bytes:
     )
 
 
+@EACH_DATABASE
 @on_loop
 async def test_a_file_is_fetched_over_https(tmp_path: Path) -> None:
     """The version has the file's bytes under its name; the caller sees how far it is; nothing is left behind."""
@@ -229,6 +232,7 @@ async def test_a_model_is_fetched_from_the_hub(tmp_path: Path) -> None:
             assert same.version.name == outcome.version.name
 
 
+@EACH_HOME
 @on_loop
 async def test_files_that_are_stored_are_not_fetched_twice(tmp_path: Path) -> None:
     """After a break in the large file, the small ones before it are not asked for again."""

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Final
 
 from tuneforge.errors import FieldViolation
+from tuneforge.promotion_paths import MOST_PATTERNS, path_problem, pattern_problem
 from tuneforge.recipes.parameters import Declared, ParameterSpec
 from tuneforge.recipes.values import (
     TrainingDataset,
@@ -20,7 +21,6 @@ Checked = tuple[Any, list[FieldViolation]]
 NAME: Final = re.compile(r"[a-zA-Z0-9._@]+")
 SHORTEST_NAME: Final = 4
 LONGEST_NAME: Final = 128
-_PATH_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SECRET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _MOUNT: Final = re.compile(r"(/[A-Za-z0-9._-]+)+")
 
@@ -96,12 +96,17 @@ def _mount(field: str, value: Any) -> Checked:
 
 
 def _promotion_path(field: str, value: Any) -> Checked:
-    if value == "":
-        return value, []
-    parts = value.split("/") if isinstance(value, str) else []
-    if len(parts) == 3 and all(_PATH_PART.fullmatch(part) and part not in {".", ".."} for part in parts):
-        return value, []
-    return value, [FieldViolation(field, f"is {value!r}; give domain/algorithm_name/algorithm_application, or nothing")]
+    problem = path_problem(value) if isinstance(value, str) else f"is not a text: {value!r}"
+    return value, [FieldViolation(field, problem)] if problem else []
+
+
+def _patterns(field: str, value: Any) -> Checked:
+    found, problems = _texts(field, value)
+    if not problems:
+        problems = [FieldViolation(field, problem) for problem in map(pattern_problem, found) if problem]
+    if not problems and len(found) > MOST_PATTERNS:
+        problems = [FieldViolation(field, f"has {len(found)} patterns; at most {MOST_PATTERNS} are taken")]
+    return found, problems
 
 
 def _count(smallest: int) -> Callable[[str, Any], Checked]:
@@ -129,7 +134,7 @@ CHECKS: Final[Mapping[str, Callable[[str, Any], Checked]]] = {
     "resources": lambda field, value: part_of(TrainingResources, field, value),
     "accelerator_count": _count(0),
     "cluster_nodes": _count(1),
-    "store_asset_patterns": _texts,
+    "store_asset_patterns": _patterns,
     "promotion_path": _promotion_path,
 }
 

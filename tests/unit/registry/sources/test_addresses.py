@@ -1,6 +1,10 @@
 """Which addresses are taken, and what their parts are."""
 
+from urllib.parse import urlsplit
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.registry.sources.addresses import (
     AddressRefused,
@@ -47,3 +51,26 @@ def test_a_signature_is_not_shown() -> None:
     """What is recorded of an https address ends before its query."""
     address = parse("https://data.example.com/rows.jsonl?X-Signature=secret")
     assert address.shown == "https://data.example.com/rows.jsonl"
+
+
+_WORDS = ("https://", "HTTPS://", "s3://", "hf://", "data.example.com", "127.0.0.1", "0x7f", "1", "8443", "a", "B-")
+_SIGNS = (".", "..", "@", ":", "/", "//", "\\", "%2e", "%2f", "%25", "%", "?", "#", "&", "[", "]", "::1", "\t", "\x00")
+_PIECES = st.sampled_from((*_WORDS, *_SIGNS))
+
+
+@given(st.lists(_PIECES, max_size=12).map("".join))
+def test_what_is_taken_means_the_same_to_another_reader(text: str) -> None:
+    """Python's own reader, a lenient one, sees the host and port that were checked, and no way out of a path."""
+    try:
+        address = parse(text)
+    except AddressRefused:
+        return
+    if isinstance(address, HttpsAddress):
+        other = urlsplit(text)
+        assert other.hostname == address.host
+        assert (other.port or 443) == address.port
+        assert other.username is None
+        assert any(character.isalpha() for character in address.host.rpartition(".")[2])
+        assert ".." not in other.path.split("/")
+    shown = parse(address.shown)
+    assert shown == address or isinstance(address, HttpsAddress | S3Address)
