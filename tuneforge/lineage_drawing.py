@@ -90,7 +90,7 @@ def svg(graph: LineageGraph, names: Names) -> str:
     layers = _layers(graph.nodes, edges)
     places = _places(layers)
     width = 2 * _MARGIN + len(layers) * _WIDTH + (len(layers) - 1) * _GAP_X
-    height = 2 * _MARGIN + max((place.y + _HEIGHT for place in places.values()), default=0)
+    height = _MARGIN + max((place.y + _HEIGHT for place in places.values()), default=0)
     title = f"Lineage of {graph.nodes[0].name}" if graph.nodes else "Lineage"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
@@ -100,7 +100,7 @@ def svg(graph: LineageGraph, names: Names) -> str:
         '<path d="M0 0L8 4L0 8z" fill="#6b6b76"/></marker></defs>',
         # A ground of its own: the picture is read the same way on a light page and on a dark one.
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" fill="#ffffff"/>',
-        *(_curve(edge, places) for edge in edges if edge.child in places and edge.parent in places),
+        *(_curve(edge, places, arrival) for edge, arrival in _arrivals(edges, places)),
         *(_box(node, places[node.name], names) for node in graph.nodes),
         "</svg>",
     ]
@@ -129,21 +129,24 @@ def _layers(nodes: Sequence[LineageNode], edges: Iterable[LineageEdge]) -> list[
     layers: list[list[str]] = [[] for _ in range(1 + max(column.values(), default=-1))]
     for name in known:
         layers[column[name]].append(name)
+    height = {name: index / max(1, len(layer) - 1) for layer in layers for index, name in enumerate(layer)}
     for sweep in range(_SWEEPS):
         neighbours = parents if sweep % 2 == 0 else children
         for layer in layers if sweep % 2 == 0 else reversed(layers):
-            _order(layer, layers, neighbours)
+            _order(layer, height, neighbours)
     return layers
 
 
-def _order(layer: list[str], layers: Sequence[Sequence[str]], neighbours: dict[str, set[str]]) -> None:
-    """Orders a column by the middle of what each thing is connected to."""
-    place = {name: index / max(1, len(each) - 1) for each in layers for index, name in enumerate(each)}
+def _order(layer: list[str], height: dict[str, float], neighbours: dict[str, set[str]]) -> None:
+    """Orders a column by the middle of what each thing is connected to, and notes the new heights, 0 to 1."""
     middle = {
-        name: sum(place[each] for each in neighbours[name]) / len(neighbours[name]) if neighbours[name] else place[name]
+        name: sum(height[each] for each in neighbours[name]) / len(neighbours[name])
+        if neighbours[name]
+        else height[name]
         for name in layer
     }
     layer.sort(key=lambda name: middle[name])
+    height.update((name, index / max(1, len(layer) - 1)) for index, name in enumerate(layer))
 
 
 def _places(layers: Sequence[Sequence[str]]) -> dict[str, _Place]:
@@ -156,16 +159,28 @@ def _places(layers: Sequence[Sequence[str]]) -> dict[str, _Place]:
     return places
 
 
-def _curve(edge: LineageEdge, places: dict[str, _Place]) -> str:
-    start, end = places[edge.parent], places[edge.child]
-    x1, y1, x2, y2 = start.x + _WIDTH, start.y + _HEIGHT / 2, end.x - 2, end.y + _HEIGHT / 2
+def _arrivals(edges: Iterable[LineageEdge], places: dict[str, _Place]) -> Iterator[tuple[LineageEdge, float]]:
+    """Yields the edges with where each meets its child, top to bottom as their parents stand: words do not overlap."""
+    coming: dict[str, list[LineageEdge]] = defaultdict(list)
+    for edge in edges:
+        if edge.child in places and edge.parent in places:
+            coming[edge.child].append(edge)
+    for child, several in coming.items():
+        several.sort(key=lambda edge: places[edge.parent].y)
+        for index, edge in enumerate(several, 1):
+            yield edge, places[child].y + _HEIGHT * index / (len(several) + 1)
+
+
+def _curve(edge: LineageEdge, places: dict[str, _Place], y2: float) -> str:
+    start = places[edge.parent]
+    x1, y1, x2 = start.x + _WIDTH, start.y + _HEIGHT / 2, places[edge.child].x - 2
     middle = (x1 + x2) / 2
     dash = ' stroke-dasharray="4 3"' if edge.role is LineageRole.VALIDATION else ""
     label = escape(edge.role.value.lower())
     return (
         f'<path d="M{x1:.1f} {y1:.1f}C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}" fill="none" '
         f'stroke="#6b6b76" stroke-width="1.2"{dash} marker-end="url(#tip)"/>'
-        f'<text x="{x2 - 10:.1f}" y="{y2 - 5:.1f}" font-size="10" fill="#5a5a64" text-anchor="end">{label}</text>'
+        f'<text x="{x2 - 10:.1f}" y="{y2 - 3:.1f}" font-size="10" fill="#5a5a64" text-anchor="end">{label}</text>'
     )
 
 
