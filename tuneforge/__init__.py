@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from tuneforge.aliases import ABSENT, Alias, AliasChange
+    from tuneforge.aliases import ABSENT, Alias, AliasChange, AliasWatch, MoveKind
     from tuneforge.blobs import BlobClient
     from tuneforge.client import Client
     from tuneforge.datasets import (
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         FailedPrecondition,
         FieldViolation,
+        GateFailed,
         InternalError,
         InvalidArgument,
         JobFailed,
@@ -79,6 +80,21 @@ if TYPE_CHECKING:
         StateChange,
         StepMetrics,
     )
+    from tuneforge.gate_values import (
+        Approval,
+        ApprovalGate,
+        CheckGate,
+        Comparator,
+        ComparisonEvidence,
+        ComparisonGate,
+        GatePolicy,
+        GatePolicyChange,
+        GateReport,
+        GateResult,
+        MetricGate,
+        RecordedEvaluation,
+        SliceEvidence,
+    )
     from tuneforge.imports import ImportOptions, ImportPhase, ImportProgress, package_path
     from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
     from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
@@ -95,6 +111,7 @@ if TYPE_CHECKING:
     )
     from tuneforge.nodes import Device, Node, NodeState
     from tuneforge.origins import Source
+    from tuneforge.promotions import Promotion, PromotionChange, PromotionState
     from tuneforge.recipe_client import RecipeInfo, RecipeProblem, RecipeResources, ResolvedRecipe
     from tuneforge.retention import CollectedGarbage, Deletion, Holder, HolderKind, Pin, Retention
     from tuneforge.specs.spec import (
@@ -120,7 +137,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES: Final[dict[str, str]] = {
-    "aliases": "ABSENT Alias AliasChange",
+    "aliases": "ABSENT Alias AliasChange AliasWatch MoveKind",
     "blobs": "BlobClient",
     "client": "Client",
     "datasets": (
@@ -132,13 +149,18 @@ _HOMES: Final[dict[str, str]] = {
         "GenerationOptions ServedModel"
     ),
     "errors": (
-        "AlreadyExists Cancelled Conflict DataLoss DeadlineExceeded FailedPrecondition FieldViolation InternalError "
+        "AlreadyExists Cancelled Conflict DataLoss DeadlineExceeded FailedPrecondition FieldViolation GateFailed "
+        "InternalError "
         "InvalidArgument JobFailed NotFound OutOfRange PermissionDenied Reason ResourceExhausted "
         "TuneforgeError Unauthenticated Unavailable"
     ),
     "events": (
         "AttemptOutcome AttemptResult CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics Event Gap "
         "LogLine LogSeverity Resolved ResumedFrom Sample StateChange StepMetrics"
+    ),
+    "gate_values": (
+        "Approval ApprovalGate CheckGate Comparator ComparisonEvidence ComparisonGate GatePolicy GatePolicyChange "
+        "GateReport GateResult MetricGate RecordedEvaluation SliceEvidence"
     ),
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
     "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
@@ -147,6 +169,7 @@ _HOMES: Final[dict[str, str]] = {
     "model_values": "Lineage Model ModelFacts ModelFilter ModelProfile ModelVersion SizeClass ValidationReport",
     "nodes": "Device Node NodeState",
     "origins": "Source",
+    "promotions": "Promotion PromotionChange PromotionState",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
     "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",
     "specs.spec": (
@@ -160,7 +183,10 @@ __all__ = [
     "ABSENT",
     "Alias",
     "AliasChange",
+    "AliasWatch",
     "AlreadyExists",
+    "Approval",
+    "ApprovalGate",
     "ArtifactKind",
     "Attempt",
     "AttemptOutcome",
@@ -170,11 +196,15 @@ __all__ = [
     "BlobClient",
     "Cancelled",
     "ChatMessage",
+    "CheckGate",
     "Checkpoint",
     "CheckpointSaved",
     "Checkpointing",
     "Client",
     "CollectedGarbage",
+    "Comparator",
+    "ComparisonEvidence",
+    "ComparisonGate",
     "Completion",
     "CompletionPiece",
     "ComputeType",
@@ -207,6 +237,11 @@ __all__ = [
     "FinishReason",
     "FullMethod",
     "Gap",
+    "GateFailed",
+    "GatePolicy",
+    "GatePolicyChange",
+    "GateReport",
+    "GateResult",
     "GenerationOptions",
     "Holder",
     "HolderKind",
@@ -231,11 +266,13 @@ __all__ = [
     "LoraMethod",
     "Manifest",
     "ManifestFile",
+    "MetricGate",
     "Model",
     "ModelFacts",
     "ModelFilter",
     "ModelProfile",
     "ModelVersion",
+    "MoveKind",
     "Node",
     "NodeState",
     "NotFound",
@@ -245,11 +282,15 @@ __all__ = [
     "OverlongPolicy",
     "PermissionDenied",
     "Pin",
+    "Promotion",
+    "PromotionChange",
+    "PromotionState",
     "QloraMethod",
     "Reason",
     "RecipeInfo",
     "RecipeProblem",
     "RecipeResources",
+    "RecordedEvaluation",
     "Resolved",
     "ResolvedRecipe",
     "ResourceExhausted",
@@ -261,6 +302,7 @@ __all__ = [
     "ServedModel",
     "SizeClass",
     "Sizes",
+    "SliceEvidence",
     "Source",
     "SplitSide",
     "StateChange",

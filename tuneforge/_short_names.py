@@ -13,6 +13,7 @@ from tuneforge.names import (
     InvalidName,
     JobName,
     ModelName,
+    PolicyName,
     ProjectName,
     ResourceName,
     parse_model_reference,
@@ -62,6 +63,11 @@ def model_version(project: str, value: str) -> str:
 def alias(project: str, model_value: str, value: str) -> str:
     """Returns the name of a model's alias."""
     return _checked(AliasName, f"{model(project, model_value)}/aliases/{value}")
+
+
+def policy(project: str, model_value: str, value: str) -> str:
+    """Returns the name of a model's gate policy."""
+    return _checked(PolicyName, f"{model(project, model_value)}/policies/{value}")
 
 
 def _whole(project: str, collection: str, value: str) -> str:

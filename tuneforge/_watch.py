@@ -23,7 +23,7 @@ from tuneforge.v1 import jobs_pb2, scheduler_pb2
 from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 # What gRPC itself says when a connection dies in the middle of a stream; a service's own INTERNAL carries an ErrorInfo.
-_BROKEN_STREAM = {
+BROKEN_STREAM = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.INTERNAL,
@@ -137,7 +137,7 @@ class JobWatch(Iterator[Event]):
             name=self._name, resume_token=self._token, max_batch=self._options.max_batch
         )
         self._stream = self._scheduler.stub.WatchJob(request)
-        watchdog = _Watchdog(self._options.silence_s, self._stream.cancel)
+        watchdog = Watchdog(self._options.silence_s, self._stream.cancel)
         try:
             watchdog.touch()
             for response in self._stream:
@@ -171,7 +171,7 @@ class JobWatch(Iterator[Event]):
         error = typed_error(rpc_error, self._scheduler.peer)
         code = rpc_error.code() if isinstance(rpc_error, grpc.Call) else None
         is_bare = not error.request_id and not error.metadata
-        if is_retriable(rpc_error) or (is_bare and code in _BROKEN_STREAM):
+        if is_retriable(rpc_error) or (is_bare and code in BROKEN_STREAM):
             return error
         raise error from None
 
@@ -186,7 +186,7 @@ def _parse_cursor(cursor: str) -> tuple[int, str]:
     return int(number), token
 
 
-class _Watchdog:
+class Watchdog:
     """Calls `bark` when nothing touches it for a while; a thread of its own, because a read of a stream cannot wait."""
 
     def __init__(self, silence_s: float, bark: Callable[[], object]) -> None:

@@ -13,10 +13,12 @@ from tuneforge.aliases import Aliases
 from tuneforge.blobs import BlobClient
 from tuneforge.datasets import Datasets
 from tuneforge.deployments import Deployments
+from tuneforge.gates import Evaluations, Gates
 from tuneforge.jobs import Jobs
 from tuneforge.lineage import Lineage
 from tuneforge.models import Models
 from tuneforge.nodes import Nodes
+from tuneforge.promotions import Promotions
 from tuneforge.recipe_client import Recipes
 from tuneforge.retention import RetentionRules
 from tuneforge.signing import Signing
@@ -85,6 +87,9 @@ class Client:
         self.datasets = Datasets(self._connections, self.project, self.blobs)
         self.models = Models(self._connections, self.project, self.blobs)
         self.aliases = Aliases(self._connections, self.project)
+        self.gates = Gates(self._connections, self.project)
+        self.evaluations = Evaluations(self._connections, self.project)
+        self.promotions = Promotions(self._connections, self.project)
         self.retention = RetentionRules(self._connections, self.project)
         self.lineage = Lineage(self._connections, self.project)
         self.signing = Signing(self._connections)

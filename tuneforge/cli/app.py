@@ -6,6 +6,7 @@ from tuneforge.cli.aliases import aliases
 from tuneforge.cli.connection import CommandGroup, connection_options
 from tuneforge.cli.datasets import datasets
 from tuneforge.cli.deployments import deployments
+from tuneforge.cli.gates import evaluations, gates
 from tuneforge.cli.generate import generate
 from tuneforge.cli.imports import import_dataset
 from tuneforge.cli.jobs import jobs
@@ -13,6 +14,7 @@ from tuneforge.cli.lineage import attach, lineage
 from tuneforge.cli.lint import lint, preview
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
+from tuneforge.cli.promotions import promotions
 from tuneforge.cli.recipes import recipes
 from tuneforge.cli.storage import attach_retention, gc, retention
 
@@ -43,7 +45,7 @@ def cli() -> None:
 datasets.add_command(import_dataset)
 datasets.add_command(lint)
 datasets.add_command(preview)
-for command in (datasets, models, aliases, jobs, deployments, generate, nodes):
+for command in (datasets, models, aliases, gates, evaluations, promotions, jobs, deployments, generate, nodes):
     cli.add_command(command)
 cli.add_command(lineage)
 cli.add_command(recipes)
