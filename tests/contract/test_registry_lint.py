@@ -2,25 +2,29 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
 import pytest
+from click.testing import CliRunner, Result
 
 from services.registry.lint import process
 from tests.support.event_loop import on_loop
-from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
-from tests.support.tiny_model import make_tiny_model
+from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
+from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tests.unit.lint import corpus
 from tuneforge import linting
 from tuneforge._lint_wire import item_of, preview_of
+from tuneforge.cli.app import cli
 from tuneforge.client import Client
 from tuneforge.data.lint import Finding, LengthPolicy, LintOptions, Progress, Summary
 from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.specs.spec import OverlongPolicy
-from tuneforge.v1 import datasets_pb2, lint_pb2, spec_pb2
+from tuneforge.v1 import aliases_pb2, datasets_pb2, lint_pb2, models_pb2, spec_pb2, types_pb2
 
 # What the registry takes as a version has no row that cannot be read.
 READABLE = tuple(row for row in corpus.TRAIN if row[0] not in {
@@ -110,6 +114,68 @@ async def test_a_preview_is_the_same_at_the_registry(tmp_path: Path) -> None:
         error = await refused(registry.stub.PreviewDatasetRow(request), Reason.INVALID_DATA)
         assert fields_of(error) == [f"train.jsonl:{place}"]
     assert "".join(token.text for token in local.tokens).startswith("<|im_start|>user\n")
+
+
+@on_loop
+async def test_an_adapter_is_lent_the_tokenizer_of_its_base(tmp_path: Path) -> None:
+    """Rows are drawn for an adapter as for its base, by version and by alias."""
+    async with running_registry(tmp_path / "data") as registry:
+        rows = await _version(registry, "rows", corpus.write(tmp_path / "train.jsonl", READABLE[:1]))
+        base = await registry.imported(await registry.model("base"), make_tiny_model(tmp_path / "base"))
+        adapter = models_pb2.CreateModelVersionRequest(
+            parent=await registry.model("adapter"),
+            manifest=await registry.put_files(folder_files(make_tiny_adapter(tmp_path / "adapter"))),
+            base=types_pb2.VersionRef(version=base.name, digest=base.manifest.digest),
+        )
+        made = await registry.stub.CreateModelVersion(adapter)
+        alias = aliases_pb2.SetAliasRequest(name=f"{adapter.parent}/aliases/new", version=made.name)
+        await registry.stub.SetAlias(alias)
+        drawn = [
+            await registry.stub.PreviewDatasetRow(lint_pb2.PreviewDatasetRowRequest(name=rows, model=name, number=1))
+            for name in (base.name, made.name, alias.name)
+        ]
+        assert drawn[0] == drawn[1] == drawn[2]
+        assert len(drawn[0].tokens) == 46
+
+
+@on_loop
+async def test_other_projects_are_not_read(tmp_path: Path) -> None:
+    """Neither validation rows nor a model of a project that the caller may not touch are looked at."""
+    token, tokens = "x" * 40, tmp_path / "tokens.json"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    entry = {"token_sha256": digest, "principal": "ann", "roles": ["editor"], "projects": ["default"]}
+    tokens.write_text(json.dumps([entry]))
+    async with running_registry(tmp_path / "data", tokens_file=tokens) as registry:
+        metadata = (("authorization", f"Bearer {token}"),)
+        own, other = f"{PROJECT}/datasets/rows/versions/1", "projects/secret/datasets/rows/versions/1"
+        for request in (
+            lint_pb2.LintDatasetVersionRequest(name=other),
+            lint_pb2.LintDatasetVersionRequest(name=own, validation=other),
+            lint_pb2.LintDatasetVersionRequest(name=own, model="projects/secret/models/m/versions/1"),
+        ):
+            call = registry.stub.LintDatasetVersion(request, metadata=metadata)
+            await refused(_items(call), Reason.PERMISSION_DENIED)
+        draw = lint_pb2.PreviewDatasetRowRequest(name=own, model="projects/secret/models/m/versions/1", number=1)
+        await refused(registry.stub.PreviewDatasetRow(draw, metadata=metadata), Reason.PERMISSION_DENIED)
+
+
+@on_loop
+async def test_the_command_line_asks_the_registry(tmp_path: Path) -> None:
+    """What is no file is a version; the exit code is that of its findings."""
+    async with running_registry(tmp_path / "data") as registry:
+        await _version(registry, "rows", corpus.write(tmp_path / "train.jsonl", READABLE))
+        await registry.imported(await registry.model("tiny"), make_tiny_model(tmp_path / "model"))
+
+        def run(*arguments: str) -> Result:
+            return CliRunner().invoke(cli, ["--registry", registry.address, "datasets", *arguments])
+
+        result = await asyncio.to_thread(run, "lint", "rows/1", "--model", "tiny", "--check", "tokens")
+        assert result.exit_code == 1
+        assert "error CONTROL_TOKEN: " in result.output
+        result = await asyncio.to_thread(run, "lint", "rows", "--check", "duplicates", "--fail-on", "error")
+        assert (result.exit_code, "DUPLICATE_ROW" in result.output) == (0, True)
+        drawn = await asyncio.to_thread(run, "preview", "rows", "--row", "1", "--model", "tiny")
+        assert "[Under the mat by the door.<|im_end|>]" in drawn.output
 
 
 @on_loop

@@ -3,7 +3,8 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, overload
 
 from sqlalchemy import Connection
 
@@ -40,6 +41,14 @@ _TOKENIZER_FILES: Final = frozenset(
 _DEEPEST: Final = 8  # adapters on adapters, down to the base whose tokenizer they use
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokenizer:
+    """The files that a model's texts are written by, and the project that has them."""
+
+    files: Manifest
+    project: str
+
+
 class LintCalls(Calls):
     """The methods that look at rows."""
 
@@ -59,10 +68,10 @@ class LintCalls(Calls):
             if other is not None:
                 require_project(other.project)
 
-        def read(connection: Connection) -> tuple[DatasetContent, Manifest | None, Manifest | None]:
+        def read(connection: Connection) -> tuple[DatasetContent, Manifest | None, _Tokenizer | None]:
             rows = get_dataset_version(connection, name).content
             others = get_dataset_version(connection, held_out).content.manifest if held_out else None
-            return rows, others, _tokenizer_files(connection, request.model) if model else None
+            return rows, others, _tokenizer_of(connection, request.model) if model else None
 
         rows, others, tokenizer = await self._database.read(read)
         with self._slot():
@@ -73,7 +82,7 @@ class LintCalls(Calls):
                     files=await stack.enter_async_context(self._library.fetched(rows.manifest)),
                     split=rows.split,
                     validation=await self._fetched(stack, others),
-                    model=await self._fetched(stack, tokenizer),
+                    model=await self._fetched(stack, _allowed(tokenizer)),
                 )
                 answers = await stack.enter_async_context(aclosing(messages(order)))
                 async for data in answers:
@@ -88,11 +97,12 @@ class LintCalls(Calls):
         _check_preview(request)
         require_project(model.project)
 
-        def read(connection: Connection) -> tuple[Manifest, Manifest]:
+        def read(connection: Connection) -> tuple[Manifest, _Tokenizer]:
             rows = get_dataset_version(connection, name).content.manifest
-            return rows, _tokenizer_files(connection, request.model)
+            return rows, _tokenizer_of(connection, request.model)
 
-        rows, tokenizer = await self._database.read(read)
+        rows, found = await self._database.read(read)
+        tokenizer = _allowed(found)
         with self._slot():
             async with self._library.fetched(rows) as files, self._library.fetched(tokenizer) as folder:
                 order = Order(kind="preview", request=request.SerializeToString(), files=files, model=folder)
@@ -155,7 +165,19 @@ def _length_violations(max_tokens: int) -> list[FieldViolation]:
     return [FieldViolation("max_tokens", f"is {max_tokens}; give 1 to {MOST_TOKENS}, or 0 for 1024")]
 
 
-def _tokenizer_files(connection: Connection, name: str) -> Manifest:
+@overload
+def _allowed(tokenizer: _Tokenizer) -> Manifest: ...
+@overload
+def _allowed(tokenizer: _Tokenizer | None) -> Manifest | None: ...
+def _allowed(tokenizer: _Tokenizer | None) -> Manifest | None:
+    """Returns a tokenizer's files; refuses those of a base in a project that the caller may not touch."""
+    if tokenizer is None:
+        return None
+    require_project(tokenizer.project)
+    return tokenizer.files
+
+
+def _tokenizer_of(connection: Connection, name: str) -> _Tokenizer:
     """Returns the files that a model's texts are written by: its own, or those of the base below an adapter.
 
     Raises:
@@ -170,7 +192,7 @@ def _tokenizer_files(connection: Connection, name: str) -> Manifest:
             if file.path in _TOKENIZER_FILES
         ]
         if any(file.path == "tokenizer.json" for file in files):
-            return Manifest.of(files)
+            return _Tokenizer(Manifest.of(files), wanted.project)
         if not content.origin.base_version:
             break
         wanted = ModelVersionName.parse(content.origin.base_version)
