@@ -14,7 +14,16 @@ LOCK_NAME = ".lock"
 
 
 class StartRefused(Exception):
-    """The service must not start; the text is one clear line for stderr, and the exit code is 78."""
+    """The service must not start; the text is one clear line for stderr."""
+
+    exit_code = 78
+    """Something has to be changed first."""
+
+
+class StartDelayed(StartRefused):
+    """The service cannot start yet, for no fault of its settings; the same start may work later."""
+
+    exit_code = 75
 
 
 class FolderLocked(StartRefused):

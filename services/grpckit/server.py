@@ -39,7 +39,6 @@ from services.grpckit.settings import ServerSettings
 
 EXIT_OK = 0
 EXIT_FAULT = 1
-EXIT_REFUSED = 78
 """EX_CONFIG: the port is taken, the data folder is locked, the schema is newer, the settings are wrong."""
 
 _HEALTH = "grpc.health.v1.Health"
@@ -277,10 +276,10 @@ async def serve(definition: ServiceDefinition, settings: ServerSettings) -> int:
 
 
 def refuse(service: str, error: StartRefused) -> int:
-    """Tells on stderr why a service does not start, and returns the exit code 78."""
+    """Tells on stderr why a service does not start, and returns the exit code: 78, or 75 when it may be tried again."""
     for line in str(error).splitlines():
         print(f"tuneforge {service}: {line}" if service else f"tuneforge: {line}", file=sys.stderr, flush=True)  # noqa: T201
-    return EXIT_REFUSED
+    return error.exit_code
 
 
 def run(main: Coroutine[Any, Any, int], *, service: str = "") -> int:

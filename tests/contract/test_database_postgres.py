@@ -132,12 +132,19 @@ def test_a_restart_of_the_server_loses_and_repeats_nothing(service: Service, own
     database.open()
     stopping = threading.Event()
 
+    doubtful: set[int] = set()
+
     def write_on(first: int) -> list[int]:
         done: list[int] = []
         for entry in range(first, first + 10**6):
             if stopping.is_set():
                 return done
-            done.append(database.write_sync(log(entry)))
+            try:
+                done.append(database.write_sync(log(entry)))
+            except ServiceError as error:  # on a busy machine the server is away for longer than writes wait
+                assert error.reason == Reason.DATABASE_UNAVAILABLE
+                if error.metadata["is_outcome_known"] == "false":
+                    doubtful.add(entry)
         return done
 
     with ThreadPoolExecutor(4) as threads:
@@ -148,8 +155,10 @@ def test_a_restart_of_the_server_loses_and_repeats_nothing(service: Service, own
             own_server.start()
         until(partial(has_committed, database, database.commits + 20))
         stopping.set()
-        acknowledged = sorted(entry for each in pending for entry in each.result())
-    assert database.read_sync(entries) == acknowledged
+        acknowledged = {entry for each in pending for entry in each.result()}
+    stored = database.read_sync(entries)
+    assert len(stored) == len(set(stored))
+    assert acknowledged <= set(stored) <= acknowledged | doubtful
     database.close()
 
 
@@ -248,6 +257,7 @@ def test_wrong_settings_end_the_start(service: Service, own_server: LocalPostgre
         with pytest.raises(StartRefused, match=problem) as caught:
             service.database(wrong).open()
         assert time.monotonic() - began < 2.0
+        assert caught.value.exit_code == 78
         assert secret not in str(caught.value)
         assert "\n" not in str(caught.value)
     assert own_server.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database="foreign") == [
@@ -263,7 +273,9 @@ def test_a_server_that_is_not_there_is_waited_for_then_named(service: Service, o
     backend = postgres.Postgres(address, start_patience_s=0.3)
     with pytest.raises(DBAPIError) as caught:
         backend.open_writer()
-    assert f"127.0.0.1:{own_server.port} cannot be used" in str(backend.refusal(caught.value))
+    refusal = backend.refusal(caught.value)
+    assert f"127.0.0.1:{own_server.port} cannot be used" in str(refusal)
+    assert refusal.exit_code == 75  # nothing is wrong with the settings: the same start may work later
     backend.close()
     database = service.database(address)
     with ThreadPoolExecutor(1) as threads:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from services.grpckit.database.address import PostgresAddress
 from services.grpckit.database.backend import READERS
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
-from services.grpckit.folder_lock import FolderLocked, StartRefused
+from services.grpckit.folder_lock import FolderLocked, StartDelayed, StartRefused
 
 OLDEST_SERVER = 140000
 LOCK_WAIT_MS = 2_000
@@ -136,8 +136,7 @@ class Postgres:
             try:
                 return engine.connect()
             except DBAPIError as error:
-                is_final = any(words in str(error.orig) for words in _WRONG_SETTINGS)
-                if is_final or not self.is_lost(error) or time.monotonic() >= give_up_at:
+                if _is_final(error) or not self.is_lost(error) or time.monotonic() >= give_up_at:
                     raise
             pause.wait(_RETRY_S)
 
@@ -303,11 +302,17 @@ class Postgres:
     def refusal(self, error: DBAPIError) -> StartRefused:
         """Returns why the service cannot use the server, by the server's own words."""
         problem = " ".join(str(error.orig).split())
-        return StartRefused(f"{self.place} cannot be used: {problem}")
+        kind = StartDelayed if self.is_lost(error) and not _is_final(error) else StartRefused
+        return kind(f"{self.place} cannot be used: {problem}")
 
 
 def _sqlstate(error: DBAPIError) -> str:
     return cast("str | None", getattr(error.orig, "sqlstate", None)) or ""
+
+
+def _is_final(error: DBAPIError) -> bool:
+    """Returns whether no waiting changes what the server said while it was connected to."""
+    return any(words in str(error.orig) for words in _WRONG_SETTINGS)
 
 
 def _is_operational(error: DBAPIError) -> bool:
