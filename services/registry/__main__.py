@@ -60,6 +60,7 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
         servicer.end_alias_watches()
 
     async def close() -> None:
+        await servicer.recipes.close()
         for task in collecting:
             task.cancel()
         await asyncio.gather(*collecting, return_exceptions=True)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ from tuneforge.v1 import recipes_pb2 as pb
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 GOOD = (EXAMPLES / "mnist.py").read_text()
+
+
+def until_size(path: Path, size: int) -> None:
+    """Returns when a file has that many bytes; another process writes it."""
+    while not path.exists() or path.stat().st_size < size:
+        time.sleep(0.01)
 
 
 def renamed(name: str) -> str:
@@ -51,6 +58,28 @@ async def test_files_that_misbehave_hurt_nobody(tmp_path: Path) -> None:
         assert codes.keys() == {"crash.py", "exits.py", "hangs.py", "syntax.py"}
         assert set(codes.values()) <= {"BROKEN_FILE", "TIMEOUT"}
         assert codes["syntax.py"] == codes["exits.py"] == "BROKEN_FILE"
+
+
+@on_loop
+async def test_a_caller_who_leaves_does_not_end_the_reading(tmp_path: Path) -> None:
+    """Who waits longer gets it, from the same reading; a registry that ends does not wait for a file."""
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    count = tmp_path / "count"
+    (folder / "slow.py").write_text(
+        f"import time\nopen({str(count)!r}, 'a').write('x')\ntime.sleep(1)\n" + renamed("Slow")
+    )
+    async with running_registry(tmp_path / "data", recipes=RecipeSettings(folder=folder)) as registry:
+        hasty = registry.stub.ListRecipes(pb.ListRecipesRequest())
+        patient = registry.stub.ListRecipes(pb.ListRecipesRequest())
+        await asyncio.to_thread(until_size, count, 1)
+        hasty.cancel()
+        assert [each.name for each in (await patient).recipes] == ["recipes/Slow"]
+        assert count.read_text() == "x"
+        (folder / "hangs.py").write_text("while True:\n    pass\n")
+        ending = registry.stub.ListRecipes(pb.ListRecipesRequest())
+        await asyncio.to_thread(until_size, count, 2)
+        ending.cancel()
 
 
 @on_loop

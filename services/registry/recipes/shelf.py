@@ -42,18 +42,34 @@ class RecipeShelf:
 
     def __init__(self, settings: RecipeSettings) -> None:
         self._settings = settings
-        self._lock = asyncio.Lock()
         self._seen: Fingerprint | None = None
         self._book = RecipeBook()
+        self._reading: asyncio.Task[None] | None = None
 
     async def book(self) -> RecipeBook:
-        """Returns the recipes and problems as the folder is now; a call while it is read waits for that reading."""
-        async with self._lock:
+        """Returns the recipes and problems as the folder is now; calls while it is read wait for one reading."""
+        if self._reading is None:
             seen = await asyncio.to_thread(self._fingerprint)
-            if seen != self._seen:
-                self._book = await self._read()
-                self._seen = seen
-            return self._book
+            if seen == self._seen:
+                return self._book
+        if self._reading is None:  # nobody began meanwhile
+            self._reading = asyncio.create_task(self._renew(seen))
+        await asyncio.shield(self._reading)  # a caller that leaves does not end it for the others
+        return self._book
+
+    async def close(self) -> None:
+        """Ends a reading that runs."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+
+    async def _renew(self, seen: Fingerprint) -> None:
+        try:
+            self._book = await self._read()
+            self._seen = seen
+        finally:
+            self._reading = None
 
     def _files(self) -> list[Path]:
         return recipe_files(self._settings.folder) if self._settings.folder is not None else []
