@@ -22,7 +22,7 @@ _log = get_logger(__name__)
 
 _NEVER = frozenset({
     "INVALID_FIELD", "INVALID_NAME", "INVALID_MODEL", "DIGEST_MISMATCH", "ALREADY_PUBLISHED", "BLOB_MISSING",
-    "NOT_FOUND", "BASE_MISMATCH",
+    "NOT_FOUND", "BASE_MISMATCH", "LINEAGE_DEPTH", "CYCLE",
 })  # fmt: skip
 """Answers that will be the same next time. A refused token is none: with the right one the result is taken."""
 _WARN_AGAIN_S = 60.0

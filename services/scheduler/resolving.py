@@ -15,8 +15,8 @@ from tuneforge.specs.spec import DataSource
 
 T = TypeVar("T")
 
-DEEPEST = 16
-"""Most adapters on top of each other: each is merged at every load, and nobody meant more."""
+DEEPEST = 14
+"""Most adapters below a new one: each is merged at every load. The registry takes 15, and as many are served."""
 
 _ABSENT = frozenset({"NOT_FOUND", "PERMISSION_DENIED", "INVALID_NAME", "INVALID_FIELD"})
 
@@ -60,7 +60,7 @@ async def resolve_base(source: VersionSource, name: str, field: str) -> Resolved
         field: Field of the request that holds the name.
 
     Raises:
-        ServiceError: PEER_UNAVAILABLE; REVOKED.
+        ServiceError: PEER_UNAVAILABLE; REVOKED; LINEAGE_DEPTH.
     """
     try:
         parse_model_reference(name)
@@ -83,7 +83,13 @@ async def resolve_base(source: VersionSource, name: str, field: str) -> Resolved
         layers.append(found)
         if not found.is_adapter:
             return ResolvedBase(layers=tuple(reversed(layers)))
-        if found.base is None or len(layers) > DEEPEST:
+        if len(layers) > DEEPEST:
+            raise ServiceError(
+                "LINEAGE_DEPTH",
+                f"{field} is {name}, which stands on more than {DEEPEST} adapters, one on the other",
+                metadata={"name": name, "limit": str(DEEPEST)},
+            )
+        if found.base is None:
             return Problem(FieldViolation(field, f"is {name!r}: the base below its adapter {wanted} is not known"))
         wanted, digest = found.base.version, found.base.digest
 

@@ -11,9 +11,9 @@ from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import BASE, DATA
 from tests.support.postgres import EACH_DATABASE
-from tests.support.scheduling import Stage, staged
+from tests.support.scheduling import Stage, staged, tiny_spec
 from tuneforge.records import RecordCheck, RunRecord, check_record
-from tuneforge.v1 import events_pb2, lineage_pb2, nodes_pb2
+from tuneforge.v1 import events_pb2, lineage_pb2, models_pb2, nodes_pb2
 
 pytestmark = EACH_DATABASE
 
@@ -93,3 +93,24 @@ async def test_revoked_data_is_refused_for_new_jobs(tmp_path: Path) -> None:
                 assert words in status.message
             del marks[:]
         await stage.create()
+
+
+@on_loop
+async def test_a_tower_of_adapters_is_refused(tmp_path: Path) -> None:
+    """Fourteen adapters may lie below a new one, fifteen may not: all of them are read at every load."""
+    async with staged(tmp_path) as stage:
+        below, names = stage.registry.models[BASE], []
+        for number in range(1, 16):
+            adapter = models_pb2.ModelVersion(
+                name=f"projects/p/models/tower/versions/{number}", kind=events_pb2.ARTIFACT_KIND_ADAPTER
+            )
+            adapter.architecture.CopyFrom(below.architecture)
+            adapter.manifest.files.add(path="adapter_model.safetensors", sha256="d" * 64, size_bytes=1)
+            adapter.manifest.digest = f"{number:064x}"
+            adapter.lineage.base.version, adapter.lineage.base.digest = below.name, below.manifest.digest
+            stage.registry.models[adapter.name] = below = adapter
+            names.append(adapter.name)
+        await stage.create(spec=tiny_spec(base={"model": names[13]}))
+        error = await refusal(stage.create("j2", spec=tiny_spec(base={"model": names[14]})), "INVALID_ARGUMENT")
+        assert error.reason == "LINEAGE_DEPTH"
+        assert "more than 14 adapters" in error.message

@@ -88,6 +88,7 @@ class InferenceServiceServicer(object):
         ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
         FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        FAILED_PRECONDITION `REVOKED`: the model was made from revoked data; serve another version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

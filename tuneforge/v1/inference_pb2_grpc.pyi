@@ -51,6 +51,7 @@ class InferenceServiceStub:
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
       FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+      FAILED_PRECONDITION `REVOKED`: the model was made from revoked data; serve another version.
     """
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetDeploymentRequest, _inference_pb2.Deployment]
     """Returns a deployment. Idempotent.
@@ -107,6 +108,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
       FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+      FAILED_PRECONDITION `REVOKED`: the model was made from revoked data; serve another version.
     """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetDeploymentRequest, _inference_pb2.Deployment]  # type: ignore[assignment]
     """Returns a deployment. Idempotent.
@@ -166,6 +168,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS `ALREADY_EXISTS`: choose another id, or delete the deployment first.
           FAILED_PRECONDITION `BASE_MISMATCH`: the registry's base is not the one that the adapter was trained on.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+          FAILED_PRECONDITION `REVOKED`: the model was made from revoked data; serve another version.
         """
 
     @_abc_1.abstractmethod

@@ -592,6 +592,7 @@ class RegistryServiceServicer(object):
         FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
         FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
         NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
+        INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -607,6 +608,7 @@ class RegistryServiceServicer(object):
         INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
         FAILED_PRECONDITION `ALREADY_PUBLISHED`: the job has published another manifest; nothing is changed.
         FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
+        INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -159,6 +159,7 @@ class RegistryServiceStub:
       FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
       FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
       NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
     """
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.PublishVersionRequest, _models_pb2.ModelVersion]
     """Makes the version that a job produced; called by the scheduler. Unique by job for ever: the same manifest returns
@@ -170,6 +171,7 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
       FAILED_PRECONDITION `ALREADY_PUBLISHED`: the job has published another manifest; nothing is changed.
       FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
     """
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelVersionRequest, _models_pb2.ModelVersion]
     """Returns a version of a model, by version or by alias. Idempotent.
@@ -848,6 +850,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
       FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
       NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
     """
     PublishVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.PublishVersionRequest, _models_pb2.ModelVersion]  # type: ignore[assignment]
     """Makes the version that a job produced; called by the scheduler. Unique by job for ever: the same manifest returns
@@ -859,6 +862,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
       FAILED_PRECONDITION `ALREADY_PUBLISHED`: the job has published another manifest; nothing is changed.
       FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
     """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelVersionRequest, _models_pb2.ModelVersion]  # type: ignore[assignment]
     """Returns a version of a model, by version or by alias. Idempotent.
@@ -1606,6 +1610,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
           FAILED_PRECONDITION `BASE_MISMATCH`: an adapter's base has another digest, or its weights do not fit it.
           NOT_FOUND `NOT_FOUND`: create the model first, or import the base first.
+          INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
         """
 
     @_abc_1.abstractmethod
@@ -1623,6 +1628,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest or a size is not that of its files.
           FAILED_PRECONDITION `ALREADY_PUBLISHED`: the job has published another manifest; nothing is changed.
           FAILED_PRECONDITION `BLOB_MISSING`: upload the blobs named in the metadata first.
+          INVALID_ARGUMENT `LINEAGE_DEPTH`: more than 15 adapters on top of each other, or 10,000 bases; merge some first.
         """
 
     @_abc_1.abstractmethod

@@ -50,6 +50,7 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
@@ -147,6 +148,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
@@ -247,6 +249,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
           FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+          INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
           FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
             when and why. Use other data.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from services.grpckit.errors import Reason, ServiceError
 from services.registry.blobs.store import add_uses
 from services.registry.datasets.resources import DatasetVersion
 from services.registry.library import now_us
 from services.registry.lineage.store import Parent, add_edges
-from services.registry.lineage.things import Role
-from services.registry.models.resources import ModelVersion
+from services.registry.lineage.things import MOST_ADAPTERS, Role
+from services.registry.models.resources import ArtifactKind, ModelVersion
 from services.registry.signing.keys import Signer
 from services.registry.signing.store import sign_version
+from services.registry.tables import MODEL_VERSIONS
 from tuneforge.manifest import Manifest, ManifestFile
+from tuneforge.names import ModelVersionName
 from tuneforge.v1 import models_pb2, types_pb2
 
 
@@ -53,6 +56,8 @@ def seal_model_version(
     Raises:
         ServiceError: As `add_edges` and `add_uses`.
     """
+    if version.content.kind is ArtifactKind.ADAPTER:
+        _require_few_adapters(connection, version)
     record = models_pb2.ModelVersion.FromString(version.content.record)
     inputs = _inputs(record.lineage)
     if record.lineage.job:
@@ -63,6 +68,28 @@ def seal_model_version(
     add_uses(connection, str(version.name), manifest, time_us=now_us())
     sign_version(connection, signer, str(version.name), manifest, time_us=version.create_time_us)
     return version
+
+
+def _require_few_adapters(connection: Connection, version: ModelVersion) -> None:
+    base, count = version.content.origin.base_version, 1
+    while base:
+        name = ModelVersionName.parse(base)
+        row = connection.execute(
+            select(MODEL_VERSIONS.c.kind, MODEL_VERSIONS.c.base_version).where(
+                MODEL_VERSIONS.c.project == name.project,
+                MODEL_VERSIONS.c.model == name.model,
+                MODEL_VERSIONS.c.version == name.version,
+            )
+        ).one_or_none()
+        if row is None or row.kind != ArtifactKind.ADAPTER:
+            return
+        base, count = row.base_version or "", count + 1
+        if count > MOST_ADAPTERS:
+            raise ServiceError(
+                Reason.LINEAGE_DEPTH,
+                f"{version.name} would be adapter {count} on top of each other; at most {MOST_ADAPTERS} are taken",
+                metadata={"name": str(version.name), "limit": str(MOST_ADAPTERS)},
+            )
 
 
 def manifest_of(message: types_pb2.Manifest) -> Manifest:

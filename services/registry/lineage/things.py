@@ -7,7 +7,7 @@ from tuneforge.names import InvalidName, project_of
 
 MOST_BASES = 10_000
 """Bases below one version: a model retrained every hour from the one before for a year."""
-MOST_ADAPTERS = 16
+MOST_ADAPTERS = 15
 """Adapters on top of each other: each is read at every load, and nobody meant more."""
 LONGEST_REASON = 1024
 """Characters of the reason of a revocation."""
