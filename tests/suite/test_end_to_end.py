@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,16 @@ import pytest
 from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tests.support.tiny_model import make_tiny_model
-from tuneforge import Client, Conflict, GenerationOptions, InvalidArgument, NotFound
-from tuneforge.events import AttemptOutcome, CheckpointSaved, DeviceMetrics, Resolved, StepMetrics
+from tests.unit.data.reading import parquet
+from tuneforge import Client, Conflict, GenerationOptions, InvalidArgument, NotFound, RowShape, SplitSide
+from tuneforge.events import (
+    AttemptOutcome,
+    CheckpointSaved,
+    DeviceMetrics,
+    EvaluationMetrics,
+    Resolved,
+    StepMetrics,
+)
 from tuneforge.job_values import JobState
 from tuneforge.specs.spec import (
     BaseModel,
@@ -168,3 +177,32 @@ def test_what_is_not_there_is_said(client: Client) -> None:
     for call in (client.jobs.get, client.models.get, client.deployments.get):
         with pytest.raises(NotFound, match="nobody"):
             call("nobody")
+
+
+def test_a_divided_table_is_learned_and_measured(client: Client, tmp_path: Path) -> None:
+    """Rows of a Parquet file are divided by their content: one job learns the one side and measures the other."""
+    rows = [{"prompt": f"Say {number}.", "completion": f"word {number}"} for number in range(40)]
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet({name: [row[name] for row in rows] for name in rows[0]}))
+    version = client.datasets.upload(path, "divided", validation_ratio=0.25, seed=1)
+    assert version.statistics is not None
+    validation = list(client.datasets.rows(version.name, side=SplitSide.VALIDATION))
+    assert len(validation) == version.statistics.validation_rows > 0
+    source = DataSource(dataset="divided")
+    job = client.jobs.create(
+        replace(spec(LoraMethod(rank=4)), data=DataConfig(train=source, validation=source)), job_id="divided"
+    )
+    measured = [event.payload for event in job.watch() if isinstance(event.payload, EvaluationMetrics)]
+    assert job.result(timeout_s=30).state is JobState.SUCCEEDED
+    assert measured
+    assert {each.rows for each in measured} == {len(validation)}
+
+
+def test_rows_that_no_job_learns_are_refused_at_its_creation(client: Client, tmp_path: Path) -> None:
+    """Preference pairs can be kept; a job of supervised fine-tuning on them is refused with their shape."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    assert client.datasets.upload(path, "pairs").shape is RowShape.PREFERENCE
+    pairs = replace(spec(LoraMethod(rank=4)), data=DataConfig(train=DataSource(dataset="pairs")))
+    with pytest.raises(InvalidArgument, match="PREFERENCE"):
+        client.jobs.create(pairs)
