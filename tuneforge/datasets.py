@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from tuneforge.linting import Findings, LengthPolicy, LintOptions, RowPreview
     from tuneforge.linting import Progress as LintProgress
 
-_CHECK_DEADLINE_S = 600.0
-"""The registry reads every row before it makes a version: about a minute a gigabyte."""
+_CHECK_DEADLINE_S = 3000.0
+"""The registry reads every row before it makes a version: up to a minute a gigabyte. A call that is made again after
+this finds the reading going on or done."""
 
 
 class Datasets:
