@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tests.support.tiny_bert import make_tiny_bert
-from tuneforge import Client, InvalidArgument, TuneforgeError
+from tuneforge import Client, GenerationOptions, InvalidArgument, TuneforgeError
 from tuneforge.cli.app import cli
 from tuneforge.model_values import ModelFacts, ModelFilter
 from tuneforge.specs.spec import (
@@ -160,3 +160,15 @@ def test_an_embedding_model_is_no_base(client: Client, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument) as caught:
         client.jobs.create(spec("bert/1"), job_id="on-bert")
     assert any("feature-extraction" in field.description for field in caught.value.fields)
+
+
+def test_a_model_of_drawn_weights_is_served(client: Client) -> None:
+    """The engine draws the same base as the trainer, and takes the adapter that was trained on it."""
+    deployment = client.deployments.create("drawn", model="first/1")
+    (answer,) = client.deployments.generate(
+        deployment.name,
+        messages=[{"role": "user", "content": "Say cat 0."}],
+        options=GenerationOptions(max_new_tokens=4),
+    )
+    assert answer.served.version.version.endswith("models/first/versions/1")
+    client.deployments.delete(deployment.name)
