@@ -126,13 +126,16 @@ class Library:
         return await asyncio.wrap_future(future)
 
     @asynccontextmanager
-    async def fetched(self, manifest: Manifest, *, headers_only: bool = False) -> AsyncIterator[Folder]:
+    async def fetched(
+        self, manifest: Manifest, *, headers_only: bool = False, is_fresh: bool = False
+    ) -> AsyncIterator[Folder]:
         """Gives the files of a manifest on the local disk, for as long as the block runs; they must not be written to.
 
         Args:
             manifest: Its blobs are stored, and the caller may see them.
             headers_only: Of large safetensors files only the header is there, in a file of the right size: who checks
                 names and shapes needs no weights.
+            is_fresh: Nothing is taken from the copies on the local disk: who looks for damage asks the store itself.
 
         Raises:
             ServiceError: `BLOB_DAMAGED`, `STORAGE_UNAVAILABLE`, `STORAGE_MISCONFIGURED`.
@@ -149,7 +152,7 @@ class Library:
                 if sha256 in heads:
                     paths[sha256] = await self.check(self.copies.header, self.blobs, blob, LARGEST_HEADER_BYTES)
                 else:
-                    paths[sha256] = await self.check(self.copies.acquire, self.blobs, blob)
+                    paths[sha256] = await self.check(self.copies.acquire, self.blobs, blob, is_fresh)
             yield Folder({file.path: paths[file.sha256] for file in manifest.files})
         finally:
             for sha256, path in paths.items():

@@ -59,8 +59,13 @@ class LocalCopies:
                 self._copies[name] = _Copy(size_bytes)
             self._trim()
 
-    def acquire(self, store: BlobStore, blob: Stored) -> Path:
+    def acquire(self, store: BlobStore, blob: Stored, is_fresh: bool = False) -> Path:
         """Returns a file with the bytes of a blob, to be given back with `release`; fetches it when it is missing.
+
+        Args:
+            store: Where the blob lives.
+            blob: The blob.
+            is_fresh: Fetches it anew in any case: what counts is what the store has now.
 
         Raises:
             ServiceError: `BLOB_DAMAGED`: what came, twice, is not the blob; what the store raises.
@@ -75,8 +80,8 @@ class LocalCopies:
         path = self._path(blob.sha256)
         try:
             with copy.lock:
-                if not copy.is_verified:
-                    if not (path.is_file() and sha256_file(path) == blob.sha256):
+                if is_fresh or not copy.is_verified:
+                    if is_fresh or not (path.is_file() and sha256_file(path) == blob.sha256):
                         self._fetch(store, blob, path)
                     copy.is_verified = True
         except BaseException:

@@ -53,7 +53,7 @@ async def verify_version(
     for file in manifest.files:
         part = Manifest.of([file])  # one file at a time, so that one which cannot be fetched does not hide the others
         try:
-            async with library.fetched(part) as folder:
+            async with library.fetched(part, is_fresh=True) as folder:
                 async for count in _read(library, folder, file, problems):
                     done += count
                     yield Progress(path=file.path, verified_bytes=done, total_bytes=total, problems=tuple(problems))

@@ -2,8 +2,12 @@
 
 import asyncio
 import hashlib
+import io
+import json
+import struct
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -11,10 +15,12 @@ import pytest
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.datasets.examining import Examinations, Found, ask
 from services.registry.library import Library
+from services.registry.models.safetensors_header import read_tensors
 from tests.support.event_loop import on_loop
 from tests.support.library import open_library, store
+from tests.support.seaweedfs import Bucket
 from tests.support.tiny_model import write_rows
-from tuneforge.manifest import Manifest, ManifestFile
+from tuneforge.manifest import Manifest, ManifestFile, sha256_file
 
 
 @pytest.fixture
@@ -93,3 +99,85 @@ def test_what_a_cancelled_caller_opened_is_closed(library: Library) -> None:
         assert await asyncio.to_thread(closed.wait, 10)
 
     check()
+
+
+def s3_library(bucket: Bucket, data: Path, **keywords: int) -> AbstractContextManager[Library]:
+    """Opens a library whose blobs live in a bucket."""
+    return open_library(data, s3=bucket.settings(), **keywords)
+
+
+def test_blobs_in_s3_are_brought_and_a_bounded_number_kept(tmp_path: Path, bucket: Bucket) -> None:
+    """Files are there while they are used; afterwards the ones used last are kept, up to the limit."""
+    contents = [bytes([number]) * 1000 for number in range(4)]
+
+    @on_loop
+    async def check(library: Library) -> None:
+        files = [await store(library, content, f"{number}.bin") for number, content in enumerate(contents)]
+        manifest = Manifest.of(files)
+        async with library.fetched(manifest) as folder:
+            assert [folder.paths[file.path].read_bytes() for file in manifest.files] == contents
+        kept = [path for path in (tmp_path / "cache").glob("*/*") if path.is_file()]
+        assert len(kept) == 2
+        for path in kept:
+            path.write_bytes(b"rotten")  # what an earlier process left is not believed
+        cached.extend(kept)
+
+    cached: list[Path] = []
+    with s3_library(bucket, tmp_path, cache_bytes=2500) as library:
+        check(library)
+
+    @on_loop
+    async def again(library: Library) -> None:
+        files = [ManifestFile(f"{path.name[:8]}", path.name, 1000) for path in cached]
+        async with library.fetched(Manifest.of(files)) as folder:
+            assert {sha256_file(path) for path in folder.paths.values()} == {path.name for path in cached}
+
+    with s3_library(bucket, tmp_path, cache_bytes=2500) as library:
+        again(library)
+
+
+def test_of_large_weights_only_the_header_is_brought(tmp_path: Path, bucket: Bucket) -> None:
+    """The checks of a model see names, shapes and the true size; the weights stay where they are."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [3 << 20], "data_offsets": [0, 3 << 20]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(range(256)) * (3 << 12)
+
+    @on_loop
+    async def check(library: Library) -> None:
+        manifest = Manifest.of([await store(library, weights, "model.safetensors")])
+        async with library.fetched(manifest, headers_only=True) as folder:
+            path = folder.paths["model.safetensors"]
+            assert path.stat().st_size == len(weights)
+            assert path.stat().st_blocks * 512 <= 2 << 20
+            assert [(tensor.name, tensor.shape) for tensor in read_tensors(path)] == [("w", (3 << 20,))]
+        assert not path.exists()
+        async with library.fetched(manifest) as folder:
+            assert folder.paths["model.safetensors"].read_bytes() == weights
+
+    with s3_library(bucket, tmp_path) as library:
+        check(library)
+
+
+def test_a_copy_that_is_another_content_is_refused(tmp_path: Path, bucket: Bucket) -> None:
+    """Bytes that changed in the store are found when they are fetched."""
+
+    @on_loop
+    async def check(library: Library) -> None:
+        manifest = Manifest.of([await store(library, b"right", "file")])
+        (key,) = bucket.keys("tests/blobs")
+        bucket.client.put_object(bucket.name, key, io.BytesIO(b"wrong"), 5)
+        with pytest.raises(ServiceError) as caught:
+            async with library.fetched(manifest):
+                pass
+        assert caught.value.reason is Reason.BLOB_DAMAGED
+        bucket.client.put_object(bucket.name, key, io.BytesIO(b"right"), 5)
+        async with library.fetched(manifest):
+            pass
+        bucket.client.put_object(bucket.name, key, io.BytesIO(b"wrong"), 5)
+        async with library.fetched(manifest) as folder:
+            assert folder.paths["file"].read_bytes() == b"right"  # the copy
+        with pytest.raises(ServiceError):
+            async with library.fetched(manifest, is_fresh=True):
+                pass
+
+    with s3_library(bucket, tmp_path) as library:
+        check(library)
