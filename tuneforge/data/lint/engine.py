@@ -96,7 +96,8 @@ class _Lint:
             if number % every == 0:
                 yield Progress(number, parsed.file)
             number += parsed.line > 0
-            yield from self._listed(self._about(part, parsed))
+            if found := self._about(part, parsed):
+                yield from self._listed(found)
         yield Progress(number, "")
         for check in self._checks:
             yield from self._listed(sorted(check.finish(), key=lambda finding: finding.identity))
@@ -111,25 +112,24 @@ class _Lint:
         for parsed in open_rows(self._rows.validation) if self._rows.validation else ():
             yield Part.VALIDATION, parsed
 
-    def _about(self, part: Part, parsed: ParsedRow) -> Iterator[Finding]:
+    def _about(self, part: Part, parsed: ParsedRow) -> list[Finding]:
         is_row = parsed.line > 0
         self._seen[part] += is_row
-        if parsed.problems:
-            for problem in parsed.problems:
-                yield _of_problem(problem, parsed, part)
-        if not parsed.is_usable:
+        found = [_of_problem(problem, parsed, part) for problem in parsed.problems]
+        if parsed.content is None or (parsed.problems and not parsed.is_usable):
             self._malformed += is_row and any(each.severity is Severity.ERROR for each in parsed.problems)
-            return
+            return found
         subject = Subject(parsed, part)
         self._ledger.add(subject)
         for look in self._looks:
-            yield from look(subject)
+            found.extend(look(subject))
         if self._model is not None and parsed.shape in TRAINABLE:
             row = tokenize(subject, to_row(parsed), self._model, self._options.length)
             if self._tally is not None:
                 self._tally.add(row)
             for look_at_tokens in self._token_looks:
-                yield from look_at_tokens(row)
+                found.extend(look_at_tokens(row))
+        return found
 
     def _about_limits(self) -> Iterator[Finding]:
         if self._ledger.is_full:
