@@ -174,10 +174,10 @@ def test_oddities_are_told(text: str, codes: set[str]) -> None:
 def test_hostile_rows_take_time_in_proportion(tmp_path: Path, piece: str) -> None:
     """Combining bombs, unassigned planes and endless runs of odd characters are looked at in a moment."""
     path = _write(tmp_path / "rows.jsonl", [corpus.chat("q", piece * (100_000 // len(piece)))])
-    began = time.perf_counter()
+    began = time.process_time()
     _, summary = _found(path)
     assert summary.malformed == 0
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_memory_grows_by_little_with_the_rows(tmp_path: Path) -> None:

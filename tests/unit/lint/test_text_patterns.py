@@ -124,7 +124,7 @@ def test_check_digits() -> None:
 def test_hostile_texts_take_time_in_proportion(piece: str) -> None:
     """A text made to lead the patterns astray takes no more than a little while."""
     text = piece * (100_000 // len(piece))
-    began = time.perf_counter()
+    began = time.process_time()
     list(secrets(text))
     list(personal_data(text))
-    assert time.perf_counter() - began < 1.5
+    assert time.process_time() - began < 1.5
