@@ -98,6 +98,18 @@ if TYPE_CHECKING:
     from tuneforge.imports import ImportOptions, ImportPhase, ImportProgress, package_path
     from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
     from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
+    from tuneforge.lineage import (
+        AffectedAlias,
+        Consequences,
+        LineageEdge,
+        LineageGraph,
+        LineageKind,
+        LineageNode,
+        LineageRole,
+        LineageState,
+        Revocation,
+        RevocationChange,
+    )
     from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, ManifestFile
     from tuneforge.model_values import (
         Lineage,
@@ -113,7 +125,10 @@ if TYPE_CHECKING:
     from tuneforge.origins import Source
     from tuneforge.promotions import Promotion, PromotionChange, PromotionState
     from tuneforge.recipe_client import RecipeInfo, RecipeProblem, RecipeResources, ResolvedRecipe
+    from tuneforge.records import RecordCheck, RunRecord
     from tuneforge.retention import CollectedGarbage, Deletion, Holder, HolderKind, Pin, Retention
+    from tuneforge.signatures import Signature
+    from tuneforge.signing import SigningKey, VerificationProblem
     from tuneforge.specs.spec import (
         BaseModel,
         Checkpointing,
@@ -165,6 +180,10 @@ _HOMES: Final[dict[str, str]] = {
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
     "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
+    "lineage": (
+        "AffectedAlias Consequences LineageEdge LineageGraph LineageKind LineageNode LineageRole LineageState "
+        "Revocation RevocationChange"
+    ),
     "manifest": "IntegrityError InvalidManifest Manifest ManifestFile",
     "model_values": "Lineage Model ModelFacts ModelFilter ModelProfile ModelVersion SizeClass ValidationReport",
     "nodes": "Device Node NodeState",
@@ -172,6 +191,9 @@ _HOMES: Final[dict[str, str]] = {
     "promotions": "Promotion PromotionChange PromotionState",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
     "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",
+    "records": "RecordCheck RunRecord",
+    "signatures": "Signature",
+    "signing": "SigningKey VerificationProblem",
     "specs.spec": (
         "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod LearningRateSchedule "
         "LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask TrainingSpec"
@@ -181,6 +203,7 @@ _HOMES: Final[dict[str, str]] = {
 
 __all__ = [
     "ABSENT",
+    "AffectedAlias",
     "Alias",
     "AliasChange",
     "AliasWatch",
@@ -209,6 +232,7 @@ __all__ = [
     "CompletionPiece",
     "ComputeType",
     "Conflict",
+    "Consequences",
     "DataConfig",
     "DataFormat",
     "DataLoss",
@@ -261,6 +285,12 @@ __all__ = [
     "JobWatch",
     "LearningRateSchedule",
     "Lineage",
+    "LineageEdge",
+    "LineageGraph",
+    "LineageKind",
+    "LineageNode",
+    "LineageRole",
+    "LineageState",
     "LogLine",
     "LogSeverity",
     "LoraMethod",
@@ -290,6 +320,7 @@ __all__ = [
     "RecipeInfo",
     "RecipeProblem",
     "RecipeResources",
+    "RecordCheck",
     "RecordedEvaluation",
     "Resolved",
     "ResolvedRecipe",
@@ -297,9 +328,14 @@ __all__ = [
     "Resources",
     "ResumedFrom",
     "Retention",
+    "Revocation",
+    "RevocationChange",
     "RowShape",
+    "RunRecord",
     "Sample",
     "ServedModel",
+    "Signature",
+    "SigningKey",
     "SizeClass",
     "Sizes",
     "SliceEvidence",
@@ -313,6 +349,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "ValidationReport",
+    "VerificationProblem",
     "VersionRef",
     "WatchOptions",
     "__version__",

@@ -10,7 +10,7 @@ from tuneforge._connections import Connections
 from tuneforge._spec_input import SpecInput, read_spec
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge._watch import JobWatch, WatchOptions
-from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError
+from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError, Unavailable
 from tuneforge.job_values import (
     Attempt,
     Checkpoint,
@@ -227,12 +227,14 @@ class Jobs:
                             yield response.events.events, response.events.marks
                         case "end" if response.end.reason == calls.END_REASON_JOB_ENDED:
                             return
+                broken: TuneforgeError = Unavailable(Reason.DRAINING, f"{scheduler.peer} is shutting down")
             except grpc.RpcError as error:
+                broken = typed_error(error, scheduler.peer)
                 if not is_retriable(error):
-                    raise typed_error(error, scheduler.peer) from None
-                backoff.wait_or_raise(typed_error(error, scheduler.peer))
+                    raise broken from None
             finally:
                 stream.cancel()
+            backoff.wait_or_raise(broken)
 
     def attempts(self, job: str) -> Iterator[Attempt]:
         """Yields the attempts of a job, newest first."""

@@ -94,7 +94,7 @@ class Signing:
         registry = self._connections.registry
         return _signing_key(registry.call(registry.stub.GetSigningKey, pb.GetSigningKeyRequest(key_id=key_id)))
 
-    def keys(self) -> list[SigningKey]:
+    def all_keys(self) -> list[SigningKey]:
         """Returns every key that ever signed, the current one first."""
         registry = self._connections.registry
         answer = registry.call(registry.stub.ListSigningKeys, pb.ListSigningKeysRequest())

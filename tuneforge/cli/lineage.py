@@ -179,6 +179,17 @@ def verify_dataset(connection: Connection, version: str, as_json: bool) -> None:
         _verify(client, found.name, found.size_bytes, as_json=as_json)
 
 
+@click.command("signing-key")
+@click.argument("key_id", default="")
+@click.pass_obj
+def signing_key(connection: Connection, key_id: str) -> None:
+    """Print the public key that versions are signed with, or an earlier one by its id, for `model_signing verify key`."""
+    with connection.client() as client:
+        found = client.signing.key(key_id)
+    click.echo(found.key.pem, nl=False)
+    click.echo(f"key id {found.key.key_id}", err=True)
+
+
 @click.command("verify-record")
 @click.argument("job")
 @json_option
@@ -206,6 +217,7 @@ def attach(datasets: click.Group, models: click.Group, jobs: click.Group) -> Non
     for command in (revoke, unrevoke, revocations, verify_dataset):
         datasets.add_command(command)
     models.add_command(verify_model)
+    models.add_command(signing_key)
     jobs.add_command(verify_record)
 
 
