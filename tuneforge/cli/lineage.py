@@ -183,7 +183,7 @@ def verify_dataset(connection: Connection, version: str, as_json: bool) -> None:
 @click.argument("key_id", default="")
 @click.pass_obj
 def signing_key(connection: Connection, key_id: str) -> None:
-    """Print the public key that versions are signed with, or an earlier one by its id, for `model_signing verify key`."""
+    """Print the public key that versions are signed with, or an earlier one, for `model_signing verify key`."""
     with connection.client() as client:
         found = client.signing.key(key_id)
     click.echo(found.key.pem, nl=False)
