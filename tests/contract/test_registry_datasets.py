@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
+from tests.support.seaweedfs import EACH_HOME
 from tuneforge.errors import Reason
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.v1 import types_pb2
@@ -131,6 +132,7 @@ async def test_lists_of_data_sets_are_walked_by_pages(tmp_path: Path) -> None:
         assert fields_of(await refused(stub.ListDatasets(negative), Reason.INVALID_FIELD)) == ["page_size"]
 
 
+@EACH_HOME
 @on_loop
 async def test_a_version_is_made_from_rows(tmp_path: Path) -> None:
     """A version knows its files, its shape and its rows, and is the data set's latest."""
@@ -185,6 +187,7 @@ async def test_versions_are_walked_newest_first(tmp_path: Path) -> None:
             await refused(stub.ListDatasetVersions(request), Reason(reason))
 
 
+@EACH_HOME
 @on_loop
 async def test_malformed_rows_are_all_told_with_their_lines(tmp_path: Path) -> None:
     """One INVALID_DATA answer names the lines of every file and what to change."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
+from tests.support.seaweedfs import EACH_HOME
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.v1 import events_pb2, types_pb2
@@ -92,6 +93,7 @@ async def test_lists_of_models_are_walked_by_pages(tmp_path: Path) -> None:
         await refused(stub.ListModels(bad), Reason.INVALID_PAGE_TOKEN)
 
 
+@EACH_HOME
 @on_loop
 async def test_an_import_knows_its_architecture(tmp_path: Path) -> None:
     """A version has the configuration as it stands and the shape of every weight; lists leave the shapes out."""
@@ -184,7 +186,9 @@ async def test_remote_code_is_refused(tmp_path: Path) -> None:
 async def test_all_problems_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
     """An unsupported class, a missing tokenizer and torn weights come in one answer."""
     files = folder_files(make_tiny_model(tmp_path / "tiny"))
-    files["config.json"] = json.dumps(json.loads(files["config.json"]) | {"architectures": ["MambaForCausalLM"]}).encode()
+    files["config.json"] = json.dumps(
+        json.loads(files["config.json"]) | {"architectures": ["MambaForCausalLM"]}
+    ).encode()
     files["model.safetensors"] = files["model.safetensors"][:-1]
     del files["tokenizer.json"]
     async with running_registry(tmp_path / "data") as registry:
@@ -193,6 +197,7 @@ async def test_all_problems_of_a_folder_are_told_at_once(tmp_path: Path) -> None
         assert "MambaForCausalLM" in str(error)
 
 
+@EACH_HOME
 @on_loop
 async def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
     """A safetensors header that claims to be longer than the file is refused before anything is read by it."""

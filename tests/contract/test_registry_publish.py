@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
+from tests.support.seaweedfs import EACH_HOME
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model, write_rows
 from tuneforge.errors import Reason
 from tuneforge.v1 import datasets_pb2, events_pb2, spec_pb2, types_pb2
@@ -44,6 +45,7 @@ async def publication(registry: RunningRegistry, folder: Path) -> pb.PublishVers
     )
 
 
+@EACH_HOME
 @on_loop
 async def test_an_adapter_is_published_with_its_lineage(tmp_path: Path) -> None:
     """The model is made, the version keeps lineage and metrics, and its architecture is that of its base."""
@@ -147,6 +149,7 @@ async def test_a_lineage_must_name_what_is_stored(tmp_path: Path) -> None:
         assert fields_of(error) == ["lineage.base.digest", "lineage.validation.version"]
 
 
+@EACH_HOME
 @on_loop
 async def test_what_a_job_publishes_is_checked_like_an_import(tmp_path: Path) -> None:
     """Unsafe files, adapters that are none, missing blobs and wrong digests are refused, and no model is made."""

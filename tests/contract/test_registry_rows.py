@@ -13,6 +13,7 @@ from services.registry.models.files import Folder
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
+from tests.support.seaweedfs import EACH_HOME
 from tests.unit.data.reading import image, parquet
 from tuneforge.data.split import Split, side_of
 from tuneforge.errors import Reason
@@ -48,6 +49,7 @@ async def pages(registry: RunningRegistry, request: rows_pb2.ListDatasetRowsRequ
             return found
 
 
+@EACH_HOME
 @on_loop
 async def test_every_format_makes_a_version(tmp_path: Path) -> None:
     """The version states format and shape, and the same rows have the same ids in every format."""
