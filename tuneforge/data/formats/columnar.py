@@ -17,7 +17,8 @@ from tuneforge.data.problems import ProblemCode, RowFault
 from tuneforge.data.shapes import recognise
 
 _BATCH_BYTES: Final = 8 * MIB
-_MOST_BATCH_ROWS: Final = 1024
+_MOST_BATCH_ROWS: Final = 256
+"""Values that repeat may be far larger than what the file says of itself, so that a batch has few rows anyway."""
 _DEEPEST: Final = 16
 _LARGEST_GROUP: Final = 64 * 1024 * MIB
 _FOOTER_BYTES: Final = 16 * MIB
@@ -200,6 +201,10 @@ def _limited(number: int, row: dict[str, Any], limits: Limits) -> RawRow:
 
 
 def _damaged(error: Exception, rows: int, file: DataFile) -> RowFault:
+    if isinstance(error, MemoryError):
+        message = f"Reading it takes more memory than there is, after {rows} rows."
+        cure = "Write it with smaller row groups and values."
+        return RowFault(ProblemCode.LIMIT_EXCEEDED, message, cure)
     said = " ".join(str(error).replace(str(file.local), file.path).split())[:160] or type(error).__name__
     message = f"The file is damaged or cannot be read after {rows} rows: {said.rstrip('.')}."
     return RowFault(ProblemCode.CORRUPT_PARQUET, message, _WRITE_AGAIN)
