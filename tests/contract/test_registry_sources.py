@@ -1,5 +1,6 @@
 """Imports from elsewhere, over a real socket: https, the hub, packages; what is refused, resumed, remembered."""
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -111,6 +112,20 @@ async def test_the_same_request_id_fetches_once(tmp_path: Path) -> None:
             same = await followed(registry.stub.ImportDatasetVersion(other))
             assert same.version.name == first.version.name
             assert same.version.source.uri == there.files.url("/rows.jsonl")
+
+
+@on_loop
+async def test_imports_of_the_same_at_once_are_one_after_the_other(tmp_path: Path) -> None:
+    """They do not disturb each other's parts, and end with one version."""
+    with elsewhere(tmp_path / "there") as there:
+        there.files.files["/rows.jsonl"] = rows(20_000)
+        async with running_registry(tmp_path / "data", sources=there.settings(at_once=8)) as registry:
+            dataset = await registry.dataset()
+            requests = [dataset_request(dataset, there.files.url("/rows.jsonl"), request_id=each) for each in "abca"]
+            calls = [followed(registry.stub.ImportDatasetVersion(request)) for request in requests]
+            outcomes = await asyncio.gather(*calls)
+            assert {outcome.version.name for outcome in outcomes} == {f"{dataset}/versions/1"}
+        assert not list((tmp_path / "data" / "imports" / "default").iterdir())
 
 
 @on_loop

@@ -45,20 +45,17 @@ class SourceCalls(DatasetCalls, ModelCalls):
         ask = wire.ask_of(name.project, "dataset", request.location, request.split)
         version = await self._answered(request, name.project, datasets_pb2.DatasetVersion)
         if version is None:
-            fetched = None
             async with aclosing(self._fetch(name, ask)) as steps:
                 async for step in steps:
                     if isinstance(step, Fetched):
-                        fetched = step
+                        manifest = manifest_to_proto(step.manifest)
+                        create = datasets_pb2.CreateDatasetVersionRequest(parent=request.parent, manifest=manifest)
+                        version = await self.CreateDatasetVersion(create, context)
+                        version = await self._remembered(request, name.project, version, step.source)
                     else:
                         yield sources_pb2.ImportDatasetVersionResponse(progress=step)
-            assert fetched is not None
-            create = datasets_pb2.CreateDatasetVersionRequest(
-                parent=request.parent, manifest=manifest_to_proto(fetched.manifest)
-            )
-            version = await self.CreateDatasetVersion(create, context)
-            version = await self._remembered(request, name.project, version, fetched.source)
-            await self.imports.discard(fetched)
+        else:
+            await self.imports.forget(ask)
         yield sources_pb2.ImportDatasetVersionResponse(version=version)
 
     async def ImportModelVersion(
@@ -69,20 +66,17 @@ class SourceCalls(DatasetCalls, ModelCalls):
         ask = wire.ask_of(name.project, "model", request.location)
         version = await self._answered(request, name.project, models_pb2.ModelVersion)
         if version is None:
-            fetched = None
             async with aclosing(self._fetch(name, ask)) as steps:
                 async for step in steps:
                     if isinstance(step, Fetched):
-                        fetched = step
+                        manifest = manifest_to_proto(step.manifest)
+                        create = models_pb2.CreateModelVersionRequest(parent=request.parent, manifest=manifest)
+                        version = await self.CreateModelVersion(create, context)
+                        version = await self._remembered(request, name.project, version, step.source)
                     else:
                         yield sources_pb2.ImportModelVersionResponse(progress=step)
-            assert fetched is not None
-            create = models_pb2.CreateModelVersionRequest(
-                parent=request.parent, manifest=manifest_to_proto(fetched.manifest)
-            )
-            version = await self.CreateModelVersion(create, context)
-            version = await self._remembered(request, name.project, version, fetched.source)
-            await self.imports.discard(fetched)
+        else:
+            await self.imports.forget(ask)
         yield sources_pb2.ImportModelVersionResponse(version=version)
 
     async def _fetch(

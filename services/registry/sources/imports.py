@@ -54,7 +54,6 @@ class Fetched:
 
     manifest: Manifest
     source: Source
-    place: Path
 
 
 @dataclass
@@ -79,6 +78,14 @@ class _Tally:
         )
 
 
+@dataclass
+class _Held:
+    """A staging folder that imports of the same content want, one after the other."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
 class Imports:
     """The imports of one registry.
 
@@ -96,7 +103,7 @@ class Imports:
         self._reserve_bytes = reserve_bytes
         self.staging = Staging(data / "imports")
         self._running = 0
-        self._locks: dict[Path, asyncio.Lock] = {}
+        self._held: dict[Path, _Held] = {}
 
     def prepare(self) -> int:
         """Makes the folder and sweeps what was forgotten; returns how many imports."""
@@ -105,15 +112,16 @@ class Imports:
     async def fetch(self, ask: Ask) -> AsyncGenerator[Progress | Fetched]:
         """Yields how far it is and at last the files; to be closed.
 
+        Who goes on after the files has made a version of them: what the import left is removed then. Until then nobody
+        else fetches the same.
+
         Raises:
             ServiceError: `URL_NOT_ALLOWED`, `INVALID_FIELD`, `SOURCE_*`, `TOO_MANY_CALLS`, `DISK_FULL`.
         """
         wanted = replace(ask.wanted, largest_bytes=self._settings.largest_bytes, most_files=MOST_FILES)
         allowed = await self._library.transfer(self._load)
         address, job = jobs.job_of(allowed, replace(ask, wanted=wanted))
-        place = await self._library.transfer(
-            self.staging.place, ask.project, ask.uri, ask.connection, wanted.kind, wanted.split, *wanted.include
-        )
+        place = self._place(ask)
         with self._slot(place) as lock:
             async with lock:
                 await self._library.transfer(lambda: place.mkdir(parents=True, exist_ok=True))
@@ -126,11 +134,18 @@ class Imports:
                 manifest = Manifest.of(ManifestFile(s.path, s.sha256, s.size_bytes) for s in tally.stored.values())
                 source = Source(uri=address.shown, revision=tally.revision, digest=manifest.digest, time_us=now_us())
                 _log.info("fetched", uri=source.uri, revision=source.revision, files=len(manifest.files))
-                yield Fetched(manifest=manifest, source=source, place=place)
+                yield Fetched(manifest=manifest, source=source)
+                await self._library.transfer(staging.discard, place)
 
-    async def discard(self, fetched: Fetched) -> None:
-        """Removes what an import left, when its version is made."""
-        await self._library.transfer(staging.discard, fetched.place)
+    async def forget(self, ask: Ask) -> None:
+        """Removes what an import left that was answered before, unless the same is being fetched for somebody else."""
+        place = self._place(ask)
+        if place not in self._held:
+            await self._library.transfer(staging.discard, place)
+
+    def _place(self, ask: Ask) -> Path:
+        wanted = ask.wanted
+        return self.staging.place(ask.project, ask.uri, ask.connection, wanted.kind, wanted.split, *wanted.include)
 
     def _load(self) -> allowances.Allowances:
         try:
@@ -149,13 +164,15 @@ class Imports:
                 Reason.TOO_MANY_CALLS, f"{self._running} imports run already, which is the limit", retry_after_s=5.0
             )
         self._running += 1
-        lock = self._locks.setdefault(place, asyncio.Lock())
+        held = self._held.setdefault(place, _Held())
+        held.users += 1
         try:
-            yield lock
+            yield held.lock
         finally:
             self._running -= 1
-            if not lock.locked():
-                self._locks.pop(place, None)
+            held.users -= 1
+            if not held.users:
+                del self._held[place]
 
     async def _have(self, project: str, place: Path) -> dict[str, Stored]:
         """Returns the files that an earlier try stored, as far as they are stored still."""

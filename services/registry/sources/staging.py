@@ -50,16 +50,14 @@ class Staging:
         return len(stale)
 
     def place(self, project: str, *asked: str) -> Path:
-        """Returns the folder of one import, made when missing.
+        """Returns the folder of one import, which need not exist.
 
         Args:
             project: Id of the project.
             asked: Everything that decides which bytes are fetched.
         """
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
-        place = self._folder / project / key
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+        return self._folder / project / key
 
 
 def read_journal(place: Path) -> dict[str, Stored]:

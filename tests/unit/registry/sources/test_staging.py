@@ -15,6 +15,7 @@ def test_what_is_forgotten_is_swept_and_what_is_young_stays(tmp_path: Path) -> N
     staging.prepare(kept_s=60)
     old, young = staging.place("default", "old"), staging.place("default", "young")
     for place in (old, young):
+        place.mkdir(parents=True)
         (place / "a.part").write_bytes(b"x")
     long_ago = time.time() - 3600
     os.utime(old / "a.part", (long_ago, long_ago))
