@@ -3,6 +3,8 @@
     upload ADDRESS FILE          through the SDK
     download ADDRESS DIGEST SIZE FILE
     copy FROM TO                 the peer: read, hash, write and sync, as plainly as can be
+    put ENDPOINT BUCKET FILE     the peer in S3: hash, then the minio client's upload
+    get ENDPOINT BUCKET FILE     the peer in S3: the minio client's download, then hash
 
 Prints seconds and the peak of memory in MB as JSON; the time does not count the start of the process.
 """
@@ -31,6 +33,30 @@ def copy(source: Path, destination: Path) -> str:
     return hasher.hexdigest()
 
 
+def in_s3(action: str, endpoint: str, bucket: str, file: Path) -> str:
+    """Moves a file as a plain user of the minio client does, and returns its digest."""
+    import minio
+
+    client = minio.Minio(
+        endpoint.removeprefix("http://"),
+        access_key=os.environ["AWS_ACCESS_KEY_ID"],
+        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+        secure=False,
+        region="us-east-1",
+    )
+    if action == "put":
+        digest = _digest(file)
+        client.fput_object(bucket, "plain", str(file))
+        return digest
+    client.fget_object(bucket, "plain", str(file))
+    return _digest(file)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as reading:
+        return hashlib.file_digest(reading, "sha256").hexdigest()
+
+
 def main(arguments: list[str]) -> None:
     """Does what it is told to, and says how long it took."""
     from tuneforge.blobs import BlobClient
@@ -39,6 +65,8 @@ def main(arguments: list[str]) -> None:
     began, digest = time.perf_counter(), ""
     if action == "copy":
         digest = copy(Path(rest[0]), Path(rest[1]))
+    elif action in {"put", "get"}:
+        digest = in_s3(action, rest[0], rest[1], Path(rest[2]))
     else:
         with BlobClient.connect(rest[0], "default") as blobs:
             if action == "upload":

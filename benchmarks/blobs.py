@@ -41,13 +41,13 @@ def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
         folder = Path(root)
         ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         suite = Suite(data=folder / "data", ports=ports)
-        with _Registry(suite.environment("registry")) as registry:
+        with RegistryProcess(suite.environment("registry")) as registry:
             for number in range(rounds + 1):
                 file = folder / "content"
-                _write(file, size_bytes, seed=number)
-                copied = _measure("copy", file, folder / "copy")
-                up = _measure("upload", registry.address, file)
-                down = _measure("download", registry.address, up["digest"], size_bytes, folder / "back")
+                write_file(file, size_bytes, seed=number)
+                copied = measure("copy", file, folder / "copy")
+                up = measure("upload", registry.address, file)
+                down = measure("download", registry.address, up["digest"], size_bytes, folder / "back")
                 same = copied["digest"] == up["digest"] and (folder / "back").stat().st_size == size_bytes
                 if not same:
                     raise AssertionError("the bytes that came are not those that went")
@@ -83,14 +83,14 @@ def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
     )
 
 
-class _Registry:
+class RegistryProcess:
     """A registry in a process of its own."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
         self.address = ""
 
-    def __enter__(self) -> _Registry:
+    def __enter__(self) -> RegistryProcess:
         command = [sys.executable, "-m", "services.registry"]
         self._process = subprocess.Popen(
             command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -111,14 +111,15 @@ class _Registry:
         return int(found[1]) * 1.024e-3 if found else float("nan")
 
 
-def _measure(*arguments: object) -> dict[str, Any]:
+def measure(*arguments: object) -> dict[str, Any]:
+    """Makes one transfer in a process of its own; see `benchmarks.blob_client`."""
     command = [sys.executable, "-m", "benchmarks.blob_client", *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-def _write(path: Path, size_bytes: int, *, seed: int) -> None:
+def write_file(path: Path, size_bytes: int, *, seed: int) -> None:
     """Writes a file that differs from all others of the run, and lets the disk come to rest."""
     block = os.urandom(_RANDOM_BYTES)
     with path.open("wb") as file:

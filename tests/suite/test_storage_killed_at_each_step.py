@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,22 +40,35 @@ LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What stands in a registry before it is killed."""
+    """What stands in a registry before it is killed; each step begins with it anew."""
 
+    data: Path
+    objects: dict[str, bytes]
+    """Place -> content, where the home is a bucket."""
     needed: frozenset[str]
     """Digests of what a version needs."""
 
+    def restore(self, data: Path) -> None:
+        """Puts it into a data folder and, where that is the home, into the bucket."""
+        shutil.copytree(self.data, data)
+        settings = s3_of_test()
+        if settings is None:
+            return
+        store = S3Store(settings)
+        for each in list(store.listing()):
+            store.delete(each.place)
+        for place, content in self.objects.items():
+            (data / "restored").write_bytes(content)
+            store.keep(data / "restored", place, "")
 
-async def _prepare(registry: RunningRegistry, folder: Path) -> Prepared:
-    """Leaves a version, one that was deleted, a blob of no version, an upload begun, and a content without a row."""
+
+async def _prepare(registry: RunningRegistry, folder: Path) -> frozenset[str]:
+    """Leaves a version, a blob of no version, an upload begun, and a content without a row; returns what is needed."""
     stub, dataset = registry.stub, await registry.dataset()
-    versions = []
-    for count in (3, 4):
-        content = write_rows(folder / f"{count}.jsonl", count).read_bytes()
-        manifest = await registry.put_files({"train.jsonl": content})
-        request = datasets_pb2.CreateDatasetVersionRequest(parent=dataset, manifest=manifest)
-        versions.append(await stub.CreateDatasetVersion(request))
-    await stub.DeleteDatasetVersion(retention_pb2.DeleteDatasetVersionRequest(name=versions[1].name))
+    manifest = await registry.put_files({"train.jsonl": write_rows(folder / "rows.jsonl", 3).read_bytes()})
+    version = await stub.CreateDatasetVersion(
+        datasets_pb2.CreateDatasetVersionRequest(parent=dataset, manifest=manifest)
+    )
     await registry.put(b"of no version")
     await registry.upload([next(pieces(b"begun", chunk_bytes=2))])
     (folder / "lost").write_bytes(b"lost")
@@ -67,7 +81,18 @@ async def _prepare(registry: RunningRegistry, folder: Path) -> Prepared:
         path.parent.mkdir(exist_ok=True)
         (folder / "lost").replace(path)
         os.utime(path, (1, 1))
-    return Prepared(frozenset(file.sha256 for file in versions[0].manifest.files))
+    return frozenset(file.sha256 for file in version.manifest.files)
+
+
+def _content(place: str) -> bytes:
+    settings = s3_of_test()
+    assert settings is not None
+    store = S3Store(settings)
+    source = store.open(place, 0, store.size(place) or 0)
+    try:
+        return source.read()
+    finally:
+        source.close()
 
 
 def _stored(data: Path) -> list[str]:
@@ -77,15 +102,6 @@ def _stored(data: Path) -> list[str]:
     else:
         places = [each.place for each in S3Store(settings).listing()]
     return sorted(place.rpartition("/")[2].partition(".")[0] for place in places)
-
-
-def _empty() -> None:
-    """Empties the bucket for the next step; each step has a folder of its own anyway."""
-    settings = s3_of_test()
-    if settings is not None:
-        store = S3Store(settings)
-        for each in list(store.listing()):
-            store.delete(each.place)
 
 
 def _environment(data: Path, address: str) -> dict[str, str]:
@@ -177,25 +193,32 @@ def test_a_collection_killed_anywhere_is_finished_by_the_next(tmp_path: Path) ->
     storage = StorageSettings(s3=s3_of_test(), collect_every_s=0, grace_s=0)
 
     @on_loop
-    async def is_killed_at(step: int, folder: Path) -> None:
-        data = folder / "registry"
-        data.mkdir(parents=True)
-        async with running_registry(data, storage=storage) as registry:
-            prepared = await _prepare(registry, folder)
+    async def prepare() -> None:
+        async with running_registry(tmp_path / "prepared", storage=storage) as registry:
+            needed.update(await _prepare(registry, tmp_path))
+
+    @on_loop
+    async def is_killed_at(step: int, data: Path) -> None:
         was_killed.append(await asyncio.to_thread(_until_killed, _collect, step, data))
         async with running_registry(data, storage=storage) as registry:
-            for digest in prepared.needed:
+            for digest in needed:
                 assert await asyncio.to_thread(_download, registry.blocking, digest) == digest
             await asyncio.to_thread(_collect, registry.blocking)
             assert (await asyncio.to_thread(_collect, registry.blocking)).num_contents == 0
-            assert _stored(data) == sorted(prepared.needed)
-            for digest in prepared.needed:
+            assert _stored(data) == sorted(needed)
+            for digest in needed:
                 assert await asyncio.to_thread(_download, registry.blocking, digest) == digest
-        _empty()
 
+    needed: set[str] = set()
+    prepare()
+    settings = s3_of_test()
+    places = [] if settings is None else [each.place for each in S3Store(settings).listing()]
+    prepared = Prepared(tmp_path / "prepared", {place: _content(place) for place in places}, frozenset(needed))
     was_killed = [True]
     while was_killed[-1]:
-        is_killed_at(len(was_killed), tmp_path / f"killed-at-{len(was_killed)}")
+        data = tmp_path / f"killed-at-{len(was_killed)}" / "registry"
+        prepared.restore(data)
+        is_killed_at(len(was_killed), data)
     assert len(was_killed) > 8, (tmp_path / "killed-at-1" / "registry.log").read_text()
 
 
