@@ -160,6 +160,13 @@ def test_no_file_is_an_empty_data_set(tmp_path: Path) -> None:
     assert errors(read(tmp_path, {"README.md": b"x"})) == [("DATASET_EMPTY", 0)]
 
 
+def test_a_bad_line_of_a_table_is_a_bad_row(tmp_path: Path) -> None:
+    """Bytes that are no text spoil their row, wherever in it they stand, and not those around it."""
+    rows = read(tmp_path, {"a.csv": b'text,label\na,b\n"x\xff\ny",c\nd,\0e\nf,g\n'})
+    assert errors(rows) == [("NOT_UTF8", 3), ("NUL_BYTE", 5)]
+    assert contents(rows) == [{"text": "a", "label": "b"}, {"text": "f", "label": "g"}]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=300),

@@ -58,19 +58,30 @@ def _rows(records: Any, source: "_Lines", limits: Limits) -> Iterator[RawRow]:
             break
         if not cells:
             continue
+        fault = source.fault_of(records.line_num)
         if header is None:
+            if fault is not None:
+                raise fault
             header = _checked_header(cells, limits)
             continue
         rows += 1
-        if len(cells) != len(header):
-            message = f"It has {len(cells)} cells, but the header has {len(header)}."
-            cure = "Put quotes around cells that hold the delimiter, or add what is missing."
-            yield RawRow(begin, None, RowFault(ProblemCode.RAGGED_ROW, message, cure), source.excerpt)
-            continue
-        columns = {name: cell for name, cell in zip(header, cells, strict=True) if name}
-        yield RawRow(begin, columns, raw=source.excerpt)
+        yield _row(begin, cells, header, fault or _ragged(cells, header), source.excerpt)
     if not rows:
         yield RawRow(0, None, nothing_in_it("Write a header and a line for each row."))
+
+
+def _row(line: int, cells: list[str], header: list[str], fault: RowFault | None, excerpt: str) -> RawRow:
+    if fault is not None:
+        return RawRow(line, None, fault, excerpt)
+    return RawRow(line, {name: cell for name, cell in zip(header, cells, strict=True) if name}, raw=excerpt)
+
+
+def _ragged(cells: list[str], header: list[str]) -> RowFault | None:
+    if len(cells) == len(header):
+        return None
+    message = f"It has {len(cells)} cells, but the header has {len(header)}."
+    cure = "Put quotes around cells that hold the delimiter, or add what is missing."
+    return RowFault(ProblemCode.RAGGED_ROW, message, cure)
 
 
 class _RowTooLarge(Exception):
@@ -89,6 +100,13 @@ class _Lines:
         self._begin = 1
         self._taken = 0
         self._starts: dict[int, str] = {}
+        self._faults: dict[int, RowFault] = {}
+
+    def fault_of(self, end: int) -> RowFault | None:
+        """Returns what is wrong with the lines of the current row, whose last one is `end`."""
+        found = [number for number in self._faults if self._begin <= number <= end]
+        faults = [self._faults.pop(number) for number in sorted(found)]
+        return faults[0] if faults else None
 
     def begin_row(self, line: int) -> None:
         """Tells that the lines from here on belong to another row."""
@@ -96,11 +114,7 @@ class _Lines:
         self.excerpt = self._starts.pop(line, "")
 
     def texts(self) -> Iterator[str]:
-        """Yields lines with their ends.
-
-        Raises:
-            RowFault: a line is not UTF-8 or holds NUL.
-        """
+        """Yields lines with their ends; what is wrong with one is kept for the row that it belongs to."""
         for number, line, _ in self._lines:
             if line is None or self._taken > self._limit:
                 raise _RowTooLarge
@@ -112,8 +126,8 @@ class _Lines:
             try:
                 text = decoded(line)
             except RowFault as fault:
-                message = f"Line {number}: {fault.message}"
-                raise RowFault(fault.code, message, fault.cure, column=fault.column) from None
+                self._faults[number] = fault
+                text = line.decode("utf-8", "replace").replace("\0", "\ufffd")
             if number <= _LOOKED_AT:
                 self._starts[number] = text[:400]
             elif number == self._begin:
