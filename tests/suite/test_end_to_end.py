@@ -22,6 +22,7 @@ from tuneforge.events import (
     StepMetrics,
 )
 from tuneforge.job_values import JobState
+from tuneforge.records import verify_record
 from tuneforge.specs.spec import (
     BaseModel,
     Checkpointing,
@@ -138,6 +139,12 @@ def test_output_of_a_job_is_the_base_of_the_next(client: Client) -> None:
     assert child.version is not None
     lineage = client.models.version(child.version.version).lineage
     assert lineage.base == parent.version
+    path = client.lineage.path(child.version.version, "models/tiny/1")
+    assert [node.name for node in path.nodes][1:-1] == [parent.version.version]
+    for job in (parent, child):
+        check = verify_record(client, job.name)
+        assert check.is_intact, check.problem
+        assert check.recorded.num_events > 2
 
 
 def test_all_faults_of_a_spec_in_one_answer(client: Client) -> None:
