@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from services.grpckit.parent import end_with_parent
 from tuneforge.data.examination import examine, side_in
 from tuneforge.data.formats import DataFile, ParsedRow, open_rows
 from tuneforge.data.identity import canonical_json
@@ -125,6 +126,7 @@ def _shortened(value: Any, longest: int) -> Any:
 
 def main() -> None:
     """Reads an order from the input and answers on the output."""
+    end_with_parent()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from services.grpckit.parent import END_WITH_PARENT
 from services.registry.models.files import Folder
 
 _ROOT: Final = Path(__file__).parents[3]
@@ -74,6 +75,7 @@ def ask(folder: Folder, order: dict[str, Any]) -> Found:
         "OMP_NUM_THREADS": "1",
         "ARROW_IO_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
+        END_WITH_PARENT: str(os.getpid()),
     }
     try:
         done = subprocess.run(
