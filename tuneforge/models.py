@@ -67,6 +67,7 @@ class Models:
         model: str,
         *,
         description: str = "",
+        facts: ModelFacts | None = None,
         progress: Progress | None = None,
     ) -> ModelVersion:
         """Makes a version from a Hugging Face model folder; the same content gives the same version.
@@ -76,6 +77,7 @@ class Models:
                 pickled weights and code, are left where they are; links are followed (a hub's cache is made of them).
             model: Id or name of the model; it is created when missing.
             description: Of the model, when it is created.
+            facts: What is said of the version, when it is new.
             progress: Told the number of bytes moved, piece by piece.
 
         Raises:
@@ -87,7 +89,7 @@ class Models:
         name = names.model(self._project, model)
         self._create_if_missing(name, description)
         self._blobs().upload_manifest(folder, files, progress=progress)
-        return self._create_version(name, files)
+        return self._create_version(name, files, facts=facts)
 
     def import_adapter(
         self,
@@ -113,11 +115,10 @@ class Models:
         """
         folder = Path(path)
         files = adapter_files(folder)
-        found = self.version(base)
+        reference = self._reference(base)
         name = names.model(self._project, model)
         self._create_if_missing(name, description)
         self._blobs().upload_manifest(folder, files, progress=progress)
-        reference = types_pb2.VersionRef(version=found.name, digest=found.manifest.digest)
         return self._create_version(name, files, reference)
 
     def import_config(
@@ -170,13 +171,16 @@ class Models:
             InvalidArgument: The address is not allowed, or its files are no model that is supported.
             TuneforgeError: The registry or the place refused or stayed away.
         """
+        wanted = options or ImportOptions()
+        base = self._reference(wanted.base) if wanted.base else None
         name = names.model(self._project, model)
         self._create_if_missing(name, description)
         asked = ImportCall(
             registry=self._connections.registry,
             parent=name,
             uri=uri,
-            options=options or ImportOptions(),
+            options=wanted,
+            base=base,
             progress=progress,
         )
         return version_from_proto(asked.model_version())
@@ -344,9 +348,20 @@ class Models:
         write_signature(target, found.name, found.manifest, found.signature)
         return found
 
-    def _create_version(self, name: str, files: Manifest, base: types_pb2.VersionRef | None = None) -> ModelVersion:
+    def _reference(self, base: str) -> types_pb2.VersionRef:
+        """Returns a version by its short name, with its digest."""
+        found = self.version(base)
+        return types_pb2.VersionRef(version=found.name, digest=found.manifest.digest)
+
+    def _create_version(
+        self, name: str, files: Manifest, base: types_pb2.VersionRef | None = None, facts: ModelFacts | None = None
+    ) -> ModelVersion:
         request = pb.CreateModelVersionRequest(
-            parent=name, manifest=_wire.manifest_to_proto(files), base=base, request_id=new_request_id()
+            parent=name,
+            manifest=_wire.manifest_to_proto(files),
+            base=base,
+            version=pb.ModelVersion(**given_facts(facts)) if facts else None,
+            request_id=new_request_id(),
         )
         registry = self._connections.registry
         return version_from_proto(

@@ -76,6 +76,9 @@ async def test_what_never_changes_is_refused_with_all_other_faults(tmp_path: Pat
         request = update_version(bad, "tags")
         error = await refused(registry.stub.UpdateModelVersion(request), Reason.INVALID_FIELD)
         assert sorted(fields_of(error)) == ["version.licence", "version.metadata", "version.tags"]
+        nul = pb.ModelVersion(name=version.name, domain="a\0b", metadata={"k": "\0"})
+        error = await refused(registry.stub.UpdateModelVersion(update_version(nul, "domain")), Reason.INVALID_FIELD)
+        assert fields_of(error) == ["version.domain", "version.metadata[k]"]
         missing = pb.ModelVersion(name=f"{PROJECT}/models/tiny/versions/9")
         await refused(registry.stub.UpdateModelVersion(update_version(missing, "tags")), Reason.NOT_FOUND)
 
@@ -369,6 +372,26 @@ async def test_an_embedding_model_is_kept_with_its_task(tmp_path: Path) -> None:
         assert (version.task, version.architecture.class_name) == ("feature-extraction", "BertModel")
         assert await ids(registry, task="feature-extraction") == ["bert"]
         assert await ids(registry, task="text-generation") == []
+
+
+@on_loop
+async def test_an_import_brings_what_is_said_of_it(tmp_path: Path) -> None:
+    """Tags, licence and all else may come with a new version; the same files again leave what was said as it is."""
+    folder = make_tiny_model(tmp_path / "tiny")
+    async with running_registry(tmp_path / "data") as registry:
+        model, manifest = await registry.model(), await registry.put_files(folder_files(folder))
+        request = pb.CreateModelVersionRequest(parent=model, manifest=manifest)
+        request.version.licence, request.version.description = "mit", "Small."
+        request.version.tags.append("x")
+        request.version.task = "telepathy"  # what the files say cannot be said otherwise
+        made = await registry.stub.CreateModelVersion(request)
+        assert (made.licence, made.description, list(made.tags)) == ("mit", "Small.", ["x"])
+        assert made.task == "text-generation"
+        request.version.licence = "other"
+        assert (await registry.stub.CreateModelVersion(request)).licence == "mit"
+        request.version.licence = "x" * 201
+        error = await refused(registry.stub.CreateModelVersion(request), Reason.INVALID_FIELD)
+        assert fields_of(error) == ["version.licence"]
 
 
 @on_loop

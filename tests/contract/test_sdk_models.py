@@ -56,7 +56,9 @@ def test_facts_are_changed_and_found(client: Client) -> None:
 
 def test_versions_are_described_checked_and_profiled(client: Client, tmp_path: Path) -> None:
     """Facts of a version, a report from outside, its card and its profile."""
-    version = client.models.import_folder(make_tiny_model(tmp_path / "tiny"), "tiny")
+    tiny = make_tiny_model(tmp_path / "tiny")
+    version = client.models.import_folder(tiny, "tiny", facts=ModelFacts(licence="mit", tags=["small"]))
+    assert (version.licence, version.tags) == ("mit", ("small",))
     assert (version.task, version.size_class, version.seed) == ("text-generation", SizeClass.SMALL, None)
     said = ModelFacts(metadata={"intended_use": "Tests."})
     client.models.update_version("tiny", said)

@@ -138,12 +138,22 @@ def _violations(message: Described, prefix: str) -> Iterator[FieldViolation]:
         found = len(getattr(message, name))
         if found > longest:
             yield FieldViolation(f"{prefix}{name}", f"has {found} characters; at most {longest} are taken")
+        if "\0" in getattr(message, name):
+            yield FieldViolation(f"{prefix}{name}", "has the character U+0000, which no database keeps; take it out")
+    yield from _tag_violations(message, prefix)
+    yield from _metadata_violations(message, prefix)
+
+
+def _tag_violations(message: Described, prefix: str) -> Iterator[FieldViolation]:
     if len(message.tags) > MOST_TAGS:
         yield FieldViolation(f"{prefix}tags", f"has {len(message.tags)} entries; at most {MOST_TAGS} are taken")
     for tag in message.tags[:MOST_TAGS]:
         if not 1 <= len(tag) <= LONGEST_LABEL or not tag.isprintable() or tag != tag.strip():
             form = f"give 1 to {LONGEST_LABEL} printable characters without spaces at the ends"
             yield FieldViolation(f"{prefix}tags", f"has {tag[:80]!r}; {form}")
+
+
+def _metadata_violations(message: Described, prefix: str) -> Iterator[FieldViolation]:
     if len(message.metadata) > MOST_KEYS:
         yield FieldViolation(f"{prefix}metadata", f"has {len(message.metadata)} keys; at most {MOST_KEYS} are taken")
     for key in sorted(message.metadata)[:MOST_KEYS]:
@@ -154,3 +164,5 @@ def _violations(message: Described, prefix: str) -> Iterator[FieldViolation]:
             yield FieldViolation(
                 f"{prefix}metadata[{key}]", f"has {found} characters; at most {LONGEST_VALUE} are taken"
             )
+        elif "\0" in message.metadata[key]:
+            yield FieldViolation(f"{prefix}metadata[{key}]", "has the character U+0000; take it out")

@@ -6,6 +6,7 @@ Ids are those of the hostile inputs in the security notes (B59 to B68).
 import io
 import json
 import pickle
+import resource
 import struct
 import time
 import zipfile
@@ -153,6 +154,20 @@ def write_raw(path: Path, tensors: dict[str, tuple[tuple[int, ...], bytes]], dty
         entries[name] = entry(list(shape), len(data), len(data) + len(content), dtype)
         data += content
     path.write_bytes(header(entries, data))
+
+
+def test_large_weights_are_scanned_in_bounded_memory(tmp_path: Path) -> None:
+    """Half a gigabyte of weights is looked at by a process that never holds a tenth of it."""
+    model = make_tiny_model(tmp_path / "tiny")
+    sides = 2**29 // 4
+    with (model / WEIGHTS).open("wb") as file:
+        file.write(header({"x": entry([sides], 0, 2**29)}))
+        file.truncate(file.tell() + 2**29)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    error = refused(model)
+    assert codes(error) == {"SHAPE_MISMATCH"}  # the numbers are finite; there is no such tensor
+    peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert peak_kib == before or peak_kib < 100 * 1024
 
 
 def test_shards_of_another_model_are_refused(tmp_path: Path) -> None:
