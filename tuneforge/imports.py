@@ -16,7 +16,7 @@ from tuneforge import _wire
 from tuneforge._connections import Service
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge.errors import InvalidArgument, Reason, TuneforgeError
-from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2
+from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2, types_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneforge.values import Word
 
@@ -64,6 +64,12 @@ class ImportOptions:
     """Patterns of the files to take, such as `data/*.parquet`; empty takes all that fit the kind."""
     split: str = ""
     """Of a data set: which split to take; empty takes `train`, else the first one; `*` takes all."""
+    validation_ratio: float = 0.0
+    """Of a data set: share of the rows that is for validation, 0 (none) to 0.5; where its files do not divide it."""
+    seed: int = 0
+    """Of this division."""
+    base: str = ""
+    """Of an adapter: the version that it was trained on, `id/3`, `id@alias` or a whole name; empty for all else."""
 
 
 OnImportProgress = Callable[[ImportProgress], None]
@@ -79,6 +85,8 @@ class ImportCall:
     uri: str
     options: ImportOptions = field(default_factory=ImportOptions)
     progress: OnImportProgress | None = None
+    base: types_pb2.VersionRef | None = None
+    """Of an adapter: its base, found by `options.base`."""
 
     def dataset_version(self) -> datasets_pb2.DatasetVersion:
         """Has a data set fetched and returns its version.
@@ -89,13 +97,16 @@ class ImportCall:
         request = sources_pb2.ImportDatasetVersionRequest(
             parent=self.parent, location=self._location(), split=self.options.split, request_id=new_request_id()
         )
+        if self.options.validation_ratio:
+            request.division.validation_ratio = self.options.validation_ratio
+            request.division.seed = self.options.seed
         version: datasets_pb2.DatasetVersion = self._follow(self.registry.stub.ImportDatasetVersion, request)
         return version
 
     def model_version(self) -> models_pb2.ModelVersion:
         """Has a model fetched and returns its version; errors as for `dataset_version`."""
         request = sources_pb2.ImportModelVersionRequest(
-            parent=self.parent, location=self._location(), request_id=new_request_id()
+            parent=self.parent, location=self._location(), request_id=new_request_id(), base=self.base
         )
         version: models_pb2.ModelVersion = self._follow(self.registry.stub.ImportModelVersion, request)
         return version

@@ -16,9 +16,9 @@ from tests.support.hub import Repository
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import fields_of, folder_files, refused, running_registry
 from tests.support.seaweedfs import EACH_HOME
-from tests.support.tiny_model import make_tiny_model
+from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import Reason, from_rpc_error
-from tuneforge.v1 import datasets_pb2, sources_pb2
+from tuneforge.v1 import datasets_pb2, events_pb2, sources_pb2
 
 ROW = json.dumps({"prompt": "Say hello.", "completion": "Hello."}).encode() + b"\n"
 Progress = sources_pb2.ImportProgress
@@ -361,3 +361,28 @@ async def test_a_package_is_read_when_the_operator_lists_it(tmp_path: Path) -> N
             outcome = await followed(registry.stub.ImportDatasetVersion(request))
             assert [file.path for file in outcome.version.manifest.files] == ["tlds-alpha-by-domain.txt"]
             assert outcome.version.source.revision == version("hypothesis")
+
+
+@on_loop
+async def test_adapters_facts_and_divisions_come_with_an_import(tmp_path: Path) -> None:
+    """What `CreateModelVersion` and `CreateDatasetVersion` take beside the files is passed on to them."""
+    with elsewhere(tmp_path / "there") as there:
+        add_model(there, tmp_path / "tiny")
+        there.hub.repositories["owner/adapter"] = Repository(folder_files(make_tiny_adapter(tmp_path / "adapter")))
+        there.files.files["/rows.jsonl"] = rows(200)
+        async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
+            model = await registry.model()
+            base = (await followed(registry.stub.ImportModelVersion(model_request(model, "owner/tiny")))).version
+            request = model_request(model, "owner/adapter")
+            await refused(followed(registry.stub.ImportModelVersion(request)), Reason.INVALID_MODEL)
+            request.base.version = base.name
+            request.version.licence = "apache-2.0"
+            adapter = (await followed(registry.stub.ImportModelVersion(request))).version
+            assert adapter.kind == events_pb2.ARTIFACT_KIND_ADAPTER
+            assert adapter.lineage.base.digest == base.manifest.digest
+            assert adapter.licence == "apache-2.0"
+            divided = dataset_request(await registry.dataset(), there.files.url("/rows.jsonl"))
+            divided.division.validation_ratio = 0.25
+            outcome = await followed(registry.stub.ImportDatasetVersion(divided))
+            assert outcome.version.split.validation_ratio == 0.25
+            assert 0 < outcome.version.statistics.validation_rows < 100

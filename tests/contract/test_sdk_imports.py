@@ -18,7 +18,7 @@ from tests.support.elsewhere import elsewhere
 from tests.support.event_loop import on_loop
 from tests.support.hub import Repository
 from tests.support.registry import folder_files, running_registry
-from tests.support.tiny_model import make_tiny_model
+from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.cli.app import cli
 from tuneforge.cli.imports import words
 from tuneforge.client import Client
@@ -73,8 +73,10 @@ async def test_the_sdk_follows_an_import(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_commands_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address, an id of the hub, a folder, and packages of this machine."""
     with elsewhere(tmp_path / "there") as there:
-        there.hub.repositories["datasets/owner/rows"] = Repository({"train.jsonl": ROW * 3})
+        rows = b"".join(json.dumps({"prompt": f"Say {n}.", "completion": str(n)}).encode() + b"\n" for n in range(50))
+        there.hub.repositories["datasets/owner/rows"] = Repository({"rows.jsonl": rows})
         there.hub.repositories["owner/tiny"] = Repository(folder_files(make_tiny_model(tmp_path / "tiny")))
+        there.hub.repositories["owner/adapter"] = Repository(folder_files(make_tiny_adapter(tmp_path / "adapter")))
         async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
             monkeypatch.setenv("TUNEFORGE_REGISTRY_ADDRESS", registry.address)
 
@@ -82,10 +84,17 @@ async def test_commands_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 runner = CliRunner()
                 package = ["package://hypothesis/hypothesis/vendor/tlds-alpha-by-domain.txt", "--here"]
                 for arguments, expected in (
-                    (["datasets", "import", "hf://owner/rows", "--dataset", "rows"], "rows/1: 3 rows"),
+                    (
+                        ["datasets", "import", "hf://owner/rows", "--dataset", "rows", "--validation", "0.3"],
+                        "rows/1: 3 rows",
+                    ),
                     (["datasets", "show", "rows"], "hf://owner/rows aaaaaaaaaaaa"),
                     (["datasets", "import", *package, "--dataset", "names"], "names/1: "),
                     (["models", "import", "owner/tiny", "--model", "tiny"], "tiny/1: LlamaForCausalLM"),
+                    (
+                        ["models", "import", "owner/adapter", "--model", "adapter", "--adapter-of", "tiny"],
+                        "adapter/1",
+                    ),
                     (["models", "show", "tiny/1"], "hf://owner/tiny aaaaaaaaaaaa"),
                     (["models", "import", str(tmp_path / "tiny"), "--model", "tiny"], "tiny/1: LlamaForCausalLM"),
                 ):

@@ -28,6 +28,8 @@ AGAIN = "stopped: no version was made; what has arrived at the registry is kept,
 @click.option("--connection", "connection_name", default="", metavar="NAME", help="The operator's, with credentials.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Files to take, e.g. 'data/*.parquet'; repeatable.")
 @click.option("--split", default="", help="Which split to take; `train` where there are several.")
+@click.option("--validation", "ratio", type=click.FloatRange(0, 0.5), default=0.0, help="Share of rows for validation.")
+@click.option("--split-seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Another one divides differently.")
 @click.option("--here", is_flag=True, help="A package:// address is one of this machine, and is uploaded.")
 @json_option
 @click.pass_obj
@@ -43,10 +45,21 @@ def import_dataset(connection: Connection, /, uri: str, dataset: str, as_json: b
         path = package_path(uri)
         files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
         with stoppable(AGAIN), connection.client() as client, transfer("uploading", files) as moved:
-            version = client.datasets.upload(files, dataset, description=description, progress=moved)
+            version = client.datasets.upload(
+                files,
+                dataset,
+                description=description,
+                validation_ratio=options["ratio"],
+                seed=options["split_seed"],
+                progress=moved,
+            )
     else:
         wanted = ImportOptions(
-            connection=options["connection_name"], include=tuple(options["include"]), split=options["split"]
+            connection=options["connection_name"],
+            include=tuple(options["include"]),
+            split=options["split"],
+            validation_ratio=options["ratio"],
+            seed=options["split_seed"],
         )
         with stoppable(AGAIN), connection.client() as client, fetching() as progress:
             version = client.datasets.import_from(
@@ -118,7 +131,9 @@ class ModelImport:
 
         origin = str(package_path(self.origin)) if self.here else self.origin
         if is_address(origin):
-            wanted = ImportOptions(connection=self.connection_name, include=self.include)
+            if self.config_only:
+                raise click.UsageError("--config-only takes a folder or a config.json of this machine, no address")
+            wanted = ImportOptions(connection=self.connection_name, include=self.include, base=self.adapter_of)
             with stoppable(AGAIN), connection.client() as client, fetching() as progress:
                 return client.models.import_from(
                     origin, self.model, description=self.description, options=wanted, progress=progress

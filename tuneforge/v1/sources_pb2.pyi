@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import datasets_pb2 as _datasets_pb2
 from tuneforge.v1 import models_pb2 as _models_pb2
+from tuneforge.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -74,6 +75,7 @@ class ImportDatasetVersionRequest(_message.Message):
     LOCATION_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIVISION_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/datasets/{dataset}`."""
     split: _builtins.str
@@ -86,6 +88,10 @@ class ImportDatasetVersionRequest(_message.Message):
     def location(self) -> Global___Location:
         """Required. What is fetched."""
 
+    @_builtins.property
+    def division(self) -> _datasets_pb2.DatasetSplit:
+        """How the rows are divided into train and validation; as in `CreateDatasetVersion`."""
+
     def __init__(
         self,
         *,
@@ -93,10 +99,11 @@ class ImportDatasetVersionRequest(_message.Message):
         location: Global___Location | None = ...,
         split: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        division: _datasets_pb2.DatasetSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["division", b"division", "location", b"location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "parent", b"parent", "request_id", b"request_id", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["division", b"division", "location", b"location", "parent", b"parent", "request_id", b"request_id", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,6 +118,8 @@ class ImportModelVersionRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/models/{model}`."""
     request_id: _builtins.str
@@ -119,16 +128,26 @@ class ImportModelVersionRequest(_message.Message):
     def location(self) -> Global___Location:
         """Required. What is fetched."""
 
+    @_builtins.property
+    def base(self) -> _types_pb2.VersionRef:
+        """Required for an adapter, else unset. The version (or alias) that it was trained on; as in `CreateModelVersion`."""
+
+    @_builtins.property
+    def version(self) -> _models_pb2.ModelVersion:
+        """`description`, `tags`, `licence`, `domain` and `metadata` of a new version; all else is ignored."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         location: Global___Location | None = ...,
         request_id: _builtins.str = ...,
+        base: _types_pb2.VersionRef | None = ...,
+        version: _models_pb2.ModelVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "location", b"location", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "location", b"location", "parent", b"parent", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

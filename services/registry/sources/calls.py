@@ -50,6 +50,8 @@ class SourceCalls(DatasetCalls, ModelCalls):
                     if isinstance(step, Fetched):
                         manifest = manifest_to_proto(step.manifest)
                         create = datasets_pb2.CreateDatasetVersionRequest(parent=request.parent, manifest=manifest)
+                        if request.HasField("division"):
+                            create.split.CopyFrom(request.division)
                         version = await self.CreateDatasetVersion(create, context)
                         version = await self._remembered(request, name.project, version, step.source)
                     else:
@@ -70,7 +72,9 @@ class SourceCalls(DatasetCalls, ModelCalls):
                 async for step in steps:
                     if isinstance(step, Fetched):
                         manifest = manifest_to_proto(step.manifest)
-                        create = models_pb2.CreateModelVersionRequest(parent=request.parent, manifest=manifest)
+                        create = models_pb2.CreateModelVersionRequest(
+                            parent=request.parent, manifest=manifest, base=request.base, version=request.version
+                        )
                         version = await self.CreateModelVersion(create, context)
                         version = await self._remembered(request, name.project, version, step.source)
                     else:
