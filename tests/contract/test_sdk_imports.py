@@ -86,7 +86,7 @@ async def test_commands_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 for arguments, expected in (
                     (
                         ["datasets", "import", "hf://owner/rows", "--dataset", "rows", "--validation", "0.3"],
-                        "rows/1: 3 rows",
+                        "rows/1: 50 rows",
                     ),
                     (["datasets", "show", "rows"], "hf://owner/rows aaaaaaaaaaaa"),
                     (["datasets", "import", *package, "--dataset", "names"], "names/1: "),
