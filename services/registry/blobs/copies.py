@@ -16,6 +16,7 @@ from pathlib import Path
 
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.blobs.home import BlobStore
+from services.registry.blobs.parts import NO_SPACE, disk_full
 from services.registry.blobs.store import Stored
 from tuneforge.manifest import sha256_file
 
@@ -128,24 +129,38 @@ class LocalCopies:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         for _ in range(_TRIES):
-            hasher = hashlib.sha256()
-            source = store.open(blob.place, 0, blob.size_bytes)
-            try:
-                with part.open("wb") as file:
-                    while piece := source.read():
-                        hasher.update(piece)
-                        file.write(piece)
-            finally:
-                source.close()
-            if hasher.hexdigest() == blob.sha256:
+            found = self._bring(store, blob, part)
+            if found == blob.sha256:
                 part.replace(path)
                 return
         part.unlink()
         raise ServiceError(
             Reason.BLOB_DAMAGED,
-            f"the stored bytes of blob {blob.sha256} have the digest {hasher.hexdigest()}",
-            metadata={"expected": blob.sha256, "found": hasher.hexdigest()},
+            f"the stored bytes of blob {blob.sha256} have the digest {found}",
+            metadata={"expected": blob.sha256, "found": found},
         )
+
+    def _bring(self, store: BlobStore, blob: Stored, part: Path) -> str:
+        """Writes a blob's bytes to a file and returns their digest.
+
+        Raises:
+            ServiceError: `DISK_FULL`; what the store raises.
+        """
+        hasher = hashlib.sha256()
+        source = store.open(blob.place, 0, blob.size_bytes)
+        try:
+            with part.open("wb") as file:
+                while piece := source.read():
+                    hasher.update(piece)
+                    file.write(piece)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno in NO_SPACE:
+                raise disk_full(blob.size_bytes) from None
+            raise
+        finally:
+            source.close()
+        return hasher.hexdigest()
 
     def _trim(self) -> None:
         """Removes the copies that were not used for longest, down to the limit; called with the lock held."""

@@ -20,7 +20,8 @@ from typing import BinaryIO
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.blobs.home import CHUNK_BYTES
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""How a system says that a file has no room."""
 
 
 @dataclass
@@ -160,7 +161,7 @@ class Upload:
                     metadata={"committed_bytes": str(held)},
                 )
             if self._size_bytes - held > free_bytes:
-                raise _disk_full(self._size_bytes - held)
+                raise disk_full(self._size_bytes - held)
             part.path.parent.mkdir(parents=True, exist_ok=True)
             part.hash_up_to(held)
             part.turn += 1
@@ -187,8 +188,8 @@ class Upload:
                     left = left[file.write(left) :]
             except OSError as error:
                 file.truncate(self.committed_bytes)
-                if error.errno in _NO_SPACE:
-                    raise _disk_full(len(data)) from None
+                if error.errno in NO_SPACE:
+                    raise disk_full(len(data)) from None
                 raise
             part.hasher.update(data)
             part.hashed_bytes += len(data)
@@ -245,7 +246,8 @@ class Upload:
         )
 
 
-def _disk_full(needed_bytes: int) -> ServiceError:
+def disk_full(needed_bytes: int) -> ServiceError:
+    """Returns the error for bytes that the local disk has no room for."""
     return ServiceError(
         Reason.DISK_FULL,
         f"the registry's disk has no room for {needed_bytes} more bytes",
