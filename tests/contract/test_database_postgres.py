@@ -200,8 +200,11 @@ def test_a_server_that_stays_away_is_an_answer_that_may_be_repeated(
     database.close()
 
 
-def test_a_second_process_is_refused_and_a_dead_one_is_not(service: Service, address: PostgresAddress) -> None:
+def test_a_second_process_is_refused_and_a_dead_one_is_not(
+    service: Service, address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From another folder or machine: who holds the database keeps others out, until it ends in whatever way."""
+    monkeypatch.setattr(postgres, "LOCK_WAIT_MS", 300)
     first = service.database(address)
     first.open()
     with pytest.raises(FolderLocked, match="in use by another process"):
@@ -215,10 +218,11 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not(service: Service, add
 
 
 def test_who_has_lost_its_session_does_not_write_beside_its_successor(
-    service: Service, own_server: LocalPostgres
+    service: Service, own_server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When another process has taken the database over meanwhile, the old one's writes are refused."""
     own_server.create_database("log")
+    monkeypatch.setattr(postgres, "LOCK_WAIT_MS", 1000)
     old, new = service.database(own_server.address("log")), service.database(own_server.address("log"), "elsewhere")
     old.open()
     own_server.crash()

@@ -6,7 +6,8 @@
     `LocalPostgres(folder)`      a server of the test's own, to be crashed and started again
 
 A module that ends with the same results on both says `pytestmark = EACH_DATABASE`, and its support asks `postgres_of`.
-The PostgreSQL half is left out by `-m 'not postgres'`.
+The PostgreSQL half is left out by `-m 'not postgres'`. With `--database postgres` every test whose support asks runs on
+PostgreSQL, whatever it says itself.
 """
 
 from __future__ import annotations
@@ -74,13 +75,14 @@ class TestDatabases:
         return template
 
 
-_running: list[TestDatabases] = []
-"""The databases of the test that runs now, when it runs on PostgreSQL."""
+_running: list[TestDatabases | None] = [None]
+"""Last: the databases of the test that runs now; None: it runs on SQLite."""
 
 
 def postgres_of(service: str, folder: Path) -> PostgresAddress | None:
     """Returns where the running test has the database of a service over a data folder; None: SQLite in the folder."""
-    return _running[-1].of(service, folder) if _running else None
+    databases = _running[-1]
+    return None if databases is None else databases.of(service, folder)
 
 
 def environment_of(service: str, folder: Path) -> dict[str, str]:
@@ -131,12 +133,32 @@ def postgres_databases(postgres_server: LocalPostgres) -> Iterator[TestDatabases
     databases.drop()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the choice of a database for all tests."""
+    parser.addoption(
+        "--database",
+        choices=("own", "postgres"),
+        default="own",
+        help="where services under test have their databases: where each test says, or on PostgreSQL",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _all_on_postgres(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Puts every test on PostgreSQL, if that is asked for."""
+    if request.config.getoption("--database") != "postgres":
+        yield
+        return
+    databases = TestDatabases(request.getfixturevalue("postgres_server"))
+    _running.append(databases)
+    yield
+    _running.pop()
+    databases.drop()
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a test on SQLite, then on PostgreSQL; gives which."""
-    if request.param == "sqlite":
-        yield "sqlite"
-        return
-    _running.append(request.getfixturevalue("postgres_databases"))
-    yield "postgres"
+    _running.append(request.getfixturevalue("postgres_databases") if request.param == "postgres" else None)
+    yield request.param
     _running.pop()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from services.launcher import free_ports
+from tests.support.postgres import environment_of
 
 
 class RegistryProcess:
@@ -24,6 +25,7 @@ class RegistryProcess:
             "TUNEFORGE_DATA": str(self._data),
             "TUNEFORGE_REGISTRY_LISTEN": self.address,
             "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
+            **environment_of("registry", self._data / "registry"),
         }
         self._data.mkdir(parents=True, exist_ok=True)
         with (self._data / "registry.log").open("ab") as log:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.launcher import SERVICES, Suite, free_ports
+from tests.support.postgres import environment_of
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client
 
@@ -14,11 +15,14 @@ from tuneforge import Client
 def new_suite(folder: Path, env: Mapping[str, str] | None = None) -> Suite:
     """Returns a suite over a data folder, not yet started; one thread computes, so that tests can run side by side."""
     ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    databases: dict[str, str] = {}
+    for service in ("registry", "scheduler", "inference"):
+        databases |= environment_of(service, folder / service)
     return Suite(
         data=folder,
         ports=ports,
         metrics=False,
-        extra_env={"OMP_NUM_THREADS": "1", "TUNEFORGE_TRAINER_CPU_MILLIS": "1000", **(env or {})},
+        extra_env={"OMP_NUM_THREADS": "1", "TUNEFORGE_TRAINER_CPU_MILLIS": "1000", **databases, **(env or {})},
     )
 
 

@@ -23,8 +23,9 @@ from services.grpckit.errors import FieldViolation, Reason, ServiceError, invali
 from services.grpckit.folder_lock import FolderLocked, StartDelayed, StartRefused
 
 OLDEST_SERVER = 140000
-LOCK_WAIT_MS = 2_000
-"""How long the lock of a writer that has just ended is waited for, in milliseconds."""
+LOCK_WAIT_MS = 5_000
+"""How long the lock of a writer that has just ended is waited for, in milliseconds. 5 s: a busy server needs a while to
+notice that a process was killed."""
 START_PATIENCE_S = 10.0
 """Seconds that a start waits for a server that does not take connections yet."""
 _RETRY_S = 0.2
@@ -79,7 +80,8 @@ class Postgres:
     Args:
         address: Server, database, user, password.
         start_patience_s: Seconds that the first connection waits for a server that does not take any yet.
-        lock_wait_ms: Milliseconds that a connection waits for the lock of a writer that has just ended, > 0.
+        lock_wait_ms: Milliseconds that a connection waits for the lock of a writer that has just ended, > 0; None:
+            `LOCK_WAIT_MS`.
     """
 
     def __init__(
@@ -87,11 +89,11 @@ class Postgres:
         address: PostgresAddress,
         *,
         start_patience_s: float = START_PATIENCE_S,
-        lock_wait_ms: int = LOCK_WAIT_MS,
+        lock_wait_ms: int | None = None,
     ) -> None:
         self._address = address
         self._patience_s = start_patience_s
-        self._lock_wait_ms = lock_wait_ms
+        self._lock_wait_ms = lock_wait_ms or LOCK_WAIT_MS
         self._writers: Engine | None = None
         self._readers: Engine | None = None
         self._was_open = False
