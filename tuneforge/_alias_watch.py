@@ -17,7 +17,10 @@ from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
 
 class AliasWatch(Iterator[AliasChange]):
-    """Moves of aliases from the cursor on; it never ends by itself. Close it, or use `with`."""
+    """Moves of aliases from the cursor on; it never ends by itself. Close it, or use `with`.
+
+    Without a cursor the snapshot is read when the watch is made: every move after that comes, whenever it is read.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,8 @@ class AliasWatch(Iterator[AliasChange]):
         self._is_closed = False
         self._stream: Any = None
         self._changes = self._run()
+        if not cursor:
+            next(self._changes)
 
     @property
     def cursor(self) -> str:
@@ -46,9 +51,10 @@ class AliasWatch(Iterator[AliasChange]):
         return self
 
     def __next__(self) -> AliasChange:
-        if self._is_closed:
-            raise StopIteration
-        return next(self._changes)
+        while not self._is_closed:
+            if (change := next(self._changes)) is not None:
+                return change
+        raise StopIteration
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +70,8 @@ class AliasWatch(Iterator[AliasChange]):
         if self._stream is not None:
             self._stream.cancel()
 
-    def _run(self) -> Iterator[AliasChange]:
+    def _run(self) -> Iterator[AliasChange | None]:
+        """Yields moves, and None after each whole snapshot."""
         backoff = Backoff(self._registry.retry)
         patient = replace(self._registry.retry, budget_s=self._options.give_up_after_s)
         is_known = False
@@ -104,7 +111,7 @@ class AliasWatch(Iterator[AliasChange]):
         finally:
             watchdog.stop()
 
-    def _take(self, response: pb.WatchAliasesResponse, snapshot: list[Alias]) -> Iterator[AliasChange]:
+    def _take(self, response: pb.WatchAliasesResponse, snapshot: list[Alias]) -> Iterator[AliasChange | None]:
         if response.WhichOneof("payload") == "snapshot":
             # Told when it is whole: a stream that breaks in its middle begins with another one.
             snapshot.extend(map(alias_from_proto, response.snapshot.aliases))
@@ -119,6 +126,8 @@ class AliasWatch(Iterator[AliasChange]):
         if response.resume_token:
             self._token = response.resume_token
             self._seen = max(self._seen - len(response.changes.changes), 0)
+        if response.snapshot.is_complete:
+            yield None
 
     def _resumable(self, rpc_error: grpc.RpcError) -> TuneforgeError:
         """Returns why the stream broke, or raises when opening it again would not help."""
