@@ -212,3 +212,31 @@ def test_csv_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactor
     assert usable["a.csv"] == usable["a.jsonl"] == usable["a.json"] == usable["a.parquet"]
     if all(row["completion"].strip() and "\0" not in row["prompt"] + row["completion"] for row in rows):
         assert usable["a.jsonl"] == rows
+
+
+TABLES = {
+    "a.parquet": parquet({"text": ["a", "b"] * 50, "label": [1, 2] * 50}),
+    "a.arrow": arrow_stream(
+        {"messages": [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]] * 9}
+    ),
+}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(sorted(TABLES)),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
+    st.floats(0, 1),
+)
+def test_damaged_tables_do_not_break_a_reader(
+    tmp_path_factory: pytest.TempPathFactory, name: str, damage: list[tuple[float, int]], kept: float
+) -> None:
+    """Changed and missing bytes of a binary table give rows or problems, and never end the process."""
+    content = bytearray(TABLES[name])
+    for place, byte in damage:
+        content[int(place * len(content))] = byte
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(bytes(content[: int((0.5 + kept) * len(content))]))
+    rows = list(open_rows({name: path}))
+    assert rows
+    assert all(row.content is not None or row.problems for row in rows)

@@ -67,12 +67,13 @@ def read_arrow(file: DataFile, limits: Limits) -> Iterator[RawRow]:
     check_regular(file.local)
     number = 0
     try:
-        with pa.memory_map(str(file.local)) as opened:
+        with pa.OSFile(str(file.local)) as opened:  # no map: a file that is cut short would end the process
             schema, batches = _batches(pa, opened)
             columns = _wanted(schema, limits)
             labels = class_names(schema.metadata or {})
             for batch in batches:
                 taken = batch.select(columns)
+                taken.validate(full=True)  # lengths and offsets are taken as they come, and may lead anywhere
                 for start in range(0, taken.num_rows, _MOST_BATCH_ROWS):
                     for row in _plain_rows(taken.slice(start, _MOST_BATCH_ROWS), labels):
                         number += 1
