@@ -15,6 +15,7 @@ from services.registry.library import Library
 from services.registry.settings import RegistrySettings
 from services.registry.signing.keys import Signer
 from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
+from tests.support.postgres import postgres_of
 from tuneforge.manifest import ManifestFile
 from tuneforge.names import UploadName
 
@@ -24,7 +25,12 @@ def open_library(data: Path, *, s3: S3Settings | None = None, cache_bytes: int =
     """Opens the parts of a registry over a data folder while the block runs."""
     server = ServerSettings(service="registry", listen="127.0.0.1:0", data=data)
     storage = storage_of(RegistrySettings(server=server, reserve_bytes=0, storage=_storage(s3, cache_bytes)))
-    database = Database(data / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+    database = Database(
+        data / "registry.sqlite",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        postgres=postgres_of("registry", data),
+    )
     database.open()
     library = Library(database, storage, Signer(data / "key.pem", may_make=True))
     for place in (storage.parts, storage.copies, storage.blobs):

@@ -23,6 +23,7 @@ from services.registry.tables import (
     REVOCATIONS,
     SCHEMA_HEAD,
 )
+from tests.support.postgres import postgres_of
 
 T = TypeVar("T")
 P = "projects/p"
@@ -109,7 +110,12 @@ class Stored:
 
 def empty_database(folder: Path) -> Stored:
     """Returns a new database."""
-    database = Database(folder / "registry.sqlite", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD)
+    database = Database(
+        folder / "registry.sqlite",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        postgres=postgres_of("registry", folder),
+    )
     database.open()
     return Stored(database)
 
