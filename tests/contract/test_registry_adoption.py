@@ -1,8 +1,10 @@
 """A suite of a release without lineage, signatures and records: its history is taken over whole, and signed once."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import Connection, Select, create_engine, select, text
 
 from services.scheduler.store.tables import chunks, jobs
 from tests.support.event_loop import on_loop
@@ -16,6 +18,10 @@ from tuneforge.v1 import lineage_pb2 as pb
 
 DATA = f"{PROJECT}/datasets/animals/versions/2"
 SECOND = f"{PROJECT}/models/second/versions/1"
+
+
+def _scalars(connection: Connection, *, statement: Select[tuple[Any]]) -> list[Any]:
+    return list(connection.execute(statement).scalars())
 
 
 @on_loop
@@ -66,7 +72,7 @@ def test_jobs_that_have_run_get_their_record(tmp_path: Path) -> None:
         for row in rows:
             head = first_head(f"{PROJECT}/jobs/{row.job_id}")
             log = select(chunks.c.payload).where(chunks.c.job == row.number).order_by(chunks.c.first_seq)
-            for payload in database.read_sync(lambda c, log=log: c.execute(log).scalars().all()):
+            for payload in database.read_sync(partial(_scalars, statement=log)):
                 for event in events_pb2.EventBatch.FromString(payload).events:
                     head = next_head(head, event_bytes(event))
             assert row.record_head == head

@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
@@ -46,7 +47,8 @@ def _count(steps: _Steps) -> None:
         if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES):
             steps.take(f"{event} {arguments[0]}")
 
-    sync, commit = os.fsync, DefaultDialect.do_commit
+    sync: Callable[[int], None] = os.fsync
+    commit: Callable[[DefaultDialect, Any], None] = DefaultDialect.do_commit
 
     def counted_sync(descriptor: int) -> None:
         steps.take("fsync")

@@ -8,7 +8,7 @@ from services.registry.aliases import wire as alias_wire
 from services.registry.aliases.resources import UNGATED, Alias, AliasChange, MoveKind
 from services.registry.collections import Collection
 from services.registry.datasets import wire as dataset_wire
-from services.registry.datasets.resources import DatasetContent, DatasetVersion, RowShape
+from services.registry.datasets.resources import Dataset, DatasetContent, DatasetVersion, RowShape
 from services.registry.models import wire as model_wire
 from services.registry.models.examination import Publication, Reference
 from services.registry.models.facts import Facts
@@ -57,7 +57,7 @@ def test_collections_name_their_newest_version() -> None:
     model = Collection(name=ModelName("p", "m"), description="d", create_time_us=2_000_000, creator="c", latest=0)
     listed = ListedModel(model=model, own=Facts(), newest=Facts())
     assert model_wire.model_to_proto(listed).latest_version == ""
-    dataset = Collection(name=DatasetName("p", "d"), description="d", create_time_us=1, creator="c", latest=7)
+    dataset = Dataset(name=DatasetName("p", "d"), description="d", create_time_us=1, creator="c", latest=7)
     assert dataset_wire.dataset_to_proto(dataset).latest_version == "projects/p/datasets/d/versions/7"
 
 
