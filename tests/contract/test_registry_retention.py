@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import json
 import random
 from collections.abc import AsyncIterator
@@ -12,13 +13,14 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.grpckit.folder_lock import StartRefused
 from services.registry.blobs.home import new_place
 from services.registry.blobs.s3 import S3Store
 from services.registry.blobs.settings import StorageSettings
 from services.registry.retention import collector
 from tests.support.event_loop import on_loop
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, pieces, refused, running_registry
-from tests.support.seaweedfs import EACH_HOME, s3_of_test
+from tests.support.seaweedfs import EACH_HOME, Bucket, s3_of_test
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model, write_rows
 from tuneforge.errors import Reason
 from tuneforge.v1 import (
@@ -395,3 +397,21 @@ async def test_a_content_that_cannot_be_removed_is_tried_again(tmp_path: Path) -
         path.rmdir()
         assert (await registry.stub.CollectGarbage(pb.CollectGarbageRequest())).num_contents == 1
         assert await registry.put(b"stubborn") == digest
+
+
+@on_loop
+async def test_a_bucket_belongs_to_one_registry(tmp_path: Path, bucket: Bucket) -> None:
+    """Another registry's contents would look like something left behind, so it is not let in and may not collect."""
+    storage = StorageSettings(s3=bucket.settings(), collect_every_s=0, grace_s=-1)
+    async with running_registry(tmp_path / "first", storage=storage) as registry:
+        digest = await registry.put(b"of the first")
+        with pytest.raises(StartRefused, match="belongs to another registry"):
+            async with running_registry(tmp_path / "second", storage=storage):
+                pass
+        bucket.client.put_object(bucket.name, "tests/owner", io.BytesIO(b"somebody"), 8)
+        collect = registry.stub.CollectGarbage(pb.CollectGarbageRequest())
+        await refused(collect, Reason.STORAGE_MISCONFIGURED)
+        assert any(digest in key for key in bucket.keys("tests/blobs"))
+    other = StorageSettings(s3=bucket.settings(prefix="another"), collect_every_s=0)
+    async with running_registry(tmp_path / "second", storage=other) as registry:
+        assert await registry.put(b"of the second")

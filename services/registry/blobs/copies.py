@@ -49,6 +49,8 @@ class LocalCopies:
     def prepare(self) -> None:
         """Takes stock of what an earlier process left, oldest first."""
         found = []
+        for path in self._folder.glob("*.header"):
+            path.unlink()
         for path in self._folder.glob("*/*"):
             if path.suffix:
                 path.unlink()

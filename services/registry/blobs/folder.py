@@ -28,6 +28,9 @@ class BlobFolder:
         """Makes the folder."""
         self._blobs.mkdir(parents=True, exist_ok=True)
 
+    def claim(self, owner: str) -> None:
+        """Does nothing: the lock on the data folder lets no other registry in."""
+
     def keep(self, file: Path, place: str, sha256: str) -> None:  # noqa: ARG002 - the digest is for other homes
         """Renames the file to its place; both must be on one file system."""
         destination = self._blobs / place

@@ -43,6 +43,16 @@ class BlobStore(Protocol):
     def prepare(self) -> None:
         """Makes what is missing, and finds out what the home can."""
 
+    def claim(self, owner: str) -> None:
+        """Makes sure that no other registry uses this home; before anything of it is removed for want of a row.
+
+        Args:
+            owner: Name of this registry's database, the same for ever.
+
+        Raises:
+            ServiceError: `STORAGE_MISCONFIGURED`: it belongs to another one.
+        """
+
     def keep(self, file: Path, place: str, sha256: str) -> None:
         """Stores a verified file so that it survives a loss of power; it may be moved or copied.
 

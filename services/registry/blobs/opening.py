@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.folder_lock import StartRefused
 from services.grpckit.logging import get_logger
+from services.registry.blobs import store
 from services.registry.blobs.copies import LocalCopies
 from services.registry.blobs.folder import BlobFolder
 from services.registry.blobs.parts import Parts
@@ -37,6 +38,16 @@ def _objects_of(settings: RegistrySettings) -> "S3Store | None":
     return S3Store(settings.storage.s3)
 
 
+async def claim(library: Library) -> None:
+    """Makes sure that the home belongs to this registry's database.
+
+    Raises:
+        ServiceError: `STORAGE_MISCONFIGURED`: it belongs to another; `STORAGE_UNAVAILABLE`: it does not answer.
+    """
+    owner = await library.database.write(store.owner)
+    await library.transfer(library.blobs.claim, owner)
+
+
 async def prepare_storage(library: Library) -> None:
     """Makes folders and tries the home.
 
@@ -47,6 +58,7 @@ async def prepare_storage(library: Library) -> None:
     await library.transfer(library.copies.prepare)
     try:
         await library.transfer(library.blobs.prepare)
+        await claim(library)
     except ServiceError as error:
         if error.reason is Reason.STORAGE_MISCONFIGURED:
             raise StartRefused(error.message) from None

@@ -1,6 +1,7 @@
 """Blobs as objects of an S3 bucket.
 
     <prefix>/blobs/<first two digits>/<sha256>.<8 digits>     whole and verified, or an upload that is not complete yet
+    <prefix>/owner                                            which registry all this belongs to
     <prefix>/probe/<8 digits>                                 written at a start, to learn what the store enforces
 
 Every object has a key of its own that is written once: what a client sends lies where it stays, and counts from the
@@ -89,6 +90,28 @@ class S3Store:
         with suppress(minio.error.MinioException, urllib3.exceptions.HTTPError):
             if self._client.get_bucket_lifecycle(self._bucket) is None:
                 self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([rule]))
+
+    def claim(self, owner: str) -> None:
+        """Writes the owner beside the blobs, once, and refuses a bucket in which another name stands.
+
+        Raises:
+            ServiceError: `STORAGE_MISCONFIGURED`: it belongs to another registry.
+        """
+        path = f"/{self._bucket}/{self._prefix}owner"
+        request = ObjectRequest(method="PUT", path=path, headers={"if-none-match": "*"})
+        try:
+            patient(lambda: self._requests.send(ObjectRequest(method="HEAD", path=path)))
+        except minio.S3Error:  # nothing there: whoever is first writes it
+            with suppress(minio.S3Error):
+                self._requests.send(request, owner.encode())
+        found = patient(lambda: self._requests.send(ObjectRequest(method="GET", path=path))).data.decode()
+        if found != owner:
+            raise ServiceError(
+                Reason.STORAGE_MISCONFIGURED,
+                f"bucket {self._bucket!r} with the prefix {self._prefix!r} belongs to another registry; use another "
+                "prefix, or remove the object 'owner' below it if that registry is gone",
+                metadata={"bucket": self._bucket, "prefix": self._prefix},
+            )
 
     def keep(self, file: Path, place: str, sha256: str) -> None:
         """Copies a file to its key."""

@@ -4,13 +4,14 @@ A row of `blobs` is removed only by the collector, and only while no row of `blo
 transaction. So whoever makes a version calls `add_uses` in the transaction that makes it.
 """
 
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from services.grpckit.errors import Reason, ServiceError
-from services.registry.tables import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_USES, BLOBS
+from services.registry.tables import BLOB_OWNER, BLOB_PLACES, BLOB_TOMBSTONES, BLOB_USES, BLOBS
 from tuneforge.manifest import Manifest
 from tuneforge.names import project_of
 
@@ -136,6 +137,15 @@ def add_uses(connection: Connection, holder: str, manifest: Manifest, *, time_us
 def remove_uses(connection: Connection, holder: str) -> None:
     """Forgets what a version needs, in the transaction that deletes it."""
     connection.execute(delete(BLOB_USES).where(BLOB_USES.c.holder == holder))
+
+
+def owner(connection: Connection) -> str:
+    """Returns by what name this database owns the home of its blobs; makes it at the first call."""
+    found = connection.execute(select(BLOB_OWNER.c.owner)).scalars().first()
+    if found is None:
+        found = secrets.token_hex(16)
+        connection.execute(insert(BLOB_OWNER).values(owner=found))
+    return found
 
 
 def _batches(digests: Iterable[str]) -> Iterator[list[str]]:

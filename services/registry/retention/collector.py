@@ -18,6 +18,7 @@ from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.logging import get_logger
 from services.registry.blobs import upload_rows
 from services.registry.blobs.home import StoredObject, digest_of_place
+from services.registry.blobs.opening import claim
 from services.registry.blobs.presigned import give_up
 from services.registry.blobs.store import Stored, bury, forget_tombstone
 from services.registry.library import Library, now_us
@@ -152,6 +153,7 @@ class Collector:
 
     async def _find_orphans(self, found: Collected) -> None:
         """Lists the home and gives what nothing names to the sweep."""
+        await claim(self._library)  # before anything goes for want of a row: the row may be in another database
         oldest_s = now_us() / 1e6 - self._settings.grace_s
         listing = self._library.blobs.listing()
         while True:

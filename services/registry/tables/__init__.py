@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services.registry.tables.aliases import ALIAS_CHANGES, ALIAS_CLOCKS, ALIASES
-from services.registry.tables.blobs import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
+from services.registry.tables.blobs import BLOB_OWNER, BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
 from services.registry.tables.datasets import DATASET_TAGS, DATASET_VERSIONS, DATASETS
 from services.registry.tables.gates import APPROVALS, EVALUATIONS, GATE_POLICIES, GATE_POLICY_CHANGES
 from services.registry.tables.lineage import LINEAGE_EDGES, LINEAGE_NODES, REVOCATIONS
@@ -27,6 +27,7 @@ __all__ = [
     "ALIAS_CLOCKS",
     "APPROVALS",
     "BLOBS",
+    "BLOB_OWNER",
     "BLOB_PLACES",
     "BLOB_TOMBSTONES",
     "BLOB_UPLOADS",

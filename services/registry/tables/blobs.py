@@ -60,3 +60,7 @@ BLOB_TOMBSTONES = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
 )
+
+# One row: by what name this database owns the home of its blobs. Another registry on the same bucket would take our
+# contents for something left behind.
+BLOB_OWNER = Table("blob_owner", METADATA, Column("owner", String(32), primary_key=True))

@@ -59,6 +59,7 @@ def _make_blob_tables() -> None:
         sa.Column("size_bytes", sa.BigInteger, nullable=False),
         sa.Column("time_us", sa.BigInteger, nullable=False),
     )
+    op.create_table("blob_owner", sa.Column("owner", sa.String(32), primary_key=True))
 
 
 def _make_retention_tables() -> None:
