@@ -1,0 +1,28 @@
+"""The page on data sets names what there is."""
+
+from pathlib import Path
+
+from tuneforge.data.formats import Limits
+from tuneforge.data.formats.layout import FORMATS
+from tuneforge.data.problems import ProblemCode
+from tuneforge.data.shapes import TRAINABLE, RowShape
+
+PAGE = (Path(__file__).parents[3] / "docs/data-sets.md").read_text()
+
+
+def test_every_code_shape_and_suffix_is_named() -> None:
+    """Codes, shapes and suffixes of the code stand on the page, and what can be learned is said of each shape."""
+    missing = [str(code) for code in ProblemCode if f"`{code}`" not in PAGE]
+    missing += [suffix for suffix in FORMATS if f"`{suffix}`" not in PAGE and suffix not in {".jpeg", ".text"}]
+    assert missing == []
+    for shape in RowShape:
+        [line] = [line for line in PAGE.splitlines() if line.startswith(f"| {shape} |")]
+        assert ("| yes" in line) == (shape in TRAINABLE)
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    """Figures on the page are not older than the code."""
+    limits = Limits()
+    assert f"a row {limits.row_bytes // 2**20} MiB, {limits.columns} columns" in PAGE
+    assert f"{limits.decompression_ratio} times its size" in PAGE
+    assert f"{limits.pixels // 10**6} million pixels" in PAGE
