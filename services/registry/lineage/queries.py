@@ -10,7 +10,7 @@ from sqlalchemy import Connection, String, cast, func, select, tuple_
 from services.grpckit.errors import not_found
 from services.grpckit.pages import Page
 from services.registry.lineage import revocations, store
-from services.registry.lineage.graph import Direction, Walk, batches, everything, shortest
+from services.registry.lineage.graph import Direction, Walk, batches, everything, rows, shortest
 from services.registry.lineage.sight import Sight
 from services.registry.lineage.things import LEARNED, Kind, Role, Thing, thing_of
 from services.registry.tables import ALIASES, DATASET_VERSIONS, MODEL_VERSIONS
@@ -147,12 +147,12 @@ def affected_aliases(connection: Connection, name: str, sight: Sight) -> list[Af
     reached = everything(connection, start_of(connection, name), Direction.DESCENDANTS, roles=LEARNED)
     slash = "projects/"
     version = slash + ALIASES.c.project + "/models/" + ALIASES.c.model + "/versions/" + cast(ALIASES.c.version, String)
-    rows = connection.execute(
+    named = connection.execute(
         select(ALIASES.c.project, ALIASES.c.model, ALIASES.c.alias, LINEAGE_NODES.c.id, LINEAGE_NODES.c.name)
         .join(LINEAGE_NODES, LINEAGE_NODES.c.name == version)
         .where(ALIASES.c.version.is_not(None))
     )
-    hit = [row for row in rows if row.id in reached]
+    hit = [row for row in named if row.id in reached]
     seen = set(sight(connection, {row.id for row in hit}))
     hit = [row for row in hit if row.id in seen]
     unfit = reached | revocations.tainted_numbers(connection)
@@ -241,15 +241,15 @@ def _suggestions(connection: Connection, models: Collection[str], unfit: Collect
     """Returns the newest version of each model that is there and fit; models without one are left out."""
     fit: dict[str, list[int]] = defaultdict(list)
     for some in batches(models):
-        statement = select(LINEAGE_NODES.c.id, LINEAGE_NODES.c.collection, LINEAGE_NODES.c.name)
-        for row in connection.execute(statement.where(LINEAGE_NODES.c.collection.in_(some))):
-            if row.id not in unfit:
-                fit[row.collection].append(int(row.name.rpartition("/")[2]))
+        listed = ", ".join("'" + model.replace("'", "''") + "'" for model in some)
+        statement = f"SELECT id, collection FROM {LINEAGE_NODES.name} WHERE collection IN ({listed})"  # noqa: S608
+        for number, collection in rows(connection, statement):
+            if number not in unfit:
+                fit[collection].append(number)
     found = {}
     for model, numbers in fit.items():
-        _, project, _, model_id = model.split("/")
-        for number in sorted(numbers, reverse=True):
-            name = str(ModelVersionName(project, model_id, number))
+        for number in sorted(numbers, reverse=True):  # numbers grow with the versions of a model
+            name = store.things(connection, [number])[number].name
             if not _versions(connection, [name]).get(name, ("", 0, True))[2]:
                 found[model] = name
                 break

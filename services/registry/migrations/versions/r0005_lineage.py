@@ -75,10 +75,10 @@ def _create_signatures() -> None:
 def _fill(bind: sa.Connection) -> None:
     kinds: dict[str, tuple[str, str]] = {}  # name -> kind, collection
     edges: set[_Edge] = set()
-    for row in bind.execute(sa.text("SELECT project, dataset, version FROM dataset_versions")):
+    for row in bind.execute(sa.text("SELECT project, dataset, version FROM dataset_versions ORDER BY version")):
         collection = f"projects/{row.project}/datasets/{row.dataset}"
         kinds[f"{collection}/versions/{row.version}"] = ("DATASET_VERSION", collection)
-    for row in bind.execute(sa.text("SELECT project, model, version, record FROM model_versions")):
+    for row in bind.execute(sa.text("SELECT project, model, version, record FROM model_versions ORDER BY version")):
         collection = f"projects/{row.project}/models/{row.model}"
         name = f"{collection}/versions/{row.version}"
         kinds[name] = ("MODEL_VERSION", collection)
