@@ -14,12 +14,15 @@ import pytest
 
 from services.registry.promotions.settings import PromotionSettings
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
 from tests.support.seaweedfs import Bucket
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.errors import Reason
 from tuneforge.v1 import events_pb2, models_pb2
 from tuneforge.v1 import promotions_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 MODEL = f"{PROJECT}/models/tiny"
 PATH = "support/router/tickets"
