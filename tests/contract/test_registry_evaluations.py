@@ -9,10 +9,13 @@ import grpc
 
 from tests.support.event_loop import on_loop
 from tests.support.gated_registry import ALIAS, MODEL, ROWS, gated_registry, row_id, version
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, fields_of, refused
 from tuneforge.errors import Reason, from_rpc_error
 from tuneforge.v1 import aliases_pb2
 from tuneforge.v1 import gates_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 
 def scores(seed: int, share: float, rows: int = ROWS) -> list[float]:
@@ -155,6 +158,9 @@ async def test_all_that_is_wrong_with_scores_is_told_at_once(tmp_path: Path) -> 
             "slices[1].slice",
             "slices[1].positions",
         ]
+        scores_of_nothing = pb.RecordEvaluationRequest(version=version(1), dataset=gated.dataset, metric="m")
+        error = await refused(gated.stub.RecordEvaluation(scores_of_nothing), Reason.INVALID_FIELD)
+        assert fields_of(error) == ["row_ids"]
         many = await refused(gated.record(1, [1.0] * (ROWS + 1)), Reason.INVALID_FIELD)
         assert fields_of(many) == ["row_ids"]
         await refused(gated.record(9, [1.0]), Reason.NOT_FOUND)

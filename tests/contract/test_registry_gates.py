@@ -6,10 +6,13 @@ from pathlib import Path
 
 from tests.support.event_loop import on_loop
 from tests.support.gated_registry import ALIAS, MODEL, POLICY, acting, approvals, at_least, gated_registry, version
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, fields_of, refused, running_registry
 from tuneforge.errors import Reason
 from tuneforge.v1 import aliases_pb2, validations_pb2
 from tuneforge.v1 import gates_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 
 @on_loop
@@ -26,6 +29,8 @@ async def test_a_version_below_the_threshold_is_refused_with_its_figures(tmp_pat
         assert (error.metadata["observed"], error.metadata["required"]) == ("0.75", "0.8")
         assert "missed by 0.05" in error.message
         await refused(gated.move(1), Reason.GATE_FAILED)
+        unknown = pb.CheckGatesRequest(name=ALIAS, version=version(9))
+        await refused(gated.stub.CheckGates(unknown), Reason.NOT_FOUND)
         assert await gated.stub.GetAlias(aliases_pb2.GetAliasRequest(name=ALIAS)) == moved
         report = await gated.check(3)
         assert [(each.gate, each.is_passed) for each in report.results] == [
