@@ -52,12 +52,13 @@ class World:
         name = f"projects/{project}/models/m/versions/{self.num_versions}"
         files = Manifest.of(ManifestFile(f"{number}", DIGESTS[number], number + 1) for number in numbers)
         is_there = {(project, number) for number in numbers} <= self.visible
-        try:
-            await self.library.database.write(lambda c: add_uses(c, name, files, time_us=now_us()))
-        except ServiceError as error:
-            assert (error.reason, is_there) == (Reason.BLOB_MISSING, False)
+        making = self.library.database.write(lambda c: add_uses(c, name, files, time_us=now_us()))
+        if not is_there:
+            with pytest.raises(ServiceError) as caught:
+                await making
+            assert caught.value.reason is Reason.BLOB_MISSING
             return
-        assert is_there
+        await making
         self.versions[name] = (project, frozenset(numbers))
 
     async def drop(self, which: int, _nothing: None) -> None:
