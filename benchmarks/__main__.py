@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.record import RESULTS, Record
 
-NAMES = ("submit_to_first_step", "watch_fanout", "cold_start", "demo_gain", "lint")
+NAMES = ("submit_to_first_step", "watch_fanout", "cold_start", "demo_gain", "registry_reads", "lint")
 
 
 def main(names: list[str]) -> int:
