@@ -16,9 +16,9 @@ from services.registry.manifests import MOST_FILES
 from services.registry.sources import allowances, child, jobs, staging
 from services.registry.sources.origin import Source
 from services.registry.sources.parts import CHUNK_BYTES
-from services.registry.sources.selection import Wanted
 from services.registry.sources.settings import SourceSettings
 from services.registry.sources.staging import Staging, Stored
+from services.registry.sources.wanted import Wanted
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.names import BlobName, UploadName
 

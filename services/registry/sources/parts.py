@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.registry.sources.faults import Code, SourceFault
-from services.registry.sources.selection import Entry
+from services.registry.sources.wanted import Entry
 
 CHUNK_BYTES = 1024 * 1024
 

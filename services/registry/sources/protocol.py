@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from services.registry.sources.addresses import HttpsAddress, HubAddress, PackageAddress, S3Address
 from services.registry.sources.allowances import HttpsRules
-from services.registry.sources.selection import Wanted
+from services.registry.sources.wanted import Wanted
 
 LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """A listing of the most files that a version may have."""

@@ -3,10 +3,10 @@
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from services.registry.sources.faults import Code, SourceFault
+from services.registry.sources.wanted import Entry, Wanted
 from tuneforge.data.formats.content import stem_of
 from tuneforge.data.formats.layout import FORMATS, PARTS
 from tuneforge.manifest import InvalidManifest, check_path
@@ -18,34 +18,6 @@ _COMPANIONS = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"}
 _ABOUT = frozenset({"readme", "license", "licence", "notice", "changelog", "citation"})
 ALL_SPLITS = "*"
 _WORD = re.compile(r"[^a-z]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One file at a place."""
-
-    path: str
-    """As it will be named in the version."""
-    key: str
-    """As the place names it."""
-    size_bytes: int = 0
-    """0 where the place does not say."""
-    tag: str = ""
-    """Changes with the content; empty: the place knows none, and a broken transfer starts anew."""
-    sha256: str = ""
-    """Where the place knows it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What an import takes."""
-
-    kind: str
-    """`dataset` or `model`."""
-    include: tuple[str, ...] = ()
-    split: str = ""
-    largest_bytes: int = 0
-    most_files: int = 0
 
 
 def choose(entries: Iterable[Entry], wanted: Wanted) -> list[Entry]:

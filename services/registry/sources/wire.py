@@ -2,7 +2,7 @@
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.registry.sources.imports import Ask, Progress
-from services.registry.sources.selection import Wanted
+from services.registry.sources.wanted import Wanted
 from tuneforge.v1 import sources_pb2
 
 _MOST_PATTERNS = 32

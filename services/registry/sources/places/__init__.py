@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.registry.sources.parts import Arrived, Part
-from services.registry.sources.selection import Entry
+from services.registry.sources.wanted import Entry
 
 
 @dataclass(frozen=True, slots=True)

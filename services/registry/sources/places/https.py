@@ -15,7 +15,7 @@ from services.registry.sources.allowances import HttpsRules
 from services.registry.sources.faults import NO_SPACE, Code, SourceFault, for_status
 from services.registry.sources.parts import Arrived, Part
 from services.registry.sources.places import Listing
-from services.registry.sources.selection import Entry
+from services.registry.sources.wanted import Entry
 
 _TIMEOUT_S = 30.0
 """Without a byte, in seconds."""

@@ -8,7 +8,7 @@ from services.registry.sources.addresses import PackageAddress
 from services.registry.sources.faults import Code, SourceFault
 from services.registry.sources.parts import CHUNK_BYTES, Arrived, Part
 from services.registry.sources.places import Listing
-from services.registry.sources.selection import Entry
+from services.registry.sources.wanted import Entry
 
 
 class PackagePlace:

@@ -13,7 +13,7 @@ from services.registry.sources.addresses import S3Address
 from services.registry.sources.faults import Code, SourceFault, for_status
 from services.registry.sources.parts import CHUNK_BYTES, Arrived, Part
 from services.registry.sources.places import Listing
-from services.registry.sources.selection import Entry
+from services.registry.sources.wanted import Entry
 
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=30.0)
 _MOST_LISTED = 100_000

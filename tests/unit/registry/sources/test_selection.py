@@ -3,7 +3,8 @@
 import pytest
 
 from services.registry.sources.faults import Code, SourceFault
-from services.registry.sources.selection import Entry, Wanted, choose, split_of
+from services.registry.sources.selection import choose, split_of
+from services.registry.sources.wanted import Entry, Wanted
 
 
 def entries(*paths: str, size_bytes: int = 1) -> list[Entry]:

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from services.registry.sources.parts import Part, allowance_of
-from services.registry.sources.selection import Entry
 from services.registry.sources.staging import Staging, Stored, discard, note_stored, read_journal
+from services.registry.sources.wanted import Entry
 
 
 def test_what_is_forgotten_is_swept_and_what_is_young_stays(tmp_path: Path) -> None:
