@@ -622,7 +622,7 @@ class RevokeDatasetResponse(_message.Message):
 
     @_builtins.property
     def downstream(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageNode]:
-        """The first 1000 things that were made from it, nearest first; `QueryLineage` has all."""
+        """The first 1000 things that were made from it, oldest first and without depths; `QueryLineage` has all."""
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___AffectedAlias]:

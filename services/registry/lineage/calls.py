@@ -58,15 +58,20 @@ class LineageCalls(Calls):
         name, sight = request.name, sight_of(current().principal)
         change = Revocation(name=name, is_revoked=True, actor=current().actor, reason=request.reason, time_us=now_us())
 
-        def revoke(connection: Connection) -> pb.RevokeDatasetResponse:
+        def look(connection: Connection) -> pb.Revocation:
             _require_data(connection, name)
-            if request.validate_only:
-                return _consequences(connection, revocations.standing(connection).get(name, change), sight)
-            return _consequences(connection, revocations.add(connection, change), sight)
+            return wire.revocation_to_proto(revocations.standing(connection).get(name, change))
+
+        def revoke(connection: Connection) -> pb.Revocation:
+            _require_data(connection, name)
+            return wire.revocation_to_proto(revocations.add(connection, change))
 
         if request.validate_only:
-            return await self._database.read(revoke)
-        return await self._change(request, project_of(name), pb.RevokeDatasetResponse, revoke)
+            stands = await self._database.read(look)
+        else:
+            stands = await self._change(request, project_of(name), pb.Revocation, revoke)
+        # Looked for after the write, which is short for it; what is published between the two is listed as well.
+        return await self._database.read(lambda connection: _consequences(connection, stands, sight))
 
     async def UnrevokeDataset(self, request: pb.UnrevokeDatasetRequest, context: Context) -> pb.RevocationChange:
         """Takes a revocation back."""
@@ -102,8 +107,8 @@ def _require_data(connection: Connection, name: str) -> None:
         get_collection(connection, DatasetName.parse(name))
 
 
-def _consequences(connection: Connection, revocation: Revocation, sight: Sight) -> pb.RevokeDatasetResponse:
-    answer = pb.RevokeDatasetResponse(revocation=wire.revocation_to_proto(revocation))
+def _consequences(connection: Connection, revocation: pb.Revocation, sight: Sight) -> pb.RevokeDatasetResponse:
+    answer = pb.RevokeDatasetResponse(revocation=revocation)
     if not numbers_of(connection, revocation.name):  # a data set without versions
         return answer
     found, counts = queries.downstream(connection, revocation.name)

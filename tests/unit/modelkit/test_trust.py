@@ -44,7 +44,7 @@ class Registry:
 
 
 def test_keys_are_met_once(tmp_path: Path) -> None:
-    """The first check asks for keys and signature; a later one with a signature asks for nothing, also after a start."""
+    """The first check asks for keys and signature; a later one with a signature asks for nothing, after a start too."""
     registry, file = Registry(tmp_path), tmp_path / "trusted.json"
     signature = Trust(file, TrustSettings()).check(VERSION, MANIFEST, None, registry)
     assert registry.questions == 2
