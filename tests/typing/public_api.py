@@ -20,6 +20,7 @@ from tuneforge import (
     Deployment,
     Event,
     GenerationOptions,
+    ImportOptions,
     Job,
     JobFailed,
     JobHandle,
@@ -27,6 +28,9 @@ from tuneforge import (
     LoraMethod,
     ModelVersion,
     Node,
+    RecipeInfo,
+    ResolvedRecipe,
+    Source,
     StepMetrics,
     TrainingSpec,
     TuneforgeError,
@@ -38,6 +42,10 @@ def datasets(client: Client) -> None:
     """Data sets."""
     assert_type(client.datasets.upload("rows.jsonl", "rows"), DatasetVersion)
     assert_type(client.datasets.upload([Path("a.jsonl"), "b.jsonl"], dataset="rows"), DatasetVersion)
+    options = ImportOptions(split="train", include=("data/*.parquet",))
+    imported = client.datasets.import_from("hf://owner/rows", "rows", options=options)
+    assert_type(imported, DatasetVersion)
+    assert_type(imported.source, Source | None)
     assert_type(client.datasets.list(), Iterator[Dataset])
 
 
@@ -94,3 +102,10 @@ def the_rest() -> None:
         assert_type(client.nodes.list(), Iterator[Node])
     assert_type(tuneforge.__version__, str)
     assert_type(TuneforgeError("NOT_FOUND", "x").fields, tuple[tuneforge.FieldViolation, ...])
+
+
+def recipes(client: Client) -> None:
+    """Recipes."""
+    assert_type(client.recipes.list(), Iterator[RecipeInfo])
+    assert_type(client.recipes.resolve("MNIST", {"epochs": 2}), ResolvedRecipe)
+    assert_type(client.models.import_from("hf://owner/name", "name"), ModelVersion)
