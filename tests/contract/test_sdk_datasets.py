@@ -141,7 +141,10 @@ async def test_a_person_sees_what_is_in_a_data_set(tmp_path: Path) -> None:
         code, text = await run("upload", "good.jsonl", "--dataset", "good", "--validation", "0.3")
         assert (code, text.splitlines()[0]) == (0, f"good/1: 30 rows, PROMPT_COMPLETION, {len(LINES) / 1000:.3g} kB")
         assert "validation (by content, 0.3, seed 0)" in text
-        code, text = await run("rows", "good", "--side", "validation", "--limit", "1")
+        code, text = await run("split", "good", "0.5", "--seed", "3")
+        assert (code, text.splitlines()[0][:7]) == (0, "good/2:")
+        assert "validation (by content, 0.5, seed 3)" in text
+        code, text = await run("rows", "good/1", "--side", "validation", "--limit", "1")
         assert code == 0
         assert "good.jsonl:" in text
         assert "completion: c" in text

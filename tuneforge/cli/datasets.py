@@ -121,6 +121,26 @@ def upload(
         click.echo(f"  {line}")
 
 
+@datasets.command()
+@click.argument("version", metavar="DATASET[/VERSION]")
+@click.argument("ratio", type=click.FloatRange(0.0, 0.5), metavar="SHARE")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Another one divides differently.")
+@json_option
+@click.pass_obj
+def split(connection: Connection, version: str, ratio: float, seed: int, as_json: bool) -> None:
+    """Make a version of the same files of which SHARE (0 to 0.5) is for validation; no byte is moved."""
+    from tuneforge.cli.dataset_view import summary
+
+    with connection.client() as client:
+        made = client.datasets.split(version, ratio, seed=seed)
+    if as_json:
+        print_json(made)
+        return
+    click.echo(f"{short(made.name)}: {made.rows} rows, {made.shape}, {size(made.size_bytes)}")
+    for line in summary(made):
+        click.echo(f"  {line}")
+
+
 @datasets.command("list")
 @click.option("--tag", "tags", multiple=True, help="Only those with this tag; may be given several times.")
 @click.option("--shape", type=click.Choice(_SHAPES))
