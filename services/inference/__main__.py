@@ -1,5 +1,6 @@
 """The inference service as a process: `python -m services.inference`."""
 
+import asyncio
 import sys
 
 from services.grpckit.peers import open_channel
@@ -27,7 +28,7 @@ def define(settings: InferenceSettings) -> ServiceDefinition:
     serving = Serving(database, files, pool)
 
     async def start() -> None:
-        database.open()
+        await asyncio.to_thread(database.open)
         await serving.start()
 
     async def drain() -> None:

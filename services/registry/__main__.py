@@ -46,7 +46,7 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
     servicer.promoter = Promoter(library, settings.promotions.location())
 
     async def start() -> None:
-        database.open()
+        await asyncio.to_thread(database.open)
         await start_signing(library, data, is_key_given=settings.signing_key is not None)
         await prepare_storage(library)
         if swept := await servicer.collector.give_up_uploads():
