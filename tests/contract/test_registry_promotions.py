@@ -19,7 +19,7 @@ from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused,
 from tests.support.seaweedfs import Bucket
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.errors import Reason
-from tuneforge.v1 import events_pb2, models_pb2
+from tuneforge.v1 import datasets_pb2, events_pb2, lineage_pb2, models_pb2, retention_pb2, types_pb2
 from tuneforge.v1 import promotions_pb2 as pb
 
 pytestmark = EACH_DATABASE
@@ -241,6 +241,34 @@ async def test_what_cannot_be_promoted_is_refused(tmp_path: Path) -> None:
         asked = pb.PromoteVersionRequest(name=IMPORTED, path=PATH)
         error = await refused(registry.stub.PromoteVersion(asked), Reason.NOT_PROMOTABLE)
         assert "TUNEFORGE_REGISTRY_DEPLOY_LOCATION" in error.message
+
+
+@on_loop
+async def test_neither_revoked_nor_deleted_versions_are_promoted(tmp_path: Path) -> None:
+    """A version made from revoked data is REVOKED, a deleted one NOT_FOUND; a promoted one is not deleted."""
+    async with promoting(tmp_path) as world:
+        stub = world.registry.stub
+        rows = await world.registry.put_files({"a.jsonl": json.dumps({"prompt": "a", "completion": "b"}).encode()})
+        asked = datasets_pb2.CreateDatasetVersionRequest(parent=await world.registry.dataset("rows"), manifest=rows)
+        dataset = await stub.CreateDatasetVersion(asked)
+        first = await stub.GetModelVersion(models_pb2.GetModelVersionRequest(name=IMPORTED))
+        learned = types_pb2.VersionRef(version=dataset.name, digest=dataset.manifest.digest)
+        request = models_pb2.PublishVersionRequest(
+            parent=MODEL,
+            manifest=first.manifest,
+            kind=first.kind,
+            lineage=models_pb2.Lineage(job=f"{PROJECT}/jobs/job-8", attempt=1, dataset=learned),
+        )
+        tainted = (await stub.PublishVersion(request)).name
+        await stub.RevokeDataset(lineage_pb2.RevokeDatasetRequest(name=dataset.name, reason="withdrawn"))
+        await refused(world.promote(tainted), Reason.REVOKED)
+        await world.ended(world.promote())
+        delete = retention_pb2.DeleteModelVersionRequest(name=PUBLISHED)
+        error = await refused(stub.DeleteModelVersion(delete), Reason.IN_USE)
+        assert "promotion" in str(error)
+        delete.name = IMPORTED
+        await stub.DeleteModelVersion(delete)
+        await refused(world.promote(IMPORTED), Reason.NOT_FOUND)
 
 
 @on_loop

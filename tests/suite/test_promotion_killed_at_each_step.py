@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -30,6 +31,8 @@ MODEL = f"{PROJECT}/models/tiny"
 VERSION = f"{MODEL}/versions/1"
 PLACE = "support/router/tickets/tiny-1"
 LIMIT_S = 60.0
+POLL_S = 0.3
+"""Longer than the work takes: each question is two steps of its own, at which a kill would prove nothing."""
 BUSY = {pb.PROMOTION_STATE_IN_PROGRESS, pb.PROMOTION_STATE_DELETING}
 PROMOTE = pb.PromoteVersionRequest(
     name=VERSION, path="support/router/tickets", patterns=["config.json"], request_id="one"
@@ -43,6 +46,7 @@ def act(stub: RegistryServiceStub, name: str) -> None:
     """Asks for a promotion or its end, and waits until it has ended."""
     promotion = stub.PromoteVersion(PROMOTE) if name == "promote" else stub.UnpromoteVersion(UNPROMOTE)
     while promotion.state in BUSY:
+        time.sleep(POLL_S)
         promotion = stub.GetPromotion(ASK)
     assert promotion.state == ENDS[name], promotion.message
 
