@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.registry.blobs.store import add_uses
 from services.registry.datasets.resources import DatasetVersion
 from services.registry.library import now_us
 from services.registry.lineage.store import Parent, add_edges
 from services.registry.lineage.things import MOST_ADAPTERS, Role
 from services.registry.models.resources import ArtifactKind, ModelVersion
+from services.registry.retention.holders import living
 from services.registry.signing.keys import Signer
 from services.registry.signing.store import sign_version
 from services.registry.tables import MODEL_VERSIONS
@@ -60,6 +61,7 @@ def seal_model_version(
         _require_few_adapters(connection, version)
     record = models_pb2.ModelVersion.FromString(version.content.record)
     inputs = _inputs(record.lineage)
+    _require_living(connection, inputs)
     if record.lineage.job:
         add_edges(connection, record.lineage.job, inputs)
         inputs = [*inputs, (record.lineage.job, Role.JOB)]
@@ -95,6 +97,19 @@ def _require_few_adapters(connection: Connection, version: ModelVersion) -> None
 def manifest_of(message: types_pb2.Manifest) -> Manifest:
     """Returns the manifest of a stored message."""
     return Manifest.of(ManifestFile(each.path, each.sha256, each.size_bytes) for each in message.files)
+
+
+def _require_living(connection: Connection, inputs: Sequence[Parent]) -> None:
+    """Refuses what was made from a version that somebody has deleted since it was looked up."""
+    names = {name for name, _ in inputs}
+    gone = names - set(living(connection, names))
+    if gone:
+        violations = [
+            FieldViolation(f"lineage.{role.value.lower()}.version", f"{name!r} is not stored here any more")
+            for name, role in inputs
+            if name in gone
+        ]
+        raise invalid_fields(violations)
 
 
 def _inputs(lineage: models_pb2.Lineage) -> list[Parent]:

@@ -72,11 +72,12 @@ def _children(connection: Connection, names: list[str], together: set[str]) -> I
             yield Holder(name, HolderKind.PROMOTION)
         elif kind in {Kind.DATASET_VERSION, Kind.MODEL_VERSION} and name not in together:
             versions.add(name)
-    for name in _living(connection, versions):
+    for name in living(connection, versions):
         yield Holder(name, HolderKind.VERSION)
 
 
-def _living(connection: Connection, names: set[str]) -> Iterable[str]:
+def living(connection: Connection, names: set[str]) -> Iterable[str]:
+    """Yields those of some versions, by whole name, that are there and not deleted."""
     kinds = ((DatasetVersionName, DATASET_VERSIONS, "dataset"), (ModelVersionName, MODEL_VERSIONS, "model"))
     for kind, table, parent in kinds:
         keys = {}

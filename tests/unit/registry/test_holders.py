@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, insert, update
 
+from services.grpckit.errors import ServiceError
+from services.registry.lineage.sealing import _require_living
 from services.registry.lineage.store import add_edges
 from services.registry.lineage.things import Role
-from services.registry.retention.holders import holders_of
+from services.registry.retention.holders import holders_of, living
 from services.registry.retention.resources import Holder, HolderKind
 from services.registry.tables import MODEL_VERSIONS, MODELS
 from tests.support.event_loop import on_loop
@@ -59,7 +62,26 @@ def test_promotions_and_living_descendants_hold_a_version(tmp_path: Path) -> Non
         assert await database.read(lambda c: holders_of(c, [SECOND])) == [Holder(str(THIRD), HolderKind.VERSION)]
         assert await database.read(lambda c: holders_of(c, [FIRST, SECOND, THIRD])) == [promotion]
         await database.write(_bury_second)
+        alive = await database.read(lambda c: set(living(c, {str(name) for name in (FIRST, SECOND, THIRD)})))
+        assert alive == {str(FIRST), str(THIRD)}
         assert await database.read(lambda c: holders_of(c, [FIRST])) == [promotion]
+
+    with open_library(tmp_path) as library:
+        check()
+
+
+def test_nothing_is_made_from_what_was_deleted_meanwhile(tmp_path: Path) -> None:
+    """A base that goes between its look-up and the publication is told as a field; the transaction makes nothing."""
+
+    @on_loop
+    async def check() -> None:
+        await library.database.write(_fill)
+        inputs = [(str(FIRST), Role.BASE), (str(SECOND), Role.VALIDATION)]
+        await library.database.read(lambda c: _require_living(c, inputs))
+        await library.database.write(_bury_second)
+        with pytest.raises(ServiceError) as caught:
+            await library.database.read(lambda c: _require_living(c, inputs))
+        assert [violation.field for violation in caught.value.fields] == ["lineage.validation.version"]
 
     with open_library(tmp_path) as library:
         check()
