@@ -14,7 +14,7 @@ CACHE_BYTES = 10 * 1024**3
 URL_LIFE_S = 3600.0
 S3_TIMEOUT_S = 20.0
 COLLECT_EVERY_S = 3600.0
-GRACE_S = 48 * 3600.0
+GRACE_S = 7 * 86400.0
 _AWS = "https://s3.amazonaws.com"
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61}[a-z0-9])")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()-]+(?:/[A-Za-z0-9!_.*'()-]+)*")
@@ -59,8 +59,8 @@ class StorageSettings:
     """Seconds between two runs of the collector; 0: only when asked to. An hour: a run costs a few queries.
     TUNEFORGE_REGISTRY_COLLECT_EVERY_S."""
     grace_s: float = GRACE_S
-    """Seconds for which a blob that no version needs is kept after somebody last relied on it. Two days: twice the
-    longest upload. TUNEFORGE_REGISTRY_GRACE_S."""
+    """Seconds for which a blob that no version needs is kept after somebody last relied on it. A week: longer than any
+    upload, and than a scheduler is away that still has to publish what was uploaded. TUNEFORGE_REGISTRY_GRACE_S."""
 
     @classmethod
     def from_env(cls, env: Environment) -> Self:
