@@ -10,13 +10,14 @@ import grpc
 import pytest
 
 from services.grpckit.errors import ServiceError
+from services.registry.signing.keys import Signer
 from tests.support.node_register import TOKEN, NodeRegister, serving
 from tests.support.registry_process import RegistryProcess
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer, scripted_spec
 from tuneforge.blobs import BlobClient
 from tuneforge.errors import from_rpc_error
 from tuneforge.manifest import Manifest, build
-from tuneforge.v1 import events_pb2, nodes_pb2, spec_pb2, trainer_pb2, types_pb2
+from tuneforge.v1 import events_pb2, nodes_pb2, signing_pb2, spec_pb2, trainer_pb2, types_pb2
 
 
 @pytest.fixture
@@ -53,14 +54,21 @@ def _message(manifest: Manifest) -> types_pb2.Manifest:
     return types_pb2.Manifest(files=files, digest=manifest.digest)
 
 
-def _request(name: str, base: Manifest, train: Manifest, *, steps: int = 3) -> trainer_pb2.StartAttemptRequest:
-    """Returns a start with base and rows by digest."""
+def _request(
+    name: str, base: Manifest, train: Manifest, *, steps: int = 3, signer: Signer | None = None
+) -> trainer_pb2.StartAttemptRequest:
+    """Returns a start with base and rows by digest, signed with a registry's key."""
     spec = scripted_spec(steps=steps)
     spec.base.CopyFrom(spec_pb2.BaseModel(model="projects/p/models/m/versions/1"))
     spec.data.train.CopyFrom(spec_pb2.DataSource(dataset="projects/p/datasets/d/versions/1"))
-    ref = types_pb2.VersionRef(version="projects/p/models/m/versions/1", digest=base.digest)
-    layer = trainer_pb2.ModelInput(ref=ref, manifest=_message(base), kind=events_pb2.ARTIFACT_KIND_MODEL)
-    rows = trainer_pb2.DataInput(manifest=_message(train))
+    model_ref = types_pb2.VersionRef(version="projects/p/models/m/versions/1", digest=base.digest)
+    data_ref = types_pb2.VersionRef(version="projects/p/datasets/d/versions/1", digest=train.digest)
+    layer = trainer_pb2.ModelInput(ref=model_ref, manifest=_message(base), kind=events_pb2.ARTIFACT_KIND_MODEL)
+    rows = trainer_pb2.DataInput(ref=data_ref, manifest=_message(train))
+    if signer is not None:
+        for part, manifest in ((layer, base), (rows, train)):
+            signature = signer.sign(part.ref.version, manifest)
+            part.signature.CopyFrom(signing_pb2.Signature(key_id=signature.key_id, value=signature.value))
     return trainer_pb2.StartAttemptRequest(
         name=name, token="t", spec=spec, base=[layer], train=rows, manager_token=TOKEN
     )
@@ -127,7 +135,7 @@ def test_attempt_waits_for_the_registry(
         registry.kill()
         eventually(lambda: register.last_beat(), "a heartbeat")
         name = attempt_name("fetch")
-        trainer.stub.StartAttempt(_request(name, base, rows))
+        trainer.stub.StartAttempt(_request(name, base, rows, signer=registry.signer))
         for message in trainer.stub.WatchAttempt(trainer_pb2.WatchAttemptRequest(name=name)):
             if any("waiting for the registry" in event.log.message for event in message.events):
                 assert message.status.state == nodes_pb2.ATTEMPT_STATE_STARTING
@@ -152,7 +160,7 @@ def test_training_needs_nobody(
         base, rows = blobs.upload_folder(base_folder), blobs.upload_folder(rows_folder)
     eventually(lambda: register.last_beat(), "a heartbeat")
     name = attempt_name("tough")
-    trainer.stub.StartAttempt(_request(name, base, rows, steps=100))
+    trainer.stub.StartAttempt(_request(name, base, rows, steps=100, signer=registry.signer))
     trainer.wait_step(name, 2)
     registry.kill()
     trainer.end(signal.SIGKILL)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from services.launcher import free_ports
+from services.registry.signing.keys import KEY_FILE, Signer
 from tests.support.postgres import environment_of
 
 
@@ -18,6 +19,11 @@ class RegistryProcess:
         self._data = data
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def signer(self) -> Signer:
+        """Signs as it does: with the key in its data folder, which is made when it is not there yet."""
+        return Signer(self._data / "registry" / KEY_FILE, may_make=True)
 
     def start(self) -> None:
         """Starts it and returns when it takes calls."""
