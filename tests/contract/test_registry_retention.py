@@ -19,6 +19,7 @@ from services.registry.blobs.s3 import S3Store
 from services.registry.blobs.settings import StorageSettings
 from services.registry.retention import collector
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, pieces, refused, running_registry
 from tests.support.seaweedfs import EACH_HOME, Bucket, s3_of_test
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model, write_rows
@@ -35,6 +36,8 @@ from tuneforge.v1 import (
 from tuneforge.v1 import (
     retention_pb2 as pb,
 )
+
+pytestmark = EACH_DATABASE
 
 RESULT = f"{PROJECT}/models/result"
 NEEDED = "kept for the audit"
