@@ -84,7 +84,7 @@ def _publish(connection: Connection, signer: Signer, model: int, number: int) ->
         origin=Origin(job=job),
         record=record.SerializeToString(),
         tensors=b"",
-        facts=Facts(tags=("support",), licence="apache-2.0"),
+        facts=Facts(tags=("support",), license="apache-2.0"),
         metrics=dict[str, float](record.metrics),
     )
     version = publish_model_version(

@@ -45,7 +45,7 @@ class ModelFacts:
 
     description: str | None = None
     tags: Sequence[str] | None = None
-    licence: str | None = None
+    license: str | None = None
     """Best as an SPDX id such as `apache-2.0`."""
     domain: str | None = None
     """Field of use."""
@@ -64,7 +64,7 @@ class ModelFilter:
     framework: str = ""
     architecture: str = ""
     """E.g. `LlamaForCausalLM`."""
-    licence: str = ""
+    license: str = ""
     domain: str = ""
     tags: Sequence[str] = ()
     """All of these."""
@@ -86,7 +86,7 @@ class Model:
     create_time: datetime
     creator: str
     tags: tuple[str, ...] = ()
-    licence: str = ""
+    license: str = ""
     domain: str = ""
     metadata: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     etag: str = ""
@@ -145,7 +145,7 @@ class ModelVersion:
     framework: str = ""
     task: str = ""
     tags: tuple[str, ...] = ()
-    licence: str = ""
+    license: str = ""
     domain: str = ""
     metadata: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     etag: str = ""
@@ -221,7 +221,7 @@ def model_from_proto(message: pb.Model) -> Model:
         create_time=_wire.instant(message.create_time),
         creator=message.creator,
         tags=tuple(message.tags),
-        licence=message.licence,
+        license=message.license,
         domain=message.domain,
         metadata=_wire.frozen(message.metadata),
         etag=message.etag,
@@ -252,7 +252,7 @@ def version_from_proto(message: pb.ModelVersion) -> ModelVersion:
         framework=message.framework,
         task=message.task,
         tags=tuple(message.tags),
-        licence=message.licence,
+        license=message.license,
         domain=message.domain,
         metadata=_wire.frozen(message.metadata),
         etag=message.etag,
@@ -304,7 +304,7 @@ def filter_to_proto(wanted: ModelFilter) -> pb.ModelFilter:
         task=wanted.task,
         framework=wanted.framework,
         architecture=wanted.architecture,
-        licence=wanted.licence,
+        license=wanted.license,
         domain=wanted.domain,
         tags=wanted.tags,
         metadata=wanted.metadata,
@@ -318,7 +318,7 @@ def filter_to_proto(wanted: ModelFilter) -> pb.ModelFilter:
 
 def given_facts(facts: ModelFacts) -> dict[str, Any]:
     """Returns the facts that are given, as the fields of a message."""
-    values = {name: getattr(facts, name) for name in ("description", "tags", "licence", "domain", "metadata")}
+    values = {name: getattr(facts, name) for name in ("description", "tags", "license", "domain", "metadata")}
     return {name: value for name, value in values.items() if value is not None}
 
 

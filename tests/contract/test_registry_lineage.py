@@ -92,7 +92,7 @@ async def test_revoked_data_taints_what_was_made_from_it(tmp_path: Path) -> None
     async with running_registry(tmp_path / "data") as registry:
         await history(registry, tmp_path)
         imported = await registry.imported(await registry.model("tiny"), tmp_path / "base")
-        request = pb.RevokeDatasetRequest(name=DATA.partition("/versions/")[0], reason="no licence", validate_only=True)
+        request = pb.RevokeDatasetRequest(name=DATA.partition("/versions/")[0], reason="no license", validate_only=True)
         trial = await registry.stub.RevokeDataset(request)
         assert dict(trial.num_downstream) == {"JOB": 1, "MODEL_VERSION": 1, "ALIAS": 1}
         assert [(alias.name, alias.version, alias.suggestion) for alias in trial.aliases] == [(ALIAS, MADE, "")]
@@ -102,7 +102,7 @@ async def test_revoked_data_taints_what_was_made_from_it(tmp_path: Path) -> None
 
         request.validate_only = False
         done = await registry.stub.RevokeDataset(request)
-        assert (done.revocation.actor, done.revocation.reason) == ("local", "no licence")
+        assert (done.revocation.actor, done.revocation.reason) == ("local", "no license")
         assert done.aliases == trial.aliases
         listed = await registry.stub.ListAffectedAliases(pb.ListAffectedAliasesRequest(name=DATA))
         assert listed.aliases == trial.aliases
@@ -121,8 +121,8 @@ async def test_revoked_data_taints_what_was_made_from_it(tmp_path: Path) -> None
         }
         move = aliases_pb2.SetAliasRequest(name=f"{RESULT}/aliases/staging", version=MADE)
         error = await refused(registry.stub.SetAlias(move), Reason.REVOKED)
-        assert error.metadata["reason"] == "no licence"
-        for word in ("greetings", "local", "no licence"):
+        assert error.metadata["reason"] == "no license"
+        for word in ("greetings", "local", "no license"):
             assert word in error.message
 
         again = await registry.stub.RevokeDataset(pb.RevokeDatasetRequest(name=request.name, reason="other"))
@@ -131,7 +131,7 @@ async def test_revoked_data_taints_what_was_made_from_it(tmp_path: Path) -> None
         assert not back.is_revoked
         await registry.stub.SetAlias(move)
         changes = (await registry.stub.ListRevocations(log)).changes
-        assert [(change.is_revoked, change.reason) for change in changes] == [(False, "bought"), (True, "no licence")]
+        assert [(change.is_revoked, change.reason) for change in changes] == [(False, "bought"), (True, "no license")]
 
 
 @on_loop

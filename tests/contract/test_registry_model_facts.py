@@ -46,12 +46,12 @@ async def test_facts_of_a_model_are_changed_by_mask_and_etag(tmp_path: Path) -> 
     """Only the fields of the mask change, tags come out in order and once, and a stale etag changes nothing."""
     async with running_registry(tmp_path) as registry:
         stub = registry.stub
-        wanted = pb.Model(description="Small.", tags=["b", "a", "b"], licence="apache-2.0", metadata={"team": "x"})
+        wanted = pb.Model(description="Small.", tags=["b", "a", "b"], license="apache-2.0", metadata={"team": "x"})
         made = await stub.CreateModel(pb.CreateModelRequest(parent=PROJECT, model_id="tiny", model=wanted))
-        assert (list(made.tags), made.licence, dict(made.metadata)) == (["a", "b"], "apache-2.0", {"team": "x"})
-        change = pb.Model(name=made.name, etag=made.etag, tags=["c"], licence="mit", description="Other.")
+        assert (list(made.tags), made.license, dict(made.metadata)) == (["a", "b"], "apache-2.0", {"team": "x"})
+        change = pb.Model(name=made.name, etag=made.etag, tags=["c"], license="mit", description="Other.")
         changed = await stub.UpdateModel(update(change, "tags", "description", request_id="one"))
-        assert (list(changed.tags), changed.licence, changed.description) == (["c"], "apache-2.0", "Other.")
+        assert (list(changed.tags), changed.license, changed.description) == (["c"], "apache-2.0", "Other.")
         assert changed.etag != made.etag
         assert await stub.UpdateModel(update(change, "tags", "description", request_id="one")) == changed
         await refused(stub.UpdateModel(update(change, "tags")), Reason.ETAG_MISMATCH)
@@ -72,10 +72,10 @@ async def test_what_never_changes_is_refused_with_all_other_faults(tmp_path: Pat
         request = update_version(pb.ModelVersion(name=version.name), "manifest", "metrics", "tags")
         error = await refused(registry.stub.UpdateModelVersion(request), Reason.INVALID_FIELD)
         assert fields_of(error) == ["update_mask", "update_mask"]
-        bad = pb.ModelVersion(name=version.name, tags=[""], metadata={"A key": "x"}, licence="x" * 201)
+        bad = pb.ModelVersion(name=version.name, tags=[""], metadata={"A key": "x"}, license="x" * 201)
         request = update_version(bad, "tags")
         error = await refused(registry.stub.UpdateModelVersion(request), Reason.INVALID_FIELD)
-        assert sorted(fields_of(error)) == ["version.licence", "version.metadata", "version.tags"]
+        assert sorted(fields_of(error)) == ["version.license", "version.metadata", "version.tags"]
         nul = pb.ModelVersion(name=version.name, domain="a\0b", metadata={"k": "\0"})
         error = await refused(registry.stub.UpdateModelVersion(update_version(nul, "domain")), Reason.INVALID_FIELD)
         assert fields_of(error) == ["version.domain", "version.metadata[k]"]
@@ -108,8 +108,8 @@ async def test_models_are_found_by_what_is_known_of_them(tmp_path: Path) -> None
     async with running_registry(tmp_path / "data") as registry:
         stub = registry.stub
         facts = {"one": ("A b.", ["red"], "mit"), "two": ("C 100%.", ["red", "blue"], "MIT"), "three": ("", [], "")}
-        for model_id, (description, tags, licence) in facts.items():
-            wanted = pb.Model(description=description, tags=tags, licence=licence, metadata={"k": model_id})
+        for model_id, (description, tags, license) in facts.items():
+            wanted = pb.Model(description=description, tags=tags, license=license, metadata={"k": model_id})
             await stub.CreateModel(pb.CreateModelRequest(parent=PROJECT, model_id=model_id, model=wanted))
         version = await registry.imported(f"{PROJECT}/models/three", folder)
         change = pb.ModelVersion(name=version.name, tags=["blue"], domain="Animals")
@@ -122,7 +122,7 @@ async def test_models_are_found_by_what_is_known_of_them(tmp_path: Path) -> None
             ({"tags": ["red"]}, ["one", "two"]),
             ({"tags": ["red", "blue"]}, ["two"]),
             ({"tags": ["blue"]}, ["three", "two"]),
-            ({"licence": "mit"}, ["one", "two"]),
+            ({"license": "mit"}, ["one", "two"]),
             ({"domain": "animals"}, ["three"]),
             ({"metadata": {"k": "two"}}, ["two"]),
             ({"metadata": {"k": ""}}, ["one", "three", "two"]),
@@ -268,15 +268,15 @@ async def test_a_card_says_what_is_known_now(tmp_path: Path) -> None:
         assert "Nobody has said yet what it is for." in before
         assert version.manifest.digest in before
         said = pb.ModelVersion(
-            name=version.name, licence="mit | x\n# fake", metadata={"intended_use": "Sorting mail.", "notes": "Mine."}
+            name=version.name, license="mit | x\n# fake", metadata={"intended_use": "Sorting mail.", "notes": "Mine."}
         )
-        await stub.UpdateModelVersion(update_version(said, "licence", "metadata"))
+        await stub.UpdateModelVersion(update_version(said, "license", "metadata"))
         bad = validations_pb2.CheckResult(check_name="safety", passed=False, message="It swears.")
         await stub.CreateValidationReport(
             validations_pb2.CreateValidationReportRequest(parent=version.name, report=report_of(bad))
         )
         card = (await stub.GetModelCard(card_request)).markdown
-        assert "| Licence | mit \\| x # fake |" in card
+        assert "| License | mit \\| x # fake |" in card
         for text in ("## Intended use\n\nSorting mail.", "## Notes\n\nMine.", "FAIL  safety", "models download tiny/1"):
             assert text in card, text
         await refused(
@@ -376,22 +376,22 @@ async def test_an_embedding_model_is_kept_with_its_task(tmp_path: Path) -> None:
 
 @on_loop
 async def test_an_import_brings_what_is_said_of_it(tmp_path: Path) -> None:
-    """Tags, licence and all else may come with a new version; the same files again leave what was said as it is."""
+    """Tags, license and all else may come with a new version; the same files again leave what was said as it is."""
     folder = make_tiny_model(tmp_path / "tiny")
     async with running_registry(tmp_path / "data") as registry:
         model, manifest = await registry.model(), await registry.put_files(folder_files(folder))
         request = pb.CreateModelVersionRequest(parent=model, manifest=manifest)
-        request.version.licence, request.version.description = "mit", "Small."
+        request.version.license, request.version.description = "mit", "Small."
         request.version.tags.append("x")
         request.version.task = "telepathy"  # what the files say cannot be said otherwise
         made = await registry.stub.CreateModelVersion(request)
-        assert (made.licence, made.description, list(made.tags)) == ("mit", "Small.", ["x"])
+        assert (made.license, made.description, list(made.tags)) == ("mit", "Small.", ["x"])
         assert made.task == "text-generation"
-        request.version.licence = "other"
-        assert (await registry.stub.CreateModelVersion(request)).licence == "mit"
-        request.version.licence = "x" * 201
+        request.version.license = "other"
+        assert (await registry.stub.CreateModelVersion(request)).license == "mit"
+        request.version.license = "x" * 201
         error = await refused(registry.stub.CreateModelVersion(request), Reason.INVALID_FIELD)
-        assert fields_of(error) == ["version.licence"]
+        assert fields_of(error) == ["version.license"]
 
 
 @on_loop

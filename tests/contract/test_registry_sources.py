@@ -376,11 +376,11 @@ async def test_adapters_facts_and_divisions_come_with_an_import(tmp_path: Path) 
             request = model_request(model, "owner/adapter")
             await refused(followed(registry.stub.ImportModelVersion(request)), Reason.INVALID_MODEL)
             request.base.version = base.name
-            request.version.licence = "apache-2.0"
+            request.version.license = "apache-2.0"
             adapter = (await followed(registry.stub.ImportModelVersion(request))).version
             assert adapter.kind == events_pb2.ARTIFACT_KIND_ADAPTER
             assert adapter.lineage.base.digest == base.manifest.digest
-            assert adapter.licence == "apache-2.0"
+            assert adapter.license == "apache-2.0"
             divided = dataset_request(await registry.dataset(), there.files.url("/rows.jsonl"))
             divided.division.validation_ratio = 0.25
             outcome = await followed(registry.stub.ImportDatasetVersion(divided))

@@ -82,14 +82,14 @@ async def test_a_changed_log_is_found(tmp_path: Path) -> None:
 @on_loop
 async def test_revoked_data_is_refused_for_new_jobs(tmp_path: Path) -> None:
     """Rows that are revoked, and a base that was made from such rows: the answer says which, by whom, when and why."""
-    revocation = lineage_pb2.Revocation(name="projects/p/datasets/rows", actor="ana", reason="no licence")
+    revocation = lineage_pb2.Revocation(name="projects/p/datasets/rows", actor="ana", reason="no license")
     revocation.time.FromSeconds(1_795_000_000)
     async with staged(tmp_path) as stage:
         for marks in (stage.registry.datasets[DATA].revocations, stage.registry.models[BASE].taints):
             marks.append(revocation)
             status = await refusal(stage.create(), "FAILED_PRECONDITION")
             assert status.reason == "REVOKED"
-            for words in ("projects/p/datasets/rows was revoked by ana", "2026-11-18", "no licence"):
+            for words in ("projects/p/datasets/rows was revoked by ana", "2026-11-18", "no license"):
                 assert words in status.message
             del marks[:]
         await stage.create()

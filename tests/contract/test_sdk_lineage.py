@@ -145,15 +145,15 @@ def test_a_record_is_verified(world: World) -> None:
 def test_data_is_revoked_by_command(world: World) -> None:
     """A dry run marks nothing; then it is marked, listed and taken back, and the log has both."""
     assert words(world.told("lineage", "affected", "greetings/1"))[1][:2] == ["greeter@production", "greeter/1"]
-    trial = world.told("datasets", "revoke", "greetings/1", "--reason", "no licence", "--dry-run")
+    trial = world.told("datasets", "revoke", "greetings/1", "--reason", "no license", "--dry-run")
     assert "would be revoked:" in trial
     assert "greeter@production" in trial
     assert "nothing was ever revoked" in world.told("datasets", "revocations")
-    world.told("datasets", "revoke", "greetings", "--reason", "no licence")
+    world.told("datasets", "revoke", "greetings", "--reason", "no license")
     assert "[TAINTED]" in world.told("lineage", "show", "greeter/1")
     world.told("datasets", "unrevoke", "greetings", "--reason", "bought")
     log = words(world.told("datasets", "revocations", "greetings"))
-    assert [line[-1] for line in log[1:]] == ["bought", "licence"]
+    assert [line[-1] for line in log[1:]] == ["bought", "license"]
     missing = world.run("datasets", "revoke", "none/7", "--reason", "x")
     assert missing.exit_code != 0
     assert PROJECT in str(missing.exception)

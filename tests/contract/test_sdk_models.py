@@ -44,11 +44,11 @@ def test_facts_are_changed_and_found(client: Client) -> None:
     """Only what is given changes; a stale value is a conflict; filters and order reach the registry."""
     made = client.models.create("one", facts=ModelFacts(description="A.", tags=["x"], metadata={"k": "v"}))
     client.models.create("two")
-    changed = client.models.update("one", ModelFacts(licence="mit"), expected=made)
-    assert (changed.description, changed.tags, changed.licence, changed.metadata) == ("A.", ("x",), "mit", {"k": "v"})
+    changed = client.models.update("one", ModelFacts(license="mit"), expected=made)
+    assert (changed.description, changed.tags, changed.license, changed.metadata) == ("A.", ("x",), "mit", {"k": "v"})
     with pytest.raises(Conflict):
-        client.models.update("one", ModelFacts(licence="apache-2.0"), expected=made)
-    assert [model.licence for model in client.models.list(ModelFilter(tags=["x"], metadata={"k": "v"}))] == ["mit"]
+        client.models.update("one", ModelFacts(license="apache-2.0"), expected=made)
+    assert [model.license for model in client.models.list(ModelFilter(tags=["x"], metadata={"k": "v"}))] == ["mit"]
     assert [model.name[-3:] for model in client.models.list(order_by="name desc")] == ["two", "one"]
     with pytest.raises(InvalidArgument):
         list(client.models.list(ModelFilter(task="telepathy")))
@@ -57,8 +57,8 @@ def test_facts_are_changed_and_found(client: Client) -> None:
 def test_versions_are_described_checked_and_profiled(client: Client, tmp_path: Path) -> None:
     """Facts of a version, a report from outside, its card and its profile."""
     tiny = make_tiny_model(tmp_path / "tiny")
-    version = client.models.import_folder(tiny, "tiny", facts=ModelFacts(licence="mit", tags=["small"]))
-    assert (version.licence, version.tags) == ("mit", ("small",))
+    version = client.models.import_folder(tiny, "tiny", facts=ModelFacts(license="mit", tags=["small"]))
+    assert (version.license, version.tags) == ("mit", ("small",))
     assert (version.task, version.size_class, version.seed) == ("text-generation", SizeClass.SMALL, None)
     said = ModelFacts(metadata={"intended_use": "Tests."})
     client.models.update_version("tiny", said)
@@ -119,7 +119,7 @@ def test_commands(client: Client, address: str, tmp_path: Path) -> None:
     tiny = make_tiny_model(tmp_path / "tiny")
     adapter = make_tiny_adapter(tmp_path / "adapter")
     steps = [
-        (("models", "create", "place", "--tag", "red", "--licence", "mit"), "licence"),
+        (("models", "create", "place", "--tag", "red", "--license", "mit"), "license"),
         (("models", "import", str(tiny), "--model", "base"), "base/1: LlamaForCausalLM"),
         (("models", "import", str(adapter), "--model", "tuned", "--adapter-of", "base/1"), "adapter on Llama"),
         (

@@ -50,8 +50,8 @@ def client(suite: Suite, inputs: tuple[Path, Path]) -> Iterator[Client]:
     model, rows = inputs
     with connect(suite) as connected:
         connected.models.import_config(model / "config.json", "empty-head", seed=7)
-        connected.models.update("empty-head", ModelFacts(licence="mit", tags=["scratch"]))
-        connected.models.update_version("empty-head/1", ModelFacts(licence="mit", domain="animals"))
+        connected.models.update("empty-head", ModelFacts(license="mit", tags=["scratch"]))
+        connected.models.update_version("empty-head/1", ModelFacts(license="mit", domain="animals"))
         connected.datasets.upload(rows, "animals")
         yield connected
 
@@ -95,7 +95,7 @@ def test_models_are_listed_when_a_job_has_finished_and_never_when_it_failed(clie
     first_version = client.models.version("first/1")
     assert first_version.lineage.base is not None
     assert first_version.lineage.base.version.endswith("empty-head/versions/1")
-    assert (second.licence, second.domain, second.task) == ("mit", "animals", "text-generation")
+    assert (second.license, second.domain, second.task) == ("mit", "animals", "text-generation")
     found = client.models.list(ModelFilter(domain="animals", task="text-generation"), order_by="date desc")
     assert [model.name.rpartition("/")[2] for model in found] == ["second", "first", "empty-head"]
 

@@ -22,7 +22,7 @@ def filter_options(command: Command) -> Command:
         click.option("--task", default="", help="E.g. text-generation."),
         click.option("--framework", default="", help="E.g. transformers."),
         click.option("--architecture", default="", help="E.g. LlamaForCausalLM."),
-        click.option("--licence", default="", help="E.g. apache-2.0."),
+        click.option("--license", default="", help="E.g. apache-2.0."),
         click.option("--domain", default="", help="Field of use."),
         click.option("--tag", "tags", multiple=True, help="All of these; repeatable."),
         click.option("--metadata", multiple=True, metavar="KEY[=VALUE]", help="All of these; repeatable."),
@@ -40,7 +40,7 @@ def filter_of(flags: Mapping[str, Any]) -> "ModelFilter":
     from tuneforge.model_values import ModelFilter, SizeClass
     from tuneforge.values import ArtifactKind
 
-    texts = {name: flags[name] for name in ("query", "task", "framework", "architecture", "licence", "domain")}
+    texts = {name: flags[name] for name in ("query", "task", "framework", "architecture", "license", "domain")}
     return ModelFilter(
         **texts,
         tags=flags["tags"],
@@ -60,7 +60,7 @@ def fact_options(command: Command) -> Command:
     options = [
         click.option("--description", default=None, help="What it is, for people."),
         click.option("--tag", "tags", multiple=True, help="A tag; repeatable."),
-        click.option("--licence", default=None, help="E.g. apache-2.0."),
+        click.option("--license", default=None, help="E.g. apache-2.0."),
         click.option("--domain", default=None, help="Field of use."),
         click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Also intended_use and notes; repeatable."),
     ]
@@ -173,7 +173,7 @@ def _facts(flags: Mapping[str, Any], tags: tuple[str, ...], metadata: Mapping[st
     return ModelFacts(
         description=flags["description"],
         tags=sorted({*tags, *flags["tags"]} - away) if flags["tags"] or away else None,
-        licence=flags["licence"],
+        license=flags["license"],
         domain=flags["domain"],
         metadata={**kept, **pairs(flags["metadata"])} if flags["metadata"] or unset else None,
     )
@@ -188,7 +188,7 @@ def _tell(found: "Model | ModelVersion", *, as_json: bool) -> None:
                 ("name", short(found.name)),
                 ("description", found.description),
                 ("tags", ", ".join(found.tags) or None),
-                ("licence", found.licence or None),
+                ("license", found.license or None),
                 ("domain", found.domain or None),
                 ("metadata", found.metadata or None),
                 ("etag", found.etag),

@@ -120,7 +120,7 @@ def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
 
 def _said(found: "Model | ModelVersion") -> list[tuple[str, object]]:
     """What people have said of it; nothing where nobody has."""
-    said = [("tags", ", ".join(found.tags)), ("licence", found.licence), ("domain", found.domain)]
+    said = [("tags", ", ".join(found.tags)), ("license", found.license), ("domain", found.domain)]
     return [(name, value) for name, value in (*said, ("metadata", found.metadata)) if value]
 
 

@@ -92,7 +92,7 @@ class Model(_message.Message):
     CREATOR_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
-    LICENCE_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -111,8 +111,8 @@ class Model(_message.Message):
     """Output only. Who created it."""
     latest_version: _builtins.str
     """Output only. Its newest version; empty when there is none: such a model is a location only."""
-    licence: _builtins.str
-    """Licence, best as an SPDX id such as `apache-2.0`; at most 200 characters."""
+    license: _builtins.str
+    """License, best as an SPDX id such as `apache-2.0`; at most 200 characters."""
     domain: _builtins.str
     """Field of use, e.g. `support`; at most 200 characters."""
     etag: _builtins.str
@@ -156,7 +156,7 @@ class Model(_message.Message):
         creator: _builtins.str = ...,
         latest_version: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
-        licence: _builtins.str = ...,
+        license: _builtins.str = ...,
         domain: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         etag: _builtins.str = ...,
@@ -170,7 +170,7 @@ class Model(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "latest_version", b"latest_version", "licence", b"licence", "metadata", b"metadata", "name", b"name", "parameters", b"parameters", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "latest_version", b"latest_version", "license", b"license", "metadata", b"metadata", "name", b"name", "parameters", b"parameters", "size_bytes", b"size_bytes", "size_class", b"size_class", "tags", b"tags", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,7 +235,7 @@ class ModelVersion(_message.Message):
     FRAMEWORK_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
-    LICENCE_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -259,8 +259,8 @@ class ModelVersion(_message.Message):
     """Output only. What its files are made for, e.g. `transformers`."""
     task: _builtins.str
     """Output only. What it does, e.g. `text-generation` or `feature-extraction`."""
-    licence: _builtins.str
-    """As `Model.licence`; that of its base where a job made it. Can be updated."""
+    license: _builtins.str
+    """As `Model.license`; that of its base where a job made it. Can be updated."""
     domain: _builtins.str
     """As `Model.domain`; that of its base where a job made it. Can be updated."""
     etag: _builtins.str
@@ -333,7 +333,7 @@ class ModelVersion(_message.Message):
         framework: _builtins.str = ...,
         task: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
-        licence: _builtins.str = ...,
+        license: _builtins.str = ...,
         domain: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         etag: _builtins.str = ...,
@@ -346,7 +346,7 @@ class ModelVersion(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "initialization", b"initialization", "lineage", b"lineage", "manifest", b"manifest", "signature", b"signature", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "licence", b"licence", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "signature", b"signature", "size_bytes", b"size_bytes", "size_class", b"size_class", "source", b"source", "tags", b"tags", "taints", b"taints", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "create_time", b"create_time", "creator", b"creator", "description", b"description", "domain", b"domain", "etag", b"etag", "framework", b"framework", "initialization", b"initialization", "kind", b"kind", "license", b"license", "lineage", b"lineage", "manifest", b"manifest", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "signature", b"signature", "size_bytes", b"size_bytes", "size_class", b"size_class", "source", b"source", "tags", b"tags", "taints", b"taints", "task", b"task", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -656,7 +656,7 @@ class ModelFilter(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     FRAMEWORK_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
-    LICENCE_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
@@ -670,8 +670,8 @@ class ModelFilter(_message.Message):
     """E.g. `transformers`."""
     architecture: _builtins.str
     """E.g. `LlamaForCausalLM`."""
-    licence: _builtins.str
-    """The licence, whatever its case."""
+    license: _builtins.str
+    """The license, whatever its case."""
     domain: _builtins.str
     """The domain, whatever its case."""
     size_class: Global___SizeClass.ValueType
@@ -693,7 +693,7 @@ class ModelFilter(_message.Message):
         task: _builtins.str = ...,
         framework: _builtins.str = ...,
         architecture: _builtins.str = ...,
-        licence: _builtins.str = ...,
+        license: _builtins.str = ...,
         domain: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -702,7 +702,7 @@ class ModelFilter(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "domain", b"domain", "framework", b"framework", "kind", b"kind", "licence", b"licence", "metadata", b"metadata", "query", b"query", "size_class", b"size_class", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "domain", b"domain", "framework", b"framework", "kind", b"kind", "license", b"license", "metadata", b"metadata", "query", b"query", "size_class", b"size_class", "tags", b"tags", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -764,7 +764,7 @@ class CreateModelVersionRequest(_message.Message):
 
     @_builtins.property
     def version(self) -> Global___ModelVersion:
-        """`description`, `tags`, `licence`, `domain` and `metadata` of a new version; all else is ignored."""
+        """`description`, `tags`, `license`, `domain` and `metadata` of a new version; all else is ignored."""
 
     def __init__(
         self,
@@ -800,7 +800,7 @@ class UpdateModelRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. Which fields change: `description`, `tags`, `licence`, `domain`, `metadata`."""
+        """Required. Which fields change: `description`, `tags`, `license`, `domain`, `metadata`."""
 
     def __init__(
         self,
@@ -834,7 +834,7 @@ class UpdateModelVersionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. Which fields change: `description`, `tags`, `licence`, `domain`, `metadata`. All others never change."""
+        """Required. Which fields change: `description`, `tags`, `license`, `domain`, `metadata`. All others never change."""
 
     def __init__(
         self,

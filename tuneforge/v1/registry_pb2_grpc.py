@@ -637,7 +637,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModel(self, request, context):
-        """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+        """Changes what may change of a model: description, tags, license, domain, metadata. Compare-and-set by `etag` when one
         is sent. Idempotent by `request_id`.
 
         Errors:
@@ -651,7 +651,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModelVersion(self, request, context):
-        """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+        """Changes what may change of a version: description, tags, license, domain, metadata. Its files, lineage and metrics
         never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
 
         Errors:
@@ -665,7 +665,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModelCard(self, request, context):
-        """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+        """Returns a version described for people: base, data, spec, figures, environment, lineage, license, digests, and how to
         load it. Written anew at each call, so it is never stale. Idempotent.
 
         Errors:

@@ -188,7 +188,7 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's models.
     """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.Model]
-    """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+    """Changes what may change of a model: description, tags, license, domain, metadata. Compare-and-set by `etag` when one
     is sent. Idempotent by `request_id`.
 
     Errors:
@@ -198,7 +198,7 @@ class RegistryServiceStub:
       ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
     """
     UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateModelVersionRequest, _models_pb2.ModelVersion]
-    """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+    """Changes what may change of a version: description, tags, license, domain, metadata. Its files, lineage and metrics
     never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
 
     Errors:
@@ -208,7 +208,7 @@ class RegistryServiceStub:
       ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
     """
     GetModelCard: _grpc.UnaryUnaryMultiCallable[_profiles_pb2.GetModelCardRequest, _profiles_pb2.ModelCard]
-    """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+    """Returns a version described for people: base, data, spec, figures, environment, lineage, license, digests, and how to
     load it. Written anew at each call, so it is never stale. Idempotent.
 
     Errors:
@@ -879,7 +879,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's models.
     """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.Model]  # type: ignore[assignment]
-    """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+    """Changes what may change of a model: description, tags, license, domain, metadata. Compare-and-set by `etag` when one
     is sent. Idempotent by `request_id`.
 
     Errors:
@@ -889,7 +889,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
     """
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateModelVersionRequest, _models_pb2.ModelVersion]  # type: ignore[assignment]
-    """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+    """Changes what may change of a version: description, tags, license, domain, metadata. Its files, lineage and metrics
     never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
 
     Errors:
@@ -899,7 +899,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
     """
     GetModelCard: _aio.UnaryUnaryMultiCallable[_profiles_pb2.GetModelCardRequest, _profiles_pb2.ModelCard]  # type: ignore[assignment]
-    """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+    """Returns a version described for people: base, data, spec, figures, environment, lineage, license, digests, and how to
     load it. Written anew at each call, so it is never stale. Idempotent.
 
     Errors:
@@ -1663,7 +1663,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.UpdateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
-        """Changes what may change of a model: description, tags, licence, domain, metadata. Compare-and-set by `etag` when one
+        """Changes what may change of a model: description, tags, license, domain, metadata. Compare-and-set by `etag` when one
         is sent. Idempotent by `request_id`.
 
         Errors:
@@ -1679,7 +1679,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.UpdateModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ModelVersion, _abc.Awaitable[_models_pb2.ModelVersion]]:
-        """Changes what may change of a version: description, tags, licence, domain, metadata. Its files, lineage and metrics
+        """Changes what may change of a version: description, tags, license, domain, metadata. Its files, lineage and metrics
         never change. Compare-and-set by `etag` when one is sent. Idempotent by `request_id`.
 
         Errors:
@@ -1695,7 +1695,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profiles_pb2.GetModelCardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profiles_pb2.ModelCard, _abc.Awaitable[_profiles_pb2.ModelCard]]:
-        """Returns a version described for people: base, data, spec, figures, environment, lineage, licence, digests, and how to
+        """Returns a version described for people: base, data, spec, figures, environment, lineage, license, digests, and how to
         load it. Written anew at each call, so it is never stale. Idempotent.
 
         Errors:

@@ -134,7 +134,7 @@ class ImportModelVersionRequest(_message.Message):
 
     @_builtins.property
     def version(self) -> _models_pb2.ModelVersion:
-        """`description`, `tags`, `licence`, `domain` and `metadata` of a new version; all else is ignored."""
+        """`description`, `tags`, `license`, `domain` and `metadata` of a new version; all else is ignored."""
 
     def __init__(
         self,

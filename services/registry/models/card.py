@@ -74,7 +74,7 @@ def _fact_rows(facts: CardFacts) -> Iterator[tuple[str, str]]:
     yield "Weights", f"{version.architecture.parameters:,}" + (" (of its base)" if kind == "adapter" else "")
     if version.HasField("initialization"):
         yield "Weights come from", f"the configuration alone, drawn with seed {version.initialization.seed}"
-    yield "Licence", version.licence or model.licence or "not stated"
+    yield "License", version.license or model.license or "not stated"
     if domain := version.domain or model.domain:
         yield "Domain", domain
     if tags := sorted({*version.tags, *model.tags}):

@@ -92,7 +92,7 @@ def _add_labels(connection: Connection, name: ModelName, version: int, facts: Fa
 
 
 _COLUMNS = (
-    "task", "framework", "architecture", "kind", "parameters", "size_bytes", "licence", "domain", "description",
+    "task", "framework", "architecture", "kind", "parameters", "size_bytes", "license", "domain", "description",
     "labels", "revision", "update_time_us",
 )  # fmt: skip
 """Columns of a row of facts that are fields of `Facts`; tags and metadata are both in `labels`."""

@@ -1,7 +1,7 @@
 """What is known of a model or a version beside its files: fixed facts, and those that people may change.
 
 Fixed: task, framework, architecture, number of weights. Changeable, by a field mask and an etag: description, tags,
-licence, domain, metadata.
+license, domain, metadata.
 """
 
 import re
@@ -12,14 +12,14 @@ from services.grpckit.errors import FieldViolation, Reason, ServiceError, invali
 from services.registry.collections import LONGEST_DESCRIPTION
 from tuneforge.v1 import models_pb2
 
-CHANGEABLE = ("description", "tags", "licence", "domain", "metadata")
+CHANGEABLE = ("description", "tags", "license", "domain", "metadata")
 """Paths of an update mask."""
 MOST_TAGS = 32
 MOST_KEYS = 64
 LONGEST_LABEL = 63
 LONGEST_VALUE = 4096
 LONGEST_WORD = 200
-"""Of a licence or a domain."""
+"""Of a license or a domain."""
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9_./-]{0,62}")
 _BOUNDS = ((100_000_000, models_pb2.SIZE_CLASS_SMALL), (500_000_000, models_pb2.SIZE_CLASS_BASE),
@@ -38,7 +38,7 @@ class Facts:
     parameters: int = 0
     size_bytes: int = 0
     description: str = ""
-    licence: str = ""
+    license: str = ""
     domain: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def described(message: Described, prefix: str) -> Facts:
         raise invalid_fields(violations)
     return Facts(
         description=message.description,
-        licence=message.licence,
+        license=message.license,
         domain=message.domain,
         tags=tuple(sorted(set(message.tags))),
         metadata=dict(message.metadata),
@@ -133,7 +133,7 @@ def changed(facts: Facts, wanted: Facts, paths: Sequence[str], *, etag: str, tim
 
 
 def _violations(message: Described, prefix: str) -> Iterator[FieldViolation]:
-    limits = (("description", LONGEST_DESCRIPTION), ("licence", LONGEST_WORD), ("domain", LONGEST_WORD))
+    limits = (("description", LONGEST_DESCRIPTION), ("license", LONGEST_WORD), ("domain", LONGEST_WORD))
     for name, longest in limits:
         found = len(getattr(message, name))
         if found > longest:

@@ -59,7 +59,7 @@ def check_filter(message: models_pb2.ModelFilter) -> None:
     """
     violations = [
         FieldViolation(f"filter.{name}", f"has {len(getattr(message, name))} characters; at most {longest} are taken")
-        for name, longest in (("query", LONGEST_QUERY), ("licence", LONGEST_QUERY), ("domain", LONGEST_QUERY))
+        for name, longest in (("query", LONGEST_QUERY), ("license", LONGEST_QUERY), ("domain", LONGEST_QUERY))
         if len(getattr(message, name)) > longest
     ]
     violations += [
@@ -100,7 +100,7 @@ def conditions(
         if getattr(message, name)
     ]
     sources = [facts] if own is None else [facts, own]
-    for name in ("licence", "domain"):
+    for name in ("license", "domain"):
         if wanted := getattr(message, name).lower():
             found.append(or_(*(func.lower(source.c[name]) == wanted for source in sources)))
     if message.query:

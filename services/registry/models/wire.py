@@ -31,7 +31,7 @@ def model_to_proto(listed: ListedModel) -> models_pb2.Model:
         creator=model.creator,
         latest_version=str(model.name.version(model.latest)) if model.latest else "",
         tags=own.tags,
-        licence=own.licence,
+        license=own.license,
         domain=own.domain,
         metadata=own.metadata,
         etag=own.etag,
@@ -107,7 +107,7 @@ def published_content(
         publication: What is published.
         request: As it came; its lineage and metrics are stored as they are.
         architecture: Of a whole model; None for an adapter, which has that of its base.
-        base: The stored base, if there is one; an adapter has one. Its licence and domain are those of the result.
+        base: The stored base, if there is one; an adapter has one. Its license and domain are those of the result.
 
     Raises:
         ServiceError: `INVALID_FIELD`: the report of the run's checks is malformed.
@@ -121,7 +121,7 @@ def published_content(
     content = _content(publication.manifest, publication.kind, origin, record, architecture)
     if architecture is None and base is not None:
         content = _like_base(content, record, base)
-    wanted = Facts(licence=base.content.facts.licence, domain=base.content.facts.domain) if base else Facts()
+    wanted = Facts(license=base.content.facts.license, domain=base.content.facts.domain) if base else Facts()
     report = report_of_run(request.validation_report) if request.HasField("validation_report") else None
     return replace(
         content, facts=_facts(content, record, wanted), metrics=dict[str, float](request.metrics), report=report
@@ -187,7 +187,7 @@ def model_version_to_proto(version: ModelVersion) -> models_pb2.ModelVersion:
     message.name = str(version.name)
     message.create_time.CopyFrom(timestamp(version.create_time_us))
     message.creator = version.creator
-    message.description, message.licence, message.domain = facts.description, facts.licence, facts.domain
+    message.description, message.license, message.domain = facts.description, facts.license, facts.domain
     message.task, message.framework = facts.task, facts.framework
     message.tags.extend(facts.tags)
     message.metadata.update(facts.metadata)

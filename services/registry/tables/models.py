@@ -73,7 +73,7 @@ MODEL_FACTS = Table(
     Column("parameters", BigInteger, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
-    Column("licence", String(200), nullable=False),
+    Column("license", String(200), nullable=False),
     Column("domain", String(200), nullable=False),
     Column("description", String, nullable=False),
     # Tags and metadata as a serialised `tuneforge.v1.ModelVersion` with these fields alone.

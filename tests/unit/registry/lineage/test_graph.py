@@ -89,7 +89,7 @@ def test_revocation_misses_no_alias_and_taints_what_learned(
     for each in listed:
         fit = [v for v in history.versions(each.name.partition("/aliases/")[0]) if v not in reached]
         assert each.suggestion == (fit[-1] if fit else "")
-    change = Revocation(name=name, is_revoked=True, actor="ana", reason="licence", time_us=10**12)
+    change = Revocation(name=name, is_revoked=True, actor="ana", reason="license", time_us=10**12)
     shared.do(lambda c: revocations.add(c, change))
     every = sorted(history.edges)
     assert set(shared.do(lambda c: revocations.taints(c, every))) == set(reached)
