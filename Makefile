@@ -59,6 +59,10 @@ weights: setup  ## Turn the packaged weights of SmolLM2-135M-Instruct into safet
 up: setup  ## Run the four services on loopback until Ctrl-C
 	exec $(BIN)/python -m services
 
+.PHONY: up-stores
+up-stores: setup  ## The same on a PostgreSQL and an S3 server of their own, started and ended with them
+	exec $(BIN)/python -m services --stores real
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 .PHONY: lint
 lint: setup

@@ -8,9 +8,9 @@ from services.registry.lint.calls import LintCalls
 from services.registry.models.calls import ModelCalls
 from services.registry.models.description_calls import DescriptionCalls
 from services.registry.models.fact_calls import FactCalls
+from services.registry.promotions.calls import PromotionCalls
 from services.registry.recipes.calls import RecipeCalls
 from services.registry.retention.calls import RetentionCalls
-from services.registry.promotions.calls import PromotionCalls
 from services.registry.signing.calls import SigningCalls
 from services.registry.sources.calls import SourceCalls
 from tuneforge.v1 import registry_pb2_grpc

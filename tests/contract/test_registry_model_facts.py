@@ -108,8 +108,8 @@ async def test_models_are_found_by_what_is_known_of_them(tmp_path: Path) -> None
     async with running_registry(tmp_path / "data") as registry:
         stub = registry.stub
         facts = {"one": ("A b.", ["red"], "mit"), "two": ("C 100%.", ["red", "blue"], "MIT"), "three": ("", [], "")}
-        for model_id, (description, tags, license) in facts.items():
-            wanted = pb.Model(description=description, tags=tags, license=license, metadata={"k": model_id})
+        for model_id, (description, tags, terms) in facts.items():
+            wanted = pb.Model(description=description, tags=tags, license=terms, metadata={"k": model_id})
             await stub.CreateModel(pb.CreateModelRequest(parent=PROJECT, model_id=model_id, model=wanted))
         version = await registry.imported(f"{PROJECT}/models/three", folder)
         change = pb.ModelVersion(name=version.name, tags=["blue"], domain="Animals")

@@ -15,7 +15,7 @@ MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"}
 """Weights, configurations, tokenizers, chat templates: what an import of a folder takes too."""
 _COMPANIONS = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
 """What a saved data set has beside its rows, and its readers look at."""
-_ABOUT = frozenset({"readme", "license", "license", "notice", "changelog", "citation"})
+_ABOUT = frozenset({"readme", "license", "licence", "notice", "changelog", "citation"})
 ALL_SPLITS = "*"
 _WORD = re.compile(r"[^a-z]+")
 
