@@ -1,9 +1,11 @@
 """The methods that look at the rows of a data set: what is wrong with them, and what a model makes of one."""
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
+import importlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final, overload
 
 from sqlalchemy import Connection
@@ -17,10 +19,6 @@ from services.registry.library import Library
 from services.registry.lint.process import Order, messages
 from services.registry.models.files import Folder
 from services.registry.models.references import resolve
-from tuneforge._lint_wire import MOST_FINDINGS, MOST_TOKENS, options_of
-from tuneforge.data.lint.checks import chosen
-from tuneforge.data.lint.lookup import SHORTEST_ID
-from tuneforge.data.lint.options import UnknownCheck
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.names import DatasetVersionName, ModelVersionName, parse_model_reference
 from tuneforge.v1 import lint_pb2, models_pb2
@@ -63,7 +61,7 @@ class LintCalls(Calls):
         name = DatasetVersionName.parse(request.name, allow_latest=True)
         held_out = DatasetVersionName.parse(request.validation, allow_latest=True) if request.validation else None
         model = parse_model_reference(request.model) if request.model else None
-        _check_lint(request)
+        _requests().check_lint(request)
         for other in (held_out, model):
             if other is not None:
                 require_project(other.project)
@@ -94,7 +92,7 @@ class LintCalls(Calls):
         """Returns one row token by token."""
         name = DatasetVersionName.parse(request.name, allow_latest=True)
         model = parse_model_reference(request.model)
-        _check_preview(request)
+        _requests().check_preview(request)
         require_project(model.project)
 
         def read(connection: Connection) -> tuple[Manifest, _Tokenizer]:
@@ -128,41 +126,9 @@ class LintCalls(Calls):
             self._running -= 1
 
 
-def _check_lint(request: lint_pb2.LintDatasetVersionRequest) -> None:
-    violations = _length_violations(request.max_tokens)
-    if not 0 <= request.max_findings_per_code <= MOST_FINDINGS:
-        problem = f"is {request.max_findings_per_code}; give 0 to {MOST_FINDINGS}"
-        violations.append(FieldViolation("max_findings_per_code", problem))
-    try:
-        chosen(options_of(request))
-    except UnknownCheck as error:
-        violations.append(FieldViolation("checks", str(error)))
-    if violations:
-        raise invalid_fields(violations)
-
-
-def _check_preview(request: lint_pb2.PreviewDatasetRowRequest) -> None:
-    violations = _length_violations(request.max_tokens)
-    kind = request.WhichOneof("row")
-    if kind is None:
-        violations.append(FieldViolation("row", "is not set; give `number` or `row_id`"))
-    elif kind == "number" and request.number < 1:
-        violations.append(FieldViolation("number", f"is {request.number}; rows are counted from 1"))
-    elif kind == "row_id" and not _is_row_id(request.row_id):
-        problem = f"is {request.row_id[:80]!r}; give {SHORTEST_ID} to 64 hexadecimal digits"
-        violations.append(FieldViolation("row_id", problem))
-    if violations:
-        raise invalid_fields(violations)
-
-
-def _is_row_id(text: str) -> bool:
-    return SHORTEST_ID <= len(text) <= 64 and not set(text) - set("0123456789abcdefABCDEF")
-
-
-def _length_violations(max_tokens: int) -> list[FieldViolation]:
-    if 0 <= max_tokens <= MOST_TOKENS:
-        return []
-    return [FieldViolation("max_tokens", f"is {max_tokens}; give 1 to {MOST_TOKENS}, or 0 for 1024")]
+def _requests() -> ModuleType:
+    """Returns what checks requests: it imports the whole linter, which a start need not wait for."""
+    return importlib.import_module("services.registry.lint.requests")
 
 
 @overload

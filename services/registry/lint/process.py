@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.grpckit.parent import END_WITH_PARENT
-from services.registry.lint.worker import HEADER
+from services.registry.lint.framing import HEADER
 from services.registry.models.files import Folder
 
 _ROOT: Final = Path(__file__).parents[3]

@@ -7,13 +7,13 @@ is a letter, four bytes of length, and that many bytes: `M`, a message of the an
 import json
 import os
 import resource
-import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from services.grpckit.parent import end_with_parent
+from services.registry.lint.framing import HEADER
 from tuneforge._lint_wire import length_of, options_of, preview_to_proto, response_of
 from tuneforge.data.faults import RenderingError
 from tuneforge.data.lint import Rows, TextModel, lint, preview
@@ -27,7 +27,6 @@ MEMORY_BYTES: Final = 4 * 1024**3
 LINT_CPU_S: Final = 1800
 PREVIEW_CPU_S: Final = 60
 _NICENESS: Final = 5
-HEADER: Final = struct.Struct(">cI")
 
 
 class Fault(Exception):
