@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.record import RESULTS, Record
 
-NAMES = ("submit_to_first_step", "watch_fanout", "cold_start", "demo_gain", "registry_reads", "lint")
+NAMES = ("submit_to_first_step", "watch_fanout", "cold_start", "demo_gain", "registry_reads", "lint", "lineage", "blobs", "blobs_s3")
 
 
 def main(names: list[str]) -> int:
