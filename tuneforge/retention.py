@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 
 from tuneforge import _short_names as names
 from tuneforge import _wire
-from tuneforge._connections import Connections
+from tuneforge._connections import Connections, Service
 from tuneforge._transport import new_request_id
 from tuneforge.v1 import datasets_pb2, models_pb2
 from tuneforge.v1 import retention_pb2 as pb
+from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneforge.values import Word
 
 _COLLECT_DEADLINE_S = 600.0
@@ -108,9 +109,13 @@ class VersionRetention:
     """
 
     def __init__(self, connections: Connections, project: str, kind: str) -> None:
-        self._registry = connections.registry
+        self._connections = connections
         self._project = project
         self._is_model = kind == "models"
+
+    @property
+    def _registry(self) -> Service[RegistryServiceStub]:
+        return self._connections.registry
 
     def get(self, version: str) -> Retention:
         """Returns what keeps a version."""
@@ -202,12 +207,16 @@ class RetentionRules:
     """What a project keeps, and the collector; `client.retention`."""
 
     def __init__(self, connections: Connections, project: str) -> None:
-        self._registry = connections.registry
+        self._connections = connections
         self._policy = f"projects/{project}/retentionPolicy"
         self.models = VersionRetention(connections, project, "models")
         """Of the project's models."""
         self.datasets = VersionRetention(connections, project, "datasets")
         """Of the project's data sets."""
+
+    @property
+    def _registry(self) -> Service[RegistryServiceStub]:
+        return self._connections.registry
 
     def unfinished_uploads(self) -> timedelta | None:
         """Returns for how long the project keeps uploads that nobody goes on with; None: as the registry is set."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -154,19 +155,21 @@ def test_a_changed_byte_is_refused_by_name(
         assert inference.texts("base", "the")
 
 
-def test_an_adapter_of_another_base_fails(
+def test_an_adapter_that_cannot_be_loaded_fails(
     loop: LoopThread, registry: RunningRegistry, base: models_pb2.ModelVersion, tmp_path: Path
 ) -> None:
-    """An adapter whose weights do not fit fails alone, with a cure; the base beside it goes on answering."""
-    wide = make_tiny_adapter(tmp_path / "wide", hidden=128)
-    adapter = publish_adapter(loop, registry, "wide", wide, base)
+    """An adapter that asks for too much fails alone, with a cure; the base beside it goes on answering."""
+    folder = make_tiny_adapter(tmp_path / "biased")
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"bias": "all"}))
+    adapter = publish_adapter(loop, registry, "biased", folder, base)
     with serving_inference(loop, tmp_path / "data", registry.address) as inference:
         inference.deployed("base", base.name)
-        inference.create("wide", adapter.name)
-        found = inference.loaded("wide")
+        inference.create("biased", adapter.name)
+        found = inference.loaded("biased")
         assert (found.state, found.failure.reason) == (FAILED, errors_pb2.ERROR_REASON_INVALID_MODEL)
         assert found.failure.fault == types_pb2.FAULT_CLASS_USER
-        assert "does not fit its base" in found.failure.message
+        assert "sets bias to 'all'" in found.failure.message
         assert inference.texts("base", "the", max_new_tokens=4)
 
 

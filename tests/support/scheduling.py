@@ -115,7 +115,7 @@ class Stage:
         self.up.clear()
         await self._life.aclose()
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(grace=5.0)  # what the scheduler said last is still read
 
     async def restart(self) -> None:
         """Stops the scheduler and starts another one over the same folder."""
