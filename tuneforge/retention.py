@@ -38,7 +38,7 @@ class Holder:
     """What needs a version, so that it cannot be deleted."""
 
     name: str
-    """Resource name of what needs it; for a pin, the version itself."""
+    """Resource name of what needs it; for a pin, the version itself. Empty: it is in a project that you may not use."""
     kind: HolderKind
 
 

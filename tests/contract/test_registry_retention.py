@@ -167,6 +167,39 @@ async def test_data_that_a_gate_compares_on_is_needed(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_what_needs_a_version_in_anothers_project_is_not_named(tmp_path: Path) -> None:
+    """Who may not use the project learns what kind of thing holds the version, and nothing of its name."""
+    names = {"one": ["default"], "both": ["*"]}
+    tokens = [
+        {
+            "token_sha256": hashlib.sha256(who.encode()).hexdigest(),
+            "principal": who,
+            "roles": ["editor"],
+            "projects": of,
+        }
+        for who, of in names.items()
+    ]
+    (tmp_path / "tokens.json").write_text(json.dumps(tokens))
+    async with registry_with(tmp_path / "data") as registry:
+        rows = await rows_version(registry, await registry.dataset(), tmp_path)
+        model = await registry.model("secret-plan", project="projects/other")
+        gate = gates_pb2.Gate(
+            id="better", comparison=gates_pb2.ComparisonGate(metric="accuracy", dataset=rows, confidence=0.95)
+        )
+        policy = gates_pb2.GatePolicy(name=f"{model}/policies/strict", alias_pattern="production", gates=[gate])
+        await registry.stub.SetGatePolicy(gates_pb2.SetGatePolicyRequest(policy=policy))
+    async with running_registry(tmp_path / "data", tokens_file=tmp_path / "tokens.json") as registry:
+        one, both = ([("authorization", f"Bearer {who}")] for who in names)
+        for metadata, name in ((one, ""), (both, policy.name)):
+            held = await registry.stub.GetRetention(pb.GetRetentionRequest(name=rows), metadata=metadata)
+            assert [(holder.name, holder.kind) for holder in held.holders] == [(name, pb.HOLDER_KIND_GATE_POLICY)]
+            delete = registry.stub.DeleteDatasetVersion(pb.DeleteDatasetVersionRequest(name=rows), metadata=metadata)
+            error = await refused(delete, Reason.IN_USE)
+            assert (error.metadata["holders"], error.metadata["num_holders"]) == (name, "1")
+            assert ("secret-plan" in str(error)) == bool(name)
+
+
+@on_loop
 async def test_a_model_goes_with_its_versions_by_force_only(tmp_path: Path) -> None:
     """Without force its versions keep it; deleted and made again, it counts on where it was."""
     async with registry_with(tmp_path / "data") as registry:

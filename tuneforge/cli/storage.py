@@ -135,7 +135,10 @@ def _print_retention(retention: "Retention", *, as_json: bool) -> None:
             *((f"pinned by {pin.actor}", pin.reason) for pin in retention.pins),
             ("expires", retention.expire_time or "never"),
             *(
-                (f"needed by {holder.kind.lower().replace('_', ' ')}", short(holder.name))
+                (
+                    f"needed by {holder.kind.lower().replace('_', ' ')}",
+                    short(holder.name) if holder.name else "in a project of others",
+                )
                 for holder in retention.holders
                 if holder.kind != "PIN"
             ),

@@ -66,7 +66,9 @@ class Holder(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name of what needs it; for a pin, the version itself."""
+    """Resource name of what needs it; for a pin, the version itself. Empty: it is in a project that the caller may not
+    use.
+    """
     kind: Global___HolderKind.ValueType
     """What kind of thing it is."""
     def __init__(

@@ -21,43 +21,43 @@ class RetentionCalls(Calls):
 
     async def GetRetention(self, request: pb.GetRetentionRequest, context: Context) -> pb.Retention:
         """Tells what keeps a version."""
-        name = parse_version(request.name)
-        return wire.retention_to_proto(await self._database.read(lambda c: deleting.retention_of(c, name)))
+        name, sight = parse_version(request.name), current().principal.may_touch
+        return wire.retention_to_proto(await self._database.read(lambda c: deleting.retention_of(c, name, sight)))
 
     async def PinVersion(self, request: pb.PinVersionRequest, context: Context) -> pb.Retention:
         """Pins a version."""
-        name = parse_version(request.name)
+        name, sight = parse_version(request.name), current().principal.may_touch
         requests.check_pin(request.reason)
         pin = Pin(request.reason, current().actor, now_us())
 
         def change(connection: Connection) -> pb.Retention:
             store.require_version(connection, name)
             store.add_pin(connection, name, pin)
-            return wire.retention_to_proto(deleting.retention_of(connection, name))
+            return wire.retention_to_proto(deleting.retention_of(connection, name, sight))
 
         return await self._change(request, name.project, pb.Retention, change)
 
     async def UnpinVersion(self, request: pb.UnpinVersionRequest, context: Context) -> pb.Retention:
         """Removes pins of a version."""
-        name = parse_version(request.name)
+        name, sight = parse_version(request.name), current().principal.may_touch
 
         def change(connection: Connection) -> pb.Retention:
             store.require_version(connection, name)
             store.remove_pins(connection, name, request.reason)
-            return wire.retention_to_proto(deleting.retention_of(connection, name))
+            return wire.retention_to_proto(deleting.retention_of(connection, name, sight))
 
         return await self._change(request, name.project, pb.Retention, change)
 
     async def SetExpiration(self, request: pb.SetExpirationRequest, context: Context) -> pb.Retention:
         """Sets when a version is deleted by itself."""
-        name = parse_version(request.name)
+        name, sight = parse_version(request.name), current().principal.may_touch
         time_us = requests.expire_time_us(request, now_us())
         actor = current().actor
 
         def change(connection: Connection) -> pb.Retention:
             store.require_version(connection, name)
             store.set_expiration(connection, name, time_us, actor=actor)
-            return wire.retention_to_proto(deleting.retention_of(connection, name))
+            return wire.retention_to_proto(deleting.retention_of(connection, name, sight))
 
         return await self._change(request, name.project, pb.Retention, change)
 
@@ -103,13 +103,13 @@ class RetentionCalls(Calls):
         self, request: pb.DeleteDatasetVersionRequest | pb.DeleteModelVersionRequest, name: VersionName
     ) -> pb.Deletion:
         requests.check_reason(request.reason)
-        actor, time_us = current().actor, now_us()
+        actor, time_us, sight = current().actor, now_us(), current().principal.may_touch
         return await self._change(
             request,
             name.project,
             pb.Deletion,
             lambda c: wire.deletion_to_proto(
-                deleting.delete_version(c, name, actor=actor, reason=request.reason, time_us=time_us)
+                deleting.delete_version(c, name, actor=actor, reason=request.reason, time_us=time_us, sight=sight)
             ),
         )
 
@@ -117,14 +117,14 @@ class RetentionCalls(Calls):
         self, request: pb.DeleteDatasetRequest | pb.DeleteModelRequest, name: DatasetName | ModelName
     ) -> pb.Deletion:
         requests.check_reason(request.reason)
-        actor, time_us = current().actor, now_us()
+        actor, time_us, sight = current().actor, now_us(), current().principal.may_touch
         return await self._change(
             request,
             name.project,
             pb.Deletion,
             lambda c: wire.deletion_to_proto(
                 deleting.delete_collection(
-                    c, name, force=request.force, actor=actor, reason=request.reason, time_us=time_us
+                    c, name, force=request.force, actor=actor, reason=request.reason, time_us=time_us, sight=sight
                 )
             ),
         )

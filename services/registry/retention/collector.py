@@ -106,7 +106,7 @@ class Collector:
         for name in await self._library.database.read(lambda c: store.expired(c, time_us)):
             try:
                 if found.dry_run:
-                    retention = await self._read(deleting.retention_of, parse_version(name))
+                    retention = await self._read(deleting.retention_of, parse_version(name), _everything)
                     if retention.holders:
                         found.held_versions += 1
                         continue
@@ -197,11 +197,20 @@ def collector_of(library: Library, settings: RegistrySettings) -> Collector:
     return Collector(library, kept)
 
 
+def _everything(_: str) -> bool:
+    return True  # the collector works on all projects
+
+
 def _delete_expired(connection: Connection, name: str, time_us: int) -> None:
     if name not in store.expired(connection, time_us):  # the time was changed meanwhile
         return
     deleting.delete_version(
-        connection, parse_version(name), actor=EXPIRATION_ACTOR, reason="its time had come", time_us=time_us
+        connection,
+        parse_version(name),
+        actor=EXPIRATION_ACTOR,
+        reason="its time had come",
+        time_us=time_us,
+        sight=_everything,
     )
 
 

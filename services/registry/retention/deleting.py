@@ -7,15 +7,15 @@ from sqlalchemy import Connection
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.retention import store
 from services.registry.retention.holders import holders_of
-from services.registry.retention.resources import Deletion, Holder, Retention, VersionName
+from services.registry.retention.resources import Deletion, Holder, Retention, Sight, VersionName
 from tuneforge.names import DatasetName, ModelName
 
 _NAMED = 10
 """Holders named in an error; `GetRetention` names more."""
 
 
-def retention_of(connection: Connection, name: VersionName) -> Retention:
-    """Returns what keeps a version.
+def retention_of(connection: Connection, name: VersionName, sight: Sight) -> Retention:
+    """Returns what keeps a version, as somebody sees it.
 
     Raises:
         ServiceError: `NOT_FOUND`.
@@ -25,18 +25,20 @@ def retention_of(connection: Connection, name: VersionName) -> Retention:
         name=name,
         pins=store.pins_of(connection, name),
         expire_time_us=store.expire_time_us(connection, name),
-        holders=tuple(holders_of(connection, [name])),
+        holders=tuple(_seen(holders_of(connection, [name]), sight)),
     )
 
 
-def delete_version(connection: Connection, name: VersionName, *, actor: str, reason: str, time_us: int) -> Deletion:
+def delete_version(
+    connection: Connection, name: VersionName, *, actor: str, reason: str, time_us: int, sight: Sight
+) -> Deletion:
     """Deletes a version.
 
     Raises:
         ServiceError: `NOT_FOUND`, `IN_USE`.
     """
     store.require_version(connection, name)
-    _refuse_held(str(name), holders_of(connection, [name]))
+    _refuse_held(str(name), holders_of(connection, [name]), sight)
     store.bury_version(connection, name, time_us=time_us)
     deletion = Deletion(name=str(name), actor=actor, reason=reason, time_us=time_us, num_versions=1)
     store.add_deletion(connection, deletion)
@@ -44,7 +46,14 @@ def delete_version(connection: Connection, name: VersionName, *, actor: str, rea
 
 
 def delete_collection(
-    connection: Connection, name: DatasetName | ModelName, *, force: bool, actor: str, reason: str, time_us: int
+    connection: Connection,
+    name: DatasetName | ModelName,
+    *,
+    force: bool,
+    actor: str,
+    reason: str,
+    time_us: int,
+    sight: Sight,
 ) -> Deletion:
     """Deletes a data set or a model.
 
@@ -55,6 +64,7 @@ def delete_collection(
         actor: Who.
         reason: Why.
         time_us: Now.
+        sight: What the caller may know of.
 
     Raises:
         ServiceError: `NOT_FOUND`, `IN_USE`.
@@ -67,7 +77,7 @@ def delete_collection(
             f"{name} has {len(versions)} versions, the newest is {versions[-1]}; delete them with it by `force`",
             metadata={"name": str(name), "holders": str(versions[-1]), "num_holders": str(len(versions))},
         )
-    _refuse_held(str(name), holders_of(connection, versions))
+    _refuse_held(str(name), holders_of(connection, versions), sight)
     for version in versions:
         store.bury_version(connection, version, time_us=time_us)
     store.bury_collection(connection, name, time_us=time_us)
@@ -76,17 +86,26 @@ def delete_collection(
     return deletion
 
 
-def _refuse_held(name: str, holders: Sequence[Holder]) -> None:
-    if not holders:
+def _seen(holding: Sequence[Holder], sight: Sight) -> list[Holder]:
+    """Returns holders as somebody sees them, those without a name last."""
+    return sorted((holder.seen(sight) for holder in holding), key=lambda holder: (not holder.name, holder))
+
+
+def _refuse_held(name: str, holding: Sequence[Holder], sight: Sight) -> None:
+    if not holding:
         return
-    listed = ", ".join(f"{holder.kind.value.lower().replace('_', ' ')} {holder.name}" for holder in holders[:_NAMED])
+    holders = _seen(holding, sight)
+    listed = ", ".join(
+        f"{holder.kind.value.lower().replace('_', ' ')} {holder.name or 'in a project of others'}"
+        for holder in holders[:_NAMED]
+    )
     more = f" and {len(holders) - _NAMED} more" if len(holders) > _NAMED else ""
     raise ServiceError(
         Reason.IN_USE,
         f"{name} is needed by {listed}{more}",
         metadata={
             "name": name,
-            "holders": ",".join(holder.name for holder in holders[:_NAMED]),
+            "holders": ",".join(holder.name for holder in holders[:_NAMED] if holder.name),
             "num_holders": str(len(holders)),
         },
     )

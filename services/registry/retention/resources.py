@@ -1,9 +1,10 @@
 """What is known of keeping a version, and what a deletion did."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tuneforge.names import DatasetVersionName, InvalidName, ModelVersionName
+from tuneforge.names import DatasetVersionName, InvalidName, ModelVersionName, project_of
 
 LONGEST_PIN_REASON = 200
 LONGEST_REASON = 1024
@@ -12,6 +13,8 @@ SHORTEST_UPLOAD_KEPT_S = 60
 LONGEST_UPLOAD_KEPT_S = 90 * 86400
 
 VersionName = DatasetVersionName | ModelVersionName
+Sight = Callable[[str], bool]
+"""Whether who asks may know of a project, by its id."""
 
 
 class HolderKind(StrEnum):
@@ -29,7 +32,12 @@ class Holder:
     """What needs a version."""
 
     name: str
+    """Resource name; empty where who asks may not know it."""
     kind: HolderKind
+
+    def seen(self, sight: Sight) -> "Holder":
+        """Returns it as somebody sees it: of a thing in another's project there is the kind, and no name."""
+        return self if sight(project_of(self.name)) else Holder("", self.kind)
 
 
 @dataclass(frozen=True, slots=True)
