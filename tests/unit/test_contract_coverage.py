@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from tuneforge.errors import TABLE, Reason
 from tuneforge.v1 import errors_pb2, inference_pb2, registry_pb2, scheduler_pb2, trainer_pb2
@@ -28,6 +28,31 @@ REASONS = [
 ]
 # Where a method is called or tested through a thin wrapper, the wrapper calls it by this name.
 CALL = r"\.{name}\b"
+# Machines, recipes and public keys are the operator's, for all projects; so is what a collection frees.
+OF_NO_PROJECT = {
+    *("RegisterNode", "Heartbeat", "ListNodes", "GetNode"),
+    *("ListRecipes", "GetRecipe", "ResolveRecipe"),
+    *("GetSigningKey", "ListSigningKeys", "CollectGarbage"),
+}
+READS = (
+    "Get",
+    "List",
+    "Watch",
+    "Query",
+    "Find",
+    "Check",
+    "Preview",
+    "Lint",
+    "Download",
+    "Verify",
+    "Resolve",
+    "Generate",
+)
+# A job, an attempt, a digest, a node's generation tell a repetition from a new call.
+SAFE_TO_REPEAT = {
+    *("PublishVersion", "UploadBlob", "CompleteUpload", "CollectGarbage"),
+    *("RegisterNode", "Heartbeat", "StartAttempt", "AckEvents", "StopAttempt"),
+}
 
 
 def sources(*patterns: str) -> str:
@@ -56,6 +81,27 @@ def test_method_has_a_policy(service: str, method: MethodDescriptor) -> None:
     policies = importlib.import_module(f"services.{service}.policy").POLICIES
     assert method.name in policies
     assert set(policies) == {each.name for each in SERVICES[service].methods}
+
+
+@pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
+def test_method_is_of_one_project(service: str, method: MethodDescriptor) -> None:
+    """Each RPC whose request names a thing of a project has its project checked by the field that its policy names."""
+    policy = importlib.import_module(f"services.{service}.policy").POLICIES[method.name]
+    if policy.project_from is None:
+        assert method.name in OF_NO_PROJECT or method.client_streaming, f"{method.name} checks no project"
+        return
+    message = method.input_type
+    *path, last = policy.project_from.split(".")
+    for word in path:
+        message = message.fields_by_name[word].message_type
+    assert message.fields_by_name[last].type == FieldDescriptor.TYPE_STRING
+
+
+@pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
+def test_changing_method_may_be_repeated(service: str, method: MethodDescriptor) -> None:
+    """Each RPC that changes something takes a request id, unless its own fields make a repetition safe."""
+    reads = method.name.startswith(READS) or method.name in SAFE_TO_REPEAT
+    assert reads or "request_id" in method.input_type.fields_by_name, f"{service}.{method.name} takes no request_id"
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
