@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -12,14 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
-from services.grpckit.parent import END_WITH_PARENT
+from services.registry.child_process import Child, started
 from services.registry.lint.framing import HEADER
 from services.registry.models.files import Folder
 
-_ROOT: Final = Path(__file__).parents[3]
+_WORKER: Final = Child(module="services.registry.lint.worker", environment={"TOKENIZERS_PARALLELISM": "false"})
 _LARGEST_FRAME: Final = 64 * 1024**2
-_ERRORS_KEPT: Final = 4000
-_PIECE: Final = 64 * 1024
 WORK_LIMIT: Final = "The rows need more memory or processor time than the registry gives to one call."
 
 
@@ -62,77 +58,26 @@ async def messages(order: Order) -> AsyncGenerator[bytes]:
                 "memory_bytes": order.memory_bytes,
             }
         )
-        process = await _start()
-        errors = asyncio.create_task(_last_words(process))
-        try:
-            await _order(process, text.encode())
-            async for kind, data in _frames(process):
+        async with started(_WORKER) as worker:
+            await worker.give(text.encode())
+            async for kind, data in _frames(worker.stdout):
                 if kind == b"E":
                     raise _refusal(json.loads(data))
                 yield data
-            code, words = await process.wait(), await errors
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await asyncio.shield(_ended(process, errors))
-    if code < 0 or "MemoryError" in words:
+            end = await worker.ended()
+    if end.is_exhausted:
         raise ServiceError(Reason.WORK_LIMIT, WORK_LIMIT)
-    if code:
-        raise RuntimeError(f"the worker that lints rows failed: {words}")
+    if end.code:
+        raise RuntimeError(f"the worker that lints rows failed: {end.words}")
 
 
-async def _start() -> asyncio.subprocess.Process:
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(_ROOT),
-        "TOKENIZERS_PARALLELISM": "false",
-        END_WITH_PARENT: str(os.getpid()),
-    }
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "services.registry.lint.worker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=_ROOT,
-        env=environment,
-    )
-
-
-async def _order(process: asyncio.subprocess.Process, text: bytes) -> None:
-    if process.stdin is None:
-        raise AssertionError("stdin is a pipe")
-    with suppress(BrokenPipeError, ConnectionResetError):  # its end tells why
-        process.stdin.write(text)
-        await process.stdin.drain()
-        process.stdin.close()
-
-
-async def _frames(process: asyncio.subprocess.Process) -> AsyncGenerator[tuple[bytes, bytes]]:
-    if process.stdout is None:
-        raise AssertionError("stdout is a pipe")
+async def _frames(answer: asyncio.StreamReader) -> AsyncGenerator[tuple[bytes, bytes]]:
     with suppress(asyncio.IncompleteReadError):
         while True:
-            kind, length = HEADER.unpack(await process.stdout.readexactly(HEADER.size))
+            kind, length = HEADER.unpack(await answer.readexactly(HEADER.size))
             if length > _LARGEST_FRAME:
                 raise RuntimeError(f"the worker that lints rows wrote a frame of {length} bytes")
-            yield kind, await process.stdout.readexactly(length)
-
-
-async def _ended(process: asyncio.subprocess.Process, errors: "asyncio.Task[str]") -> None:
-    """Waits for the end; pipes are closed only when they were read to theirs."""
-    while process.stdout is not None and await process.stdout.read(_PIECE):
-        pass
-    await errors
-    await process.wait()
-
-
-async def _last_words(process: asyncio.subprocess.Process) -> str:
-    if process.stderr is None:
-        raise AssertionError("stderr is a pipe")
-    kept = b""
-    while piece := await process.stderr.read(_ERRORS_KEPT):
-        kept = (kept + piece)[-_ERRORS_KEPT:]
-    return kept.decode(errors="replace")
+            yield kind, await answer.readexactly(length)
 
 
 def _refusal(answer: Mapping[str, Any]) -> ServiceError:

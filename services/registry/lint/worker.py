@@ -6,13 +6,12 @@ is a letter, four bytes of length, and that many bytes: `M`, a message of the an
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from services.grpckit.parent import end_with_parent
+from services.registry.child_limits import set_limits
 from services.registry.lint.framing import HEADER
 from tuneforge._lint_wire import length_of, options_of, preview_to_proto, response_of
 from tuneforge.data.faults import RenderingError
@@ -96,17 +95,10 @@ def write(kind: bytes, data: bytes) -> None:
 
 def main() -> int:
     """Reads an order from the input and answers on the output."""
-    end_with_parent()
     os.nice(_NICENESS)
     order = json.loads(sys.stdin.buffer.read())
     cpu_s = LINT_CPU_S if order["kind"] == "lint" else PREVIEW_CPU_S
-    for limit, value in (
-        (resource.RLIMIT_AS, order.get("memory_bytes") or MEMORY_BYTES),
-        (resource.RLIMIT_CPU, order.get("cpu_s") or cpu_s),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    set_limits(memory_bytes=order.get("memory_bytes") or MEMORY_BYTES, cpu_s=order.get("cpu_s") or cpu_s, file_bytes=0)
     try:
         run(order)
     except Fault as fault:
