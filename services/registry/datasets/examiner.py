@@ -7,13 +7,12 @@ answer as JSON, and ends. It is started as `python -m services.registry.datasets
 import dataclasses
 import itertools
 import json
-import resource
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from services.grpckit.parent import end_with_parent
+from services.registry.child_limits import set_limits
 from tuneforge.data.examination import examine, side_in
 from tuneforge.data.formats import DataFile, ParsedRow, open_rows
 from tuneforge.data.identity import canonical_json
@@ -126,11 +125,7 @@ def _shortened(value: Any, longest: int) -> Any:
 
 def main() -> None:
     """Reads an order from the input and answers on the output."""
-    end_with_parent()
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (SPILLED_BYTES, SPILLED_BYTES))
+    set_limits(data_bytes=MEMORY_BYTES, cpu_s=CPU_S, file_bytes=SPILLED_BYTES)
     answer = run(json.loads(sys.stdin.buffer.read()))
     sys.stdout.write(json.dumps(answer))
 

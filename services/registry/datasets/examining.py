@@ -2,18 +2,14 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final
 
-from services.grpckit.parent import END_WITH_PARENT
+from services.registry import child_process
+from services.registry.child_process import Child, inherited
 from services.registry.models.files import Folder
 
-_ROOT: Final = Path(__file__).parents[3]
 LONGEST_S: Final = 3000.0
 """Long enough for the largest files; a call whose own deadline ends before finds the reading going on when it is made
 again."""
@@ -66,31 +62,23 @@ def ask(folder: Folder, order: dict[str, Any]) -> Found:
         Exhausted: the process was ended for the memory or the time that it took.
     """
     files = [[path, str(local)] for path, local in sorted(folder.paths.items())]
-    # Without the service's own environment, which holds secrets; with small arenas and one thread for native code.
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(_ROOT),
-        "TMPDIR": os.environ.get("TMPDIR", ""),
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "OMP_NUM_THREADS": "1",
-        "ARROW_IO_THREADS": "1",
-        "MALLOC_ARENA_MAX": "1",
-        END_WITH_PARENT: str(os.getpid()),
-    }
+    # The environment is for native code: small arenas and one thread.
+    child = Child(
+        module="services.registry.datasets.examiner",
+        environment={
+            **inherited("TMPDIR"),
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
+            "OMP_NUM_THREADS": "1",
+            "ARROW_IO_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",
+        },
+    )
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "services.registry.datasets.examiner"],
-            input=json.dumps({**order, "files": files}).encode(),
-            capture_output=True,
-            timeout=LONGEST_S,
-            env={name: value for name, value in environment.items() if value},
-            cwd=_ROOT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        answer, end = child_process.ask(child, json.dumps({**order, "files": files}).encode(), limit_s=LONGEST_S)
+    except TimeoutError:
         raise Exhausted from None
-    if done.returncode == 0:
-        return dict(json.loads(done.stdout))
-    if done.returncode < 0 or b"MemoryError" in done.stderr or b"bad_alloc" in done.stderr:
+    if end.code == 0:
+        return dict(json.loads(answer))
+    if end.is_exhausted:
         raise Exhausted
-    raise RuntimeError(f"the examiner of rows failed: {done.stderr[-2000:].decode(errors='replace')}")
+    raise RuntimeError(f"the examiner of rows failed: {end.words}")

@@ -6,13 +6,13 @@ all that it knows and sets an alarm, so that its end says what was wrong.
 """
 
 import json
-import resource
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from services.registry.child_limits import set_limits
 from services.registry.models.adapter_files import check_adapter
 from services.registry.models.files import Folder, examine_adapter, examine_model
 from services.registry.models.problems import Problems
@@ -72,10 +72,7 @@ def _answer(stage: str, problems: Problems, architecture: Architecture | None) -
 
 def main() -> None:
     """Reads an order from the input and answers on the output."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    set_limits(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S, file_bytes=0)
     try:
         run(json.loads(sys.stdin.buffer.read()), _answer)
     except MemoryError:

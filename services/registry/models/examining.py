@@ -1,22 +1,19 @@
 """Has a model's files examined in a process of their own, and turns what it found into one answer."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
+from services.registry.child_process import Child, ask
 from services.registry.manifests import listed
 from services.registry.models.examiner import EXIT_MEMORY
 from services.registry.models.files import TOKENIZER, Folder
 from services.registry.models.problems import Code, Problem, codes_of
 from services.registry.models.shapes import Architecture, Tensor
 
-_ROOT = Path(__file__).parents[3]
+_EXAMINER = Child(module="services.registry.models.examiner", environment={"TOKENIZERS_PARALLELISM": "false"})
 _LONGEST_S = 580.0
 """Below the deadline of the calls that need it."""
 
@@ -74,28 +71,19 @@ def _ask(order: dict[str, Any], last: str) -> dict[str, Any]:
         order: What to examine.
         last: The file that an end before the end is about.
     """
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "TOKENIZERS_PARALLELISM": "false"}
     with tempfile.TemporaryDirectory(prefix="tuneforge-examiner-") as place:
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "services.registry.models.examiner"],
-                input=json.dumps({**order, "place": place}).encode(),
-                capture_output=True,
-                timeout=_LONGEST_S,
-                env=environment,
-                cwd=_ROOT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+            written, end = ask(_EXAMINER, json.dumps({**order, "place": place}).encode(), limit_s=_LONGEST_S)
+        except TimeoutError:
             sentence = f"Took longer than {_LONGEST_S:.0f} s to read. Give it in fewer or smaller files."
             raise refused([Problem(last, sentence, Code.FORMAT_NOT_ALLOWED)]) from None
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    answers = [json.loads(line) for line in written.splitlines()]
     problems = [
         Problem(path, sentence, Code(code)) for path, sentence, code in (answers[-1]["problems"] if answers else ())
     ]
-    if done.returncode not in (0, EXIT_MEMORY) and done.returncode > 0:
-        raise RuntimeError(f"the examiner of model files failed: {done.stderr[-2000:].decode(errors='replace')}")
-    if done.returncode != 0:
+    if end.code not in (0, EXIT_MEMORY) and end.code > 0:
+        raise RuntimeError(f"the examiner of model files failed: {end.words}")
+    if end.code != 0:
         sentence = "Took more time or memory to read than any real one. Give the file that the model was made with."
         code = Code.TOKENIZER_REFUSED if last == TOKENIZER and answers else Code.FORMAT_NOT_ALLOWED
         problems.append(Problem(last, sentence, code))

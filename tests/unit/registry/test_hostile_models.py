@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.parent import END_WITH_PARENT
 from services.registry.models.examining import examine_adapter, examine_model
 from services.registry.models.files import Folder
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
@@ -349,6 +350,7 @@ def test_the_service_keeps_its_secrets_from_the_examiner(tmp_path: Path, monkeyp
         return real(*args, **options)  # type: ignore[call-overload]
 
     monkeypatch.setenv("TUNEFORGE_S3_SECRET_KEY", "secret")
-    monkeypatch.setattr("services.registry.models.examining.subprocess.run", spy)
+    monkeypatch.setattr(subprocess, "run", spy)
     examine_model(folder_of(make_tiny_model(tmp_path / "tiny")))
-    assert [sorted(environment) for environment in seen] == [["PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM"]]
+    names = ["PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", END_WITH_PARENT]
+    assert [sorted(environment) for environment in seen] == [names]
