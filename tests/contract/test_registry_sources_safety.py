@@ -68,6 +68,25 @@ async def test_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
         await refused(followed(registry.stub.ImportDatasetVersion(absent)), Reason.NOT_FOUND)
 
 
+@on_loop
+async def test_what_the_version_cannot_be_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    """A division, facts and a base that will be refused cost no transfer."""
+    with elsewhere(tmp_path / "there") as there:
+        async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
+            rows = dataset_request(await registry.dataset(), there.files.url("/rows.jsonl"))
+            rows.division.validation_ratio, rows.division.seed = 2, -1
+            error = await refused(followed(registry.stub.ImportDatasetVersion(rows)), Reason.INVALID_FIELD)
+            assert fields_of(error) == ["division.validation_ratio", "division.seed"]
+            model = model_request(await registry.model(), there.files.url("/model.safetensors"))
+            model.version.tags.append(" ")
+            error = await refused(followed(registry.stub.ImportModelVersion(model)), Reason.INVALID_FIELD)
+            assert fields_of(error) == ["version.tags"]
+            del model.version.tags[:]
+            model.base.version = f"{PROJECT}/models/absent/versions/1"
+            await refused(followed(registry.stub.ImportModelVersion(model)), Reason.NOT_FOUND)
+        assert there.files.asked == []
+
+
 def put(bucket: Bucket, key: str, content: bytes) -> None:
     """Stores an object."""
     bucket.client.put_object(bucket.name, key, io.BytesIO(content), len(content))

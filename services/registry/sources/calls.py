@@ -12,6 +12,8 @@ from services.registry.datasets.calls import DatasetCalls
 from services.registry.lineage.store import add_edges
 from services.registry.lineage.things import Role
 from services.registry.models.calls import ModelCalls
+from services.registry.models.facts import described
+from services.registry.models.wire import reference_of
 from services.registry.sources import store, wire
 from services.registry.sources.imports import Ask, Fetched, Imports, Progress
 from services.registry.sources.origin import Source
@@ -45,6 +47,7 @@ class SourceCalls(DatasetCalls, ModelCalls):
         ask = wire.ask_of(name.project, "dataset", request.location, request.split)
         version = await self._answered(request, name.project, datasets_pb2.DatasetVersion)
         if version is None:
+            wire.check_division(request.division)
             async with aclosing(self._fetch(name, ask)) as steps:
                 async for step in steps:
                     if isinstance(step, Fetched):
@@ -68,6 +71,9 @@ class SourceCalls(DatasetCalls, ModelCalls):
         ask = wire.ask_of(name.project, "model", request.location)
         version = await self._answered(request, name.project, models_pb2.ModelVersion)
         if version is None:
+            described(request.version, "version.")  # refused here, not after gigabytes were fetched
+            if request.base.version:
+                await self._base(reference_of(request.base))
             async with aclosing(self._fetch(name, ask)) as steps:
                 async for step in steps:
                     if isinstance(step, Fetched):

@@ -1,9 +1,10 @@
 """Messages of imports to values and back."""
 
-from services.grpckit.errors import FieldViolation, invalid_fields
+from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
+from services.registry.datasets.examination import split_of
 from services.registry.sources.imports import Ask, Progress
 from services.registry.sources.wanted import Wanted
-from tuneforge.v1 import sources_pb2
+from tuneforge.v1 import datasets_pb2, sources_pb2
 
 _MOST_PATTERNS = 32
 _LONGEST_PATTERN = 256
@@ -42,6 +43,19 @@ def ask_of(project: str, kind: str, location: sources_pb2.Location, split: str =
         raise invalid_fields(violations)
     wanted = Wanted(kind=kind, include=tuple(location.include), split=split)
     return Ask(project=project, uri=location.uri, connection=location.connection, wanted=wanted)
+
+
+def check_division(message: datasets_pb2.DatasetSplit) -> None:
+    """Refuses a division of rows that cannot be made.
+
+    Raises:
+        ServiceError: `INVALID_FIELD`.
+    """
+    try:
+        split_of(message)
+    except ServiceError as error:  # here the field has a name of its own
+        fields = [FieldViolation(each.field.replace("split", "division", 1), each.description) for each in error.fields]
+        raise invalid_fields(fields) from None
 
 
 def progress_to_proto(
