@@ -151,7 +151,11 @@ def test_data_is_revoked_by_command(world: World) -> None:
     assert "nothing was ever revoked" in world.told("datasets", "revocations")
     world.told("datasets", "revoke", "greetings", "--reason", "no license")
     assert "[TAINTED]" in world.told("lineage", "show", "greeter/1")
+    for kind, name, word in (("datasets", "greetings/1", "revoked:"), ("models", "greeter/1", "tainted by:")):
+        line = next(line for line in world.told(kind, "show", name).splitlines() if line.startswith(word))
+        assert line.endswith("no license")
     world.told("datasets", "unrevoke", "greetings", "--reason", "bought")
+    assert "revoked" not in world.told("datasets", "show", "greetings/1")
     log = words(world.told("datasets", "revocations", "greetings"))
     assert [line[-1] for line in log[1:]] == ["bought", "license"]
     missing = world.run("datasets", "revoke", "none/7", "--reason", "x")

@@ -12,7 +12,7 @@ import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.imports import origin
-from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
+from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size, transfer
 from tuneforge.cli.stopping import Stopped
 
 _SHAPES: Final = (
@@ -182,6 +182,7 @@ def show(connection: Connection, version: str, as_json: bool) -> None:
     print_fields(
         [
             ("name", found.name),
+            ("revoked", revoked(found.revocations)),
             ("rows", found.rows),
             ("shape", found.shape),
             ("format", "" if found.format == "UNKNOWN" else found.format),

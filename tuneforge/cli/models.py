@@ -8,7 +8,7 @@ import click
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.imports import ModelImport, origin
 from tuneforge.cli.model_facts import card, create, filter_of, filter_options, profile, update, validation
-from tuneforge.cli.output import print_fields, print_json, print_rows, short, size, transfer
+from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size, transfer
 from tuneforge.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
     lineage = found.lineage
     return [
         ("name", found.name),
+        ("tainted by", revoked(found.taints)),
         ("kind", found.kind),
         ("task", found.task),
         ("architecture", found.architecture.class_name),

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from tuneforge.lineage import Revocation
 
 Row = TypeVar("Row")
 Columns = Sequence[tuple[str, Callable[[Row], object]]]
@@ -125,6 +128,11 @@ def short(name: str | None) -> str:
     if len(parts) < 6:
         return parts[3]
     return f"{parts[3]}@{parts[5]}" if parts[4] == "aliases" else f"{parts[3]}/{parts[5]}"
+
+
+def revoked(revocations: "Iterable[Revocation]") -> str:
+    """Returns which data was revoked, by whom, when and why, on one line; empty: none was."""
+    return "; ".join(f"{short(each.name)} by {each.actor}, {shown(each.time)}: {each.reason}" for each in revocations)
 
 
 @contextlib.contextmanager
