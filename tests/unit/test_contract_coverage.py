@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from tuneforge.errors import TABLE, Reason
 from tuneforge.v1 import errors_pb2, inference_pb2, registry_pb2, scheduler_pb2, trainer_pb2
@@ -90,10 +90,11 @@ def test_method_is_of_one_project(service: str, method: MethodDescriptor) -> Non
     if policy.project_from is None:
         assert method.name in OF_NO_PROJECT or method.client_streaming, f"{method.name} checks no project"
         return
-    message = method.input_type
+    message: Descriptor | None = method.input_type
     *path, last = policy.project_from.split(".")
     for word in path:
-        message = message.fields_by_name[word].message_type
+        message = message.fields_by_name[word].message_type if message else None
+    assert message
     assert message.fields_by_name[last].type == FieldDescriptor.TYPE_STRING
 
 
