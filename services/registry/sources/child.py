@@ -1,19 +1,15 @@
 """The registry's side of the child process of an import: starts it, reads its steps, ends it whatever happens."""
 
 import asyncio
-import contextlib
 import json
-import os
-import sys
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 from services.grpckit.errors import Reason, ServiceError
+from services.registry.child_process import Child, inherited, started
 from services.registry.sources.faults import Code
 from services.registry.sources.protocol import LONGEST_LINE_BYTES, Job, struck_out
 
-_ROOT = Path(__file__).parents[3]
 _WORKER = "services.registry.sources.worker"
 
 
@@ -27,44 +23,32 @@ async def steps(job: Job, *, limit_s: float) -> AsyncGenerator[dict[str, Any]]:
     Raises:
         ServiceError: As the child tells, or `SOURCE_UNAVAILABLE` when it ended without a word or took too long.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        _WORKER,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,  # libraries may write there what we would have to strike out
-        env=_environment(job.folder),
-        cwd=_ROOT,
-        start_new_session=True,  # a Ctrl-C at the registry's terminal is the registry's to hear
-        limit=LONGEST_LINE_BYTES,
+    child = Child(
+        module=_WORKER,
+        environment=_environment(job.folder),
+        is_heard=False,  # libraries may write to stderr what we would have to strike out
+        longest_line_bytes=LONGEST_LINE_BYTES,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(job.to_json().encode() + b"\n")
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + limit_s
-        while True:
-            line = await asyncio.wait_for(process.stdout.readline(), ends_at - loop.time())
-            if not line:
-                code = await process.wait()
-                raise _unavailable(f"the fetching process ended with code {code}, without an outcome")
-            step: dict[str, Any] = json.loads(line)
-            if step["step"] == "fault":
-                raise _told(step, job)
-            if step["step"] == "full":
-                raise ServiceError(Reason.DISK_FULL, "the registry's disk is full; what has arrived is kept")
-            yield step
-            if step["step"] == "done":
-                return
+        async with started(child) as running:
+            running.stdin.write(job.to_json().encode() + b"\n")  # left open: the child ends when it closes
+            loop = asyncio.get_running_loop()
+            ends_at = loop.time() + limit_s
+            while True:
+                line = await asyncio.wait_for(running.stdout.readline(), ends_at - loop.time())
+                if not line:
+                    code = (await running.ended()).code
+                    raise _unavailable(f"the fetching process ended with code {code}, without an outcome")
+                step: dict[str, Any] = json.loads(line)
+                if step["step"] == "fault":
+                    raise _told(step, job)
+                if step["step"] == "full":
+                    raise ServiceError(Reason.DISK_FULL, "the registry's disk is full; what has arrived is kept")
+                yield step
+                if step["step"] == "done":
+                    return
     except TimeoutError:
         raise _unavailable(f"it did not end within {limit_s:.0f} seconds; what has arrived is kept") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.stdin.close()
-        await asyncio.shield(process.wait())
 
 
 def _told(step: dict[str, Any], job: Job) -> ServiceError:
@@ -77,10 +61,9 @@ def _unavailable(message: str) -> ServiceError:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Returns the child's environment: nothing of the registry's, so that no credential of it travels along."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV") if name in os.environ}
-    return kept | {
-        "PYTHONPATH": str(_ROOT),
+    """Returns the child's variables: no credential of the registry's travels along."""
+    return {
+        **inherited("LANG", "LC_ALL", "VIRTUAL_ENV"),
         "HOME": folder,
         "HF_HOME": folder,
         "HF_HUB_DISABLE_TELEMETRY": "1",

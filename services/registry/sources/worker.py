@@ -6,13 +6,13 @@ no database and no caller, has limits on memory, file size and time, and ends wh
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from services.registry.child_limits import set_limits
 from services.registry.sources import protocol
 from services.registry.sources.addresses import AddressRefused
 from services.registry.sources.faults import NO_SPACE, Code, SourceFault
@@ -123,12 +123,8 @@ def _place(job: Job) -> Place:
 
 
 def _limit(job: Job) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    if job.wanted.largest_bytes:
-        size = job.wanted.largest_bytes + 1024 * 1024
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    largest = job.wanted.largest_bytes
+    set_limits(memory_bytes=_MEMORY_BYTES, open_files=256, file_bytes=largest + 1024 * 1024 if largest else None)
 
 
 def _end_with_registry() -> None:
