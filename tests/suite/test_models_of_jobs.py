@@ -27,7 +27,6 @@ from tuneforge.specs.spec import (
     TrainingSpec,
 )
 
-pytestmark = pytest.mark.heavy
 DOCUMENTS = {"config.json", "env.json", "metadata.json", "training_info.json", "aim_profile.json"}
 
 

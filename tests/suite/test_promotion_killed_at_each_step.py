@@ -130,7 +130,6 @@ async def go_on(folder: Path, name: str) -> None:
     assert not list((deploy / ".tuneforge-staging").glob("*")), "nothing half made is left"
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "fewest"), [("promote", 10), ("unpromote", 8)])
 def test_a_copy_is_whole_or_not_there_whenever_it_is_killed(name: str, fewest: int, tmp_path: Path) -> None:
     """Each step in turn is the last one; what was begun is ended by the next registry, and the call can be repeated."""

@@ -21,7 +21,7 @@ from tests.support.suite import connect, tiny_inputs
 from tuneforge import GenerationOptions
 from tuneforge.job_values import JobState
 
-pytestmark = [pytest.mark.heavy, pytest.mark.postgres]
+pytestmark = pytest.mark.postgres
 
 SPEC = {
     "base": {"model": "tiny/1"},

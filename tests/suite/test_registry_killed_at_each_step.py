@@ -155,7 +155,6 @@ def _acted_until_killed(operation: Operation, step: int, data: Path) -> bool:
         return False
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "fewest"), [("upload", 8), ("dataset", 2), ("publish", 2), ("alias", 2)])
 @on_loop
 async def test_all_or_nothing_whenever_it_is_killed(name: str, fewest: int, tmp_path: Path) -> None:

@@ -86,7 +86,6 @@ async def check_after(there: Elsewhere, folder: Path, uri: str, *, is_killed: bo
     assert not list((folder / "registry" / "imports" / "default").iterdir())
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("step", range(3, 45, 4))
 @on_loop
 async def test_an_import_is_all_or_nothing_whenever_the_registry_is_killed(step: int, tmp_path: Path) -> None:

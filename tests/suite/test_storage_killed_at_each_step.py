@@ -186,7 +186,6 @@ def _download(stub: RegistryServiceStub, digest: str) -> str:
     return hashlib.sha256(b"".join(message.data for message in stub.DownloadBlob(request))).hexdigest()
 
 
-@pytest.mark.heavy
 @EACH_HOME
 def test_a_collection_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     """What a version needs is there after each kill; the next run leaves that alone, and nothing else."""
@@ -222,7 +221,6 @@ def test_a_collection_killed_anywhere_is_finished_by_the_next(tmp_path: Path) ->
     assert len(was_killed) > 8, (tmp_path / "killed-at-1" / "registry.log").read_text()
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("each_home", ["s3"], indirect=True)
 @EACH_HOME
 def test_an_upload_into_s3_killed_anywhere_is_repeated(tmp_path: Path) -> None:
