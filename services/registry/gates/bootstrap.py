@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
+from services.registry.child_limits import set_limits
+
 _NORMAL = NormalDist()
 
 
@@ -77,4 +79,5 @@ def _figures(differences: Sequence[float], task: dict[str, Any]) -> dict[str, An
 
 
 if __name__ == "__main__":
+    set_limits()
     json.dump(evidence_of(json.load(sys.stdin)), sys.stdout)

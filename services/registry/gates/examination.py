@@ -6,12 +6,9 @@ examined anew, so that no move ever rests on facts that have passed.
 
 import asyncio
 import json
-import os
 import re
-import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -21,6 +18,7 @@ from services.grpckit.errors import FieldViolation, Reason, ServiceError
 from services.grpckit.pages import Page
 from services.registry.aliases import log as alias_log
 from services.registry.aliases.store import find_alias
+from services.registry.child_process import Child, started
 from services.registry.gates import approval_store, evaluation_store, policy_store, wire
 from services.registry.gates.resources import (
     CheckGate,
@@ -44,7 +42,6 @@ EVIDENCE_KEPT = 256
 """Comparisons kept in memory; the same scores and parameters always give the same figures."""
 _PROCESSES = 2
 _LIMIT_S = 110.0
-_ROOT = str(Path(__file__).parents[3])
 
 
 class StaleFacts(Exception):
@@ -130,23 +127,10 @@ class Examiner:
 
 
 async def _in_a_process(task: Mapping[str, Any]) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.registry.gates.bootstrap",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": _ROOT},
-    )
-    try:
-        async with asyncio.timeout(_LIMIT_S):
-            out, _ = await process.communicate(json.dumps(task).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"the comparison's process ended with {process.returncode}")
+    async with started(Child(module="services.registry.gates.bootstrap")) as running, asyncio.timeout(_LIMIT_S):
+        out, end = await running.answer(json.dumps(task).encode())
+    if end.code:
+        raise RuntimeError(f"the comparison's process ended with {end.code}: {end.words}")
     found: dict[str, Any] = json.loads(out)
     return found
 

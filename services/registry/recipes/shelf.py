@@ -4,21 +4,18 @@ import asyncio
 import contextlib
 import json
 import math
-import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.grpckit.logging import get_logger
+from services.registry.child_process import Child, inherited, started
 from services.registry.recipes.settings import RecipeSettings
 from tuneforge.recipes.book import BROKEN_FILE, FoundProblem, RecipeBook, recipe_files
 from tuneforge.recipes.description import RecipeDescription
 
 _log = get_logger(__name__)
-_ROOT = Path(__file__).parents[3]
 _WORKER = "services.registry.recipes.worker"
-_LONGEST_LINE_BYTES = 4 * 1024 * 1024
 _AT_ONCE = 2
 """Files read at once; the registry has other things to do."""
 
@@ -102,30 +99,20 @@ class RecipeShelf:
         name = Path(place).name if kind == "file" else place
         _log.debug("reading recipes", file=name)
         limit_s = self._settings.file_limit_s
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            _WORKER,
-            kind,
-            place,
-            str(math.ceil(limit_s)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,
-            limit=_LONGEST_LINE_BYTES,
+        child = Child(
+            module=_WORKER,
+            arguments=(kind, place, str(math.ceil(limit_s))),
+            environment=inherited("LANG", "LC_ALL", "VIRTUAL_ENV"),
+            is_at_home=False,  # recipes may need what the operator has put beside the registry
+            is_heard=False,
         )
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), limit_s)
+            async with started(child) as running, asyncio.timeout(limit_s):
+                output, end = await running.answer(b"")
         except TimeoutError:
             message = f"is not imported within {limit_s:g} seconds; move what takes long out of the import"
             return _Found(problems=[FoundProblem(file=name, class_name="", code="TIMEOUT", message=message)])
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await asyncio.shield(process.wait())
-        return _read_lines(output.decode("utf-8", "replace").splitlines(), name, process.returncode)
+        return _read_lines(output.decode("utf-8", "replace").splitlines(), name, end.code)
 
 
 def _read_lines(lines: Iterable[str], name: str, code: int | None) -> _Found:
@@ -158,9 +145,3 @@ def _put(book: RecipeBook, found: _Found, *, file: str) -> None:
             code=problem.code,
             problem=problem.message,
         )
-
-
-def _environment() -> dict[str, str]:
-    """Returns the environment of a child: where modules are, and nothing else of the registry's."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV") if name in os.environ}
-    return kept | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}

@@ -6,13 +6,13 @@ The file is the operator's and may do anything when it is imported: hang, crash,
 import importlib
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from services.registry.child_limits import set_limits
 from tuneforge.recipes.book import BROKEN_FILE, FoundProblem, RecipeBook, load_module, recipes_of
 from tuneforge.recipes.recipe import Recipe
 
@@ -28,9 +28,7 @@ def main(kind: str, place: str, limit_s: int) -> int:
         place: Where.
         limit_s: Most seconds of CPU time.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    set_limits(memory_bytes=_MEMORY_BYTES, cpu_s=limit_s)
     # What the file prints is not ours to read: our lines go to a copy of stdout, its own go nowhere.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
