@@ -7,7 +7,6 @@ examined anew, so that no move ever rests on facts that have passed.
 import asyncio
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,12 +33,11 @@ from services.registry.gates.scores import Scores, differences
 from services.registry.library import now_us
 from services.registry.models.report_store import list_reports
 from services.registry.models.store import get_model_version
+from services.registry.shared_work import SharedWork
 from tuneforge.names import AliasName
 
 MOST_REPORTS = 100
 """Validation reports that are looked through for a check, newest first."""
-EVIDENCE_KEPT = 256
-"""Comparisons kept in memory; the same scores and parameters always give the same figures."""
 _PROCESSES = 2
 _LIMIT_S = 110.0
 
@@ -57,7 +55,7 @@ class Examiner:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._evidence: OrderedDict[Any, asyncio.Future[ComparisonEvidence]] = OrderedDict()
+        self._evidence = SharedWork[Any, ComparisonEvidence]()  # the same scores and parameters give the same figures
         self._slots = asyncio.Semaphore(_PROCESSES)
 
     async def facts_of(self, alias: AliasName, version: int) -> Facts:
@@ -83,18 +81,7 @@ class Examiner:
     async def _compare(self, rule: ComparisonGate, facts: Facts, candidate: Candidate) -> ComparisonEvidence:
         keys = [(version, rule.dataset_digest, rule.metric) for version in (candidate.version, facts.champion)]
         known = (rule, *(facts.evaluations[key].digest for key in keys))
-        future = self._evidence.get(known)
-        if future is None:
-            future = asyncio.ensure_future(self._compute(rule, facts, candidate))
-            self._evidence[known] = future
-            if len(self._evidence) > EVIDENCE_KEPT:
-                self._evidence.popitem(last=False)
-        self._evidence.move_to_end(known)
-        try:
-            return await asyncio.shield(future)  # a caller that leaves does not end it for the others
-        except Exception:
-            self._evidence.pop(known, None)
-            raise
+        return await self._evidence.share(known, lambda: self._compute(rule, facts, candidate))
 
     async def _compute(self, rule: ComparisonGate, facts: Facts, candidate: Candidate) -> ComparisonEvidence:
         model = candidate.alias.parent
