@@ -236,9 +236,9 @@ def test_an_upload_into_s3_killed_anywhere_is_repeated(tmp_path: Path) -> None:
             await asyncio.to_thread(_collect, registry.blocking)
             assert _stored(data) == []  # no version needs it, and nothing of it is left
 
+    data = tmp_path / "data" / "registry"  # one for all: a bucket belongs to one registry
+    data.mkdir(parents=True)
     was_killed = [True]
     while was_killed[-1]:
-        data = tmp_path / f"killed-at-{len(was_killed)}" / "registry"
-        data.mkdir(parents=True)
         is_killed_at(len(was_killed), data)
     assert len(was_killed) > 4
