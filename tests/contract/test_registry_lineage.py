@@ -70,7 +70,7 @@ async def test_lineage_is_a_query(tmp_path: Path) -> None:
 
 @on_loop
 async def test_wrong_questions_are_refused(tmp_path: Path) -> None:
-    """Unknown things, roles, tokens and reasons are named; another project's things are not reached."""
+    """Unknown things, roles, tokens and reasons are named."""
     async with running_registry(tmp_path / "data") as registry:
         await history(registry, tmp_path)
         await refused(ask(registry, f"{PROJECT}/models/none/versions/9"), Reason.NOT_FOUND)
