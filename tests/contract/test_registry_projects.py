@@ -59,7 +59,7 @@ def foreign_mentions() -> Iterator[tuple[str, Any]]:
     base = types_pb2.VersionRef(version=OTHER_MODEL)
     policy = gates_pb2.GatePolicy(name=f"{MODEL}/policies/p", alias_pattern="production")
     metric = policy.gates.add(id="metric").metric
-    metric.CopyFrom(gates_pb2.MetricGate(metric="loss", comparator="COMPARATOR_AT_MOST", dataset=OTHER_DATA))
+    metric.CopyFrom(gates_pb2.MetricGate(metric="loss", comparator=gates_pb2.COMPARATOR_AT_MOST, dataset=OTHER_DATA))
     better = gates_pb2.GatePolicy(name=policy.name, alias_pattern="production")
     better.gates.add(id="better").comparison.CopyFrom(
         gates_pb2.ComparisonGate(metric="accuracy", dataset=OTHER_DATA, confidence=0.95)

@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -58,7 +59,8 @@ def test_a_run_ends_when_it_learns_nothing_more(tmp_path: Path) -> None:
     assert [line.message for line in patient.of(events_pb2.LogLine) if "Stopped early" in line.message]
 
 
-def test_the_result_has_the_best_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case_id", ["001-10"], ids=["001-10"])
+def test_the_result_has_the_best_weights(case_id: str, tmp_path: Path) -> None:
     """The file of the result is that of the best step's checkpoint, which outlived `keep_last`; also after a kill."""
     task = apart(overfitting(tmp_path, use_best=True), "best")
     sink = RecordingSink(killed_after=20)
