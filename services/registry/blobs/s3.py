@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import minio
 import urllib3
@@ -27,6 +26,7 @@ from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.logging import get_logger
 from services.registry.blobs.home import CHUNK_BYTES, StoredObject
 from services.registry.blobs.presigning import ObjectRequest
+from services.registry.blobs.s3_client import client_of, pool_of
 from services.registry.blobs.s3_faults import patient, told
 from services.registry.blobs.s3_requests import PutPart, S3Requests, SignedUrl
 from services.registry.blobs.settings import S3Settings
@@ -48,21 +48,8 @@ class S3Store:
     def __init__(self, settings: S3Settings) -> None:
         self._bucket = settings.bucket
         self._prefix = f"{settings.prefix}/" if settings.prefix else ""
-        pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=min(3.0, settings.timeout_s), read=settings.timeout_s),
-            retries=urllib3.Retry(0, redirect=0),
-            maxsize=_CONNECTIONS,
-        )
-        endpoint = urlsplit(settings.endpoint)
-        self._client = minio.Minio(
-            endpoint.netloc,
-            access_key=settings.credentials.access_key,
-            secret_key=settings.credentials.secret_key,
-            session_token=settings.credentials.session_token or None,
-            region=settings.region,
-            secure=endpoint.scheme == "https",
-            http_client=pool,
-        )
+        pool = pool_of(settings, connections=_CONNECTIONS)
+        self._client = client_of(settings, pool)
         self._requests = S3Requests(settings, pool)
         self.url_life_s = settings.url_life_s
         """Seconds that the URLs given to others last."""

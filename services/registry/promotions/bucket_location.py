@@ -3,13 +3,13 @@
 import io
 import threading
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import minio
 import urllib3
 from minio.deleteobjects import DeleteObject
 
 from services.grpckit.errors import ServiceError
+from services.registry.blobs.s3_client import client_of, pool_of
 from services.registry.blobs.s3_faults import patient
 from services.registry.blobs.settings import S3Settings
 from services.registry.promotions.location import CopiedFile, LocationProblem, Stopped, chunks_of
@@ -26,20 +26,7 @@ class BucketLocation:
     def __init__(self, settings: S3Settings) -> None:
         self._bucket = settings.bucket
         self._prefix = f"{settings.prefix}/" if settings.prefix else ""
-        endpoint = urlsplit(settings.endpoint)
-        self._client = minio.Minio(
-            endpoint.netloc,
-            access_key=settings.credentials.access_key,
-            secret_key=settings.credentials.secret_key,
-            session_token=settings.credentials.session_token or None,
-            region=settings.region,
-            secure=endpoint.scheme == "https",
-            http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=min(3.0, settings.timeout_s), read=settings.timeout_s),
-                retries=urllib3.Retry(0, redirect=0),
-                maxsize=_CONNECTIONS,
-            ),
-        )
+        self._client = client_of(settings, pool_of(settings, connections=_CONNECTIONS))
 
     def copy(self, destination: str, files: Iterable[CopiedFile], manifest: bytes, stopping: threading.Event) -> None:
         """See `Location.copy`."""
