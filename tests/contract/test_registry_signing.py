@@ -129,6 +129,23 @@ async def test_a_changed_byte_is_found_and_the_file_named(tmp_path: Path) -> Non
 
 
 @on_loop
+async def test_of_more_verifications_than_may_run_at_once_one_is_told_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends gives the place free, also where the version is damaged; where there is none the caller is told when."""
+    async with running_registry(tmp_path / "data") as registry:
+        version = await registry.imported(await registry.model(), make_tiny_model(tmp_path / "tiny"))
+        monkeypatch.setattr("services.registry.signing.calls.AT_ONCE", 1)
+        assert await problems(registry, version.name) == []
+        blob_file(tmp_path / "data", version.manifest.files[0].sha256).unlink()
+        assert len(await problems(registry, version.name)) == 1
+        assert len(await problems(registry, version.name)) == 1
+        monkeypatch.setattr("services.registry.signing.calls.AT_ONCE", 0)
+        error = await refused(problems(registry, version.name), Reason.TOO_MANY_CALLS)
+        assert error.retry_after_s
+
+
+@on_loop
 async def test_a_manifest_changed_in_the_database_does_not_fit_its_signature(tmp_path: Path) -> None:
     """Who can write to the database cannot make another file pass for the one that was signed."""
     async with running_registry(tmp_path / "data") as registry:

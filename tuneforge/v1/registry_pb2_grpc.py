@@ -1249,6 +1249,7 @@ class RegistryServiceServicer(object):
 
         Errors:
         NOT_FOUND `NOT_FOUND`: list the versions.
+        RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other versions are being verified; retry after the `RetryInfo`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -618,6 +618,7 @@ class RegistryServiceStub:
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the versions.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other versions are being verified; retry after the `RetryInfo`.
     """
     GetRetention: _grpc.UnaryUnaryMultiCallable[_retention_pb2.GetRetentionRequest, _retention_pb2.Retention]
     """--- retention ---
@@ -1309,6 +1310,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the versions.
+      RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other versions are being verified; retry after the `RetryInfo`.
     """
     GetRetention: _aio.UnaryUnaryMultiCallable[_retention_pb2.GetRetentionRequest, _retention_pb2.Retention]  # type: ignore[assignment]
     """--- retention ---
@@ -2363,6 +2365,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           NOT_FOUND `NOT_FOUND`: list the versions.
+          RESOURCE_EXHAUSTED `TOO_MANY_CALLS`: other versions are being verified; retry after the `RetryInfo`.
         """
 
     @_abc_1.abstractmethod
