@@ -31,7 +31,7 @@ async def steps(job: Job, *, limit_s: float) -> AsyncGenerator[dict[str, Any]]:
     )
     try:
         async with started(child) as running:
-            running.stdin.write(job.to_json().encode() + b"\n")  # left open: the child ends when it closes
+            await running.give(job.to_json().encode())
             loop = asyncio.get_running_loop()
             ends_at = loop.time() + limit_s
             while True:

@@ -5,9 +5,7 @@ no database and no caller, has limits on memory, file size and time, and ends wh
 """
 
 import json
-import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -44,8 +42,7 @@ class _Teller:
 
 def main() -> int:
     """Does the job; returns 0 when it was told to the end, well or not."""
-    job = Job.from_json(sys.stdin.readline())
-    threading.Thread(target=_end_with_registry, daemon=True).start()
+    job = Job.from_json(sys.stdin.read())
     _limit(job)
     teller = _Teller(job.secrets)
     try:
@@ -125,13 +122,6 @@ def _place(job: Job) -> Place:
 def _limit(job: Job) -> None:
     largest = job.wanted.largest_bytes
     set_limits(memory_bytes=_MEMORY_BYTES, open_files=256, file_bytes=largest + 1024 * 1024 if largest else None)
-
-
-def _end_with_registry() -> None:
-    """Ends the process when stdin closes: the registry holds the other end, and lets go when it dies."""
-    while os.read(0, 1):  # not sys.stdin: its lock, held here, would stop the interpreter's end
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":
