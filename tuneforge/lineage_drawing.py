@@ -1,13 +1,16 @@
 """A part of the graph of lineage as a picture (SVG) and as a tree of text. Needs nothing but the standard library."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from unicodedata import east_asian_width
 
 from tuneforge.lineage import Direction, LineageEdge, LineageGraph, LineageKind, LineageNode, LineageRole, LineageState
 
-_WIDTH, _HEIGHT = 190, 46
+_HEIGHT = 46
+_NARROWEST, _PADDING = 120, 10
+_NAME_PX, _WORDS_PX = 13, 11
 _GAP_X, _GAP_Y, _MARGIN = 90, 18, 24
 _SWEEPS = 6
 _LONGEST = 26
@@ -38,6 +41,7 @@ Names = Callable[[str], str]
 class _Place:
     x: float
     y: float
+    width: float
 
 
 def without_shortcuts(graph: LineageGraph) -> tuple[LineageEdge, ...]:
@@ -88,20 +92,21 @@ def svg(graph: LineageGraph, names: Names) -> str:
     """Returns a picture: what things were made from on the left, what was made from them on the right."""
     edges = without_shortcuts(graph)
     layers = _layers(graph.nodes, edges)
-    places = _places(layers)
-    width = 2 * _MARGIN + len(layers) * _WIDTH + (len(layers) - 1) * _GAP_X
+    texts = {node.name: _texts(node, names) for node in graph.nodes}
+    places = _places(layers, texts)
+    width = _MARGIN + max((place.x + place.width for place in places.values()), default=_MARGIN)
     height = _MARGIN + max((place.y + _HEIGHT for place in places.values()), default=0)
     title = f"Lineage of {graph.nodes[0].name}" if graph.nodes else "Lineage"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" font-family="system-ui, sans-serif" font-size="13">',
+        f'height="{height:.0f}" role="img" font-family="system-ui, sans-serif" font-size="{_NAME_PX}">',
         f"<title>{escape(title)}</title>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#6b6b76"/></marker></defs>',
         # A ground of its own: the picture is read the same way on a light page and on a dark one.
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" fill="#ffffff"/>',
         *(_curve(edge, places, arrival) for edge, arrival in _arrivals(edges, places)),
-        *(_box(node, places[node.name], names) for node in graph.nodes),
+        *(_box(node, places[node.name], texts[node.name]) for node in graph.nodes),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -149,14 +154,32 @@ def _order(layer: list[str], height: dict[str, float], neighbours: dict[str, set
     height.update((name, index / max(1, len(layer) - 1)) for index, name in enumerate(layer))
 
 
-def _places(layers: Sequence[Sequence[str]]) -> dict[str, _Place]:
+def _places(layers: Sequence[Sequence[str]], texts: Mapping[str, tuple[str, str]]) -> dict[str, _Place]:
+    """Returns where each box stands; the boxes of a column are as wide as the longest text in it."""
     tallest = max((len(layer) for layer in layers), default=0)
     places = {}
-    for column, layer in enumerate(layers):
+    left: float = _MARGIN
+    for layer in layers:
         top = (tallest - len(layer)) * (_HEIGHT + _GAP_Y) / 2
+        width = max((_box_width(*texts[name]) for name in layer), default=_NARROWEST)
         for row, name in enumerate(layer):
-            places[name] = _Place(_MARGIN + column * (_WIDTH + _GAP_X), _MARGIN + top + row * (_HEIGHT + _GAP_Y))
+            places[name] = _Place(left, _MARGIN + top + row * (_HEIGHT + _GAP_Y), width)
+        left += width + _GAP_X
     return places
+
+
+def _box_width(name: str, words: str) -> float:
+    text = max(_NAME_PX * sum(map(_letter_width, name)), _WORDS_PX * sum(map(_letter_width, words)))
+    return max(_NARROWEST, 2 * _PADDING + text)
+
+
+def _letter_width(letter: str) -> float:
+    """Returns the most that a bold letter takes, in heights of the font: which font draws it is not known."""
+    if east_asian_width(letter) in {"W", "F"} or letter in "mwMW@%…":
+        return 1.1
+    if letter in "ijlft-./:·| ":
+        return 0.5
+    return 0.85 if letter.isupper() or letter in "#&+<=>^~" else 0.72
 
 
 def _arrivals(edges: Iterable[LineageEdge], places: dict[str, _Place]) -> Iterator[tuple[LineageEdge, float]]:
@@ -173,7 +196,7 @@ def _arrivals(edges: Iterable[LineageEdge], places: dict[str, _Place]) -> Iterat
 
 def _curve(edge: LineageEdge, places: dict[str, _Place], y2: float) -> str:
     start = places[edge.parent]
-    x1, y1, x2 = start.x + _WIDTH, start.y + _HEIGHT / 2, places[edge.child].x - 2
+    x1, y1, x2 = start.x + start.width, start.y + _HEIGHT / 2, places[edge.child].x - 2
     middle = (x1 + x2) / 2
     dash = ' stroke-dasharray="4 3"' if edge.role is LineageRole.VALIDATION else ""
     label = escape(edge.role.value.lower())
@@ -184,19 +207,25 @@ def _curve(edge: LineageEdge, places: dict[str, _Place], y2: float) -> str:
     )
 
 
-def _box(node: LineageNode, place: _Place, names: Names) -> str:
+def _texts(node: LineageNode, names: Names) -> tuple[str, str]:
+    """Returns the two lines of a box: the name, and what it is."""
+    short = names(node.name)
+    name = short if len(short) <= _LONGEST else f"{short[: _LONGEST - 9]}…{short[-8:]}"
+    when = f" · {node.create_time.astimezone():%Y-%m-%d}" if node.create_time else ""
+    state = "" if node.state is LineageState.LIVE else f" · {node.state.value.lower()}"
+    return name, _WORDS.get(node.kind, "thing") + when + state
+
+
+def _box(node: LineageNode, place: _Place, texts: tuple[str, str]) -> str:
     stroke = _STROKES.get(node.state, "#8a8a94")
     dash = ' stroke-dasharray="5 3"' if node.state is LineageState.TAINTED else ""
     strong = 2 if node.state in {LineageState.REVOKED, LineageState.TAINTED} else 1
-    short = names(node.name)
-    text = short if len(short) <= _LONGEST else f"{short[: _LONGEST - 9]}…{short[-8:]}"
-    when = f" · {node.create_time.astimezone():%Y-%m-%d}" if node.create_time else ""
-    state = "" if node.state is LineageState.LIVE else f" · {node.state.value.lower()}"
+    name, words = map(escape, texts)
     return (
         f"<g><title>{escape(node.name)}</title>"
-        f'<rect x="{place.x:.1f}" y="{place.y:.1f}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
+        f'<rect x="{place.x:.1f}" y="{place.y:.1f}" width="{place.width:.1f}" height="{_HEIGHT}" rx="6" '
         f'fill="{_FILLS.get(node.kind, "#e9e9ec")}" stroke="{stroke}" stroke-width="{strong}"{dash}/>'
-        f'<text x="{place.x + 10:.1f}" y="{place.y + 20:.1f}" fill="#1c1c22" font-weight="600">{escape(text)}</text>'
-        f'<text x="{place.x + 10:.1f}" y="{place.y + 36:.1f}" font-size="11" fill="#44444e">'
-        f"{escape(_WORDS.get(node.kind, 'thing') + when + state)}</text></g>"
+        f'<text x="{place.x + _PADDING:.1f}" y="{place.y + 20:.1f}" fill="#1c1c22" font-weight="600">{name}</text>'
+        f'<text x="{place.x + _PADDING:.1f}" y="{place.y + 36:.1f}" font-size="{_WORDS_PX}" fill="#44444e">'
+        f"{words}</text></g>"
     )

@@ -100,6 +100,31 @@ def test_a_picture_is_well_formed_and_complete() -> None:
     assert ground.get("fill") == "#ffffff"
 
 
+def test_a_box_is_as_wide_as_its_text() -> None:
+    """Bold letters of the widest usual font stay inside; the boxes of a column are alike, and columns do not touch."""
+    long = f"{P}/models/smollm2-135m-instruct/versions/1"
+    graph = LineageGraph(
+        nodes=(node(long, LineageKind.MODEL_VERSION, 0), node(BASE, LineageKind.MODEL_VERSION, 1)),
+        edges=(edge(long, BASE, LineageRole.BASE),),
+    )
+    root = ET.fromstring(svg(graph, lambda name: name.split("/", 3)[3].replace("/versions", "")))
+    space = "{http://www.w3.org/2000/svg}"
+    widths = {}
+    for group in root.iter(f"{space}g"):
+        box, text = group.find(f"{space}rect"), group.find(f"{space}text")
+        assert box is not None
+        assert text is not None
+        widths[text.text] = float(box.get("width", ""))
+    # 184.2 px: this name in DejaVu Sans Bold, a wide one, at 13 px.
+    assert widths["smollm2-135m-instruct/1"] >= 184.2 + 20
+    assert widths["smol/1"] < widths["smollm2-135m-instruct/1"]
+    boxes = sorted(
+        (float(box.get("x", "")), float(box.get("width", ""))) for box in root.findall(f".//{space}g/{space}rect")
+    )
+    assert boxes[0][0] + boxes[0][1] < boxes[1][0]
+    assert boxes[1][0] + boxes[1][1] < float(root.get("width", ""))
+
+
 def test_names_cannot_break_out_of_a_picture() -> None:
     """An address with angle brackets and quotes is text and nothing else."""
     nasty = 'https://x/"><script>alert(1)</script>&'
