@@ -10,6 +10,7 @@ from tuneforge import _short_names as names
 from tuneforge import _wire
 from tuneforge._connections import Connections
 from tuneforge._transport import new_request_id
+from tuneforge.errors import InvalidArgument, NotFound, Reason
 from tuneforge.v1 import lineage_pb2 as pb
 from tuneforge.values import Word
 
@@ -147,6 +148,7 @@ class Lineage:
     """The graph of one project and what hangs together with it; `client.lineage`.
 
     Things are given by whole name, or as `models/m/3`, `models/m@production`, `datasets/d/1`, `datasets/d`, `jobs/j`.
+    Just `x/3` is version 3 of the model or data set `x`; where both exist, the longer name has to say which.
     """
 
     def __init__(self, connections: Connections, project: str) -> None:
@@ -265,15 +267,42 @@ class Lineage:
     def _whole(self, name: str) -> str:
         kind, _, rest = name.partition("/")
         if kind == "datasets" and rest:
-            return self._data(rest)
+            return self._data(rest.replace("/versions/", "/", 1))
         if kind == "jobs" and rest:
             return names.job(self._project, rest)
         if kind == "models" and rest:
+            rest = rest.replace("/versions/", "/", 1)
             is_version = "/" in rest or "@" in rest
             return names.model_version(self._project, rest) if is_version else names.model(self._project, rest)
         if kind == "projects" or "://" in name:
             return name
-        return names.model_version(self._project, name)
+        if "@" in name:
+            return names.model_version(self._project, name)
+        return self._either(name)
+
+    def _either(self, name: str) -> str:
+        """Returns what `x/3` or `x` means: of the model `x`, or of the data set."""
+        model = names.model_version(self._project, name) if "/" in name else names.model(self._project, name)
+        data = self._data(name)
+        found = [each for each in (model, data) if self._is_known(each)]
+        if len(found) == 1:
+            return found[0]
+        metadata = {"name": name}
+        if found:
+            message = f"{name!r} may be of a model and also of a data set"
+            cure = f"Say which: `models/{name}` or `datasets/{name}`."
+            raise InvalidArgument(Reason.INVALID_NAME, message, cure=cure, metadata=metadata)
+        message = f"neither a model nor a data set of project {self._project!r} has what {name!r} names"
+        raise NotFound(Reason.NOT_FOUND, message, metadata=metadata)
+
+    def _is_known(self, name: str) -> bool:
+        registry = self._connections.registry
+        request = pb.QueryLineageRequest(name=name, direction=pb.LINEAGE_DIRECTION_ANCESTORS, max_depth=1, page_size=1)
+        try:
+            registry.call(registry.stub.QueryLineage, request)
+        except NotFound:
+            return False
+        return True
 
 
 def _cut(nodes: list[LineageNode], edges: list[LineageEdge], limit: int) -> LineageGraph:

@@ -82,6 +82,34 @@ def words(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
+def test_a_bare_name_is_a_model_or_a_data_set(world: World, tmp_path: Path) -> None:
+    """`x/1` is found whichever it is; where both exist, one is told how to say which."""
+    assert world.told("lineage", "show", "greetings/1").startswith("greetings/1  data set")
+    assert world.told("lineage", "show", "datasets/greetings/versions/1").startswith("greetings/1  data set")
+    missing = world.run("lineage", "show", "nothing/7")
+    assert missing.exit_code == 1
+    assert "neither a model nor a data set" in str(missing.exception)
+    model = "/".join(world.made.name.split("/")[3::2])
+    assert world.told("lineage", "show", model).startswith(f"{model}  model")
+    assert world.told("lineage", "show", "greetings").startswith("greetings/1  data set")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n')
+    world.told("datasets", "upload", str(rows), "--dataset", "base")
+    both = world.run("lineage", "show", "base/1")
+    assert both.exit_code == 1
+    assert "of a model and also of a data set" in str(both.exception)
+    assert "`models/base/1` or `datasets/base/1`" in str(getattr(both.exception, "cure", ""))
+    assert world.told("lineage", "show", "models/base/1").startswith("base/1  model")
+
+
+def test_the_help_of_gates_keeps_its_example(world: World) -> None:
+    """The policy in the help can be copied: its lines are as in a file."""
+    lines = world.told("gates", "set", "--help").splitlines()
+    assert "  rollback_skips_gates = true" in lines
+    assert "  gates = [" in lines
+    assert not any("\\b" in line for line in lines)
+
+
 def test_lineage_is_a_tree_a_path_and_a_picture(world: World, tmp_path: Path) -> None:
     """Downwards from the data and upwards from the alias; the way between; an SVG with every thing."""
     down = words(world.told("lineage", "show", "datasets/greetings/1", "--down"))

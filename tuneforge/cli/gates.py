@@ -74,7 +74,22 @@ def _words(gate: "Gate") -> str:
     return f"{gate.metric}{place} {gate.comparator.lower().replace('_', ' ')} {gate.threshold:g}"
 
 
-@gates.command("set")
+# The letter \b, on a line of its own, keeps the lines below it as they are; in a docstring it would be two letters.
+_SET_HELP = """Set a gate policy from a TOML or JSON file.
+
+\b
+alias = "production"                  # or a pattern: prod-*
+rollback_skips_gates = true
+gates = [
+  { id = "floor", metric = "accuracy", at_least = 0.8 },      # more_than, at_most, less_than
+  { id = "safe", check = "safety" },
+  { id = "better", compare = "accuracy", on = "held-out/1", min_effect = 0.01, slices = { short = 0.02 } },
+  { id = "people", approvals = 2 },
+]
+"""
+
+
+@gates.command("set", help=_SET_HELP)
 @click.argument("model")
 @click.argument("policy")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -83,18 +98,7 @@ def _words(gate: "Gate") -> str:
 @json_option
 @click.pass_obj
 def set_policy(connection: Connection, /, model: str, policy: str, file: Path, as_json: bool, **flags: str) -> None:
-    r"""Set a gate policy from a TOML or JSON file.
-
-    \b
-    alias = "production"                  # or a pattern: prod-*
-    rollback_skips_gates = true
-    gates = [
-      { id = "floor", metric = "accuracy", at_least = 0.8 },      # more_than, at_most, less_than
-      { id = "safe", check = "safety" },
-      { id = "better", compare = "accuracy", on = "held-out/1", min_effect = 0.01, slices = { short = 0.02 } },
-      { id = "people", approvals = 2 },
-    ]
-    """
+    """Set a gate policy; its help is above."""
     with connection.client() as client:
         found = client.gates.set(model, policy, file, expected=flags["expected"], reason=flags["reason"])
     if as_json:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def lineage() -> None:
     """What was made from what.
 
-    Names: `models/m/3` (or just `m/3`), `models/m@production`, `datasets/d/1`, `datasets/d`, `jobs/j`, whole names.
+    Names: `models/m/3`, `models/m@production`, `datasets/d/1`, `datasets/d`, `jobs/j`, whole names. Just `x/3` is
+    version 3 of the model or data set `x`; where both exist, say `models/x/3` or `datasets/x/3`.
     """
 
 
