@@ -7,7 +7,7 @@ the verb decides which roles have it:
     verb       roles                              examples
     read       viewer, editor, admin, service     Get*, List*, Watch*, Download*, Generate
     write      editor, admin, service             Create*, Cancel*, Upload*, Delete*, StartAttempt
-    admin      admin                              none yet: what one person does for everybody
+    admin      admin                              Set*Policy, Unrevoke*, forced moves: for everybody
     internal   service                            RegisterNode, Heartbeat, PublishVersion
 """
 

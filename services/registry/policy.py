@@ -71,7 +71,7 @@ POLICIES: Mapping[str, Policy] = {
     "FindLineagePath": Policy("lineage.read", "name"),
     "ListAffectedAliases": Policy("lineage.read", "name"),
     "RevokeDataset": Policy("datasets.write", "name"),
-    "UnrevokeDataset": Policy("datasets.write", "name"),
+    "UnrevokeDataset": Policy("datasets.admin", "name"),
     "ListRevocations": Policy("lineage.read", "parent"),
     # The public keys are the same for all projects.
     "GetSigningKey": Policy("signatures.read"),

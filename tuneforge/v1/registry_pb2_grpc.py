@@ -1188,7 +1188,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UnrevokeDataset(self, request, context):
-        """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+        """Takes a revocation back, which needs the role admin; the log keeps both. Idempotent by `request_id`.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.

@@ -577,7 +577,7 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's data sets.
     """
     UnrevokeDataset: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.UnrevokeDatasetRequest, _lineage_pb2.RevocationChange]
-    """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+    """Takes a revocation back, which needs the role admin; the log keeps both. Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
@@ -1269,7 +1269,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's data sets.
     """
     UnrevokeDataset: _aio.UnaryUnaryMultiCallable[_lineage_pb2.UnrevokeDatasetRequest, _lineage_pb2.RevocationChange]  # type: ignore[assignment]
-    """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+    """Takes a revocation back, which needs the role admin; the log keeps both. Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.
@@ -2294,7 +2294,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_pb2.UnrevokeDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_pb2.RevocationChange, _abc.Awaitable[_lineage_pb2.RevocationChange]]:
-        """Takes a revocation back; the log keeps both. Idempotent by `request_id`.
+        """Takes a revocation back, which needs the role admin; the log keeps both. Idempotent by `request_id`.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the reason is missing or too long.

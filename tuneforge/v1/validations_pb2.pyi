@@ -58,7 +58,9 @@ class ValidationReport(_message.Message):
     passed: _builtins.bool
     """Output only. Whether every check passed."""
     source: _builtins.str
-    """Who examined, e.g. `trainer` for the report that a run ends with; at most 200 characters. Empty: the caller."""
+    """Who examined; at most 200 characters. Empty: the caller. `trainer` is for the report that a run ends with, and is
+    refused from others.
+    """
     creator: _builtins.str
     """Output only. Who stored it."""
     text: _builtins.str

@@ -13,7 +13,7 @@ from services.registry.lineage import queries, revocations, wire
 from services.registry.lineage.revocations import Revocation
 from services.registry.lineage.sight import Sight, sight_of
 from services.registry.lineage.store import numbers_of
-from tuneforge.names import DatasetName, DatasetVersionName, project_of
+from tuneforge.names import DatasetName, DatasetVersionName, ProjectName, project_of
 from tuneforge.v1 import lineage_pb2 as pb
 
 
@@ -88,6 +88,12 @@ class LineageCalls(Calls):
 
     async def ListRevocations(self, request: pb.ListRevocationsRequest, context: Context) -> pb.ListRevocationsResponse:
         """Lists the log of revocations."""
+        if "/datasets/" not in request.parent:
+            ProjectName.parse(request.parent)
+        elif "/versions/" in request.parent:
+            DatasetVersionName.parse(request.parent)
+        else:
+            DatasetName.parse(request.parent)
         page = page_of_request(request)
         rows = await self._database.read(lambda c: revocations.log(c, request.parent, page))
         entries, token = cut(rows, page, lambda row: str(row.sequence))

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from services.grpckit.context import current
+from services.grpckit.errors import FieldViolation, invalid_fields
 from services.grpckit.pages import cut
 from services.registry.calls import Calls, Context, page_of_request
 from services.registry.library import now_us
@@ -71,6 +72,9 @@ class FactCalls(Calls):
         """Stores what an examination of a version found."""
         name = ModelVersionName.parse(request.parent)
         actor, time_us = current().actor, now_us()
+        if request.report.source == reports.TRAINER and not current().principal.is_service:
+            problem = f"is {reports.TRAINER!r}, which only a run's own report may say; leave it out, or name the tool"
+            raise invalid_fields([FieldViolation("report.source", problem)])
         report = reports.report_of(request.report, actor)
 
         def add(connection: Connection) -> validations_pb2.ValidationReport:

@@ -19,6 +19,8 @@ LONGEST_DETAIL = 2048
 LONGEST_SOURCE = 200
 LARGEST_BYTES = 512 * 1024
 """Of one report; a page of lists holds several."""
+TRAINER = "trainer"
+"""Source of the reports that runs end with."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -50,7 +52,7 @@ def report_of_run(message: validations_pb2.ValidationReport) -> Report:
     Raises:
         ServiceError: As `report_of`.
     """
-    return report_of(message, "trainer")
+    return report_of(message, TRAINER)
 
 
 def report_to_proto(name: ModelVersionName, report: Report) -> validations_pb2.ValidationReport:
