@@ -94,7 +94,9 @@ async def test_the_command_line_says_what_keeps_and_what_goes(tmp_path: Path) ->
             assert json.loads(run(registry, "datasets", "kept", "rows/1", "--json").output)["pins"]
             assert run(registry, "datasets", "unpin", "rows/1").exit_code == 0
             assert "expires" in run(registry, "datasets", "expire", "rows/1", "30d").output
-            assert run(registry, "datasets", "expire", "rows/1", "soon").exit_code == 2
+            for nonsense in ("soon", "default", "999999w", "99999999d"):
+                assert run(registry, "datasets", "expire", "rows/1", nonsense).exit_code == 2
+            assert run(registry, "retention", "--uploads", "never").exit_code == 2
             assert run(registry, "datasets", "delete", "rows/1").output == "deleted rows/1\n"
             assert run(registry, "datasets", "delete", "rows").output == "deleted rows with 0 versions\n"
             assert "would free" in run(registry, "gc", "--dry-run").output

@@ -14,24 +14,31 @@ if TYPE_CHECKING:
     from tuneforge.retention import Retention, VersionRetention
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST_SPAN = timedelta(days=36_500)
 
 
 class DurationType(click.ParamType["timedelta | None"]):
-    """A time span such as `90m`, `12h`, `30d` or `2w`."""
+    """A time span such as `90m`, `12h`, `30d` or `2w`, at most a hundred years, or one word that stands for none."""
 
     name = "duration"
+
+    def __init__(self, word: str) -> None:
+        self._word = word
 
     def convert(
         self, value: object, parameter: click.Parameter | None, context: click.Context | None
     ) -> timedelta | None:
-        """Reads it; `never` and `default` are None."""
+        """Reads it; the word is None."""
         text = str(value)
-        if text in {"never", "default"}:
+        if text == self._word:
             return None
-        found = re.fullmatch(r"(\d{1,6})([mhdw])", text)
+        found = re.fullmatch(r"(\d{1,9})([mhdw])", text)
         if found is None:
-            self.fail(f"{text!r} is no time span; give e.g. 90m, 12h, 30d or 2w", parameter, context)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+            self.fail(f"{text!r} is no time span; give e.g. 90m, 12h, 30d, 2w or {self._word}", parameter, context)
+        span = timedelta(**{_UNITS[found[2]]: int(found[1])})
+        if span > _LONGEST_SPAN:
+            self.fail(f"{text!r} is more than a hundred years; give less, or {self._word}", parameter, context)
+        return span
 
 
 def _of(client: "Client", kind: str) -> "VersionRetention":
@@ -100,7 +107,7 @@ def _unpin_command(kind: str) -> click.Command:
 def _expire_command(kind: str) -> click.Command:
     @click.command("expire", cls=ConnectedCommand)
     @click.argument("version")
-    @click.argument("after", type=DurationType())
+    @click.argument("after", type=DurationType("never"))
     @json_option
     @click.pass_obj
     def expire(connection: Connection, version: str, after: timedelta | None, as_json: bool) -> None:
@@ -171,7 +178,9 @@ def gc(connection: Connection, dry_run: bool, as_json: bool) -> None:
 
 
 @click.command("retention", cls=ConnectedCommand)
-@click.option("--uploads", type=DurationType(), help="Keep unfinished uploads for this long (7d), or `default`.")
+@click.option(
+    "--uploads", type=DurationType("default"), help="Keep unfinished uploads for this long (7d), or `default`."
+)
 @json_option
 @click.pass_context
 def retention(context: click.Context, uploads: timedelta | None, as_json: bool) -> None:
