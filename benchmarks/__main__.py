@@ -9,7 +9,17 @@ from pathlib import Path
 
 from benchmarks.record import RESULTS, Record
 
-NAMES = ("submit_to_first_step", "watch_fanout", "cold_start", "demo_gain", "registry_reads", "lint", "lineage", "blobs", "blobs_s3")
+NAMES = (
+    "submit_to_first_step",
+    "watch_fanout",
+    "cold_start",
+    "demo_gain",
+    "registry_reads",
+    "lint",
+    "lineage",
+    "blobs",
+    "blobs_s3",
+)
 
 
 def main(names: list[str]) -> int:
