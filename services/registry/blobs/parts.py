@@ -84,7 +84,10 @@ class Parts:
             with self._lock:
                 if path in self._parts:  # a stream has it open
                     continue
-                status = path.stat()
+                try:
+                    status = path.stat()
+                except FileNotFoundError:  # an upload ended, or another collector was here
+                    continue
                 if status.st_mtime < oldest:
                     path.unlink()
                     swept.append(status.st_size)

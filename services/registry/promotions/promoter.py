@@ -57,6 +57,8 @@ class Promoter:
         self._threads = ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="registry-promotion")
         self._stopping = threading.Event()
         self._work: dict[ModelVersionName, asyncio.Task[None]] = {}
+        self._asked: set[ModelVersionName] = set()
+        """What was submitted since its work last looked: the look may have been a moment too early."""
 
     async def start(self) -> None:
         """Goes on with what an earlier registry left."""
@@ -89,13 +91,16 @@ class Promoter:
         running = self._work.get(version)
         if self._stopping.is_set():
             return
+        self._asked.add(version)
         if running is None or running.done():
             self._work[version] = asyncio.create_task(self._run(version))
 
     async def _run(self, version: ModelVersionName) -> None:
         try:
-            while await self._step(version):  # what was asked for while the step before ran
-                pass
+            while version in self._asked:
+                self._asked.discard(version)
+                while await self._step(version):  # what was asked for while the step before ran
+                    pass
         except (Stopped, asyncio.CancelledError):
             pass
         except Exception:  # noqa: BLE001 - a fault of ours must not end the others' work; the next start tries again
