@@ -16,11 +16,11 @@ class SlowLook(Promoter):
 
     def __init__(self) -> None:
         super().__init__(cast("Library", None), None)  # only `_step` uses the library
-        self.looks = 0
+        self.looks: list[ModelVersionName] = []
         self.looking, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def _step(self, version: ModelVersionName) -> bool:
-        self.looks += 1
+        self.looks.append(version)
         self.looking.set()
         await self.go_on.wait()
         return False
@@ -35,11 +35,9 @@ async def test_a_submission_during_the_last_look_is_looked_at() -> None:
     promoter.submit(VERSION)
     promoter.submit(VERSION)
     promoter.go_on.set()
-    while promoter._work:
-        await asyncio.sleep(0)
-    assert promoter.looks == 2
+    await asyncio.gather(*promoter._work.values())
+    assert promoter.looks == [VERSION] * 2
     promoter.submit(VERSION)
-    while promoter._work:
-        await asyncio.sleep(0)
-    assert promoter.looks == 3
+    await asyncio.gather(*promoter._work.values())
+    assert promoter.looks == [VERSION] * 3
     await promoter.stop()
