@@ -78,14 +78,11 @@ check: lint  ## Format, lint, types, import rules, contract, unit tests: under t
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 TESTS := $(BIN)/python -m pytest -q --hypothesis-profile=ci
-# What failed runs once more, alone: a time limit that was missed beside another test on a busy machine is told above and
-# ends nothing; what fails for a reason fails again.
-AGAIN := $(TESTS) --last-failed --last-failed-no-failures none
 
 .PHONY: test
 test: lint protos-clean  ## Everything that is checked and tested, the same examples each time; heavy tests one after another
-	$(TESTS) -n 2 -m 'not heavy' || $(AGAIN)
-	$(TESTS) -m heavy || $(AGAIN)
+	$(TESTS) -n 2 -m 'not heavy'
+	$(TESTS) -m heavy
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 .PHONY: bench
