@@ -1,12 +1,10 @@
 """A training run from its inputs to its artifact: `train`, which a worker calls, and `preload` for the fork server.
 
 The order of things: what is on disk (checkpoint, rows), what is decided (`resolution`), the model (`methods`), the loop
-(`loop`, read that first), and the files of the result.
+(`loop`, read that first), and the files of the result (`results`).
 """
 
 import importlib
-import resource
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,12 +12,10 @@ from pathlib import Path
 
 import torch
 
-from services.modelkit.adapters import save_adapter, save_model
-from services.modelkit.loading import TOKENIZER_FILES, read_config
+from services.modelkit.loading import read_config
 from services.trainer.engine import checkpoints, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Corpus
-from services.trainer.engine.documents import ResultFacts, write_documents
 from services.trainer.engine.faults import faults_named
 from services.trainer.engine.loop import Progress, Run, train_loop
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
@@ -32,7 +28,7 @@ from services.trainer.engine.resolution import (
     check_spec,
     resolve,
 )
-from services.trainer.engine.result_checks import check_result
+from services.trainer.engine.results import figures, finish
 from services.trainer.engine.texts import Texts
 from services.trainer.engine.training_task import (
     ArtifactKind,
@@ -47,9 +43,8 @@ from services.trainer.engine.training_task import (
 )
 from services.trainer.engine.verbs import Engine, EngineOptions
 from tuneforge.errors import Reason
-from tuneforge.manifest import IntegrityError, build
+from tuneforge.manifest import IntegrityError
 from tuneforge.specs.defaults import with_defaults
-from tuneforge.specs.profile_documents import model_id_of
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
@@ -149,9 +144,9 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     _report_start(resolution, prepared, texts.train, sink)
     result = train_loop(run, engine, progress, sink, stop)
     if result is not RunResult.SUCCEEDED:
-        return TrainingResult(result=result, step=progress.step, metrics=_metrics(progress, device))
+        return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
     _use_best(task, run, engine, progress, sink)
-    return _finish(task, prepared, progress, resolution, device)
+    return finish(task, prepared, progress, resolution, device)
 
 
 def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
@@ -302,79 +297,3 @@ def _report_start(resolution: Resolution, prepared: PreparedModel, corpus: Corpu
             f"Rows longer than {limit} tokens: {corpus.dropped} left out, {corpus.cut} cut; "
             f"{len(corpus.examples)} rows are learned from.",
         )
-
-
-def _metrics(progress: Progress, device: torch.device, rows_per_step: int = 0) -> Mapping[str, float]:
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    metrics = {
-        "train_seconds": progress.train_seconds,
-        "tokens": float(progress.tokens),
-        "peak_memory_bytes": float(peak),
-        "train_samples_per_second": progress.step * rows_per_step / progress.train_seconds
-        if rows_per_step and progress.train_seconds
-        else None,
-        "loss": progress.loss,
-        "evaluation_loss": progress.evaluation_loss,
-        "best_evaluation_loss": progress.best_loss,
-    }
-    return {name: value for name, value in metrics.items() if value is not None}
-
-
-def _finish(
-    task: TrainingInputs, prepared: PreparedModel, progress: Progress, resolution: Resolution, device: torch.device
-) -> TrainingResult:
-    _check_finite(prepared)
-    metrics = _metrics(progress, device, resolution.spec.optimization.rows_per_step)
-    shutil.rmtree(task.output, ignore_errors=True)
-    task.output.mkdir(parents=True)
-    kind = ArtifactKind.MODEL if task.spec.lora is None else ArtifactKind.ADAPTER
-    if kind is ArtifactKind.MODEL:
-        save_model(prepared.model, task.output, [prepared.base.folder / name for name in TOKENIZER_FILES])
-    else:
-        save_adapter(prepared.model, task.output)
-    profile = write_documents(task.output, _result_facts(task, prepared, resolution, metrics))
-    checks, not_run = check_result(metrics, progress.completions, task.checkpoints, profile)
-    return TrainingResult(
-        result=RunResult.SUCCEEDED,
-        step=progress.step,
-        artifact=build(task.output),
-        artifact_kind=kind,
-        metrics=metrics,
-        checks=checks,
-        not_run=not_run,
-    )
-
-
-def _result_facts(
-    task: TrainingInputs, prepared: PreparedModel, resolution: Resolution, metrics: Mapping[str, float]
-) -> ResultFacts:
-    base, config = task.base[-1], read_config(task.base[0].folder)
-    own = prepared.trainable_parameters if resolution.spec.lora else 0
-    return ResultFacts(
-        spec=resolution.spec,
-        base_id=model_id_of(base.ref_version, base.folder.name),
-        base_version=base.ref_version,
-        base_digest=base.digest,
-        base_folder=prepared.base.folder,
-        architecture=config["architectures"][0],
-        base_parameters=prepared.total_parameters - own,
-        inputs=resolution.inputs,
-        environment=resolution.environment,
-        initial_weights=prepared.base.initial_weights,
-        metrics=metrics,
-    )
-
-
-def _check_finite(prepared: PreparedModel) -> None:
-    """Refuses to publish what the last update broke: no later step would have noticed."""
-    for name, parameter in prepared.model.named_parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-            raise TrainingFault(
-                Reason.LOSS_NOT_FINITE,
-                f"After the last step {name} holds a value that is no finite number.",
-                "Lower optimization.learning_rate, or compute in FP32.",
-                metadata={"weight": name},
-            )
