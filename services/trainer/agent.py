@@ -303,6 +303,8 @@ class Agent:
             registry=self._settings.registry,
             spool_bytes=self._settings.spool_bytes,
             oom_kills=adoption.count_oom_kills(),
+            tokens=str(self._data.tokens),
+            tokens_bytes=self._settings.tokens_bytes,
         )
 
     def _take_up(self, folder: AttemptFolder) -> Attempt | None:

@@ -5,6 +5,7 @@
 - `jobs/{project}/{job}/ended/{n}-{rank}.json`: what is left of an attempt whose end was acknowledged
 - `results/{project}/{job}/{n}/`: the artifact of an attempt that no scheduler asked for
 - `cache/`: artifacts by digest
+- `tokens/`: rows as tokens, see `engine/token_cache.py`
 """
 
 from __future__ import annotations
@@ -144,6 +145,11 @@ class DataFolder:
     def cache(self) -> Path:
         """Artifacts by digest."""
         return self.root / "cache"
+
+    @property
+    def tokens(self) -> Path:
+        """Rows as tokens."""
+        return self.root / "tokens"
 
     def job(self, project: str, job: str) -> Path:
         """Folder of a job."""

@@ -93,6 +93,10 @@ class Assignment:
     """Most bytes of its spool."""
     oom_kills: int | None
     """Processes that the kernel had ended for lack of memory until then; `None`: it does not say."""
+    tokens: str = ""
+    """Folder of rows kept as tokens."""
+    tokens_bytes: int = 0
+    """Most bytes of that folder; 0: rows are not kept."""
 
     @property
     def key(self) -> str:

@@ -15,6 +15,7 @@ from services.trainer.spool import LIMIT_BYTES
 from tuneforge.names import is_id
 
 DEFAULT_PORT = 7103
+TOKENS_BYTES = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,9 @@ class TrainerSettings:
     of what the launcher and Kubernetes wait. TUNEFORGE_TRAINER_DRAIN_GRACE."""
     spool_bytes: int = LIMIT_BYTES
     """Most bytes of unacknowledged events of one attempt. 256 MiB: a million steps. TUNEFORGE_TRAINER_SPOOL_BYTES."""
+    tokens_bytes: int = TOKENS_BYTES
+    """Most bytes of rows that are kept as tokens for later attempts; 0: none are. 4 GiB: 800 million tokens.
+    TUNEFORGE_TRAINER_TOKENS_BYTES."""
 
     trust: TrustSettings = field(default_factory=TrustSettings)
     """Whose signatures over models and rows count; read by each worker for itself."""
@@ -79,6 +83,7 @@ class TrainerSettings:
             labels=_labels(env),
             drain_grace_s=grace_s,
             spool_bytes=env.integer("TUNEFORGE_TRAINER_SPOOL_BYTES", default=LIMIT_BYTES, minimum=1024 * 1024),
+            tokens_bytes=env.integer("TUNEFORGE_TRAINER_TOKENS_BYTES", default=TOKENS_BYTES, minimum=0),
         )
         env.finish()
         return settings

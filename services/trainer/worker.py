@@ -18,6 +18,7 @@ import traceback
 import uuid
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.trainer import adoption
 from services.trainer.devices import Sampler
@@ -40,6 +41,9 @@ from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError
 from tuneforge.signatures import SignatureError
 from tuneforge.v1 import events_pb2, trainer_pb2
+
+if TYPE_CHECKING:
+    from services.trainer.engine.token_cache import TokenCache
 
 EXIT_NOT_OURS = 4
 """Exit code of a worker whose attempt has another worker already."""
@@ -177,6 +181,7 @@ class Worker:
                 output=output,
                 threads=assignment.threads,
                 device="cpu" if assignment.device_index is None else "cuda:0",
+                tokens=_token_cache(assignment),
             ),
             self._log,
             self._stop,
@@ -206,6 +211,14 @@ class Worker:
 
     def _say(self, message: str, severity: events_pb2.LogSeverity.ValueType = events_pb2.LOG_SEVERITY_INFO) -> None:
         self._log.log(message, severity)
+
+
+def _token_cache(assignment: Assignment) -> TokenCache | None:
+    from services.trainer.engine.token_cache import TokenCache  # with numpy: the fork server has it, the agent not
+
+    if not assignment.tokens_bytes:
+        return None
+    return TokenCache(folder=Path(assignment.tokens), limit_bytes=assignment.tokens_bytes)
 
 
 def named(error: Exception) -> AttemptFailure:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.trainer.engine.token_cache import TokenCache
 from services.trainer.engine.training import train
 from services.trainer.engine.training_task import Fault, RunResult, StopRequest, TrainingFault, TrainingInputs
 from tests.support.training_run import SPEC, Killed, RecordingSink, apart, never, stop_after, tiny_inputs
@@ -183,6 +184,7 @@ def test_other_versions_rows_or_specs_are_refused(tmp_path: Path, monkeypatch: p
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
+from services.trainer.engine.token_cache import TokenCache
 from services.trainer.engine.training import train
 from tests.support.training_run import RecordingSink, never, tiny_inputs
 
@@ -216,3 +218,23 @@ def _remove(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
+
+
+def test_rows_from_the_cache_change_nothing(tmp_path: Path) -> None:
+    """A run that made its tokens and one that found them have the same bits; so has one resumed from the other's."""
+    task = tiny_inputs(tmp_path)
+    plain = RecordingSink()
+    train(apart(task, "plain"), plain, never)
+    cached = replace(task, tokens=TokenCache(folder=tmp_path / "tokens", limit_bytes=1 << 20))
+    for name in ("cold", "warm"):
+        sink = RecordingSink()
+        train(apart(cached, name), sink, never)
+        assert numbers(sink) == numbers(plain), name
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
+    begun = RecordingSink(killed_after=4)
+    with pytest.raises(Killed):
+        train(apart(task, "resumed"), begun, never)
+    resumed = RecordingSink()
+    train(apart(cached, "resumed", attempt=2), resumed, never)
+    assert resumed.of(events_pb2.ResumedFrom)
+    assert numbers(plain).items() >= numbers(resumed).items()

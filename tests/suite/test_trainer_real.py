@@ -62,6 +62,17 @@ def unbroken(trainer: TrainerProcess) -> dict[int, tuple[float, float, str]]:
     return _losses(events)
 
 
+def test_rows_are_made_into_tokens_once(trainer: TrainerProcess, unbroken: dict[int, tuple[float, float, str]]) -> None:
+    """The node keeps the rows of its first attempt; another job over them learns from what it kept."""
+    (kept,) = (trainer.folder / "data/trainer/tokens").iterdir()
+    made = kept.stat().st_ino
+    name = attempt_name("again")
+    _start(trainer, name)
+    events, _ = trainer.watch(name)
+    assert _losses(events) == unbroken
+    assert [path.stat().st_ino for path in (trainer.folder / "data/trainer/tokens").iterdir()] == [made]
+
+
 def test_fork_server_only_imports(trainer: TrainerProcess) -> None:
     """The fork server has torch, one thread and no gRPC; the agent has gRPC and no torch."""
 

@@ -28,6 +28,7 @@ def test_all_wrong_settings_are_named() -> None:
         "TUNEFORGE_TRAINER_SLOTS": "-1",
         "TUNEFORGE_TRAINER_LABELS": '["a"]',
         "TUNEFORGE_TRAINER_SPOOL_BYTES": "1",
+        "TUNEFORGE_TRAINER_TOKENS_BYTES": "-1",
         "TUNEFORGE_SCHEDULER_ADDRESS": "nowhere",
         "TUNEFORGE_TRAINER_DRAIN_GRACE": "nan",
     }

@@ -1,4 +1,4 @@
-"""The rows of a run as tokens, held in flat arrays: five bytes a token, however many rows there are."""
+"""The rows of a run as tokens, held in flat arrays that may lie in a file: see `token_cache`."""
 # ruff: noqa: N806, N815  (tensors carry their shape in upper case at the end of their names)
 
 import hashlib
@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.trainer.engine.token_cache import Entry
 from services.trainer.engine.training_task import ALL_ROWS, Fault, RowChoice, TrainingFault
 from tuneforge.data.examination import side_in
 from tuneforge.data.faults import OverlongRow, RenderingError
@@ -32,10 +34,60 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlatExamples(Sequence[Example]):
+    """Examples end to end in a few arrays; one is a view into them, made when it is asked for."""
+
+    ids: NDArray[np.bytes_]
+    """Ids of the rows."""
+    tokens: NDArray[np.int32]
+    """Token ids of all rows."""
+    token_ends: NDArray[np.int64]
+    """Where the tokens of each row end."""
+    labels: NDArray[np.int32]
+    """Learned positions of all rows, each counted from the beginning of its row."""
+    label_ends: NDArray[np.int64]
+    """Where the positions of each row end."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> "FlatExamples":
+        """Lays examples end to end."""
+        empty = np.zeros(0, dtype=np.int32)
+        return cls(
+            ids=np.array([example.id.encode() for example in examples], dtype=np.bytes_),
+            tokens=np.concatenate([empty, *(example.tokens_T for example in examples)]),
+            token_ends=np.cumsum([len(example.tokens_T) for example in examples], dtype=np.int64),
+            labels=np.concatenate([empty, *(example.labels_S for example in examples)]),
+            label_ends=np.cumsum([len(example.labels_S) for example in examples], dtype=np.int64),
+        )
+
+    def lengths(self) -> list[int]:
+        """Returns the tokens of each row."""
+        lengths: list[int] = np.diff(self.token_ends, prepend=0).tolist()
+        return lengths
+
+    def __len__(self) -> int:
+        return len(self.token_ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        return Example(
+            id=self.ids[row].decode(),
+            tokens_T=self.tokens[self.token_ends[row - 1] if row else 0 : self.token_ends[row]],
+            labels_S=self.labels[self.label_ends[row - 1] if row else 0 : self.label_ends[row]],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
     """Encoded rows in file order."""
 
-    examples: tuple[Example, ...]
+    examples: FlatExamples
     """The rows that are left after the over-length policy and that have a token to learn."""
     dropped: int
     """Rows that the over-length policy left out."""
@@ -51,7 +103,21 @@ class Corpus:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each example."""
-        return [len(example.tokens_T) for example in self.examples]
+        return self.examples.lengths()
+
+    def to_entry(self) -> Entry:
+        """Returns what the token cache keeps."""
+        facts = ("dropped", "cut", "digest", "end_token", "is_chat")
+        arrays = ("ids", "tokens", "token_ends", "labels", "label_ends")
+        return Entry(
+            facts={name: getattr(self, name) for name in facts},
+            arrays={name: getattr(self.examples, name) for name in arrays},
+        )
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> "Corpus":
+        """Reads what `to_entry` gave."""
+        return cls(examples=FlatExamples(**entry.arrays), **entry.facts)
 
 
 Encode = Callable[[Row], EncodedRow | None]
@@ -97,7 +163,7 @@ def read_corpus(
         digest.update(f"{example.id} {len(example.tokens_T)} {len(example.labels_S)}\n".encode())
         digest.update(example.tokens_T.tobytes() + example.labels_S.tobytes())
     return Corpus(
-        examples=tuple(examples),
+        examples=FlatExamples.of(examples),
         dropped=dropped,
         cut=cut,
         digest=digest.hexdigest(),

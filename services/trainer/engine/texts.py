@@ -4,10 +4,13 @@ All are written in the form of the base's chat template, so a model is measured 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from services.modelkit.loading import TOKENIZER_FILES
 from services.trainer.engine.corpus import Corpus, read_corpus
+from services.trainer.engine.token_cache import key_of
 from services.trainer.engine.training_task import RowChoice, TrainingFault, TrainingInputs
 from tuneforge.data.masks import encode, encode_prompt
 from tuneforge.data.rendering import ChatFormat
@@ -34,6 +37,8 @@ class Texts:
         """
         self._spec = spec
         folder = task.base[0].folder
+        self._tokenizer_files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+        self._cache = task.tokens
         self._tokenizer = load_tokenizer(folder)
         self._format = ChatFormat.load(folder, self._tokenizer)
         self.train = self._read("training", task.train, task.train_rows, check_stop)
@@ -49,7 +54,7 @@ class Texts:
             max_tokens=data.max_tokens,
             overlong=data.overlong,
         )
-        corpus = read_corpus(paths, encode_row, choice=choice, check_stop=check_stop)
+        corpus = self._kept(paths, choice, lambda: read_corpus(paths, encode_row, choice=choice, check_stop=check_stop))
         if not corpus.examples:
             raise TrainingFault(
                 Reason.NOTHING_TO_LEARN,
@@ -58,6 +63,27 @@ class Texts:
                 "Give rows with completions, raise data.max_tokens, or set data.overlong to TRUNCATE.",
                 metadata={"dropped": str(corpus.dropped), "max_tokens": str(data.max_tokens)},
             )
+        return corpus
+
+    def _kept(self, paths: Sequence[Path], choice: RowChoice, read: Callable[[], Corpus]) -> Corpus:
+        """Returns the corpus as the token cache has it, or reads it and keeps it there."""
+        if self._cache is None:
+            return read()
+        key = key_of(
+            {
+                "task": type(self._spec.task).__name__,
+                "data": [self._spec.data.max_tokens, self._spec.data.overlong],
+                "names": [str(path.relative_to(choice.folder) if choice.folder else path.name) for path in paths],
+                "split": asdict(choice.split) if choice.split else None,
+                "side": choice.side.value,
+                "tokenizer": [path.name for path in self._tokenizer_files],
+            },
+            [*paths, *self._tokenizer_files],
+        )
+        if entry := self._cache.load(key):
+            return Corpus.from_entry(entry)
+        corpus = read()
+        self._cache.save(key, corpus.to_entry())
         return corpus
 
     def prompts(self, max_positions: int) -> tuple[tuple[str, list[int]], ...]:

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from services.modelkit.artifacts import LocalArtifact
 from tuneforge.checks import Check
@@ -16,6 +16,9 @@ from tuneforge.errors import Reason
 from tuneforge.manifest import Manifest
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.v1 import events_pb2
+
+if TYPE_CHECKING:
+    from services.trainer.engine.token_cache import TokenCache  # numpy, which the node agent does without
 
 Payload = (
     events_pb2.StepMetrics
@@ -110,6 +113,8 @@ class TrainingInputs:
     """CPU threads that were leased for the attempt, >= 1."""
     device: str = "cpu"
     """`cpu` or `cuda:N`."""
+    tokens: "TokenCache | None" = None
+    """Where rows are kept as tokens; None makes them anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

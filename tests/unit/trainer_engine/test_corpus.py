@@ -56,7 +56,7 @@ def test_a_row_without_anything_to_learn_is_left_out(tmp_path: Path) -> None:
     """A row whose only learned token is its first gives no example."""
     path = write_rows(tmp_path / "rows.jsonl", 2)
     corpus = read_corpus([path], lambda _row: EncodedRow(ids=(1, 2), supervised=(True, False)), check_stop=lambda: None)
-    assert (corpus.examples, corpus.end_token) == ((), None)
+    assert (list(corpus.examples), corpus.end_token) == ([], None)
 
 
 @pytest.mark.parametrize(

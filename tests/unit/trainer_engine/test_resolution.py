@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.corpus import Corpus, FlatExamples
 from services.trainer.engine.resolution import Resolution, asked, resolve
 from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_networks import examples
@@ -28,7 +28,9 @@ CPU = torch.device("cpu")
 
 def corpus(lengths: list[int]) -> Corpus:
     """Returns rows of random tokens."""
-    return Corpus(examples=tuple(examples(lengths)), dropped=0, cut=0, digest="0", end_token=None, is_chat=True)
+    return Corpus(
+        examples=FlatExamples.of(examples(lengths)), dropped=0, cut=0, digest="0", end_token=None, is_chat=True
+    )
 
 
 def resolved(method: Method, lengths: list[int], *, rows_at_once: int = 0) -> Resolution:
