@@ -9,10 +9,10 @@ import torch
 from services.modelkit.adapters import save_adapter, save_model
 from services.modelkit.loading import TOKENIZER_FILES, read_config
 from services.trainer.engine.documents import ResultFacts, write_documents
-from services.trainer.engine.loop import Progress
 from services.trainer.engine.methods import PreparedModel
 from services.trainer.engine.resolution import Resolution
 from services.trainer.engine.result_checks import check_result
+from services.trainer.engine.run import Progress
 from services.trainer.engine.training_task import (
     ArtifactKind,
     RunResult,

@@ -17,7 +17,7 @@ from services.trainer.engine import checkpoints, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.faults import faults_named
-from services.trainer.engine.loop import Progress, Run, train_loop
+from services.trainer.engine.loop import train_loop
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.engine.plan import StepPlan
 from services.trainer.engine.randomness import seed_all
@@ -29,6 +29,7 @@ from services.trainer.engine.resolution import (
     resolve,
 )
 from services.trainer.engine.results import figures, finish
+from services.trainer.engine.run import Progress, Run
 from services.trainer.engine.texts import Texts
 from services.trainer.engine.training_task import (
     ArtifactKind,

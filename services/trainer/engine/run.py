@@ -1,0 +1,53 @@
+"""What the loop works with, and how far it is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.plan import StepPlan
+from tuneforge.specs.spec import TrainingSpec
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a run is; saved with every checkpoint."""
+
+    step: int = 0
+    """Last finished step."""
+    tokens: int = 0
+    """Tokens computed so far, filling left out."""
+    train_seconds: float = 0.0
+    """Time spent in steps so far, over all attempts."""
+    loss: float | None = None
+    """Loss of the last step."""
+    evaluation_loss: float | None = None
+    """Last validation loss."""
+    completions: list[str] = field(default_factory=list)
+    """What the model said to the spec's prompts when it was asked last."""
+    best_loss: float | None = None
+    """Lowest validation loss."""
+    best_step: int = 0
+    """Step after which it was found; 0 before the first evaluation."""
+    evaluations_since_best: int = 0
+    """Evaluations that came after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a loop works with."""
+
+    spec: TrainingSpec
+    """Fully resolved."""
+    plan: StepPlan
+    """The rows of every step."""
+    corpus: Corpus
+    """Rows to learn from."""
+    validation: Corpus | None
+    """Rows to measure on."""
+    prompts: tuple[tuple[str, list[int]], ...]
+    """Prompts to sample, as text and as token ids."""
+    decode: Callable[[list[int]], str]
+    """Makes text of token ids."""
+    facts: Mapping[str, Any]
+    """What was resolved; saved with every checkpoint."""
