@@ -24,7 +24,15 @@ from tuneforge._object_urls import StoreBrokeOff, StoreRefused, StoreUnreachable
 from tuneforge._part_uploads import Told, parts_to_send, send_parts
 from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, is_retriable, open_channel, typed_error
 from tuneforge.errors import DeadlineExceeded, NotFound, Reason, TuneforgeError, Unavailable
-from tuneforge.manifest import IntegrityError, Manifest, ManifestFile, build, check_path, sha256_file
+from tuneforge.manifest import (
+    IntegrityError,
+    Manifest,
+    ManifestFile,
+    StoredDamage,
+    build,
+    check_path,
+    sha256_file,
+)
 from tuneforge.v1.blobs_pb2 import (
     BLOB_DIRECTION_READ,
     BLOB_DIRECTION_WRITE,
@@ -33,6 +41,7 @@ from tuneforge.v1.blobs_pb2 import (
     BlobAccess,
     BlobDirection,
     BlobPresigned,
+    CheckBlobRequest,
     CompleteUploadRequest,
     DownloadBlobRequest,
     GetBlobAccessRequest,
@@ -143,7 +152,8 @@ class BlobClient:
 
         Raises:
             OSError: The disk refused.
-            IntegrityError: The bytes that arrived, twice, are not those of the digest.
+            IntegrityError: The bytes that arrived, twice, are not those of the digest. It is a `StoredDamage` where the
+                registry, asked to look, found its own copy damaged: the next upload takes its place.
             TuneforgeError: The project has no such blob, or the registry stayed away.
         """
         dest.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +177,7 @@ class BlobClient:
                 found = self._fill(file, sha256, size_bytes, None)
             if found != sha256:
                 part.unlink(missing_ok=True)
-                raise IntegrityError(str(dest), sha256, found)
+                raise self._damage(str(dest), sha256, found)
             file.flush()
             os.fsync(file.fileno())
             part.replace(dest)
@@ -177,6 +187,16 @@ class BlobClient:
         for entry in manifest.files:
             check_path(entry.path)
             self.download(entry.sha256, entry.size_bytes, folder / entry.path, progress=progress)
+
+    def _damage(self, path: str, sha256: str, found: str) -> IntegrityError:
+        """Returns the error for bytes that came wrong twice, once the registry has looked at what it has."""
+        request = CheckBlobRequest(name=f"{self._parent}/blobs/{sha256}")
+        try:
+            peer = "the registry"
+            check = call(self._stub.CheckBlob, request, timeout_s=_TRY_DEADLINE_S, retry=self._retry, peer=peer)
+        except TuneforgeError:  # away, or of an earlier release: what came is wrong all the same
+            return IntegrityError(path, sha256, found)
+        return (IntegrityError if check.is_whole else StoredDamage)(path, sha256, found)
 
     def _upload(self, path: Path, entry: ManifestFile, progress: Progress | None) -> None:
         backoff = Backoff(self._retry)

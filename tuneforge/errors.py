@@ -264,7 +264,11 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.PERMISSION_DENIED: _Row(
         "PERMISSION_DENIED", PermissionDenied, "Ask for the role or the project that the message names."
     ),
-    Reason.BLOB_DAMAGED: _Row("DATA_LOSS", DataLoss, "Upload the content again, or restore the store from a backup."),
+    Reason.BLOB_DAMAGED: _Row(
+        "DATA_LOSS",
+        DataLoss,
+        "Upload the same files again, e.g. by `tuneforge models repair`, or restore the store from a backup.",
+    ),
     Reason.DEADLINE_EXCEEDED: _Row(
         "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
     ),

@@ -56,6 +56,10 @@ class IntegrityError(Exception):
         return type(self), (self.path, self.expected, self.found)
 
 
+class StoredDamage(IntegrityError):
+    """The registry's own copy of a file is damaged; bringing it again brings the same, until it is uploaded anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
     """One file of an artifact, by content."""

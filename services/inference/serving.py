@@ -31,7 +31,7 @@ from services.inference.framing import Message
 from services.inference.generation import MAX_PROMPTS, GenerationRequest, check
 from services.modelkit.artifacts import discard
 from tuneforge.errors import TABLE, FieldViolation, TuneforgeError
-from tuneforge.manifest import IntegrityError
+from tuneforge.manifest import IntegrityError, StoredDamage
 from tuneforge.names import DeploymentName
 from tuneforge.signatures import SignatureError
 
@@ -244,7 +244,7 @@ class Serving:
             raise _Unfit(failure) from error
         except IntegrityError as error:
             message = f"A file of {layer.version} arrived damaged: {error}."
-            cure = TABLE[Reason.INTEGRITY].cure
+            cure = TABLE[Reason.BLOB_DAMAGED if isinstance(error, StoredDamage) else Reason.INTEGRITY].cure
             raise _Unfit(_failure(Reason.INTEGRITY, message, cure, "infrastructure", file=error.path)) from error
         except OSError as error:
             is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}

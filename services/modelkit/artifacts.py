@@ -64,7 +64,8 @@ def fetch(manifest: Manifest, blobs: BlobSource, cache_folder: Path) -> Path:
         Folder with the files. They are read-only and shared: never write into it, and verify before reading.
 
     Raises:
-        IntegrityError: the bytes of a file that came are not its own; the file is named.
+        IntegrityError: the bytes of a file that came are not its own; the file is named. `StoredDamage` where what the
+            registry has is damaged.
         OSError: the disk refuses.
         tuneforge.errors.TuneforgeError: a blob cannot be had.
     """
@@ -78,7 +79,7 @@ def fetch(manifest: Manifest, blobs: BlobSource, cache_folder: Path) -> Path:
         try:
             blobs.download(file.sha256, file.size_bytes, blob)
         except IntegrityError as error:  # say which file of the version it is, not where it would have been kept
-            raise IntegrityError(file.path, error.expected, error.found) from None
+            raise type(error)(file.path, error.expected, error.found) from None
         blob.chmod(0o444)  # a shared file that somebody edits in place would change in every version
     folder.parent.mkdir(parents=True, exist_ok=True)
     growing = Path(tempfile.mkdtemp(prefix=".growing-", dir=folder.parent))

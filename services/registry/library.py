@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack
 from services.grpckit.database import Database
 from services.grpckit.database.answers import Answers
 from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.logging import get_logger
 from services.registry.blobs import store
 from services.registry.blobs.copies import LocalCopies
 from services.registry.blobs.home import CHUNK_BYTES, BlobStore
@@ -38,6 +39,7 @@ class Closes(Protocol):
         """Ends its use; may block for a moment."""
 
 
+_log = get_logger(__name__)
 T = TypeVar("T")
 Closable = TypeVar("Closable", bound=Closes)
 Ts = TypeVarTuple("Ts")
@@ -140,7 +142,7 @@ class Library:
         Raises:
             ServiceError: `BLOB_DAMAGED`, `STORAGE_UNAVAILABLE`, `STORAGE_MISCONFIGURED`.
         """
-        blobs = {blob.sha256: blob for blob in await self._stored(file.sha256 for file in manifest.files)}
+        blobs = await self.stored(file.sha256 for file in manifest.files)
         heads = {
             file.sha256
             for file in manifest.files
@@ -152,7 +154,7 @@ class Library:
                 if sha256 in heads:
                     paths[sha256] = await self.check(self.copies.header, self.blobs, blob, LARGEST_HEADER_BYTES)
                 else:
-                    paths[sha256] = await self.check(self.copies.acquire, self.blobs, blob, is_fresh)
+                    paths[sha256] = await self._copied(blob, is_fresh)
             yield Folder({file.path: paths[file.sha256] for file in manifest.files})
         finally:
             for sha256, path in paths.items():
@@ -161,15 +163,42 @@ class Library:
                 else:
                     self.copies.release(sha256)
 
+    async def _copied(self, blob: Stored, is_fresh: bool) -> Path:
+        try:
+            return await self.check(self.copies.acquire, self.blobs, blob, is_fresh)
+        except ServiceError as error:
+            if error.reason is Reason.BLOB_DAMAGED:
+                await self.note_reading(blob, is_whole=False)
+            raise
+
+    async def note_reading(self, stored: Stored, *, is_whole: bool) -> None:
+        """Notes what a reading of all bytes of a place has shown, so that damaged ones are taken anew.
+
+        Args:
+            stored: As it was found before the reading.
+            is_whole: Whether the bytes have their digest.
+        """
+        if stored.is_damaged is not is_whole:
+            return
+        if not is_whole:
+            _log.error("stored bytes are damaged; the next upload of them takes their place", place=stored.place)
+        time_us = None if is_whole else now_us()
+        await self.database.write(lambda connection: store.note_damage(connection, stored.place, time_us=time_us))
+
     def _is_far(self, blob: Stored) -> bool:
         return blob.size_bytes > CHUNK_BYTES and self.blobs.local_path(blob.place) is None
 
-    async def _stored(self, digests: Iterable[str]) -> list[Stored]:
+    async def stored(self, digests: Iterable[str]) -> dict[str, Stored]:
+        """Returns digest -> where its bytes lie, of blobs that the caller may see.
+
+        Raises:
+            ServiceError: `BLOB_DAMAGED`: of one it is not known.
+        """
         wanted = list(dict.fromkeys(digests))
         found = await self.database.read(lambda connection: store.places(connection, wanted))
         if missing := [sha256 for sha256 in wanted if sha256 not in found]:
             raise ServiceError(Reason.BLOB_DAMAGED, f"it is not known where the bytes of blob {missing[0]} lie")
-        return [found[sha256] for sha256 in wanted]
+        return {sha256: found[sha256] for sha256 in wanted}
 
 
 def now_us() -> int:

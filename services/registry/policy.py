@@ -60,6 +60,7 @@ POLICIES: Mapping[str, Policy] = {
     # A client stream: the servicer checks the project in its first message.
     "UploadBlob": Policy("blobs.write"),
     "DownloadBlob": Policy("blobs.read", "name"),
+    "CheckBlob": Policy("blobs.read", "name", deadline_s=_CHECK_DEADLINE_S),
     "CompleteUpload": Policy("blobs.write", "name", deadline_s=_CHECK_DEADLINE_S),
     # Recipes are the operator's, for all projects.
     "ListRecipes": Policy("recipes.read"),

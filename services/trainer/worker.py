@@ -38,7 +38,7 @@ from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
-from tuneforge.manifest import IntegrityError
+from tuneforge.manifest import IntegrityError, StoredDamage
 from tuneforge.signatures import SignatureError
 from tuneforge.v1 import events_pb2, trainer_pb2
 
@@ -231,6 +231,9 @@ def named(error: Exception) -> AttemptFailure:
             is_user=error.fault is Fault.USER,
             metadata=error.metadata,
         )
+    if isinstance(error, StoredDamage):
+        message = f"the registry's copy of a file is damaged: {error}"
+        return failure(Reason.BLOB_DAMAGED, message, metadata={"path": error.path})
     if isinstance(error, IntegrityError):
         return failure(Reason.INTEGRITY, f"a file is damaged: {error}", metadata={"path": error.path})
     if isinstance(error, SignatureError):  # the same files are refused again, here and everywhere

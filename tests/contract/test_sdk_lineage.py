@@ -16,7 +16,8 @@ from tests.support.fake_scheduler import FakeScheduler
 from tests.support.inference import LoopThread, loop_thread, serve_registry
 from tests.support.registry import PROJECT, RunningRegistry
 from tuneforge.cli.app import cli
-from tuneforge.manifest import verify
+from tuneforge.cli.failures import describe
+from tuneforge.manifest import IntegrityError, StoredDamage, verify
 from tuneforge.records import event_bytes, first_head
 from tuneforge.signatures import SIGNATURE_FILE, verify_bundle
 from tuneforge.v1 import aliases_pb2, events_pb2, jobs_pb2, models_pb2
@@ -154,9 +155,20 @@ def test_what_is_stored_is_verified(world: World, tmp_path: Path) -> None:
     blob.chmod(0o600)
     blob.write_bytes(b"[" + content[1:])
     done = world.run("models", "verify", "greeter/1")
-    blob.write_bytes(content)
     assert done.exit_code == 1
     assert "INTEGRITY: adapter_config.json" in done.output
+    done = world.run("models", "download", "greeter/1", str(tmp_path / "other"))
+    assert isinstance(done.exception, StoredDamage)
+    assert "`tuneforge models repair`" in describe(done.exception)
+    assert "again." not in describe(done.exception)
+    done = world.run("models", "repair", "greeter/1", str(tmp_path / "other"))
+    assert isinstance(done.exception, IntegrityError)
+    assert "adapter_config.json: expected sha256" in str(done.exception)
+    assert "put back adapter_config.json" in world.told("models", "repair", "greeter/1", str(folder))
+    assert "every byte" in world.told("models", "verify", "greeter/1")
+    assert "nothing of it is damaged" in world.told("models", "repair", "greeter/1", str(folder))
+    assert "nothing of it is damaged" in world.told("datasets", "repair", "greetings/1", str(folder))
+    world.told("models", "download", "greeter/1", str(tmp_path / "other"))
 
 
 def test_a_record_is_verified(world: World) -> None:

@@ -1,7 +1,7 @@
 """Any exception -> the lines that a person reads: what is wrong, where, and what to do."""
 
-from tuneforge.errors import InternalError, Reason, TuneforgeError, Unavailable
-from tuneforge.manifest import IntegrityError, InvalidManifest
+from tuneforge.errors import TABLE, InternalError, Reason, TuneforgeError, Unavailable
+from tuneforge.manifest import IntegrityError, InvalidManifest, StoredDamage
 
 _START_HINT = (
     "Start the suite with `make up` or `python -m services`, or give its address: --{0} or TUNEFORGE_{1}_ADDRESS."
@@ -12,6 +12,8 @@ def describe(error: Exception) -> str:
     """Returns the text for stderr."""
     if isinstance(error, TuneforgeError):
         return f"error: {_tuneforge(error)}"
+    if isinstance(error, StoredDamage):
+        return f"error: {error}\nThe registry's own copy is damaged. {TABLE[Reason.BLOB_DAMAGED].cure}"
     if isinstance(error, IntegrityError):
         return f"error: {error}\nNothing was kept under its final name. Run the command again."
     if isinstance(error, InvalidManifest):

@@ -8,10 +8,13 @@ import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, printable, short, transfer
+from tuneforge.errors import Reason
 
 if TYPE_CHECKING:
     from tuneforge.client import Client
+    from tuneforge.dataset_values import DatasetVersion
     from tuneforge.lineage import AffectedAlias, Direction, LineageGraph
+    from tuneforge.model_values import ModelVersion
 
 
 @click.group(cls=CommandGroup)
@@ -180,6 +183,30 @@ def verify_dataset(connection: Connection, version: str, as_json: bool) -> None:
         _verify(client, found.name, found.size_bytes, as_json=as_json)
 
 
+@click.command("repair")
+@click.argument("version", metavar="MODEL[/VERSION|@ALIAS]")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+@click.pass_obj
+def repair_model(connection: Connection, version: str, folder: Path, as_json: bool) -> None:
+    """Put back what is damaged of a model version, from a folder with its files; the version stays the same."""
+    with connection.client() as client:
+        found = client.models.version(version)
+        _repair(client, found, folder, as_json=as_json)
+
+
+@click.command("repair")
+@click.argument("version")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+@click.pass_obj
+def repair_dataset(connection: Connection, version: str, folder: Path, as_json: bool) -> None:
+    """Put back what is damaged of a data set version, from a folder with its files; the version stays the same."""
+    with connection.client() as client:
+        found = client.datasets.version(version)
+        _repair(client, found, folder, as_json=as_json)
+
+
 @click.command("signing-key")
 @click.argument("key_id", default="")
 @click.pass_obj
@@ -215,9 +242,10 @@ def verify_record(connection: Connection, job: str, as_json: bool) -> None:
 
 def attach(datasets: click.Group, models: click.Group, jobs: click.Group) -> None:
     """Puts the commands that belong to other groups there."""
-    for command in (revoke, unrevoke, revocations, verify_dataset):
+    for command in (revoke, unrevoke, revocations, verify_dataset, repair_dataset):
         datasets.add_command(command)
     models.add_command(verify_model)
+    models.add_command(repair_model)
     models.add_command(signing_key)
     jobs.add_command(verify_record)
 
@@ -230,6 +258,18 @@ def _around(client: "Client", name: str, direction: str, limit: int) -> "Lineage
     nodes = {node.name: node for graph in graphs for node in graph.nodes}
     edges = dict.fromkeys(edge for graph in graphs for edge in graph.edges)
     return LineageGraph(nodes=tuple(nodes.values()), edges=tuple(edges), is_cut=any(graph.is_cut for graph in graphs))
+
+
+def _repair(client: "Client", version: "ModelVersion | DatasetVersion", folder: Path, *, as_json: bool) -> None:
+    from tuneforge.repair import repair
+
+    repaired = repair(client, version, folder)
+    if as_json:
+        print_json({"version": version.name, "repaired": list(repaired)})
+    elif repaired:
+        click.echo(f"{short(version.name)}: put back {', '.join(repaired)}")
+    else:
+        click.echo(f"{short(version.name)}: nothing of it is damaged")
 
 
 def _verify(client: "Client", name: str, size_bytes: int, *, as_json: bool) -> None:
@@ -247,6 +287,9 @@ def _verify(client: "Client", name: str, size_bytes: int, *, as_json: bool) -> N
         print_json({"version": name, "problems": problems})
     for problem in () if as_json else problems:
         click.echo(printable(f"{problem.reason}: {problem.message}"), err=True)
+    if any(each.reason == Reason.INTEGRITY for each in problems) and not as_json:
+        group = "models" if "/models/" in name else "datasets"
+        click.echo(f"Put it back from its files: tuneforge {group} repair {short(name)} FOLDER", err=True)
     if problems:
         sys.exit(1)
     if not as_json:

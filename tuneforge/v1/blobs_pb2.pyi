@@ -367,6 +367,58 @@ class UploadBlobResponse(_message.Message):
 Global___UploadBlobResponse: _TypeAlias = UploadBlobResponse  # noqa: Y015
 
 @_typing.final
+class CheckBlobRequest(_message.Message):
+    """Request of `CheckBlob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/blobs/{digest}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckBlobRequest: _TypeAlias = CheckBlobRequest  # noqa: Y015
+
+@_typing.final
+class CheckBlobResponse(_message.Message):
+    """What was found of the stored bytes of a blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IS_WHOLE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The blob, as asked."""
+    is_whole: _builtins.bool
+    """They are there and have the digest. When not: upload the content again."""
+    problem: _builtins.str
+    """What is wrong with them, as a sentence; empty when nothing is."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        is_whole: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_whole", b"is_whole", "name", b"name", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckBlobResponse: _TypeAlias = CheckBlobResponse  # noqa: Y015
+
+@_typing.final
 class DownloadBlobRequest(_message.Message):
     """Request of `DownloadBlob`."""
 

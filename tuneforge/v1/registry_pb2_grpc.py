@@ -206,6 +206,11 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_blobs__pb2.CompleteUploadRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.UploadBlobResponse.FromString,
                 _registered_method=True)
+        self.CheckBlob = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/CheckBlob',
+                request_serializer=tuneforge_dot_v1_dot_blobs__pb2.CheckBlobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.CheckBlobResponse.FromString,
+                _registered_method=True)
         self.LintDatasetVersion = channel.unary_stream(
                 '/tuneforge.v1.RegistryService/LintDatasetVersion',
                 request_serializer=tuneforge_dot_v1_dot_lint__pb2.LintDatasetVersionRequest.SerializeToString,
@@ -844,6 +849,20 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckBlob(self, request, context):
+        """Reads the stored bytes of a blob and tells whether they are still what was stored. What is damaged is not relied on
+        any more: the next upload of the content takes its place. For who got bytes that are not those of the digest. A large
+        blob takes as long as its reading; a call that ends before may be repeated. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: the project has no such blob.
+        FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+        UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LintDatasetVersion(self, request, context):
         """--- rows ---
 
@@ -1245,7 +1264,7 @@ class RegistryServiceServicer(object):
 
     def VerifyVersion(self, request, context):
         """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
-        last message has all that is wrong. Idempotent.
+        last message has all that is wrong. A file that is damaged is taken anew by the next upload of its content. Idempotent.
 
         Errors:
         NOT_FOUND `NOT_FOUND`: list the versions.
@@ -1576,6 +1595,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.CompleteUpload,
                     request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.CompleteUploadRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_blobs__pb2.UploadBlobResponse.SerializeToString,
+            ),
+            'CheckBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckBlob,
+                    request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.CheckBlobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_blobs__pb2.CheckBlobResponse.SerializeToString,
             ),
             'LintDatasetVersion': grpc.unary_stream_rpc_method_handler(
                     servicer.LintDatasetVersion,
@@ -2621,6 +2645,33 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/CompleteUpload',
             tuneforge_dot_v1_dot_blobs__pb2.CompleteUploadRequest.SerializeToString,
             tuneforge_dot_v1_dot_blobs__pb2.UploadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/CheckBlob',
+            tuneforge_dot_v1_dot_blobs__pb2.CheckBlobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_blobs__pb2.CheckBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

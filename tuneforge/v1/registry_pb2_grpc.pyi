@@ -335,6 +335,16 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: no such upload was begun, or it was given up; ask for access anew.
       UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
     """
+    CheckBlob: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.CheckBlobRequest, _blobs_pb2.CheckBlobResponse]
+    """Reads the stored bytes of a blob and tells whether they are still what was stored. What is damaged is not relied on
+    any more: the next upload of the content takes its place. For who got bytes that are not those of the digest. A large
+    blob takes as long as its reading; a call that ends before may be repeated. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: the project has no such blob.
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+    """
     LintDatasetVersion: _grpc.UnaryStreamMultiCallable[_lint_pb2.LintDatasetVersionRequest, _lint_pb2.LintDatasetVersionResponse]
     """--- lint ---
 
@@ -614,7 +624,7 @@ class RegistryServiceStub:
     """
     VerifyVersion: _grpc.UnaryStreamMultiCallable[_signing_pb2.VerifyVersionRequest, _signing_pb2.VerifyVersionResponse]
     """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
-    last message has all that is wrong. Idempotent.
+    last message has all that is wrong. A file that is damaged is taken anew by the next upload of its content. Idempotent.
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the versions.
@@ -1027,6 +1037,16 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: no such upload was begun, or it was given up; ask for access anew.
       UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
     """
+    CheckBlob: _aio.UnaryUnaryMultiCallable[_blobs_pb2.CheckBlobRequest, _blobs_pb2.CheckBlobResponse]  # type: ignore[assignment]
+    """Reads the stored bytes of a blob and tells whether they are still what was stored. What is damaged is not relied on
+    any more: the next upload of the content takes its place. For who got bytes that are not those of the digest. A large
+    blob takes as long as its reading; a call that ends before may be repeated. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: the project has no such blob.
+      FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+      UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+    """
     LintDatasetVersion: _aio.UnaryStreamMultiCallable[_lint_pb2.LintDatasetVersionRequest, _lint_pb2.LintDatasetVersionResponse]  # type: ignore[assignment]
     """--- lint ---
 
@@ -1306,7 +1326,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """
     VerifyVersion: _aio.UnaryStreamMultiCallable[_signing_pb2.VerifyVersionRequest, _signing_pb2.VerifyVersionResponse]  # type: ignore[assignment]
     """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
-    last message has all that is wrong. Idempotent.
+    last message has all that is wrong. A file that is damaged is taken anew by the next upload of its content. Idempotent.
 
     Errors:
       NOT_FOUND `NOT_FOUND`: list the versions.
@@ -1898,6 +1918,22 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CheckBlob(
+        self,
+        request: _blobs_pb2.CheckBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blobs_pb2.CheckBlobResponse, _abc.Awaitable[_blobs_pb2.CheckBlobResponse]]:
+        """Reads the stored bytes of a blob and tells whether they are still what was stored. What is damaged is not relied on
+        any more: the next upload of the content takes its place. For who got bytes that are not those of the digest. A large
+        blob takes as long as its reading; a call that ends before may be repeated. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: the project has no such blob.
+          FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; ask its operator.
+          UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; retry after the `RetryInfo`.
+        """
+
+    @_abc_1.abstractmethod
     def LintDatasetVersion(
         self,
         request: _lint_pb2.LintDatasetVersionRequest,
@@ -2361,7 +2397,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_signing_pb2.VerifyVersionResponse], _abc.AsyncIterator[_signing_pb2.VerifyVersionResponse]]:
         """Reads every stored byte of a version, compares it with the manifest and the signature, and streams how far it is; the
-        last message has all that is wrong. Idempotent.
+        last message has all that is wrong. A file that is damaged is taken anew by the next upload of its content. Idempotent.
 
         Errors:
           NOT_FOUND `NOT_FOUND`: list the versions.

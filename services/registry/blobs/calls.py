@@ -7,6 +7,7 @@ from contextlib import aclosing
 from services.grpckit.context import require_project
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
 from services.registry.blobs import presigned, requests, store, transfers, wire
+from services.registry.blobs.checking import BlobChecks
 from services.registry.blobs.home import CHUNK_BYTES
 from services.registry.calls import Calls, Context
 from services.registry.library import Library, now_us
@@ -20,6 +21,7 @@ class BlobCalls(Calls):
     def __init__(self, library: Library) -> None:
         super().__init__(library)
         objects = library.objects
+        self._checks = BlobChecks(library)
         self._completions = presigned.Completions(library, objects) if objects is not None else None
 
     async def GetBlobAccess(self, request: blobs_pb2.GetBlobAccessRequest, context: Context) -> blobs_pb2.BlobAccess:
@@ -80,6 +82,11 @@ class BlobCalls(Calls):
         return blobs_pb2.UploadBlobResponse(
             name=str(BlobName(name.project, name.digest)), committed_bytes=committed_bytes, is_stored=is_stored
         )
+
+    async def CheckBlob(self, request: blobs_pb2.CheckBlobRequest, context: Context) -> blobs_pb2.CheckBlobResponse:
+        """Reads a stored blob and tells whether it is whole."""
+        problem = await self._checks.problem(BlobName.parse(request.name))
+        return blobs_pb2.CheckBlobResponse(name=request.name, is_whole=not problem, problem=problem)
 
     async def UploadBlob(
         self, request_iterator: AsyncIterator[blobs_pb2.UploadBlobRequest], context: Context

@@ -26,6 +26,8 @@ class Stored:
     sha256: str
     place: str
     size_bytes: int
+    is_damaged: bool = False
+    """Its bytes were read since and were not those of the digest."""
 
 
 def blob_sizes(connection: Connection, project: str, digests: Iterable[str]) -> dict[str, int]:
@@ -44,8 +46,15 @@ def places(connection: Connection, digests: Iterable[str]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for some in _batches(digests):
         rows = connection.execute(select(BLOB_PLACES).where(BLOB_PLACES.c.sha256.in_(some)))
-        found.update((row.sha256, Stored(row.sha256, row.place, row.size_bytes)) for row in rows)
+        found.update(
+            (row.sha256, Stored(row.sha256, row.place, row.size_bytes, row.damage_time_us is not None)) for row in rows
+        )
     return found
+
+
+def note_damage(connection: Connection, place: str, *, time_us: int | None) -> None:
+    """Notes when the bytes at a place were found damaged; None: found whole. A place without a row is left alone."""
+    connection.execute(update(BLOB_PLACES).where(BLOB_PLACES.c.place == place).values(damage_time_us=time_us))
 
 
 def touch(connection: Connection, project: str, sha256: str, *, time_us: int) -> bool:

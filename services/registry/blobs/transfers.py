@@ -34,10 +34,14 @@ async def place_of(library: Library, sha256: str) -> Stored:
 
 
 async def is_whole(library: Library, sha256: str) -> bool:
-    """Returns whether the bytes of a stored blob are where they should be; their content is not read."""
+    """Returns whether the bytes of a stored blob are where they should be and were not found damaged; reads none."""
     found = await library.database.read(lambda connection: store.places(connection, [sha256]))
     stored = found.get(sha256)
-    return stored is not None and await library.transfer(library.blobs.holds, stored.place, stored.size_bytes)
+    return stored is not None and await _is_held(library, stored)
+
+
+async def _is_held(library: Library, stored: Stored) -> bool:
+    return not stored.is_damaged and await library.transfer(library.blobs.holds, stored.place, stored.size_bytes)
 
 
 async def make_visible(
@@ -53,8 +57,7 @@ async def make_visible(
     """
     found = await library.database.read(lambda connection: store.places(connection, [stored.sha256]))
     known = found.get(stored.sha256)
-    is_there = known is not None and await library.transfer(library.blobs.holds, known.place, known.size_bytes)
-    damaged = known.place if known and not is_there else ""
+    damaged = known.place if known and not await _is_held(library, known) else ""
 
     def add(connection: Connection) -> bool:
         if also is not None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from services.grpckit.errors import Reason, ServiceError
+from services.registry.blobs.checking import UNREADABLE
 from services.registry.library import Library
 from services.registry.models.files import Folder
 from tuneforge.manifest import Manifest, ManifestFile
@@ -52,13 +53,18 @@ async def verify_version(
     total, done = manifest.size_bytes, 0
     for file in manifest.files:
         part = Manifest.of([file])  # one file at a time, so that one which cannot be fetched does not hide the others
+        known = len(problems)
         try:
+            stored = (await library.stored([file.sha256]))[file.sha256]
             async with library.fetched(part, is_fresh=True) as folder:
                 async for count in _read(library, folder, file, problems):
                     done += count
                     yield Progress(path=file.path, verified_bytes=done, total_bytes=total, problems=tuple(problems))
+            await library.note_reading(stored, is_whole=len(problems) == known)
         except OSError as error:
             problems.append(_damage(file, f"its blob {file.sha256} cannot be read: {error.strerror}"))
+            if error.errno in UNREADABLE:
+                await library.note_reading(stored, is_whole=False)
         except ServiceError as error:
             if error.reason is not Reason.BLOB_DAMAGED:
                 raise

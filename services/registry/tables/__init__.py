@@ -61,5 +61,5 @@ __all__ = [
     "VALIDATION_REPORTS",
 ]
 
-SCHEMA_HEAD = "0008"
+SCHEMA_HEAD = "0009"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

@@ -24,6 +24,8 @@ BLOB_PLACES = Table(
     Column("place", String(200), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
+    # When its bytes were read and were not those of the digest: the next upload takes its place. NULL: they were not.
+    Column("damage_time_us", BigInteger),
     UniqueConstraint("place", name="blob_places_by_place"),
 )
 
