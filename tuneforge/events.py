@@ -114,7 +114,11 @@ class CheckpointSaved:
     size_bytes: int
     digest: str
     blocked_seconds: float
-    """Time that the run stood still for it."""
+    """Time that the run stood still for it: for a copy of its state, and for the save before to end."""
+    written_seconds: float
+    """Time that writing, syncing and hashing took beside the run."""
+    weights_digest: str
+    """SHA-256 of the file with the weights that move; equal weights give an equal file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +294,8 @@ def _checkpoint(message: pb.CheckpointSaved) -> CheckpointSaved:
         size_bytes=message.size_bytes,
         digest=message.digest,
         blocked_seconds=message.blocked_seconds,
+        written_seconds=message.written_seconds,
+        weights_digest=message.weights_digest,
     )
 
 

@@ -167,6 +167,7 @@ def _memory(message: pb.MemoryEstimate) -> MemoryEstimate:
         optimizer_bytes=message.optimizer_bytes,
         activations_bytes=message.activations_bytes,
         overhead_bytes=message.overhead_bytes,
+        snapshot_bytes=message.snapshot_bytes,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.trainer.engine import checkpoints
 from services.trainer.engine.token_cache import TokenCache
 from services.trainer.engine.training import train
 from services.trainer.engine.training_task import Fault, RunResult, StopRequest, TrainingFault, TrainingInputs
@@ -134,9 +135,10 @@ def test_a_resumed_run_reports_where_it_came_from_first(tmp_path: Path) -> None:
     first, second = RecordingSink(killed_after=5), RecordingSink()
     with pytest.raises(Killed):
         train(task, first, never)
+    (saved, *_) = checkpoints.saved(task.checkpoints)
+    assert isinstance(saved, checkpoints.SavedCheckpoint)
     train(replace(task, attempt=2), second, never)
-    saved = first.of(events_pb2.CheckpointSaved)[-1]
-    assert second.payloads[0] == events_pb2.ResumedFrom(step=4, attempt=1, digest=saved.digest)
+    assert second.payloads[0] == events_pb2.ResumedFrom(step=4, attempt=1, digest=saved.manifest.digest)
     assert second.of(events_pb2.Resolved) == first.of(events_pb2.Resolved)
 
 

@@ -118,7 +118,7 @@ def _log(log: LogLine, _attempt: int) -> str:
 
 
 def _checkpoint(checkpoint: CheckpointSaved, _attempt: int) -> str:
-    return f"step {checkpoint.step}  {size(checkpoint.size_bytes)}  {checkpoint.blocked_seconds:.2f} s"
+    return f"step {checkpoint.step}  {size(checkpoint.size_bytes)}  stood still {checkpoint.blocked_seconds:.2f} s"
 
 
 def _sample(sample: Sample, _attempt: int) -> str:

@@ -34,6 +34,8 @@ _PLACES = {
     "compute": ("precision", "compute"),
     "checkpoint_every": ("checkpointing", "every_steps"),
     "keep_checkpoints": ("checkpointing", "keep_last"),
+    "durable_every": ("checkpointing", "durable_every_steps"),
+    "keep_best": ("checkpointing", "keep_best"),
     "eval_every": ("evaluation", "every_steps"),
     "patience": ("evaluation", "patience"),
     "use_best": ("evaluation", "use_best"),
@@ -103,6 +105,8 @@ _NO_ZERO = {
 @click.option("--compute", metavar="TYPE", help="auto, bf16 or fp32.  [default: auto]")
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.  [default: 50]")
 @click.option("--keep-checkpoints", type=int, help="How many stay.  [default: 2]")
+@click.option("--durable-every", type=int, help="Steps between copies to the blob store, 0 = none.  [default: each]")
+@click.option("--keep-best", is_flag=True, default=None, help="Keep the checkpoint of the lowest validation loss too.")
 @click.option("--eval-every", type=int, help="Steps between evaluations.  [default: only at the end]")
 @click.option("--patience", type=int, help="Evaluations without a new lowest loss that end it.  [default: none]")
 @click.option("--use-best", is_flag=True, default=None, help="Keep the weights of the lowest validation loss.")

@@ -94,9 +94,12 @@ def _decay(optimization: Optimization) -> Optimization:
 
 def _checkpointing(checkpointing: Checkpointing) -> Checkpointing:
     every = checkpointing.every_steps
-    return Checkpointing(
+    durable_every = checkpointing.durable_every_steps
+    return replace(
+        checkpointing,
         every_steps=CHECKPOINT_EVERY_STEPS if every is None else every,
         keep_last=checkpointing.keep_last or CHECKPOINTS_KEPT,
+        durable_every_steps=1 if durable_every is None else durable_every,
     )
 
 

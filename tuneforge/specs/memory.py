@@ -48,6 +48,8 @@ class MemoryEstimate:
     """Activations of one micro-batch at `max_tokens`; an upper estimate."""
     overhead_bytes: int = OVERHEAD_BYTES
     """Libraries and allocator."""
+    snapshot_bytes: int = 0
+    """Copy of weights that move and of the optimiser's state, on the host, from which checkpoints are written."""
 
     @property
     def total_bytes(self) -> int:
@@ -59,6 +61,7 @@ class MemoryEstimate:
             + self.optimizer_bytes
             + self.activations_bytes
             + self.overhead_bytes
+            + self.snapshot_bytes
         )
 
 
@@ -78,12 +81,21 @@ def estimate(spec: TrainingSpec, architecture: Architecture) -> MemoryEstimate:
         gradients_bytes=moving * FP32,
         optimizer_bytes=_optimizer_bytes(spec, architecture),
         activations_bytes=_activations_bytes(spec, architecture),
+        snapshot_bytes=_snapshot_bytes(spec, architecture),
     )
 
 
 def adapter_parameters(lora: LoraMethod, architecture: Architecture) -> int:
     """Returns the number of adapter weights: rank x (inputs + outputs) for each target layer, DoRA's magnitudes too."""
     return sum(math.prod(shape) for shape in _adapter_shapes(lora, architecture))
+
+
+def _snapshot_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
+    """Returns the bytes of the copy that checkpoints are written from; with accelerators it is not in their memory."""
+    if spec.resources.devices_per_node != 0:
+        return 0
+    moving = sum(math.prod(shape) for shape in _moving_shapes(spec, architecture))
+    return moving * FP32 + _optimizer_bytes(spec, architecture)
 
 
 def _adapter_shapes(lora: LoraMethod, architecture: Architecture) -> list[tuple[int, ...]]:

@@ -171,7 +171,11 @@ class Checkpointing:
     every_steps: int | None = None
     """Optimiser steps between two checkpoints, 0 = only when asked to stop. None: 50."""
     keep_last: int = 0
-    """How many of the newest checkpoints stay, >= 1. 0: 2."""
+    """How many of the newest checkpoints stay, >= 1, on the node and in the blob store. 0: 2."""
+    durable_every_steps: int | None = None
+    """Optimiser steps between two checkpoints that are copied to the blob store, 0 = none. None: each."""
+    keep_best: bool = False
+    """Whether the checkpoint of the lowest validation loss stays too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

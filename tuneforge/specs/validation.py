@@ -67,6 +67,7 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
     yield from _optimization(spec.optimization)
     yield from _count("checkpointing.every_steps", spec.checkpointing.every_steps or 0, minimum=0)
     yield from _count("checkpointing.keep_last", spec.checkpointing.keep_last, minimum=0)
+    yield from _count("checkpointing.durable_every_steps", spec.checkpointing.durable_every_steps or 0, minimum=0)
     yield from _evaluation(spec.evaluation)
     yield from _best(spec)
     yield from _resources(spec.resources)

@@ -89,6 +89,10 @@ def spec_from_proto(message: spec_pb2.TrainingSpec) -> TrainingSpec:
         checkpointing=Checkpointing(
             every_steps=message.checkpointing.every_steps if message.checkpointing.HasField("every_steps") else None,
             keep_last=message.checkpointing.keep_last,
+            durable_every_steps=message.checkpointing.durable_every_steps
+            if message.checkpointing.HasField("durable_every_steps")
+            else None,
+            keep_best=message.checkpointing.keep_best,
         ),
         evaluation=Evaluation(
             every_steps=message.evaluation.every_steps,
@@ -188,7 +192,10 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
         optimization=_optimization_to_proto(spec.optimization),
         precision=spec_pb2.Precision(compute=_COMPUTE_NUMBER[spec.compute]),
         checkpointing=spec_pb2.Checkpointing(
-            every_steps=spec.checkpointing.every_steps, keep_last=spec.checkpointing.keep_last
+            every_steps=spec.checkpointing.every_steps,
+            keep_last=spec.checkpointing.keep_last,
+            durable_every_steps=spec.checkpointing.durable_every_steps,
+            keep_best=spec.checkpointing.keep_best,
         ),
         evaluation=spec_pb2.Evaluation(
             every_steps=spec.evaluation.every_steps,

@@ -476,6 +476,8 @@ class CheckpointSaved(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     BLOCKED_SECONDS_FIELD_NUMBER: _builtins.int
+    WRITTEN_SECONDS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Step after which the state was saved."""
     size_bytes: _builtins.int
@@ -483,7 +485,11 @@ class CheckpointSaved(_message.Message):
     digest: _builtins.str
     """Digest of its manifest, 64 lower-case hexadecimal digits."""
     blocked_seconds: _builtins.float
-    """Time that the run stood still for it, in seconds."""
+    """Time that the run stood still for it, in seconds: for a copy of its state, and for the save before to end."""
+    written_seconds: _builtins.float
+    """Time that writing, syncing and hashing took beside the run, in seconds."""
+    weights_digest: _builtins.str
+    """SHA-256 of the file with the weights that move, 64 lower-case hexadecimal digits. Equal weights give an equal file."""
     def __init__(
         self,
         *,
@@ -491,10 +497,12 @@ class CheckpointSaved(_message.Message):
         size_bytes: _builtins.int = ...,
         digest: _builtins.str = ...,
         blocked_seconds: _builtins.float = ...,
+        written_seconds: _builtins.float = ...,
+        weights_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_seconds", b"blocked_seconds", "digest", b"digest", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_seconds", b"blocked_seconds", "digest", b"digest", "size_bytes", b"size_bytes", "step", b"step", "weights_digest", b"weights_digest", "written_seconds", b"written_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -253,6 +253,7 @@ class MemoryEstimate(_message.Message):
     ACTIVATIONS_BYTES_FIELD_NUMBER: _builtins.int
     OVERHEAD_BYTES_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
     weights_bytes: _builtins.int
     """Frozen and moving weights."""
     adapter_bytes: _builtins.int
@@ -267,6 +268,10 @@ class MemoryEstimate(_message.Message):
     """Libraries and allocator."""
     total_bytes: _builtins.int
     """The sum."""
+    snapshot_bytes: _builtins.int
+    """Copy of moving weights and optimiser state from which checkpoints are written; 0 where it is not known that the run
+    is on a CPU.
+    """
     def __init__(
         self,
         *,
@@ -277,10 +282,11 @@ class MemoryEstimate(_message.Message):
         activations_bytes: _builtins.int = ...,
         overhead_bytes: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
+        snapshot_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations_bytes", b"activations_bytes", "adapter_bytes", b"adapter_bytes", "gradients_bytes", b"gradients_bytes", "optimizer_bytes", b"optimizer_bytes", "overhead_bytes", b"overhead_bytes", "total_bytes", b"total_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations_bytes", b"activations_bytes", "adapter_bytes", b"adapter_bytes", "gradients_bytes", b"gradients_bytes", "optimizer_bytes", b"optimizer_bytes", "overhead_bytes", b"overhead_bytes", "snapshot_bytes", b"snapshot_bytes", "total_bytes", b"total_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -616,22 +616,38 @@ class Checkpointing(_message.Message):
 
     EVERY_STEPS_FIELD_NUMBER: _builtins.int
     KEEP_LAST_FIELD_NUMBER: _builtins.int
+    DURABLE_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    KEEP_BEST_FIELD_NUMBER: _builtins.int
     every_steps: _builtins.int
     """Optimiser steps between two checkpoints, 0 = only when asked to stop. Unset: 50."""
     keep_last: _builtins.int
-    """How many of the newest checkpoints stay, >= 1. 0: 2."""
+    """How many of the newest checkpoints stay, >= 1, on the node and in the blob store. 0: 2. Pinned ones stay beside them."""
+    durable_every_steps: _builtins.int
+    """Optimiser steps between two checkpoints that are copied to the blob store, so that the job can go on without the
+    node that saved them. 0: none. Unset: each, as fast as the copies get through. A step that has no checkpoint, or whose
+    checkpoint is overtaken by a newer one, is not copied.
+    """
+    keep_best: _builtins.bool
+    """The checkpoint of the lowest validation loss stays too. Implied by `evaluation.use_best`."""
     def __init__(
         self,
         *,
         every_steps: _builtins.int | None = ...,
         keep_last: _builtins.int = ...,
+        durable_every_steps: _builtins.int | None = ...,
+        keep_best: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_every_steps", b"_every_steps", "every_steps", b"every_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_durable_every_steps", b"_durable_every_steps", "_every_steps", b"_every_steps", "durable_every_steps", b"durable_every_steps", "every_steps", b"every_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_every_steps", b"_every_steps", "every_steps", b"every_steps", "keep_last", b"keep_last"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_durable_every_steps", b"_durable_every_steps", "_every_steps", b"_every_steps", "durable_every_steps", b"durable_every_steps", "every_steps", b"every_steps", "keep_best", b"keep_best", "keep_last", b"keep_last"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__durable_every_steps: _TypeAlias = _typing.Literal["durable_every_steps"]  # noqa: Y015
+    _WhichOneofArgType__durable_every_steps: _TypeAlias = _typing.Literal["_durable_every_steps", b"_durable_every_steps"]  # noqa: Y015
     _WhichOneofReturnType__every_steps: _TypeAlias = _typing.Literal["every_steps"]  # noqa: Y015
     _WhichOneofArgType__every_steps: _TypeAlias = _typing.Literal["_every_steps", b"_every_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__durable_every_steps) -> _WhichOneofReturnType__durable_every_steps | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__every_steps) -> _WhichOneofReturnType__every_steps | None: ...
 
 Global___Checkpointing: _TypeAlias = Checkpointing  # noqa: Y015

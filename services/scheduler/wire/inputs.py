@@ -98,6 +98,7 @@ def estimate_bytes(estimate: MemoryEstimate) -> bytes:
         optimizer_bytes=estimate.optimizer_bytes,
         activations_bytes=estimate.activations_bytes,
         overhead_bytes=estimate.overhead_bytes,
+        snapshot_bytes=estimate.snapshot_bytes,
         total_bytes=estimate.total_bytes,
     )
     return message.SerializeToString()

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from services.trainer.engine.faults import disk_full, is_disk_full
-from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, build, verify
+from services.trainer.engine.tensor_file import write_pieces, write_tensors
+from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, verify
 
 MANIFEST = "manifest.json"
 _STATE = "state.json"
@@ -120,19 +121,13 @@ def load(found: SavedCheckpoint) -> Checkpoint:
 
 def _write(writing: Path, checkpoint: Checkpoint) -> Manifest:
     writing.mkdir()
-    for stem, tensors in checkpoint.tensors.items():
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            writing / f"{stem}.safetensors",
-        )
+    files = [write_tensors(writing / f"{stem}.safetensors", tensors) for stem, tensors in checkpoint.tensors.items()]
     # Numbers survive JSON bit for bit: Python writes the shortest text that reads back as the same float.
     state = {"attempt": checkpoint.attempt, "facts": checkpoint.facts}
-    (writing / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-    for path in sorted(writing.iterdir()):
-        _sync(path)
-    manifest = build(writing)
-    (writing / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    _sync(writing / MANIFEST)
+    text = json.dumps(state, indent=1) + "\n"
+    files.append(write_pieces(writing / _STATE, iter((memoryview(text.encode()),))))
+    manifest = Manifest.of(files)
+    write_pieces(writing / MANIFEST, iter((memoryview(manifest.to_json().encode()),)))
     _sync(writing)
     return manifest
 

@@ -6,12 +6,12 @@ is `Progress` (`run.py`), so that a resumed run cannot be told from an unbroken 
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 from services.trainer.engine import reports
 from services.trainer.engine.run import Progress, Run
+from services.trainer.engine.saving import Saves
 from services.trainer.engine.schedules import learning_rate
-from services.trainer.engine.training_task import EventSink, RunResult, StopRequest, TrainingFault
+from services.trainer.engine.training_task import EventSink, RunResult, StopRequest
 from services.trainer.engine.verbs import Engine, StepLoss
 from tuneforge.v1 import events_pb2
 
@@ -24,15 +24,15 @@ def train_loop(
     Raises:
         TrainingFault: The loss is no finite number, or the state that was asked for cannot be saved.
     """
-    saved_step, first_step, begun = progress.step, progress.step, time.monotonic()
-    checkpoint_every = run.spec.checkpointing.every_steps
+    first_step, begun = progress.step, time.monotonic()
+    use_best, keep_best = run.spec.evaluation.use_best, run.spec.checkpointing.keep_best
+    saves = Saves(engine=engine, sink=sink, facts=run.facts, keeps_best=use_best or keep_best, step=progress.step)
     while not _is_over(run, progress):
         match stop():
             case StopRequest.CANCEL:
                 return RunResult.CANCELLED
             case StopRequest.CHECKPOINT:
-                if progress.step > saved_step:
-                    _save(run, engine, progress, sink)
+                saves.save_now(progress)
                 return RunResult.INTERRUPTED
         step, started = progress.step + 1, time.monotonic()
         rows = [run.corpus.examples[row] for row in run.plan.rows_of(step)]
@@ -62,11 +62,12 @@ def train_loop(
         )
         if _is_due(run.spec.evaluation.every_steps, step) or step == run.plan.total_steps:
             _measure(run, engine, progress, sink)
-            if progress.best_step == step and run.spec.evaluation.use_best:
-                _save(run, engine, progress, sink)
-                saved_step = step
-        if saved_step != step and _is_due(checkpoint_every, step) and _try_save(run, engine, progress, sink):
-            saved_step = step
+            if progress.best_step == step and saves.keeps_best:
+                saves.begin(progress, is_required=use_best)
+        if _is_due(run.spec.checkpointing.every_steps, step):
+            saves.begin(progress)
+        saves.report()
+    saves.report(wait=True)
     if progress.step < run.plan.total_steps:
         reports.note(sink, f"Stopped early: the validation loss was lowest after step {progress.best_step}.")
     return RunResult.SUCCEEDED
@@ -115,21 +116,3 @@ def _compare(progress: Progress, loss: float, min_improvement: float) -> None:
         progress.best_loss, progress.best_step, progress.evaluations_since_best = loss, progress.step, 0
     else:
         progress.evaluations_since_best += 1
-
-
-def _save(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
-    started = time.monotonic()
-    facts = {**run.facts, "progress": asdict(progress)}
-    kept = {progress.best_step} if run.spec.evaluation.use_best else set()
-    saved = engine.save_state(progress.step, facts, keep_steps=kept)
-    sink.emit(reports.checkpoint_saved(saved.step, saved.manifest, time.monotonic() - started))
-
-
-def _try_save(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> bool:
-    """Saves the state; a full disk costs this checkpoint and not the run."""
-    try:
-        _save(run, engine, progress, sink)
-    except TrainingFault as fault:
-        reports.warn(sink, f"{fault.message} {fault.cure} The run goes on.")
-        return False
-    return True

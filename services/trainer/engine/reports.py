@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
+from services.trainer.engine.checkpoint_writer import EndedSave
 from services.trainer.engine.training_task import EventSink
 from tuneforge.manifest import Manifest
 from tuneforge.v1 import events_pb2
@@ -53,10 +54,16 @@ def rows_digest(row_ids: Sequence[str]) -> str:
     return hashlib.sha256("".join(f"{row_id}\n" for row_id in row_ids).encode()).hexdigest()[:16]
 
 
-def checkpoint_saved(step: int, manifest: Manifest, blocked_seconds: float) -> events_pb2.CheckpointSaved:
-    """Returns the event of a saved checkpoint."""
+def checkpoint_saved(save: EndedSave, manifest: Manifest) -> events_pb2.CheckpointSaved:
+    """Returns the event of a save that is over, with the manifest of what is on disk."""
+    weights = manifest.file("weights.safetensors")
     return events_pb2.CheckpointSaved(
-        step=step, size_bytes=manifest.size_bytes, digest=manifest.digest, blocked_seconds=blocked_seconds
+        step=save.step,
+        size_bytes=manifest.size_bytes,
+        digest=manifest.digest,
+        blocked_seconds=save.blocked_seconds,
+        written_seconds=save.written_seconds,
+        weights_digest=weights.sha256 if weights else "",
     )
 
 

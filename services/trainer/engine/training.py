@@ -143,7 +143,10 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     engine = Engine(prepared.model, _engine_options(task, resolution, prepared, texts.train, device))
     progress = _begin(engine, run, found, sink)
     _report_start(resolution, prepared, texts.train, sink)
-    result = train_loop(run, engine, progress, sink, stop)
+    try:
+        result = train_loop(run, engine, progress, sink, stop)
+    finally:
+        engine.ended_saves(wait=True)  # nothing writes into the job's folder when this returns
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
     _use_best(task, run, engine, progress, sink)

@@ -13,6 +13,7 @@ import torch
 
 from services.trainer.engine import checkpoints, evaluation, optimizers
 from services.trainer.engine.batches import BatchLimits, micro_batches
+from services.trainer.engine.checkpoint_writer import CheckpointWriter, EndedSave
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.losses import supervised_loss
 from services.trainer.engine.precision import autocast
@@ -72,6 +73,7 @@ class Engine:
         self._optimizer = optimizers.make_optimizer(
             options.optimizer, self.parameters, weight_decay=options.weight_decay
         )
+        self._writer = CheckpointWriter(options.checkpoints, keep_last=options.keep_last)
         model.train()
 
     def forward_backward(self, examples: Sequence[Example]) -> StepLoss:
@@ -104,21 +106,17 @@ class Engine:
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), clip_at))
         if not math.isfinite(grad_norm):
             raise _not_finite("norm of the gradients", grad_norm)
+        self._writer.release()
         optimizers.update(self._optimizer, learning_rate)
         return grad_norm
 
-    def save_state(
-        self, step: int, facts: Mapping[str, Any], *, keep_steps: Collection[int] = ()
-    ) -> checkpoints.SavedCheckpoint:
-        """Saves all that an exact resume needs.
+    def save_state(self, step: int, facts: Mapping[str, Any], *, keep_steps: Collection[int] = ()) -> None:
+        """Begins to save all that an exact resume needs; returns once the state is copied, before it is on disk.
 
         Args:
             step: Last finished step.
             facts: What the loop and the resolution want to find again; JSON values.
             keep_steps: Steps whose checkpoints stay however old they are.
-
-        Raises:
-            TrainingFault: DISK_FULL.
         """
         tensors = {
             "weights": dict(self.parameters),
@@ -126,9 +124,11 @@ class Engine:
             "random": random_state(self._options.device),
         }
         checkpoint = checkpoints.Checkpoint(step=step, attempt=self._options.attempt, facts=facts, tensors=tensors)
-        return checkpoints.save(
-            self._options.checkpoints, checkpoint, keep_last=self._options.keep_last, keep_steps=keep_steps
-        )
+        self._writer.begin(checkpoint, keep_steps)
+
+    def ended_saves(self, *, wait: bool = False) -> list[EndedSave]:
+        """Returns the saves that are over and were not returned before; with `wait` none is left open."""
+        return self._writer.ended(wait=wait)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Puts back the state that `save_state` saved."""

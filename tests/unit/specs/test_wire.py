@@ -82,7 +82,13 @@ specs = st.builds(
     ),
     optimization=optimizations(),
     compute=st.sampled_from(ComputeType),
-    checkpointing=st.builds(Checkpointing, every_steps=st.none() | counts, keep_last=counts),
+    checkpointing=st.builds(
+        Checkpointing,
+        every_steps=st.none() | counts,
+        keep_last=counts,
+        durable_every_steps=st.none() | counts,
+        keep_best=st.booleans(),
+    ),
     evaluation=st.builds(
         Evaluation,
         every_steps=counts,
