@@ -19,6 +19,7 @@ NAMES = (
     "lineage",
     "blobs",
     "blobs_s3",
+    "scheduling",
 )
 
 

@@ -1,0 +1,63 @@
+"""In which order jobs get devices, and which running ones a waiting one goes before.
+
+The key of a job: class of priority; whether its project is above its share; level of attained work (two-dimensional
+least attained service: devices times time, as in Tiresias, NSDI 2019); usage of its project over its weight; age. Work
+that was given is known exactly and run times need not be: no user is asked for an estimate.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.scheduler.planning.queue import Queue, Running, Waiting
+
+Key = tuple[int, bool, int, float, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a project stands beside the others at one moment."""
+
+    usage_by_weight: float
+    """Work it was given over its weight."""
+    over: float
+    """Its part of all work over the part that its weight gives it; 1 is exactly its share."""
+
+
+def standings(queue: Queue) -> Mapping[str, Standing]:
+    """Returns how the projects with jobs stand. Those without jobs leave their share to the others."""
+    names = {job.project for job in queue.waiting} | {job.project for job in queue.running}
+    projects = {name: queue.project(name) for name in names}
+    weights = sum(project.weight for project in projects.values())
+    usage = sum(project.usage_ms for project in projects.values())
+    return {
+        name: Standing(
+            usage_by_weight=project.usage_ms / project.weight,
+            over=(project.usage_ms / usage) / (project.weight / weights) if usage else 0.0,
+        )
+        for name, project in projects.items()
+    }
+
+
+def waiting_key(job: Waiting, queue: Queue, standing: Standing) -> Key:
+    """Returns the key of a job that waits; the smallest goes first."""
+    rules = queue.rules
+    has_starved = queue.now_ms - job.queued_ms >= rules.promote_after_ms
+    level = 0 if has_starved else bisect_right(rules.level_ends_ms, job.attained_ms)
+    is_over = standing.over > rules.share_slack
+    return (-job.priority, is_over, level, standing.usage_by_weight, job.submit_ms, job.job)
+
+
+def running_key(job: Running, queue: Queue, standing: Standing) -> Key:
+    """Returns the key of a job that runs: a little better than if it waited, so that none is stopped for a trifle."""
+    rules = queue.rules
+    level = bisect_right(rules.level_ends_ms, job.attained_ms * rules.stickiness)
+    is_over = standing.over * rules.stickiness > rules.share_slack
+    return (-job.priority, is_over, level, standing.usage_by_weight, job.submit_ms, job.job)
+
+
+def goes_before(waiting: Key, running: Key) -> bool:
+    """Returns whether a running job may be stopped for a waiting one: for its class, share or level, never for age."""
+    return waiting[:3] < running[:3]

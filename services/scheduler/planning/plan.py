@@ -1,0 +1,166 @@
+"""The plan of one moment: which waiting jobs start where, which running ones give way, and who is kept a place.
+
+Jobs are looked at in the order of their keys (`order.py`). One that fits starts. One that does not fit may have running
+jobs stopped for it (`victims.py`); until these have left, their slots are promised to it. The first that still does not
+fit and has waited long keeps others off the nodes that it needs, so that a large job never starves below small ones.
+Nothing is remembered: the next plan derives all of it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.scheduler.planning import victims
+from services.scheduler.planning.order import Key, goes_before, running_key, standings, waiting_key
+from services.scheduler.planning.queue import Queue, Waiting
+from services.scheduler.planning.rooms import Parts, Rooms
+from services.scheduler.planning.victims import Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """A waiting job starts."""
+
+    job: int
+    parts: Parts
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveWay:
+    """A running job is stopped after it has saved its state."""
+
+    job: int
+    to_job: int
+    """For whom."""
+    loss_ms: float
+    """Work that this costs."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """A waiting job is kept a place: nobody else gets these slots."""
+
+    job: int
+    nodes: tuple[str, ...]
+    why: str
+
+
+Decision = Begin | GiveWay | Keep
+
+
+def plan(queue: Queue) -> list[Decision]:
+    """Returns what is to be done now, in the order of the jobs' keys."""
+    if not queue.waiting:
+        return []
+    return _Planner(queue).run()
+
+
+@dataclass(slots=True)
+class _Planner:
+    queue: Queue
+    rooms: Rooms = field(init=False)
+    able: list[Candidate] = field(init=False)
+    decisions: list[Decision] = field(default_factory=list)
+    devices: dict[str, int] = field(default_factory=dict)
+    """Devices that each project holds, those of this plan included."""
+    jobs: dict[str, int] = field(default_factory=dict)
+    """Jobs of each project that run, those of this plan included."""
+    too_large: set[tuple[int, int, frozenset[str] | None]] = field(default_factory=set)
+    """Demands that did not fit: later jobs that ask for the same need not be tried."""
+    worst: Key | None = None
+    """Key of the running job that anybody else would be stopped after."""
+    has_reserved: bool = False
+
+    def __post_init__(self) -> None:
+        coming: dict[str, int] = {}
+        for job in self.queue.running:
+            self.devices[job.project] = self.devices.get(job.project, 0) + job.devices
+            self.jobs[job.project] = self.jobs.get(job.project, 0) + 1
+            for node, count in job.held.items() if job.is_leaving else ():
+                coming[node] = coming.get(node, 0) + count
+        self.rooms = Rooms(self.queue.rooms, coming)
+
+    def run(self) -> list[Decision]:
+        by_project = standings(self.queue)
+        running = {job.job: running_key(job, self.queue, by_project[job.project]) for job in self.queue.running}
+        self.able = victims.candidates(self.queue, running)
+        self._find_worst()
+        ordered = sorted((waiting_key(job, self.queue, by_project[job.project]), job) for job in self.queue.waiting)
+        for key, job in ordered:
+            may_stop = self.worst is not None and goes_before(key, self.worst)
+            if self.rooms.free_total <= 0 and not may_stop and self.has_reserved:
+                break  # nothing is free, and nobody who comes later may stop anybody
+            if self._is_within_quota(job):
+                self._look_at(key, job, may_stop=may_stop)
+        return self.decisions
+
+    def _find_worst(self) -> None:
+        self.worst = max((each.key for each in self.able), default=None)
+
+    def _is_within_quota(self, job: Waiting) -> bool:
+        project = self.queue.project(job.project)
+        devices = self.devices.get(job.project, 0) + job.parts * job.slots
+        return (project.max_devices is None or devices <= project.max_devices) and (
+            project.max_jobs is None or self.jobs.get(job.project, 0) < project.max_jobs
+        )
+
+    def _look_at(self, key: Key, job: Waiting, *, may_stop: bool) -> None:
+        demand = (job.parts, job.slots, job.nodes)
+        if demand not in self.too_large and (parts := self.rooms.fit(job)) is not None:
+            self.rooms.take(parts)
+            self._count(job)
+            self.decisions.append(Begin(job=job.job, parts=parts, why=_why(job, key, self.queue)))
+            return
+        self.too_large.add(demand)
+        if (parts := self.rooms.fit_when_left(job)) is not None:
+            self._keep(job, parts, "Jobs that were asked to stop will have left them soon.")
+        elif may_stop and (found := victims.choose(job, key, self.able, self.rooms)) is not None:
+            self._stop(job, key, *found)
+        elif not self.has_reserved:
+            self._reserve(job)
+
+    def _stop(self, job: Waiting, key: Key, stopped: list[Candidate], parts: Parts) -> None:
+        for each in stopped:
+            self.able.remove(each)
+            self.rooms.leave(each.job.held)
+            self.decisions.append(
+                GiveWay(job=each.job.job, to_job=job.job, loss_ms=each.job.loss_ms, why=_before(key, each.key))
+            )
+        self._find_worst()
+        self._keep(job, parts, "Jobs are asked to stop for it.")
+
+    def _keep(self, job: Waiting, parts: Parts, why: str) -> None:
+        self.rooms.promise(parts)
+        self._count(job)
+        self.decisions.append(Keep(job=job.job, nodes=tuple(node for node, _ in parts), why=why))
+
+    def _reserve(self, job: Waiting) -> None:
+        self.has_reserved = True
+        waited_ms = self.queue.now_ms - job.queued_ms
+        if waited_ms < self.queue.rules.reserve_after_ms:
+            return
+        nodes = tuple(self.rooms.largest(job)[: job.parts])
+        if len(nodes) == job.parts:
+            self.rooms.close(nodes)
+            why = f"It has waited {waited_ms // 60_000} min for {job.parts * job.slots} slots: they are kept for it."
+            self.decisions.append(Keep(job=job.job, nodes=nodes, why=why))
+
+    def _count(self, job: Waiting) -> None:
+        self.devices[job.project] = self.devices.get(job.project, 0) + job.parts * job.slots
+        self.jobs[job.project] = self.jobs.get(job.project, 0) + 1
+
+
+def _why(job: Waiting, key: Key, queue: Queue) -> str:
+    waited_s = (queue.now_ms - job.queued_ms) // 1000
+    slots = job.parts * job.slots
+    return f"Next in order (class {-key[0]}, level {key[2]}) after {waited_s} s, and {slots} slots are free."
+
+
+_CAUSES = ("a higher class", "a project below its share", "less work so far")
+
+
+def _before(waiting: Key, running: Key) -> str:
+    cause = next(name for name, one, other in zip(_CAUSES, waiting, running, strict=False) if one != other)
+    return f"It gives way to a job with {cause}."

@@ -1,0 +1,75 @@
+"""Which running jobs are stopped so that a waiting one can start: those whose stop loses least work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.scheduler.planning.order import Key, goes_before
+from services.scheduler.planning.queue import Queue, Running, Waiting
+from services.scheduler.planning.rooms import Parts, Rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A running job that may be stopped."""
+
+    key: Key
+    job: Running
+    price: float
+    """Work that is lost, over the weight of its project: a project with twice the share loses half as often."""
+
+
+def candidates(queue: Queue, keys: dict[int, Key]) -> list[Candidate]:
+    """Returns the running jobs that may be stopped at this moment, the cheapest first."""
+    if not queue.rules.preempts:
+        return []
+    found = [
+        Candidate(keys[job.job], job, job.loss_ms / queue.project(job.project).weight)
+        for job in queue.running
+        if job.is_preemptible and not job.is_leaving and queue.now_ms - job.start_ms >= _quantum_ms(queue, job)
+    ]
+    return sorted(found, key=lambda each: (each.price / max(1, each.job.devices), -each.job.start_ms, each.job.job))
+
+
+def _quantum_ms(queue: Queue, job: Running) -> float:
+    return max(queue.rules.quantum_ms, queue.rules.quantum_losses * job.loss_ms / max(1, job.devices))
+
+
+def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> tuple[list[Candidate], Parts] | None:
+    """Returns the jobs to stop so that a job fits, and where it then fits; None when stopping cannot help.
+
+    Nodes are emptied one after another, the cheapest first, until the gang has its parts; on each node jobs are stopped
+    in order of price per device. A job over several nodes frees its slots on all of them.
+    """
+    lower = [each for each in able if goes_before(key, each.key)]
+    if not lower:
+        return None
+    plans = []
+    for node in rooms.largest(job):
+        missing, stopped, price = job.slots - rooms.room_on(node), [], 0.0
+        for each in lower:
+            if missing <= 0:
+                break
+            if count := each.job.held.get(node, 0):
+                missing -= count
+                price += each.price
+                stopped.append(each)
+        if missing <= 0:
+            plans.append((price, node, _needed(stopped, node, job.slots - rooms.room_on(node))))
+    if len(plans) < job.parts:
+        return None
+    plans.sort(key=lambda plan: plan[:2])
+    chosen = plans[: job.parts]
+    victims = {each.job.job: each for _, _, stopped in chosen for each in stopped}
+    return list(victims.values()), tuple((node, job.slots) for _, node, _ in chosen)
+
+
+def _needed(stopped: list[Candidate], node: str, missing: int) -> list[Candidate]:
+    """Leaves out jobs that need not be stopped after all: a later, larger one frees enough without them."""
+    needed = list(stopped)
+    for each in sorted(stopped, key=lambda candidate: -candidate.price):
+        rest = sum(other.job.held[node] for other in needed if other is not each)
+        if rest >= missing:
+            needed.remove(each)
+    return needed
