@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         Resolved,
         ResumedFrom,
         Sample,
+        Stall,
         StateChange,
         StepMetrics,
     )
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
         DataSource,
         Evaluation,
         FullMethod,
+        Guards,
         LearningRateSchedule,
         LoraMethod,
         Optimization,
@@ -171,7 +173,7 @@ _HOMES: Final[dict[str, str]] = {
     ),
     "events": (
         "AttemptOutcome AttemptResult CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics Event Gap "
-        "LogLine LogSeverity Resolved ResumedFrom Sample StateChange StepMetrics"
+        "LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics"
     ),
     "gate_values": (
         "Approval ApprovalGate CheckGate Comparator ComparisonEvidence ComparisonGate GatePolicy GatePolicyChange "
@@ -195,8 +197,9 @@ _HOMES: Final[dict[str, str]] = {
     "signatures": "Signature",
     "signing": "SigningKey VerificationProblem",
     "specs.spec": (
-        "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod LearningRateSchedule "
-        "LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask TrainingSpec"
+        "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod Guards "
+        "LearningRateSchedule LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask "
+        "TrainingSpec"
     ),
     "values": "ArtifactKind Failure FaultClass VersionRef",
 }
@@ -267,6 +270,7 @@ __all__ = [
     "GateReport",
     "GateResult",
     "GenerationOptions",
+    "Guards",
     "Holder",
     "HolderKind",
     "ImportOptions",
@@ -341,6 +345,7 @@ __all__ = [
     "SliceEvidence",
     "Source",
     "SplitSide",
+    "Stall",
     "StateChange",
     "StepMetrics",
     "SupervisedTask",

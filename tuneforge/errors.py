@@ -293,6 +293,9 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.RETRIES_SPENT: _Row(_STATE, JobFailed, "Look at its attempts for the cause, then submit again."),
     Reason.SIGNATURE: _Row("DATA_LOSS", JobFailed, "Compare the keys trusted here with those of the registry."),
     Reason.RESUME_MISMATCH: _Row(_STATE, JobFailed, "Resume where the job began, or start a new job."),
+    Reason.LOSS_EXPLODED: _Row(_STATE, JobFailed, "Lower the learning rate or lengthen the warm-up."),
+    Reason.NO_EFFECT: _Row(_STATE, JobFailed, "Train longer, raise the learning rate, or check the adapters' layers."),
+    Reason.STALLED: _Row("UNAVAILABLE", JobFailed, "Look at the stacks that its log has; it is started again.", 5.0),
 }
 """The table: reason → code, exception, cure."""
 

@@ -185,6 +185,19 @@ class AttemptOutcome:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """An attempt makes no progress, or goes on after that."""
+
+    attempt: int
+    since: datetime
+    """Its last sign of progress."""
+    message: str
+    stacks: str
+    """What each thread of its process was doing; empty when it did not answer."""
+    is_over: bool
+
+
 Payload = (
     StepMetrics
     | DeviceMetrics
@@ -197,6 +210,7 @@ Payload = (
     | ResumedFrom
     | Resolved
     | AttemptOutcome
+    | Stall
 )
 
 
@@ -217,7 +231,7 @@ class Event:
     """By the clock of the machine where it happened."""
     kind: str
     """`step`, `device`, `log`, `checkpoint`, `sample`, `state`, `gap`, `evaluation`, `resumed_from`, `resolved`,
-    `outcome`; another word for a kind that this release does not know."""
+    `outcome`, `stall`; another word for a kind that this release does not know."""
     payload: Payload | None
     """What happened; None for a kind that this release does not know."""
 
@@ -343,6 +357,16 @@ def _outcome(message: pb.AttemptOutcome) -> AttemptOutcome:
     )
 
 
+def _stall(message: pb.Stall) -> Stall:
+    return Stall(
+        attempt=message.attempt,
+        since=_wire.instant(message.since),
+        message=message.message,
+        stacks=message.stacks,
+        is_over=message.is_over,
+    )
+
+
 _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "step": _step,
     "device": _device,
@@ -355,4 +379,5 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "resumed_from": _resumed_from,
     "resolved": _resolved,
     "outcome": _outcome,
+    "stall": _stall,
 }

@@ -58,6 +58,8 @@ class JobCondition(Word):
     UNKNOWN = "UNKNOWN"
     UNREACHABLE = "UNREACHABLE"
     """The node of its attempt does not answer; the attempt may still be running."""
+    STALLED = "STALLED"
+    """Its attempt makes no progress; the newest `Stall` event has the stacks of its threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,9 @@ class Reason(StrEnum):
     RETRIES_SPENT = "RETRIES_SPENT"
     RESUME_MISMATCH = "RESUME_MISMATCH"
     SIGNATURE = "SIGNATURE"
+    LOSS_EXPLODED = "LOSS_EXPLODED"
+    NO_EFFECT = "NO_EFFECT"
+    STALLED = "STALLED"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":

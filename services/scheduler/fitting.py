@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from services.grpckit.errors import ServiceError
 from services.scheduler.placement import gigabytes, shortage
 from services.scheduler.records import Needs, Node
+from tuneforge.specs.cheaper import cheapest_fit
 from tuneforge.specs.memory import MemoryEstimate, estimate
-from tuneforge.specs.spec import Architecture, ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
-
-SHORTEST_TOKENS = 64
-"""Rows are not advised to be cut shorter than this."""
+from tuneforge.specs.spec import Architecture, TrainingSpec
 
 
 def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
@@ -69,28 +67,11 @@ def misfit(spec: TrainingSpec, architecture: Architecture | None, nodes: Sequenc
     metadata = {"node": f"nodes/{best}", "missing_bytes": str(missing), "needed_bytes": str(needs.peak_bytes)}
     if architecture is None:
         return Misfit(message=message, metadata=metadata)
-    for change, changed in _cheaper(spec):
-        less = estimate(changed, architecture)
-        if any(shortage(needs_of(changed, less), node) is None for node in nodes):
-            return Misfit(message=f"{message}; with {change} it needs {gigabytes(less.total_bytes)}", metadata=metadata)
-    return Misfit(message=f"{message}; use a smaller base or a larger node", metadata=metadata)
-
-
-def _cheaper(spec: TrainingSpec) -> Iterator[tuple[str, TrainingSpec]]:
-    """Yields single changes that need less memory, those first that change the result least."""
-    if spec.optimization.rows_per_micro_batch > 1:
-        yield (
-            "`optimization.rows_per_micro_batch` 1",
-            replace(spec, optimization=replace(spec.optimization, rows_per_micro_batch=1)),
-        )
-    if spec.compute is not ComputeType.BF16:
-        yield "`precision.compute` BF16", replace(spec, compute=ComputeType.BF16)
-    tokens = spec.data.max_tokens // 2
-    while tokens >= SHORTEST_TOKENS:
-        yield f"`data.max_tokens` {tokens}", replace(spec, data=replace(spec.data, max_tokens=tokens))
-        tokens //= 2
-    if isinstance(spec.method, FullMethod):
-        yield "`lora` instead of `full`", replace(spec, method=LoraMethod())
-    if not isinstance(spec.method, QloraMethod):
-        lora = spec.method if isinstance(spec.method, LoraMethod) else LoraMethod()
-        yield "`qlora`", replace(spec, method=QloraMethod(lora=lora))
+    found = cheapest_fit(
+        spec, architecture, lambda changed, less: any(shortage(needs_of(changed, less), node) is None for node in nodes)
+    )
+    if found is None:
+        return Misfit(message=f"{message}; use a smaller base or a larger node", metadata=metadata)
+    change, less = found
+    words = f"{message}; with {change.words} it needs {gigabytes(less.total_bytes)}"
+    return Misfit(message=words, metadata=metadata | {"change": change.words})

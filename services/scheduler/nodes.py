@@ -15,6 +15,7 @@ from services.scheduler.settings import Timing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import events as event_store
 from services.scheduler.store import nodes as node_store
+from services.scheduler.store import stalls
 from services.scheduler.store.nodes import Registration
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.reports import Status
@@ -92,12 +93,15 @@ class Nodes:
         Raises:
             ServiceError: NOT_FOUND for a node that has not registered, STALE_ATTEMPT for an old start of one.
         """
+        statuses = tuple(held)
 
         def write(tx: Transaction) -> tuple[int | None, Node | None]:
             before = node_store.find(tx.connection, node)
             until = node_store.renew(tx, node, generation, is_draining=is_draining, ttl_ms=self.ttl_ms)
             if until is not None and before is not None and before.state == node_store.UNREACHABLE:
                 warn_attempts(tx, node, f"nodes/{node} answers again.")
+            if until is not None:
+                stalls.note(tx, node, {each.name: each.stall for each in statuses if each.stall is not None})
             return until, before
 
         until_ms, known = await self.ledger.write(write)
@@ -109,7 +113,7 @@ class Nodes:
                 f"nodes/{node} has registered with generation {known.generation}, this is {generation}",
                 metadata={"node": f"nodes/{node}", "generation": known.generation},
             )
-        self._remember(node, Heard(generation=generation, held=_held(held), raw=raw))
+        self._remember(node, Heard(generation=generation, held=_held(statuses), raw=raw))
         return until_ms
 
     def _remember(self, node: str, heard: Heard) -> None:

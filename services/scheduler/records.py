@@ -108,6 +108,8 @@ class Job:
     """Head of the hash chain over all its events."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
+    is_stalled: bool = False
+    """Whether its attempt makes no progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

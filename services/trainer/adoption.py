@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 _PROC = Path("/proc")
-_CGROUPS = Path("/sys/fs/cgroup")
 _POLL_S = 0.2
 
 
@@ -130,6 +129,12 @@ class ProcessEnd:
             self._descriptor = None
 
 
+def state_of(pid: int) -> str:
+    """Returns the state of a process as one letter of proc(5), e.g. `T` for one stopped by a signal; empty: none."""
+    stat = _read_stat(pid)
+    return "" if stat is None else stat[0]
+
+
 def signal_worker(identity: ProcessIdentity, number: signal.Signals) -> bool:
     """Signals the process; false when it has ended."""
     if not is_alive(identity):
@@ -151,41 +156,6 @@ def kill_session(identity: ProcessIdentity) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def count_oom_kills() -> int | None:
-    """Returns how many processes of this cgroup the kernel has ended for lack of memory; `None` when it cannot say."""
-    try:
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        path = path.lstrip("/")
-        if controllers == "":
-            candidates = [_CGROUPS / path / "memory.events", _CGROUPS / "unified" / path / "memory.events"]
-        elif "memory" in controllers.split(","):
-            # A container sees its own group as the root.
-            candidates = [_CGROUPS / "memory" / path / "memory.oom_control", _CGROUPS / "memory/memory.oom_control"]
-        else:
-            continue
-        for candidate in candidates:
-            count = _oom_kills_in(candidate)
-            if count is not None:
-                return count
-    return None
-
-
-def _oom_kills_in(path: Path) -> int | None:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        key, _, value = line.partition(" ")
-        if key == "oom_kill":
-            return int(value)
-    return None
 
 
 def _read_stat(pid: int) -> tuple[str, int] | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from services.grpckit import context
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.logging import get_logger
-from services.trainer import admission, adoption
+from services.trainer import admission, adoption, cgroups
 from services.trainer.admission import LocalInputs, StartRequest
 from services.trainer.attempts import Attempt, AttemptView
 from services.trainer.folders import AttemptFolder, DataFolder, make_folder, read_json, write_durably, write_json
@@ -30,6 +30,7 @@ from services.trainer.spool import drop_acknowledged
 from services.trainer.supervision import supervise
 from services.trainer.watching import out_of_range
 from tuneforge.names import AttemptName, NodeName
+from tuneforge.specs.guards import STALL_AFTER_S, STALL_ENDS_AFTER_S, with_guard_defaults
 
 _KILL_MARGIN_S = 10.0
 _TAKE_UP_AGAIN_S = 5.0
@@ -282,6 +283,7 @@ class Agent:
                 metadata={"slots": str(self._capacity.slots)},
             )
         name, resources = request.name, request.spec.resources
+        guards = with_guard_defaults(request.spec.guards)
         key = f"{name.attempt}-{request.node_rank}"
         is_kept = not self._settings.is_managed
         result = self._data.result(name.project, name.job, name.attempt)
@@ -302,9 +304,11 @@ class Agent:
             cache=str(self._data.cache),
             registry=self._settings.registry,
             spool_bytes=self._settings.spool_bytes,
-            oom_kills=adoption.count_oom_kills(),
             tokens=str(self._data.tokens),
             tokens_bytes=self._settings.tokens_bytes,
+            oom_kills=cgroups.count_oom_kills(),
+            stall_after_s=guards.stall_after_s or STALL_AFTER_S,
+            stall_ends_after_s=guards.stall_ends_after_s or STALL_ENDS_AFTER_S,
         )
 
     def _take_up(self, folder: AttemptFolder) -> Attempt | None:

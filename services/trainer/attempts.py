@@ -18,6 +18,7 @@ from services.trainer.events import glance
 from services.trainer.folders import AttemptFolder, read_json, write_json
 from services.trainer.orders import Assignment, StopOrder
 from services.trainer.spool import SpoolGone, SpoolReader, segments
+from services.trainer.stalls import Stall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class AttemptView:
     """Last finished optimiser step."""
     accepted_at: float
     """When it was accepted, Unix time in seconds."""
+    stall: Stall | None = None
+    """Set while it makes no progress."""
     end: End | None = None
     """Set once its process has ended."""
 
@@ -49,7 +52,8 @@ class AttemptView:
     def from_json(cls, content: Mapping[str, Any]) -> AttemptView:
         """Reads what `to_json` gave."""
         end = content["end"]
-        return cls(**{**content, "state": AttemptState(content["state"]), "end": End.from_json(end) if end else None})
+        state = AttemptState(content["state"])
+        return cls(**{**content, "state": state, "stall": None, "end": End.from_json(end) if end else None})
 
 
 class Attempt:
@@ -62,6 +66,9 @@ class Attempt:
         ended = read_json(folder.end)
         self.end = End.from_json(ended) if ended else None
         self.outcome: Outcome | None = None
+        self.stall: Stall | None = None
+        self.is_ended_for_stall = False
+        self.memory_peak_bytes = 0
         self.watchers = 0
         self.acked_seq = 0
         self._step = 0
@@ -112,6 +119,7 @@ class Attempt:
             acked_seq=self.acked_seq,
             step=self._step,
             accepted_at=self.assignment.accepted_at,
+            stall=self.stall if self.end is None else None,
             end=self.end,
         )
 
@@ -133,6 +141,7 @@ class Attempt:
                 self._step = seen.step
             if seen.state:
                 self._is_training = seen.state == AttemptState.RUNNING
+            self.memory_peak_bytes = max(self.memory_peak_bytes, seen.memory_peak_bytes)
             if seen.outcome is not None:
                 self.outcome = read_outcome(seen.outcome)
         if records:

@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from services.trainer import cgroups
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceInfo:
@@ -79,8 +81,9 @@ def cores() -> int:
 
 
 def memory_bytes() -> int:
-    """Returns the memory of the host."""
-    return int(psutil.virtual_memory().total)
+    """Returns the memory that this process may use: that of the host, or what its control group allows."""
+    total, limit = int(psutil.virtual_memory().total), cgroups.memory_limit_bytes()
+    return total if limit is None else min(total, limit)
 
 
 class Sampler:

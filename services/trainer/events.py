@@ -99,6 +99,8 @@ class Glance:
     """New state of the attempt, without prefix, when the event tells."""
     outcome: events_pb2.AttemptOutcome | None = None
     """The attempt's end, when the event is it."""
+    memory_peak_bytes: int = 0
+    """Largest resident memory of the worker so far, when the event tells."""
 
 
 def parse(payload: bytes) -> events_pb2.Event:
@@ -116,6 +118,8 @@ def glance(payload: bytes) -> Glance:
         return Glance(kind, step=event.resumed_from.step)
     if kind == "state":
         return Glance(kind, state=event.state.to)
+    if kind == "device":
+        return Glance(kind, memory_peak_bytes=event.device.memory_peak_bytes)
     if kind == "outcome":
         return Glance(kind, step=event.outcome.step, outcome=event.outcome)
     return Glance(kind)

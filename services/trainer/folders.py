@@ -124,6 +124,16 @@ class AttemptFolder:
         return self.path / "output"
 
     @property
+    def pulse(self) -> Path:
+        """When the worker last did something (`pulse.py`)."""
+        return self.path / "pulse"
+
+    @property
+    def stacks(self) -> Path:
+        """What the worker's threads were doing when it made no progress."""
+        return self.path / "stacks.txt"
+
+    @property
     def log(self) -> Path:
         """Standard output and error of the worker."""
         return self.path / "worker.log"

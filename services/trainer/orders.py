@@ -15,6 +15,7 @@ from typing import Any
 
 from services.trainer.folders import read_json, write_json
 from tuneforge.names import AttemptName
+from tuneforge.specs.guards import STALL_AFTER_S, STALL_ENDS_AFTER_S
 
 
 class StopMode(StrEnum):
@@ -97,6 +98,10 @@ class Assignment:
     """Folder of rows kept as tokens."""
     tokens_bytes: int = 0
     """Most bytes of that folder; 0: rows are not kept."""
+    stall_after_s: float = STALL_AFTER_S
+    """Seconds without progress after which it counts as stalled."""
+    stall_ends_after_s: float = STALL_ENDS_AFTER_S
+    """Seconds without progress after which its process is ended."""
 
     @property
     def key(self) -> str:

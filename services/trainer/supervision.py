@@ -16,11 +16,13 @@ from services.grpckit.logging import get_logger
 from services.trainer import adoption
 from services.trainer.adoption import NOBODY, ProcessIdentity
 from services.trainer.attempts import Attempt
+from services.trainer.autopsy import cause_of_loss
 from services.trainer.ends import AttemptFailure, AttemptState, End, Outcome, failure, outcome_message
 from services.trainer.events import EventLog
 from services.trainer.folders import create_json
 from services.trainer.launching import LaunchFailed, WorkerLauncher
 from services.trainer.orders import StopMode
+from services.trainer.stalls import StallWatch
 from tuneforge.errors import Reason
 
 POLL_WATCHED_S = 0.03
@@ -92,12 +94,14 @@ async def _claimed_by(attempt: Attempt, pid: int) -> ProcessIdentity:
 async def _follow(attempt: Attempt, worker: ProcessIdentity) -> None:
     """Returns when the worker's process has ended."""
     outcome_seen_at = None
+    stalls = StallWatch(attempt.folder, worker, attempt.assignment.stall_after_s, attempt.assignment.stall_ends_after_s)
     with adoption.ProcessEnd(worker, attempt.call_attention) as process:
         while not process.has_ended:
             await attempt.catch_up()
             now = time.time()
             if attempt.outcome is not None:
                 outcome_seen_at = outcome_seen_at or now
+            _note_stall(attempt, stalls)
             order = attempt.stop_order
             is_late = order is not None and now >= order.kill_at
             if is_late or (outcome_seen_at is not None and now >= outcome_seen_at + LINGER_S):
@@ -106,6 +110,14 @@ async def _follow(attempt: Attempt, worker: ProcessIdentity) -> None:
             if order is not None:
                 wait_s = min(wait_s, max(0.01, order.kill_at - now))
             await attempt.wait_for_attention(wait_s)
+
+
+def _note_stall(attempt: Attempt, stalls: StallWatch) -> None:
+    """Notes whether the worker makes progress; a change is told to whoever watches."""
+    before, attempt.stall = attempt.stall, stalls.look(last_step=attempt.view().step)
+    attempt.is_ended_for_stall = stalls.has_ended_it
+    if before != attempt.stall:
+        attempt.tell()
 
 
 async def _settle(attempt: Attempt, exit_code: int | None) -> None:
@@ -120,10 +132,14 @@ async def _settle(attempt: Attempt, exit_code: int | None) -> None:
     if attempt.outcome is None and order is not None and order.mode is StopMode.CANCEL:
         # It was cancelled and is gone, which is all that was asked for.
         await _write_outcome(attempt, Outcome(AttemptState.CANCELLED, None))
+    loss = None if attempt.outcome is not None else cause_of_loss(attempt, exit_code)
+    if loss is not None and loss.is_user:
+        # It would come to the same end again: a failure, not a loss.
+        await _write_outcome(attempt, Outcome(AttemptState.FAILED, loss))
     if attempt.outcome is not None:
         end = End(state=attempt.outcome.state, time=time.time(), failure=attempt.outcome.failure)
     else:
-        end = End(state=AttemptState.LOST, time=time.time(), failure=_loss(attempt, exit_code))
+        end = End(state=AttemptState.LOST, time=time.time(), failure=loss)
     attempt.finish(end)
     name, node_rank = attempt.id
     _log.info("attempt has ended", attempt=name, node_rank=node_rank, state=end.state.value)
@@ -153,28 +169,6 @@ async def _write_outcome(attempt: Attempt, outcome: Outcome) -> None:
 
     await asyncio.to_thread(write)
     await attempt.catch_up()
-
-
-def _loss(attempt: Attempt, exit_code: int | None) -> AttemptFailure:
-    """Says why a worker is gone that did not say it itself."""
-    order = attempt.stop_order
-    if order is not None:
-        how = "did not stop in the time it was given, and was ended"
-    elif exit_code is None:
-        how = "is gone; how it ended was not seen"
-    elif exit_code < 0:
-        how = f"was ended by signal {-exit_code}"
-    else:
-        how = f"ended with exit code {exit_code} and no outcome"
-    kills = adoption.count_oom_kills()
-    before = attempt.assignment.oom_kills
-    # A kill for lack of memory is signal 9; another process of the cgroup may have been meant, so it stays a hint.
-    if kills is not None and before is not None and kills > before and exit_code in (None, -9) and order is None:
-        how += "; the kernel has ended a process of this node for lack of memory meanwhile"
-    metadata = {"step": str(attempt.view().step)}
-    if exit_code is not None:
-        metadata["exit_code"] = str(exit_code)
-    return failure(Reason.WORKER_LOST, f"the worker process {how}", metadata=metadata)
 
 
 def _claim(attempt: Attempt) -> bool:

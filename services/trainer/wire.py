@@ -129,6 +129,15 @@ def status_to_proto(view: AttemptView) -> nodes_pb2.AttemptStatus:
         step=view.step,
         start_time=timestamp(view.accepted_at),
     )
+    if view.stall is not None:
+        message.stall.CopyFrom(
+            events_pb2.Stall(
+                attempt=AttemptName.parse(view.name).attempt,
+                since=timestamp(view.stall.since),
+                message=view.stall.message,
+                stacks=view.stall.stacks,
+            )
+        )
     if view.end is not None:
         message.end_time.CopyFrom(timestamp(view.end.time))
         if view.end.failure is not None:

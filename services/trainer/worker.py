@@ -35,6 +35,7 @@ from services.trainer.events import EventLog
 from services.trainer.folders import AttemptFolder, create_json
 from services.trainer.inputs import Stopped, blob_client, bring, insist
 from services.trainer.orders import Assignment, StopMode, StopOrder
+from services.trainer.pulse import DUMP_SIGNAL, Pulse
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
@@ -63,6 +64,7 @@ def run(folder: Path) -> int:
     """Trains the attempt whose folder this is; returns the exit code of the process."""
     files = AttemptFolder(folder)
     _redirect_output(files.log)
+    _dump_stacks_into(files.stacks)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to handle
     stop = StopFile(files.stop)
     signal.signal(signal.SIGTERM, lambda *_: stop.note_signal())
@@ -111,6 +113,7 @@ class Worker:
         self._assignment = assignment
         self._log = log
         self._stop = stop
+        self._pulse = Pulse(files.pulse)
         self._said = ""
         self._step = 0
 
@@ -182,6 +185,7 @@ class Worker:
                 threads=assignment.threads,
                 device="cpu" if assignment.device_index is None else "cuda:0",
                 tokens=_token_cache(assignment),
+                pulse=self._pulse,
             ),
             self._log,
             self._stop,
@@ -308,6 +312,11 @@ class _Sampling:
                     return
         finally:
             sampler.close()
+
+
+def _dump_stacks_into(path: Path) -> None:
+    """Makes the agent's signal write down what all threads do, from C: also while the interpreter is held."""
+    faulthandler.register(DUMP_SIGNAL, file=os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
 
 
 def _redirect_output(path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.support.event_loop import on_loop
 from tests.support.fake_trainer import FakeTrainer, serve_trainer
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec
-from tuneforge.v1 import errors_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
+from tuneforge.v1 import errors_pb2, events_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
 
 pytestmark = EACH_DATABASE
 
@@ -292,3 +292,42 @@ async def test_heartbeat_stream_renews_each_time(tmp_path: Path) -> None:
             stage.clock.advance(5)
         assert ends == [1010, 1015]
         await stream.done_writing()
+
+
+async def stall_event(stage: Stage, *, is_over: bool, has_stacks: bool = False) -> events_pb2.Event:
+    """Waits for a stall in the log of j1."""
+    async for event in stage.events():
+        is_it = event.HasField("stall") and event.stall.is_over == is_over
+        if is_it and (is_over or bool(event.stall.stacks) == has_stacks):
+            return event
+    raise AssertionError("the job ended without it")
+
+
+@on_loop
+async def test_attempt_without_progress_is_a_condition(tmp_path: Path) -> None:
+    """A node that tells of a stall makes the job STALLED and leaves it RUNNING; the log has the stacks, and the end."""
+    async with staged(tmp_path) as stage:
+        await stage.trainer.register(stage.address)
+        await stage.create()
+        held = await stage.trainer.started()
+        await stage.trainer.emit(held)
+        await stage.until_state("RUNNING")
+        held.status.stall.CopyFrom(events_pb2.Stall(attempt=1, message="it stands still"))
+        await stage.trainer.beat(stage.address)
+        first = await stall_event(stage, is_over=False)
+        assert (first.attempt, first.stall.message) == (0, "it stands still")
+        job = await stage.get()
+        assert (job.state, list(job.conditions)) == (jobs_pb2.JOB_STATE_RUNNING, [jobs_pb2.JOB_CONDITION_STALLED])
+        held.status.stall.stacks = "Thread 1: train_loop"
+        for _ in range(3):  # said again and again, told once
+            await stage.trainer.beat(stage.address)
+        await stall_event(stage, is_over=False, has_stacks=True)
+        await stage.restart()
+        held.status.ClearField("stall")
+        await stage.trainer.register(stage.address)
+        await stage.trainer.beat(stage.address)
+        await stall_event(stage, is_over=True)
+        assert list((await stage.get()).conditions) == []
+        await stage.trainer.end(held, SUCCEEDED)
+        told = [event.stall for event in await stage.all_events() if event.HasField("stall")]
+        assert [(each.is_over, bool(each.stacks)) for each in told] == [(False, False), (False, True), (True, False)]

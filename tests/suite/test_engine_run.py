@@ -35,6 +35,7 @@ from tuneforge.specs.spec import (
     DataConfig,
     Evaluation,
     FullMethod,
+    Guards,
     LoraMethod,
     Method,
     OverlongPolicy,
@@ -209,6 +210,7 @@ def test_the_validation_loss_is_the_mean_over_tokens(tmp_path: Path) -> None:
         SPEC,
         method=LoraMethod(rank=4),
         optimization=replace(SPEC.optimization, max_steps=3, learning_rate=1e-12),
+        guards=Guards(allow_no_effect=True),
     )
     task = tiny_inputs(tmp_path, spec)
     sink = RecordingSink()

@@ -18,6 +18,7 @@ from typing import TypeVar
 import grpc
 
 from services.grpckit.server import run, serve
+from services.trainer import cgroups
 from services.trainer.__main__ import Node, become_subreaper
 from services.trainer.launching import WorkerLauncher
 from services.trainer.settings import TrainerSettings
@@ -166,6 +167,8 @@ def attempt_name(job: str, attempt: int = 1) -> str:
 async def main() -> int:
     """Serves a node whose workers run the scripted engine; returns the exit code."""
     settings = TrainerSettings.from_env()
+    if folder := os.environ.get("TUNEFORGE_TEST_CGROUP"):
+        cgroups._OWN, cgroups._ROOT = Path(folder) / "own", Path(folder)
     become_subreaper()
     engine = "tests.support.scripted_engine"
     log_path = settings.server.data / "forkserver.log"

@@ -105,30 +105,3 @@ def test_only_one_owner(tmp_path: Path) -> None:
     assert claims == [True, False, False]
     assert read_json(path) == {"pid": 0}
     assert [entry.name for entry in tmp_path.iterdir()] == ["worker.json"]
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "file", "content"),
-    [
-        ("0::/job\n", "job/memory.events", "low 0\noom 3\noom_kill 2\n"),
-        ("4:memory:/job\n0::/\n", "memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
-    ],
-)
-def test_kills_for_lack_of_memory_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, file: str, content: str
-) -> None:
-    """The counter is found in both versions of cgroups."""
-    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
-    (proc / "self").mkdir(parents=True)
-    (proc / "self/cgroup").write_text(cgroup)
-    (groups / file).parent.mkdir(parents=True)
-    (groups / file).write_text(content)
-    monkeypatch.setattr(adoption, "_PROC", proc)
-    monkeypatch.setattr(adoption, "_CGROUPS", groups)
-    assert adoption.count_oom_kills() == 2
-
-
-def test_missing_counter_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that does not count says so."""
-    monkeypatch.setattr(adoption, "_PROC", tmp_path)
-    assert adoption.count_oom_kills() is None

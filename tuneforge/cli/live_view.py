@@ -29,7 +29,18 @@ _STATE_STYLES = {
     "FAILED": "bold red",
     "CANCELLED": "yellow",
 }
-_SCROLLED = {"state", "log", "checkpoint", "sample", "resumed_from", "gap", "resolved", "evaluation", "outcome"}
+_SCROLLED = {
+    "state",
+    "log",
+    "checkpoint",
+    "sample",
+    "resumed_from",
+    "gap",
+    "resolved",
+    "evaluation",
+    "outcome",
+    "stall",
+}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _CURVE_ROWS = 8
 

@@ -17,6 +17,7 @@ from tuneforge.events import (
     Resolved,
     ResumedFrom,
     Sample,
+    Stall,
     StateChange,
     StepMetrics,
 )
@@ -143,6 +144,11 @@ def _outcome(outcome: AttemptOutcome, attempt: int) -> str:
     return f"attempt {attempt} {outcome.result} after step {outcome.step}{failure}"
 
 
+def _stall(stall: Stall, _attempt: int) -> str:
+    stacks = "".join(f"\n    {printable(line)}" for line in stall.stacks.splitlines())
+    return f"attempt {stall.attempt}: {printable(stall.message)}{stacks}"
+
+
 _LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {
     "step": lambda step, _attempt: step_line(step),
     "state": state_line,
@@ -154,5 +160,6 @@ _LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {
     "gap": _gap,
     "resolved": _resolved,
     "outcome": _outcome,
+    "stall": _stall,
 }
 """Kind of event -> its line, from payload and attempt. `device` has none: one a second is for `--json`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tuneforge.specs.guards import with_guard_defaults
 from tuneforge.specs.spec import (
     Architecture,
     Checkpointing,
@@ -52,6 +53,7 @@ def with_defaults(spec: TrainingSpec, architecture: Architecture | None = None) 
         evaluation=_evaluation(spec.evaluation),
         resources=_resources(spec.resources),
         seed=spec.seed or 0,
+        guards=with_guard_defaults(spec.guards),
     )
 
 

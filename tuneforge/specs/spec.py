@@ -215,6 +215,23 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guards:
+    """What ends a run that cannot come to anything."""
+
+    loss_explosion_factor: float | None = None
+    """How many times the lowest median of a run's losses a loss may be, > 1; 0 = off. None: 3."""
+    zero_gradient_steps: int | None = None
+    """First steps that may pass without any gradient; 0 = off. None: 3."""
+    allow_no_effect: bool = False
+    """Whether a run succeeds whose adapters change nothing."""
+    stall_after_s: float | None = None
+    """Seconds without a sign of progress after which an attempt is STALLED, 1 to 604800. None: 600."""
+    stall_ends_after_s: float | None = None
+    """Seconds without a sign of progress after which its process is ended, >= `stall_after_s`. None: 1800, or
+    `stall_after_s` when that is longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
     """What to train: one task, one method, on one base and one data set."""
 
@@ -240,6 +257,8 @@ class TrainingSpec:
     """Model that gets the new version (`output.model`). None: the project's model named like the job."""
     seed: int | None = None
     """Seed of every random choice. None: 0."""
+    guards: Guards = field(default_factory=Guards)
+    """What ends a run that cannot come to anything."""
 
     @property
     def lora(self) -> LoraMethod | None:

@@ -12,6 +12,7 @@ from tuneforge.architectures import EMBEDDING_ARCHITECTURES, ModelTask, task_of
 from tuneforge.errors import FieldViolation
 from tuneforge.specs.defaults import DECAY_RATIO, LORA_RANK, WARMUP_RATIO
 from tuneforge.specs.freezing import count_layers
+from tuneforge.specs.guards import guard_violations
 from tuneforge.specs.spec import (
     Architecture,
     BaseModel,
@@ -72,6 +73,7 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
     yield from _best(spec)
     yield from _resources(spec.resources)
     yield from _count("seed", spec.seed or 0, minimum=0)
+    yield from guard_violations(spec.guards)
 
 
 def _base(base: BaseModel, allow_local: bool) -> Iterator[FieldViolation]:

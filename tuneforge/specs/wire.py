@@ -16,6 +16,7 @@ from tuneforge.specs.spec import (
     DataSource,
     Evaluation,
     FullMethod,
+    Guards,
     LearningRateSchedule,
     LoraMethod,
     Method,
@@ -105,6 +106,7 @@ def spec_from_proto(message: spec_pb2.TrainingSpec) -> TrainingSpec:
         resources=_resources_from_proto(message.resources),
         output_model=message.output.model or None,
         seed=message.seed if message.HasField("seed") else None,
+        guards=_guards_from_proto(message.guards),
     )
 
 
@@ -181,6 +183,30 @@ def _resources_from_proto(message: spec_pb2.Resources) -> Resources:
     )
 
 
+def _guards_from_proto(message: spec_pb2.Guards) -> Guards:
+    after, ends_after = message.stall_after, message.stall_ends_after
+    return Guards(
+        loss_explosion_factor=message.loss_explosion_factor if message.HasField("loss_explosion_factor") else None,
+        zero_gradient_steps=message.zero_gradient_steps if message.HasField("zero_gradient_steps") else None,
+        allow_no_effect=message.allow_no_effect,
+        stall_after_s=durations.to_seconds(after) if message.HasField("stall_after") else None,
+        stall_ends_after_s=durations.to_seconds(ends_after) if message.HasField("stall_ends_after") else None,
+    )
+
+
+def _guards_to_proto(guards: Guards) -> spec_pb2.Guards:
+    message = spec_pb2.Guards(
+        loss_explosion_factor=guards.loss_explosion_factor,
+        zero_gradient_steps=guards.zero_gradient_steps,
+        allow_no_effect=guards.allow_no_effect,
+    )
+    if guards.stall_after_s is not None:
+        message.stall_after.CopyFrom(durations.from_seconds(guards.stall_after_s))
+    if guards.stall_ends_after_s is not None:
+        message.stall_ends_after.CopyFrom(durations.from_seconds(guards.stall_ends_after_s))
+    return message
+
+
 def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
     """Converts a spec to its message.
 
@@ -213,6 +239,8 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
             setattr(message.base, source, value)
     if spec.output_model is not None:
         message.output.model = spec.output_model
+    if spec.guards != Guards():
+        message.guards.CopyFrom(_guards_to_proto(spec.guards))
     if spec.task is not None:
         message.supervised.SetInParent()
     if isinstance(spec.method, FullMethod):

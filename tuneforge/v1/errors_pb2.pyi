@@ -142,6 +142,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt or a deployment: the registry's signature over the files is missing, does not fit them, or is by
     a key that is not trusted here.
     """
+    ERROR_REASON_LOSS_EXPLODED: _ErrorReason.ValueType  # 155
+    """Failure of an attempt (user fault): the loss has grown far beyond what it was, and stays there."""
+    ERROR_REASON_NO_EFFECT: _ErrorReason.ValueType  # 156
+    """Failure of an attempt (user fault): no weight gets a gradient, or the trained adapters change nothing."""
+    ERROR_REASON_STALLED: _ErrorReason.ValueType  # 157
+    """Failure of an attempt (infrastructure fault): its process made no progress for longer than the spec allows."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason a Tuneforge service gives for an error, in one table.
@@ -271,4 +277,10 @@ ERROR_REASON_SIGNATURE: ErrorReason.ValueType  # 134
 """Failure of an attempt or a deployment: the registry's signature over the files is missing, does not fit them, or is by
 a key that is not trusted here.
 """
+ERROR_REASON_LOSS_EXPLODED: ErrorReason.ValueType  # 155
+"""Failure of an attempt (user fault): the loss has grown far beyond what it was, and stays there."""
+ERROR_REASON_NO_EFFECT: ErrorReason.ValueType  # 156
+"""Failure of an attempt (user fault): no weight gets a gradient, or the trained adapters change nothing."""
+ERROR_REASON_STALLED: ErrorReason.ValueType  # 157
+"""Failure of an attempt (infrastructure fault): its process made no progress for longer than the spec allows."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

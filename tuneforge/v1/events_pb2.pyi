@@ -135,6 +135,7 @@ class Event(_message.Message):
     RESUMED_FROM_FIELD_NUMBER: _builtins.int
     RESOLVED_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    STALL_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """`projects/{project}/jobs/{job}`."""
     attempt: _builtins.int
@@ -193,6 +194,10 @@ class Event(_message.Message):
     def outcome(self) -> Global___AttemptOutcome:
         """The attempt is over; always its last event."""
 
+    @_builtins.property
+    def stall(self) -> Global___Stall:
+        """An attempt makes no progress, or goes on after that; made by the scheduler."""
+
     def __init__(
         self,
         *,
@@ -213,12 +218,13 @@ class Event(_message.Message):
         resumed_from: Global___ResumedFrom | None = ...,
         resolved: Global___Resolved | None = ...,
         outcome: Global___AttemptOutcome | None = ...,
+        stall: Global___Stall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "log", b"log", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "log", b"log", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "job", b"job", "job_seq", b"job_seq", "log", b"log", "node_rank", b"node_rank", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "seq", b"seq", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "job", b"job", "job_seq", b"job_seq", "log", b"log", "node_rank", b"node_rank", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "seq", b"seq", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["step", "device", "log", "checkpoint", "sample", "state", "gap", "evaluation", "resumed_from", "resolved", "outcome"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["step", "device", "log", "checkpoint", "sample", "state", "gap", "evaluation", "resumed_from", "resolved", "outcome", "stall"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -690,6 +696,50 @@ class Resolved(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resolved: _TypeAlias = Resolved  # noqa: Y015
+
+@_typing.final
+class Stall(_message.Message):
+    """An attempt that makes no progress: no micro-batch, no generated token and no saved checkpoint for longer than
+    `Guards.stall_after`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STACKS_FIELD_NUMBER: _builtins.int
+    IS_OVER_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Number of the attempt."""
+    message: _builtins.str
+    """What is known of it, as a sentence."""
+    stacks: _builtins.str
+    """What each thread of its process was doing, as Python's faulthandler writes it; at most 16 KiB. Empty when the process
+    did not answer.
+    """
+    is_over: _builtins.bool
+    """It goes on."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Its last sign of progress."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+        stacks: _builtins.str = ...,
+        is_over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "is_over", b"is_over", "message", b"message", "since", b"since", "stacks", b"stacks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stall: _TypeAlias = Stall  # noqa: Y015
 
 @_typing.final
 class AttemptOutcome(_message.Message):

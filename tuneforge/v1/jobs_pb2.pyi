@@ -86,6 +86,8 @@ class _JobConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobCondi
     """Not set; never sent."""
     JOB_CONDITION_UNREACHABLE: _JobCondition.ValueType  # 1
     """The node of its attempt does not answer; the attempt may still be running."""
+    JOB_CONDITION_STALLED: _JobCondition.ValueType  # 2
+    """Its attempt makes no progress; the job's newest `Stall` event has the stacks of its threads."""
 
 class JobCondition(_JobCondition, metaclass=_JobConditionEnumTypeWrapper):
     """Something to know about a job that is not a state."""
@@ -94,6 +96,8 @@ JOB_CONDITION_UNSPECIFIED: JobCondition.ValueType  # 0
 """Not set; never sent."""
 JOB_CONDITION_UNREACHABLE: JobCondition.ValueType  # 1
 """The node of its attempt does not answer; the attempt may still be running."""
+JOB_CONDITION_STALLED: JobCondition.ValueType  # 2
+"""Its attempt makes no progress; the job's newest `Stall` event has the stacks of its threads."""
 Global___JobCondition: _TypeAlias = JobCondition  # noqa: Y015
 
 @_typing.final

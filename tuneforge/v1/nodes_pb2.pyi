@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -264,6 +265,7 @@ class AttemptStatus(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    STALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
     node_rank: _builtins.int
@@ -288,6 +290,10 @@ class AttemptStatus(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When its process ended; unset while it runs."""
 
+    @_builtins.property
+    def stall(self) -> _events_pb2.Stall:
+        """Set while it makes no progress."""
+
     def __init__(
         self,
         *,
@@ -300,10 +306,11 @@ class AttemptStatus(_message.Message):
         failure: _types_pb2.Failure | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        stall: _events_pb2.Stall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "stall", b"stall", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_seq", b"acked_seq", "end_time", b"end_time", "failure", b"failure", "last_seq", b"last_seq", "name", b"name", "node_rank", b"node_rank", "start_time", b"start_time", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_seq", b"acked_seq", "end_time", b"end_time", "failure", b"failure", "last_seq", b"last_seq", "name", b"name", "node_rank", b"node_rank", "stall", b"stall", "start_time", b"start_time", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -188,6 +188,7 @@ class TrainingSpec(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    GUARDS_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """Seed of every random choice: order of rows, dropout, initial adapters. Unset: 0."""
     @_builtins.property
@@ -238,6 +239,10 @@ class TrainingSpec(_message.Message):
     def output(self) -> Global___Output:
         """Where the result goes. Unset: the project's model named like the job."""
 
+    @_builtins.property
+    def guards(self) -> Global___Guards:
+        """What ends a run that cannot come to anything. Unset: every field's default."""
+
     def __init__(
         self,
         *,
@@ -254,10 +259,11 @@ class TrainingSpec(_message.Message):
         resources: Global___Resources | None = ...,
         output: Global___Output | None = ...,
         seed: _builtins.int | None = ...,
+        guards: Global___Guards | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "lora", b"lora", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "lora", b"lora", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -699,6 +705,61 @@ class Evaluation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class Guards(_message.Message):
+    """What ends a run that cannot come to anything. A loss or a gradient that is no finite number always ends it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOSS_EXPLOSION_FACTOR_FIELD_NUMBER: _builtins.int
+    ZERO_GRADIENT_STEPS_FIELD_NUMBER: _builtins.int
+    ALLOW_NO_EFFECT_FIELD_NUMBER: _builtins.int
+    STALL_AFTER_FIELD_NUMBER: _builtins.int
+    STALL_ENDS_AFTER_FIELD_NUMBER: _builtins.int
+    loss_explosion_factor: _builtins.float
+    """The run fails with LOSS_EXPLODED when the loss of three steps in a row is more than so many times the lowest level
+    of the run (median of up to 16 steps in a row), and above that of the first step. > 1 and finite; 0 = off. Unset: 3.
+    """
+    zero_gradient_steps: _builtins.int
+    """The run fails with NO_EFFECT when no weight had a gradient in this many first steps. 0 = off. Unset: 3."""
+    allow_no_effect: _builtins.bool
+    """A run whose adapters do not change what the model computes succeeds. Unset: it fails with NO_EFFECT."""
+    @_builtins.property
+    def stall_after(self) -> _duration_pb2.Duration:
+        """How long an attempt may compute without a sign of progress (a micro-batch, a saved file) before it is STALLED: the
+        stacks of its threads are kept and told, and it goes on waiting. 1 second to 7 days. Unset: 10 minutes.
+        """
+
+    @_builtins.property
+    def stall_ends_after(self) -> _duration_pb2.Duration:
+        """How long an attempt may be without a sign of progress before its process is ended and its job gets a new attempt.
+        At least `stall_after`, at most 7 days. Unset: 30 minutes, or `stall_after` when that is longer.
+        """
+
+    def __init__(
+        self,
+        *,
+        loss_explosion_factor: _builtins.float | None = ...,
+        zero_gradient_steps: _builtins.int | None = ...,
+        allow_no_effect: _builtins.bool = ...,
+        stall_after: _duration_pb2.Duration | None = ...,
+        stall_ends_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss_explosion_factor", b"_loss_explosion_factor", "_zero_gradient_steps", b"_zero_gradient_steps", "loss_explosion_factor", b"loss_explosion_factor", "stall_after", b"stall_after", "stall_ends_after", b"stall_ends_after", "zero_gradient_steps", b"zero_gradient_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss_explosion_factor", b"_loss_explosion_factor", "_zero_gradient_steps", b"_zero_gradient_steps", "allow_no_effect", b"allow_no_effect", "loss_explosion_factor", b"loss_explosion_factor", "stall_after", b"stall_after", "stall_ends_after", b"stall_ends_after", "zero_gradient_steps", b"zero_gradient_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__loss_explosion_factor: _TypeAlias = _typing.Literal["loss_explosion_factor"]  # noqa: Y015
+    _WhichOneofArgType__loss_explosion_factor: _TypeAlias = _typing.Literal["_loss_explosion_factor", b"_loss_explosion_factor"]  # noqa: Y015
+    _WhichOneofReturnType__zero_gradient_steps: _TypeAlias = _typing.Literal["zero_gradient_steps"]  # noqa: Y015
+    _WhichOneofArgType__zero_gradient_steps: _TypeAlias = _typing.Literal["_zero_gradient_steps", b"_zero_gradient_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_explosion_factor) -> _WhichOneofReturnType__loss_explosion_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__zero_gradient_steps) -> _WhichOneofReturnType__zero_gradient_steps | None: ...
+
+Global___Guards: _TypeAlias = Guards  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):

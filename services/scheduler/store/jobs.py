@@ -221,7 +221,13 @@ def _query() -> Any:
         nodes.c.state == "UNREACHABLE",
         jobs.c.state.in_(["STARTING", "RUNNING", "CANCELLING"]),
     )
-    return select(jobs, is_unreachable.label("is_unreachable"))
+    is_stalled = exists().where(
+        attempts.c.job == jobs.c.number,
+        attempts.c.attempt == jobs.c.attempt,
+        attempts.c.stall.is_not(None),
+        jobs.c.state.in_(["RUNNING", "CANCELLING"]),
+    )
+    return select(jobs, is_unreachable.label("is_unreachable"), is_stalled.label("is_stalled"))
 
 
 def _pinned_values(pinned: Pinned) -> dict[str, Any]:
@@ -288,4 +294,5 @@ def _job(row: Row[Any]) -> Job:
         latest_seq=row.latest_seq,
         record_head=row.record_head or b"",
         is_unreachable=row.is_unreachable,
+        is_stalled=row.is_stalled,
     )

@@ -92,6 +92,7 @@ attempts = Table(
     Column("is_closed", Boolean, nullable=False, default=False, comment="its node knows that the end is kept here"),
     Column("failure", LargeBinary),
     Column("outcome", LargeBinary, comment="AttemptOutcome"),
+    Column("stall", LargeBinary, comment="Stall; while it makes no progress"),
     Column("resumed_step", BigInteger, nullable=False, default=0),
     Column("step", BigInteger, nullable=False, default=0),
     Column("last_seq", BigInteger, nullable=False, default=0, comment="high-water mark: seq of the newest event kept"),

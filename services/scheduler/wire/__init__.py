@@ -1,6 +1,15 @@
 """Messages of the contract <-> dataclasses of the scheduler; only servicer and peers know both too."""
 
-from services.scheduler.wire.events import Batch, Change, Facts, batch_bytes, state_event, warning_event
+from services.scheduler.wire.events import (
+    Batch,
+    Change,
+    Facts,
+    batch_bytes,
+    has_stacks,
+    stall_event,
+    state_event,
+    warning_event,
+)
 from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto
 from services.scheduler.wire.publications import publish_request
 from services.scheduler.wire.resources import capacity_from_bytes
@@ -14,7 +23,9 @@ __all__ = [
     "failure_bytes",
     "failure_from_bytes",
     "failure_from_proto",
+    "has_stacks",
     "publish_request",
+    "stall_event",
     "state_event",
     "warning_event",
 ]

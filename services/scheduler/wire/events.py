@@ -64,6 +64,28 @@ def warning_event(job: str, message: str, job_seq: int, now_ms: int) -> list[byt
     return [event_bytes(event)]
 
 
+def stall_event(job: str, stall: bytes, job_seq: int, now_ms: int, *, is_over: bool) -> list[bytes]:
+    """Returns the bytes of the news that an attempt stands still, or goes on after that.
+
+    Args:
+        job: Name of the job.
+        stall: Serialised `Stall` as its node told it.
+        job_seq: Number of the event.
+        now_ms: Time of the event.
+        is_over: It goes on.
+    """
+    found = events_pb2.Stall.FromString(stall)
+    if is_over:
+        found = events_pb2.Stall(attempt=found.attempt, since=found.since, message="it goes on", is_over=True)
+    event = events_pb2.Event(job=job, job_seq=job_seq, time=timestamp(now_ms), stall=found)
+    return [event_bytes(event)]
+
+
+def has_stacks(stall: bytes) -> bool:
+    """Tells whether a serialised `Stall` says what the threads were doing."""
+    return bool(events_pb2.Stall.FromString(stall).stacks)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a batch says that a resource shows."""

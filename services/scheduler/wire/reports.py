@@ -21,6 +21,8 @@ class Status:
     last_seq: int
     """Number of the newest event in its spool."""
     failure: Failure | None
+    stall: bytes | None = None
+    """Serialised `Stall`; set while it makes no progress."""
 
     @property
     def is_live(self) -> bool:
@@ -43,6 +45,7 @@ def status_from_proto(message: nodes_pb2.AttemptStatus) -> Status:
         state=_STATES.get(message.state, AttemptState.RUNNING),
         last_seq=message.last_seq,
         failure=failure_from_proto(message.failure) if message.HasField("failure") else None,
+        stall=message.stall.SerializeToString() if message.HasField("stall") else None,
     )
 
 

@@ -47,13 +47,21 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         creator=job.creator,
         labels=dict(job.labels),
         latest_job_seq=job.latest_seq,
-        conditions=[jobs_pb2.JOB_CONDITION_UNREACHABLE] if job.is_unreachable else [],
+        conditions=_conditions(job),
     )
     if job.failure is not None:
         message.failure.MergeFromString(job.failure)
     if job.estimate is not None:
         message.memory_estimate.MergeFromString(job.estimate)
     return message
+
+
+def _conditions(job: Job) -> list[jobs_pb2.JobCondition.ValueType]:
+    found = {
+        jobs_pb2.JOB_CONDITION_UNREACHABLE: job.is_unreachable,
+        jobs_pb2.JOB_CONDITION_STALLED: job.is_stalled,
+    }
+    return [condition for condition, holds in found.items() if holds]
 
 
 def job_bytes(job: Job) -> bytes:

@@ -8,7 +8,7 @@ Suffixes: B prompts, T positions, V vocabulary.
 # ruff: noqa: N806  (tensors carry their shape in upper case at the end of their names)
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,10 @@ from tuneforge.specs.spec import ComputeType
 
 _ROWS_AT_ONCE = 256
 """Rows that are sorted by length together: enough for little filling, few enough to hold their tensors."""
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextlib.contextmanager
@@ -42,7 +46,13 @@ def measuring(model: Any, device: torch.device) -> Iterator[None]:
         restore_random_state(state, device)
 
 
-def evaluate(model: Any, examples: Sequence[Example], limits: BatchLimits, compute: ComputeType) -> tuple[float, int]:
+def evaluate(
+    model: Any,
+    examples: Sequence[Example],
+    limits: BatchLimits,
+    compute: ComputeType,
+    beat: Callable[[], None] = _nothing,
+) -> tuple[float, int]:
     """Returns the mean loss over the supervised tokens of some rows, in nats a token, and how many tokens these are."""
     device = _device(model)
     loss_sum, count = 0.0, 0
@@ -52,6 +62,7 @@ def evaluate(model: Any, examples: Sequence[Example], limits: BatchLimits, compu
                 loss = supervised_loss(model, batch.to(device))
                 loss_sum += loss.sum.item()
                 count += loss.count
+                beat()
     return loss_sum / count, count
 
 
@@ -62,6 +73,7 @@ def complete(
     max_new_tokens: int,
     end_tokens: frozenset[int],
     compute: ComputeType,
+    beat: Callable[[], None] = _nothing,
 ) -> list[list[int]]:
     """Continues some prompts together, each time with the likeliest token.
 
@@ -71,6 +83,7 @@ def complete(
         max_new_tokens: Most tokens of a completion, >= 1.
         end_tokens: Tokens that end a completion; they are left out of it.
         compute: Format of the products.
+        beat: Called after each token.
 
     Returns:
         The completions' token ids, in the order of the prompts.
@@ -96,6 +109,7 @@ def complete(
                 logits_to_keep=1,
             )
             cache = output.past_key_values
+            beat()
             input_ids_BT = output.logits[:, -1].argmax(-1, keepdim=True)
             tokens = input_ids_BT[:, 0].tolist()
             open_lines = {line for line in open_lines if tokens[line] not in end_tokens}

@@ -7,7 +7,7 @@ is `Progress` (`run.py`), so that a resumed run cannot be told from an unbroken 
 import time
 from collections.abc import Callable
 
-from services.trainer.engine import reports
+from services.trainer.engine import guards, reports
 from services.trainer.engine.run import Progress, Run
 from services.trainer.engine.saving import Saves
 from services.trainer.engine.schedules import learning_rate
@@ -22,7 +22,8 @@ def train_loop(
     """Trains from the step that `progress` tells to the last one, or until it is asked to stop.
 
     Raises:
-        TrainingFault: The loss is no finite number, or the state that was asked for cannot be saved.
+        TrainingFault: A guard ends the run (`guards`, and the engine's own), or the state that was asked for cannot be
+            saved.
     """
     first_step, begun = progress.step, time.monotonic()
     use_best, keep_best = run.spec.evaluation.use_best, run.spec.checkpointing.keep_best
@@ -60,6 +61,7 @@ def train_loop(
                 )
             )
         )
+        guards.check_step(run.spec.guards, progress, loss.loss, grad_norm)
         if _is_due(run.spec.evaluation.every_steps, step) or step == run.plan.total_steps:
             _measure(run, engine, progress, sink)
             if progress.best_step == step and saves.keeps_best:

@@ -95,6 +95,7 @@ def asked(spec: TrainingSpec) -> str:
         spec,
         resources=type(spec.resources)(),
         checkpointing=type(spec.checkpointing)(),
+        guards=type(spec.guards)(),
         output_model=None,
     )
     message = spec_to_proto(numeric)

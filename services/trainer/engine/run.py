@@ -31,6 +31,14 @@ class Progress:
     """Step after which it was found; 0 before the first evaluation."""
     evaluations_since_best: int = 0
     """Evaluations that came after it."""
+    first_loss: float | None = None
+    """Loss of the first step."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Losses of the last steps, as many as `guards` looks at."""
+    usual_loss: float | None = None
+    """Lowest median of them so far."""
+    has_gradient: bool = False
+    """Whether any step so far had a gradient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from services.trainer.engine import checkpoints, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.faults import faults_named
+from services.trainer.engine.guards import check_effect
 from services.trainer.engine.loop import train_loop
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.engine.plan import StepPlan
@@ -134,8 +135,10 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
         check_inputs(frozen, inputs)
     resolution = frozen or resolve(spec, texts.train, inputs, device=device, threads=task.threads)
     _tell_what_was_replaced(spec, resolution, sink)
-    # Checkpoints may be asked for at another pace than before: it changes no number.
-    resolution = replace(resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing))
+    # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
+    resolution = replace(
+        resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing, guards=spec.guards)
+    )
     torch.set_num_threads(resolution.threads)
     seed_all(resolution.spec.seed or 0)
     prepared = prepare_model(task.base, resolution.spec, device)
@@ -143,13 +146,16 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     engine = Engine(prepared.model, _engine_options(task, resolution, prepared, texts.train, device))
     progress = _begin(engine, run, found, sink)
     _report_start(resolution, prepared, texts.train, sink)
+    task.pulse.beat()
     try:
         result = train_loop(run, engine, progress, sink, stop)
     finally:
         engine.ended_saves(wait=True)  # nothing writes into the job's folder when this returns
+        task.pulse.rest()
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
     _use_best(task, run, engine, progress, sink)
+    check_effect(prepared.model, run.corpus.examples, resolution.spec.compute, resolution.spec.guards)
     return finish(task, prepared, progress, resolution, device)
 
 
@@ -257,6 +263,7 @@ def _engine_options(
         checkpoints=task.checkpoints,
         keep_last=resolution.spec.checkpointing.keep_last,
         attempt=task.attempt,
+        beat=task.pulse.beat,
     )
 
 

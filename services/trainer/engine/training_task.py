@@ -48,6 +48,26 @@ class EventSink(Protocol):
         """Takes one report; it is durable against the end of the process when this returns."""
 
 
+class Pulse(Protocol):
+    """Where a run shows that it is alive; who reads it takes a long silence for a stall."""
+
+    def beat(self) -> None:
+        """Notes that something was done; the next beat is waited for from now on."""
+
+    def rest(self) -> None:
+        """Notes that no beat is to be waited for."""
+
+
+class NoPulse:
+    """The pulse of a run that nobody watches."""
+
+    def beat(self) -> None:
+        """Does nothing."""
+
+    def rest(self) -> None:
+        """Does nothing."""
+
+
 class RunResult(enum.Enum):
     """How a run ended; a run that fails raises `TrainingFault` instead."""
 
@@ -115,6 +135,8 @@ class TrainingInputs:
     """`cpu` or `cuda:N`."""
     tokens: "TokenCache | None" = None
     """Where rows are kept as tokens; None makes them anew."""
+    pulse: Pulse = field(default_factory=NoPulse)
+    """Beats with each micro-batch and each generated token of the loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ The engine knows weights and tensors; which rows, which rate and when to save is
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class EngineOptions:
     """How many of them stay, >= 1."""
     attempt: int
     """Number of this attempt."""
+    beat: Callable[[], None]
+    """Called after each micro-batch, each generated token and each saved state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Engine:
                 loss = supervised_loss(self._model, batch.to(self._options.device))
                 (loss.sum / count).backward()
                 loss_sum += loss.sum.item()
+                self._options.beat()
         mean = loss_sum / count
         if not math.isfinite(mean):
             raise _not_finite("loss", mean)
@@ -125,6 +128,7 @@ class Engine:
         }
         checkpoint = checkpoints.Checkpoint(step=step, attempt=self._options.attempt, facts=facts, tensors=tensors)
         self._writer.begin(checkpoint, keep_steps)
+        self._options.beat()
 
     def ended_saves(self, *, wait: bool = False) -> list[EndedSave]:
         """Returns the saves that are over and were not returned before; with `wait` none is left open."""
@@ -151,11 +155,13 @@ class Engine:
             max_new_tokens=max_new_tokens,
             end_tokens=self._options.end_tokens,
             compute=self._options.compute,
+            beat=self._options.beat,
         )
 
     def evaluate(self, examples: Sequence[Example]) -> tuple[float, int]:
         """Returns the mean loss over the supervised tokens of some rows, and how many tokens these are."""
-        return evaluation.evaluate(self._model, examples, self._options.limits, self._options.compute)
+        options = self._options
+        return evaluation.evaluate(self._model, examples, options.limits, options.compute, options.beat)
 
 
 def _not_finite(what: str, value: float) -> TrainingFault:

@@ -16,6 +16,7 @@ from tuneforge.specs.spec import (
     DataSource,
     Evaluation,
     FullMethod,
+    Guards,
     LearningRateSchedule,
     LoraMethod,
     Optimization,
@@ -196,3 +197,29 @@ def test_two_sources_are_refused() -> None:
 def test_full_method_has_no_adapters() -> None:
     """Full fine-tuning passes without any adapter field."""
     assert fields(replace(GOOD, method=FullMethod())) == []
+
+
+@pytest.mark.parametrize(
+    ("guards", "path"),
+    [
+        (Guards(loss_explosion_factor=1.0), "loss_explosion_factor"),
+        (Guards(loss_explosion_factor=-2.0), "loss_explosion_factor"),
+        (Guards(loss_explosion_factor=math.nan), "loss_explosion_factor"),
+        (Guards(zero_gradient_steps=-1), "zero_gradient_steps"),
+        (Guards(stall_after_s=0.5), "stall_after"),
+        (Guards(stall_after_s=604_801.0), "stall_after"),
+        (Guards(stall_ends_after_s=math.nan), "stall_ends_after"),
+        (Guards(stall_after_s=60.0, stall_ends_after_s=59.0), "stall_ends_after"),
+        (Guards(stall_ends_after_s=599.0), "stall_ends_after"),
+    ],
+)
+def test_guards_outside_their_range(guards: Guards, path: str) -> None:
+    """A guard outside its range is named by its path; the end of a stall does not come before its beginning."""
+    assert fields(replace(GOOD, guards=guards)) == [f"guards.{path}"]
+
+
+def test_a_long_patience_moves_the_end_of_a_stall() -> None:
+    """Only `stall_after` given, and longer than the default end: the end moves with it."""
+    guards = Guards(loss_explosion_factor=0, zero_gradient_steps=0, stall_after_s=7200.0)
+    assert fields(replace(GOOD, guards=guards)) == []
+    assert with_defaults(replace(GOOD, guards=guards)).guards.stall_ends_after_s == 7200.0

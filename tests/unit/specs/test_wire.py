@@ -19,6 +19,7 @@ from tuneforge.specs.spec import (
     DataSource,
     Evaluation,
     FullMethod,
+    Guards,
     LearningRateSchedule,
     LoraMethod,
     Optimization,
@@ -109,6 +110,14 @@ specs = st.builds(
     ),
     output_model=st.none() | texts,
     seed=st.none() | counts,
+    guards=st.builds(
+        Guards,
+        loss_explosion_factor=st.none() | numbers,
+        zero_gradient_steps=st.none() | counts,
+        allow_no_effect=st.booleans(),
+        stall_after_s=st.none() | st.integers(0, 10**6).map(lambda millis: millis / 1000),
+        stall_ends_after_s=st.none() | st.integers(0, 10**6).map(lambda millis: millis / 1000),
+    ),
 )
 
 

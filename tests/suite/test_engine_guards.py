@@ -1,0 +1,91 @@
+"""Runs that cannot come to anything end with a reason and a cure, and say so in time; all on real models."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from services.trainer.engine.training import train
+from services.trainer.engine.training_task import Fault, RunResult, TrainingFault
+from tests.support.training_run import SPEC, Killed, RecordingSink, never, tiny_inputs
+from tuneforge.errors import Reason
+from tuneforge.specs.spec import FullMethod, Guards, LearningRateSchedule, Optimization
+
+RUNAWAY = replace(
+    SPEC,
+    method=FullMethod(),
+    optimization=Optimization(
+        max_steps=40,
+        # The rate rises and rises; after two steps it is far too high.
+        learning_rate=3.0,
+        warmup_ratio=0.95,
+        rows_per_step=4,
+        schedule=LearningRateSchedule.CONSTANT,
+    ),
+)
+
+
+def test_an_exploding_loss_ends_the_run(tmp_path: Path) -> None:
+    """With a rate that rises too far the run fails soon after, naming both losses; the events have the way there."""
+    sink = RecordingSink()
+    with pytest.raises(TrainingFault) as fault:
+        train(tiny_inputs(tmp_path, RUNAWAY), sink, never)
+    assert fault.value.reason is Reason.LOSS_EXPLODED
+    assert fault.value.fault is Fault.USER
+    assert "learning_rate" in fault.value.cure
+    assert len(sink.steps) < 40
+    assert sink.steps[-1].step == int(fault.value.metadata["step"])
+    assert all(step.loss > sink.steps[0].loss for step in sink.steps[-3:])
+
+
+def test_an_exploding_loss_may_be_allowed(tmp_path: Path) -> None:
+    """With the guard off the same run goes to its end."""
+    spec = replace(RUNAWAY, guards=Guards(loss_explosion_factor=0))
+    result = train(tiny_inputs(tmp_path, spec), RecordingSink(), never)
+    assert (result.result, result.step) == (RunResult.SUCCEEDED, 40)
+
+
+def test_an_explosion_is_seen_at_the_same_step_after_a_resume(tmp_path: Path) -> None:
+    """A run that is killed on its way into the explosion ends at the step where the unbroken one ends."""
+    spec = replace(RUNAWAY, checkpointing=replace(RUNAWAY.checkpointing, every_steps=1))
+    task, whole = tiny_inputs(tmp_path, spec), RecordingSink()
+    unbroken = replace(task, checkpoints=tmp_path / "unbroken")
+    with pytest.raises(TrainingFault):
+        train(unbroken, whole, never)
+    last = whole.steps[-1].step
+    with pytest.raises(Killed):
+        train(task, RecordingSink(killed_after=last - 1), never)
+    resumed = RecordingSink()
+    with pytest.raises(TrainingFault) as fault:
+        train(replace(task, attempt=2), resumed, never)
+    assert fault.value.metadata["step"] == str(last)
+    assert len(resumed.steps) <= 2
+
+
+def test_a_run_without_gradients_ends_at_once(tmp_path: Path) -> None:
+    """A base whose last norm is 0 gives no weight a gradient: the run ends after the steps that the spec allows."""
+    task = tiny_inputs(tmp_path, replace(SPEC, guards=Guards(zero_gradient_steps=2)))
+    _without_gradient(tmp_path / "base/model.safetensors")
+    task, sink = tiny_inputs(tmp_path, task.spec), RecordingSink()
+    with pytest.raises(TrainingFault) as fault:
+        train(task, sink, never)
+    assert fault.value.reason is Reason.NO_EFFECT
+    assert [step.grad_norm for step in sink.steps] == [0.0, 0.0]
+
+
+def test_adapters_that_change_nothing_are_no_result(tmp_path: Path) -> None:
+    """With a rate below any effect the run fails, instead of publishing its base."""
+    spec = replace(SPEC, optimization=replace(SPEC.optimization, learning_rate=1e-12))
+    task = tiny_inputs(tmp_path, spec)
+    with pytest.raises(TrainingFault) as fault:
+        train(task, RecordingSink(), never)
+    assert fault.value.reason is Reason.NO_EFFECT
+    assert not task.output.exists()
+
+
+def _without_gradient(path: Path) -> None:
+    weights = load_file(path)
+    weights["model.norm.weight"] = torch.zeros_like(weights["model.norm.weight"])
+    save_file(weights, path, metadata={"format": "pt"})
