@@ -149,6 +149,7 @@ if TYPE_CHECKING:
         SupervisedTask,
         TrainingSpec,
     )
+    from tuneforge.telemetry import ThrottleReason
     from tuneforge.values import ArtifactKind, Failure, FaultClass, VersionRef
 
     __version__: str
@@ -201,6 +202,7 @@ _HOMES: Final[dict[str, str]] = {
         "LearningRateSchedule LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask "
         "TrainingSpec"
     ),
+    "telemetry": "ThrottleReason",
     "values": "ArtifactKind Failure FaultClass VersionRef",
 }
 
@@ -349,6 +351,7 @@ __all__ = [
     "StateChange",
     "StepMetrics",
     "SupervisedTask",
+    "ThrottleReason",
     "TrainingSpec",
     "TuneforgeError",
     "Unauthenticated",

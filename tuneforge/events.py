@@ -10,6 +10,9 @@ from tuneforge import _wire, durations
 from tuneforge.manifest import Manifest
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto
+from tuneforge.telemetry import DeviceMetrics as DeviceMetrics
+from tuneforge.telemetry import DeviceSample as DeviceSample
+from tuneforge.telemetry import device_metrics_from_proto
 from tuneforge.v1 import events_pb2 as pb
 from tuneforge.values import ArtifactKind, Failure, Word
 
@@ -71,31 +74,6 @@ class EvaluationMetrics:
     rows: int
     is_best: bool = False
     """No evaluation of the run before it had so low a loss."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceSample:
-    """One accelerator at one moment."""
-
-    index: int
-    """On its node, from 0."""
-    utilization_percent: float
-    memory_used_bytes: int
-    memory_total_bytes: int
-    power_watts: float
-    temperature_celsius: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceMetrics:
-    """The devices and the worker process were sampled."""
-
-    devices: tuple[DeviceSample, ...]
-    """Empty on a CPU."""
-    cpu_percent: float
-    """Of one core: 200 = two cores busy."""
-    memory_bytes: int
-    memory_peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,26 +254,6 @@ def _step(message: pb.StepMetrics) -> StepMetrics:
     )
 
 
-def _device(message: pb.DeviceMetrics) -> DeviceMetrics:
-    devices = tuple(
-        DeviceSample(
-            index=device.index,
-            utilization_percent=device.utilization_percent,
-            memory_used_bytes=device.memory_used_bytes,
-            memory_total_bytes=device.memory_total_bytes,
-            power_watts=device.power_watts,
-            temperature_celsius=device.temperature_celsius,
-        )
-        for device in message.devices
-    )
-    return DeviceMetrics(
-        devices=devices,
-        cpu_percent=message.cpu_percent,
-        memory_bytes=message.memory_bytes,
-        memory_peak_bytes=message.memory_peak_bytes,
-    )
-
-
 def _log(message: pb.LogLine) -> LogLine:
     # Unset is INFO by the contract.
     severity = _wire.word(LogSeverity, pb.LogSeverity.DESCRIPTOR, message.severity or pb.LOG_SEVERITY_INFO)
@@ -369,7 +327,7 @@ def _stall(message: pb.Stall) -> Stall:
 
 _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "step": _step,
-    "device": _device,
+    "device": device_metrics_from_proto,
     "log": _log,
     "checkpoint": _checkpoint,
     "sample": _sample,

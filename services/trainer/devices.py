@@ -1,51 +1,34 @@
-"""What a node has, and how busy it is: accelerators through NVML, the process through /proc.
+"""What a node has, and how busy it is: accelerators through their drivers, the process through /proc.
 
-Imports neither torch nor CUDA, so the agent may use it; NVML is asked for in the process that wants to know and never
-in the fork server. A machine without NVML has no accelerators, and that is no fault.
+Imports neither torch nor CUDA, so the agent may use it; the drivers' libraries are asked for in the process that wants
+to know and never in the fork server. A machine without them has no accelerators, and that is no fault.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from services.trainer import cgroups
+from services.trainer.sensors.amd import open_amd
+from services.trainer.sensors.nvml import open_nvml
+from services.trainer.sensors.rapl import PackageEnergy
+from services.trainer.sensors.readings import DeviceInfo, DeviceReading, DeviceSensors
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceInfo:
-    """One accelerator."""
-
-    index: int
-    """Index on the node as NVML counts, from 0."""
-    model: str
-    """What it is, e.g. `NVIDIA H200`."""
-    memory_bytes: int
-    """Its memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceReading:
-    """One accelerator at one moment."""
-
-    index: int
-    """Index on the node as NVML counts, from 0."""
-    utilization_percent: float = 0.0
-    """Share of the last sample period in which a kernel ran, 0 to 100."""
-    memory_used_bytes: int = 0
-    """Memory in use, by anyone."""
-    memory_total_bytes: int = 0
-    """Memory of the device."""
-    power_watts: float = 0.0
-    """Power draw."""
-    temperature_celsius: float = 0.0
-    """Temperature of the core."""
+__all__ = [
+    "DeviceInfo",
+    "DeviceReading",
+    "ProcessReading",
+    "Sampler",
+    "cores",
+    "cuda_name",
+    "find_devices",
+    "memory_bytes",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +41,32 @@ class ProcessReading:
     """Resident memory."""
     memory_peak_bytes: int
     """Largest resident memory so far."""
+    host_energy_joules: float | None = None
+    """What the host's processors have taken since the sampler was made; `None` where they do not tell."""
+    energy_joules: float | None = None
+    """This process's part of it, by its share of the processor time that was used meanwhile."""
 
 
 def find_devices() -> tuple[DeviceInfo, ...]:
-    """Returns the accelerators that this process may use (NVML, `CUDA_VISIBLE_DEVICES`); empty without a driver."""
-    with _nvml() as nvml:
-        if nvml is None:
-            return ()
-        found = []
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            if _is_visible(index, _text(nvml.nvmlDeviceGetUUID(handle)), os.environ.get("CUDA_VISIBLE_DEVICES")):
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-                model = _text(nvml.nvmlDeviceGetName(handle))
-                found.append(DeviceInfo(index=index, model=model, memory_bytes=int(memory.total)))
-        return tuple(found)
+    """Returns the accelerators that this process may use; empty without a driver."""
+    sensors = _open_sensors()
+    if sensors is None:
+        return ()
+    try:
+        return sensors.find()
+    finally:
+        sensors.close()
+
+
+def cuda_name(index: int) -> str:
+    """Returns how `CUDA_VISIBLE_DEVICES` names an accelerator of this node."""
+    sensors = _open_sensors()
+    if sensors is None:
+        return str(index)
+    try:
+        return sensors.cuda_name(index)
+    finally:
+        sensors.close()
 
 
 def cores() -> int:
@@ -89,80 +83,84 @@ def memory_bytes() -> int:
 class Sampler:
     """Reads this process and the accelerators of its attempt; `close` it."""
 
-    def __init__(self, indices: Sequence[int] = ()) -> None:
-        """Prepares for the accelerators with these NVML indices."""
+    def __init__(self, indices: Sequence[int] = (), energy: PackageEnergy | None = None) -> None:
+        """Prepares.
+
+        Args:
+            indices: Of the accelerators, as `DeviceInfo.index`.
+            energy: Counts the energy of the host's processors; `None`: what this host has.
+        """
         self._indices = tuple(indices)
         self._process = psutil.Process()
         self._process.cpu_percent(None)  # the first call only sets the beginning of the period
-        self._stack = contextlib.ExitStack()
-        self._nvml = self._stack.enter_context(_nvml()) if self._indices else None
+        self._energy = energy or PackageEnergy()
+        self._share = _EnergyShare(self._process)
+        self._sensors = _open_sensors() if self._indices else None
+        self._first_joules: dict[int, float] = {}
+        if self._sensors is not None:
+            readings = (self._sensors.read(index) for index in self._indices)
+            self._first_joules = {each.index: each.energy_joules for each in readings if each.energy_joules is not None}
 
     def read_process(self) -> ProcessReading:
         """Reads this process; the CPU use is over the time since the call before."""
         memory = int(self._process.memory_info().rss)
+        host = self._energy.joules()
         return ProcessReading(
             cpu_percent=float(self._process.cpu_percent(None)),
             memory_bytes=memory,
             memory_peak_bytes=max(memory, _peak_bytes()),
+            host_energy_joules=host,
+            energy_joules=None if host is None else self._share.of(host),
         )
 
     def read_devices(self) -> tuple[DeviceReading, ...]:
-        """Reads the accelerators; what a device cannot tell stays 0."""
-        if self._nvml is None:
+        """Reads the accelerators; energy counts from the making of the sampler."""
+        if self._sensors is None:
             return ()
-        return tuple(_read_device(self._nvml, index) for index in self._indices)
+        return tuple(self._since_begin(self._sensors.read(index)) for index in self._indices)
 
     def close(self) -> None:
-        """Lets NVML go."""
-        self._stack.close()
+        """Lets the driver's library go."""
+        if self._sensors is not None:
+            self._sensors.close()
+            self._sensors = None
+
+    def _since_begin(self, reading: DeviceReading) -> DeviceReading:
+        if reading.energy_joules is None:
+            return reading
+        first = self._first_joules.setdefault(reading.index, reading.energy_joules)
+        return replace(reading, energy_joules=max(0.0, reading.energy_joules - first))
 
 
-def _read_device(nvml: Any, index: int) -> DeviceReading:
-    values: dict[str, Any] = {}
-    # Each figure on its own: a virtual or older device refuses some of them.
-    with contextlib.suppress(nvml.NVMLError):
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        with contextlib.suppress(nvml.NVMLError):
-            values["utilization_percent"] = float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        with contextlib.suppress(nvml.NVMLError):
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            values |= {"memory_used_bytes": int(memory.used), "memory_total_bytes": int(memory.total)}
-        with contextlib.suppress(nvml.NVMLError):
-            values["power_watts"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
-        with contextlib.suppress(nvml.NVMLError):
-            values["temperature_celsius"] = float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-    return DeviceReading(index=index, **values)
+class _EnergyShare:
+    """Divides the host's energy among its processes: each period by the processor time that was used in it."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._own_s, self._all_s = self._times()
+        self._host_joules = 0.0
+        self._joules = 0.0
+
+    def of(self, host_joules: float) -> float:
+        """Returns the process's part of what the host has taken so far."""
+        own_s, all_s = self._times()
+        busy_s = all_s - self._all_s
+        if busy_s > 0:
+            share = min(1.0, (own_s - self._own_s) / busy_s)
+            self._joules += share * (host_joules - self._host_joules)
+            self._own_s, self._all_s, self._host_joules = own_s, all_s, host_joules
+        return self._joules
+
+    def _times(self) -> tuple[float, float]:
+        own, everyone = self._process.cpu_times(), psutil.cpu_times()
+        idle = everyone.idle + getattr(everyone, "iowait", 0.0)
+        # What guests used is in `user` too.
+        guests = getattr(everyone, "guest", 0.0) + getattr(everyone, "guest_nice", 0.0)
+        return own.user + own.system, sum(everyone) - idle - guests
 
 
-@contextlib.contextmanager
-def _nvml() -> Iterator[Any]:
-    """Gives NVML while it is initialised, `None` where there is none."""
-    try:
-        import pynvml
-    except ImportError:
-        yield None
-        return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _is_visible(index: int, uuid: str, setting: str | None) -> bool:
-    """Tells whether `CUDA_VISIBLE_DEVICES` shows a device; its entries are indices or (beginnings of) UUIDs."""
-    if setting is None:
-        return True
-    for entry in (part.strip() for part in setting.split(",")):
-        if entry.startswith("-"):
-            return False  # CUDA stops at the first entry that names nothing
-        if entry == str(index) or (entry.startswith("GPU-") and uuid.startswith(entry)):
-            return True
-    return False
+def _open_sensors() -> DeviceSensors | None:
+    return open_nvml() or open_amd()
 
 
 def _peak_bytes() -> int:
@@ -175,7 +173,3 @@ def _peak_bytes() -> int:
     except OSError:
         pass
     return 0
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -12,16 +12,14 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.trainer import adoption
-from services.trainer.devices import Sampler
+from services.trainer.devices import cuda_name
 from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
 from services.trainer.engine.training_task import (
     Fault,
@@ -36,6 +34,7 @@ from services.trainer.folders import AttemptFolder, create_json
 from services.trainer.inputs import Stopped, blob_client, bring, insist
 from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.pulse import DUMP_SIGNAL, Pulse
+from services.trainer.sampling import Sampling
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 
 EXIT_NOT_OURS = 4
 """Exit code of a worker whose attempt has another worker already."""
-_SAMPLE_S = 1.0
-_FIRST_SAMPLE_S = 0.2
 _WAIT_SLICE_S = 0.1
 
 
@@ -75,10 +72,13 @@ def run(folder: Path) -> int:
     if assignment.device_index is not None:
         # Set before CUDA is touched: the worker sees its own accelerator only, as `cuda:0`.
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(assignment.device_index)
+        os.environ["CUDA_VISIBLE_DEVICES"] = cuda_name(assignment.device_index)
     log = EventLog(files.spool, assignment.name, assignment.node_rank, limit_bytes=assignment.spool_bytes)
-    with _Sampling(log, assignment.device_index):
+    sampling = Sampling(log, () if assignment.device_index is None else (assignment.device_index,))
+    with sampling:
         outcome = Worker(files, assignment, log, stop).work()
+    for name, joules in sampling.energy().items():
+        outcome.metrics[name] = joules
     log.emit(outcome)
     log.close()
     return 0
@@ -272,46 +272,6 @@ def _outcome_of(result: TrainingResult) -> events_pb2.AttemptOutcome:
         message.manifest.CopyFrom(manifest_to_proto(result.artifact))
         message.artifact_kind = KIND_NUMBERS[result.artifact_kind.value]
     return message
-
-
-class _Sampling:
-    """Samples devices and process once a second, and syncs the spool, while entered."""
-
-    def __init__(self, log: EventLog, device_index: int | None) -> None:
-        self._log = log
-        self._indices = () if device_index is None else (device_index,)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="sampling", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        sampler = Sampler(self._indices)
-        try:
-            # The first one early, so that a run of a second has one too.
-            is_over = self._done.wait(_FIRST_SAMPLE_S)
-            while True:
-                process = sampler.read_process()
-                message = events_pb2.DeviceMetrics(
-                    cpu_percent=process.cpu_percent,
-                    memory_bytes=process.memory_bytes,
-                    memory_peak_bytes=process.memory_peak_bytes,
-                    devices=[events_pb2.DeviceSample(**asdict(reading)) for reading in sampler.read_devices()],
-                )
-                try:
-                    self._log.emit(message)
-                    self._log.sync()
-                except OSError as error:  # a full disk; the run itself will say so when it matters
-                    sys.stderr.write(f"a sample was not written: {error}\n")
-                if is_over or self._done.wait(_SAMPLE_S):
-                    return
-        finally:
-            sampler.close()
 
 
 def _dump_stacks_into(path: Path) -> None:

@@ -171,6 +171,7 @@ def _devices(progress: Progress) -> RenderableType:
     lines = [
         f" GPU {each.index}  {each.utilization_percent:3.0f} %  {size(each.memory_used_bytes)} of "
         f"{size(each.memory_total_bytes)}  {each.power_watts:.0f} W  {each.temperature_celsius:.0f} °C"
+        + "".join(f"  slowed: {reason.lower().replace('_', ' ')}" for reason in each.throttle_reasons)
         for each in device.devices
     ]
     lines.append(

@@ -24,6 +24,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ThrottleReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ThrottleReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThrottleReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    THROTTLE_REASON_UNSPECIFIED: _ThrottleReason.ValueType  # 0
+    """A reason that has no word here."""
+    THROTTLE_REASON_POWER: _ThrottleReason.ValueType  # 1
+    """The power limit is reached."""
+    THROTTLE_REASON_THERMAL: _ThrottleReason.ValueType  # 2
+    """It is too hot."""
+    THROTTLE_REASON_POWER_BRAKE: _ThrottleReason.ValueType  # 3
+    """The supply asks for less: power brake."""
+    THROTTLE_REASON_CLOCK_SETTING: _ThrottleReason.ValueType  # 4
+    """Someone has set the clocks."""
+    THROTTLE_REASON_SYNC: _ThrottleReason.ValueType  # 5
+    """It waits for others of a group that share their clock."""
+
+class ThrottleReason(_ThrottleReason, metaclass=_ThrottleReasonEnumTypeWrapper):
+    """Why an accelerator runs slower than it could."""
+
+THROTTLE_REASON_UNSPECIFIED: ThrottleReason.ValueType  # 0
+"""A reason that has no word here."""
+THROTTLE_REASON_POWER: ThrottleReason.ValueType  # 1
+"""The power limit is reached."""
+THROTTLE_REASON_THERMAL: ThrottleReason.ValueType  # 2
+"""It is too hot."""
+THROTTLE_REASON_POWER_BRAKE: ThrottleReason.ValueType  # 3
+"""The supply asks for less: power brake."""
+THROTTLE_REASON_CLOCK_SETTING: ThrottleReason.ValueType  # 4
+"""Someone has set the clocks."""
+THROTTLE_REASON_SYNC: ThrottleReason.ValueType  # 5
+"""It waits for others of a group that share their clock."""
+Global___ThrottleReason: _TypeAlias = ThrottleReason  # noqa: Y015
+
 class _LogSeverity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -378,12 +414,20 @@ class DeviceMetrics(_message.Message):
     CPU_PERCENT_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_ENERGY_JOULES_FIELD_NUMBER: _builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: _builtins.int
     cpu_percent: _builtins.float
     """CPU use of the worker process in percent of one core (200 = two cores busy)."""
     memory_bytes: _builtins.int
     """Resident memory of the worker process in bytes."""
     memory_peak_bytes: _builtins.int
     """Largest resident memory of the worker process so far in bytes."""
+    host_energy_joules: _builtins.float
+    """Energy that the host's processors have taken since the worker began, whoever used them, in joules (RAPL). Unset where
+    the host does not tell.
+    """
+    energy_joules: _builtins.float
+    """The worker's part of `host_energy_joules`: by its share of the processor time that was used meanwhile."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceSample]:
         """One entry an accelerator of the attempt; empty on a CPU."""
@@ -395,18 +439,29 @@ class DeviceMetrics(_message.Message):
         cpu_percent: _builtins.float = ...,
         memory_bytes: _builtins.int = ...,
         memory_peak_bytes: _builtins.int = ...,
+        host_energy_joules: _builtins.float | None = ...,
+        energy_joules: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_joules", b"_energy_joules", "_host_energy_joules", b"_host_energy_joules", "energy_joules", b"energy_joules", "host_energy_joules", b"host_energy_joules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_percent", b"cpu_percent", "devices", b"devices", "memory_bytes", b"memory_bytes", "memory_peak_bytes", b"memory_peak_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_joules", b"_energy_joules", "_host_energy_joules", b"_host_energy_joules", "cpu_percent", b"cpu_percent", "devices", b"devices", "energy_joules", b"energy_joules", "host_energy_joules", b"host_energy_joules", "memory_bytes", b"memory_bytes", "memory_peak_bytes", b"memory_peak_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__energy_joules: _TypeAlias = _typing.Literal["energy_joules"]  # noqa: Y015
+    _WhichOneofArgType__energy_joules: _TypeAlias = _typing.Literal["_energy_joules", b"_energy_joules"]  # noqa: Y015
+    _WhichOneofReturnType__host_energy_joules: _TypeAlias = _typing.Literal["host_energy_joules"]  # noqa: Y015
+    _WhichOneofArgType__host_energy_joules: _TypeAlias = _typing.Literal["_host_energy_joules", b"_host_energy_joules"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_joules) -> _WhichOneofReturnType__energy_joules | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_energy_joules) -> _WhichOneofReturnType__host_energy_joules | None: ...
 
 Global___DeviceMetrics: _TypeAlias = DeviceMetrics  # noqa: Y015
 
 @_typing.final
 class DeviceSample(_message.Message):
-    """One accelerator at one moment, as NVML reports it."""
+    """One accelerator at one moment, as NVML or AMD SMI reports it. What a device cannot tell is 0 in the fields up to 6 and
+    unset in the others.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -416,6 +471,11 @@ class DeviceSample(_message.Message):
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     POWER_WATTS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    COMPUTE_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    MEMORY_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    THROTTLE_REASONS_FIELD_NUMBER: _builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: _builtins.int
+    IS_SLICE_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Index of the device on its node, from 0."""
     utilization_percent: _builtins.float
@@ -425,9 +485,21 @@ class DeviceSample(_message.Message):
     memory_total_bytes: _builtins.int
     """Memory of the device in bytes."""
     power_watts: _builtins.float
-    """Power draw in watts."""
+    """Power draw in watts. Of a slice of a device (MIG): that of the whole device, as for temperature, clocks and energy."""
     temperature_celsius: _builtins.float
     """Temperature of the core in degrees Celsius."""
+    compute_clock_mhz: _builtins.float
+    """Clock of the compute units in MHz."""
+    memory_clock_mhz: _builtins.float
+    """Clock of the memory in MHz."""
+    energy_joules: _builtins.float
+    """Energy that the device has taken since the worker began, in joules, by its own counter."""
+    is_slice: _builtins.bool
+    """Whether it is a slice of a device (MIG) and not a whole one."""
+    @_builtins.property
+    def throttle_reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___ThrottleReason.ValueType]:
+        """Why the clocks are lower than they could be; empty: they are not, or the device does not tell. Idleness is no reason."""
+
     def __init__(
         self,
         *,
@@ -437,12 +509,28 @@ class DeviceSample(_message.Message):
         memory_total_bytes: _builtins.int = ...,
         power_watts: _builtins.float = ...,
         temperature_celsius: _builtins.float = ...,
+        compute_clock_mhz: _builtins.float | None = ...,
+        memory_clock_mhz: _builtins.float | None = ...,
+        throttle_reasons: _abc.Iterable[Global___ThrottleReason.ValueType] | None = ...,
+        energy_joules: _builtins.float | None = ...,
+        is_slice: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_clock_mhz", b"_compute_clock_mhz", "_energy_joules", b"_energy_joules", "_memory_clock_mhz", b"_memory_clock_mhz", "compute_clock_mhz", b"compute_clock_mhz", "energy_joules", b"energy_joules", "memory_clock_mhz", b"memory_clock_mhz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_percent", b"utilization_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_clock_mhz", b"_compute_clock_mhz", "_energy_joules", b"_energy_joules", "_memory_clock_mhz", b"_memory_clock_mhz", "compute_clock_mhz", b"compute_clock_mhz", "energy_joules", b"energy_joules", "index", b"index", "is_slice", b"is_slice", "memory_clock_mhz", b"memory_clock_mhz", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "throttle_reasons", b"throttle_reasons", "utilization_percent", b"utilization_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__compute_clock_mhz: _TypeAlias = _typing.Literal["compute_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__compute_clock_mhz: _TypeAlias = _typing.Literal["_compute_clock_mhz", b"_compute_clock_mhz"]  # noqa: Y015
+    _WhichOneofReturnType__energy_joules: _TypeAlias = _typing.Literal["energy_joules"]  # noqa: Y015
+    _WhichOneofArgType__energy_joules: _TypeAlias = _typing.Literal["_energy_joules", b"_energy_joules"]  # noqa: Y015
+    _WhichOneofReturnType__memory_clock_mhz: _TypeAlias = _typing.Literal["memory_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__memory_clock_mhz: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compute_clock_mhz) -> _WhichOneofReturnType__compute_clock_mhz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_joules) -> _WhichOneofReturnType__energy_joules | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_clock_mhz) -> _WhichOneofReturnType__memory_clock_mhz | None: ...
 
 Global___DeviceSample: _TypeAlias = DeviceSample  # noqa: Y015
 
@@ -791,7 +879,7 @@ class AttemptOutcome(_message.Message):
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Final figures by name: `loss`, `evaluation_loss`, `train_seconds`, `peak_memory_bytes`, `tokens`,
-        `train_samples_per_second`.
+        `train_samples_per_second`; where they are known, `gpu_energy_joules` and `cpu_energy_joules` of the attempt.
         """
 
     @_builtins.property
