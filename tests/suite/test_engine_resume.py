@@ -18,6 +18,7 @@ from services.trainer.engine.training_task import Fault, RunResult, StopRequest,
 from tests.support.training_run import SPEC, Killed, RecordingSink, apart, never, stop_after, tiny_inputs
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import (
+    ActivationRecompute,
     Checkpointing,
     ComputeType,
     Evaluation,
@@ -28,7 +29,7 @@ from tuneforge.specs.spec import (
     Optimizer,
     QloraMethod,
 )
-from tuneforge.v1 import events_pb2
+from tuneforge.v1 import events_pb2, spec_pb2
 
 METHODS: dict[str, Method] = {
     "lora": LoraMethod(rank=4, dropout=0.1),
@@ -240,3 +241,24 @@ def test_rows_from_the_cache_change_nothing(tmp_path: Path) -> None:
     train(apart(cached, "resumed", attempt=2), resumed, never)
     assert resumed.of(events_pb2.ResumedFrom)
     assert numbers(plain).items() >= numbers(resumed).items()
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("compute", [ComputeType.FP32, ComputeType.BF16])
+def test_recompute_changes_no_bit(method: str, compute: ComputeType, tmp_path: Path) -> None:
+    """A run with dropout that recomputes activations, killed and resumed under another policy, equals a plain one."""
+
+    def with_policy(policy: ActivationRecompute) -> TrainingInputs:
+        optimization = replace(SPEC.optimization, recompute=policy)
+        return tiny_inputs(tmp_path, replace(SPEC, method=METHODS[method], compute=compute, optimization=optimization))
+
+    plain, killed, resumed = RecordingSink(), RecordingSink(killed_after=4), RecordingSink()
+    expected = train(apart(with_policy(ActivationRecompute.NONE), "plain"), plain, never)
+    with pytest.raises(Killed):
+        train(apart(with_policy(ActivationRecompute.FULL), "recomputed"), killed, never)
+    result = train(apart(with_policy(ActivationRecompute.SELECTIVE), "recomputed", attempt=2), resumed, never)
+    assert numbers(plain) == numbers(killed) | numbers(resumed)
+    resolved = resumed.of(events_pb2.Resolved)[0].spec.optimization.recompute
+    assert resolved == spec_pb2.ACTIVATION_RECOMPUTE_SELECTIVE
+    weights = {file.path: file.sha256 for file in expected.artifact.files if file.path.endswith(".safetensors")}  # type: ignore[union-attr]
+    assert weights.items() <= {file.path: file.sha256 for file in result.artifact.files}.items()  # type: ignore[union-attr]

@@ -29,6 +29,7 @@ _PLACES = {
     "decay_ratio": ("optimization", "decay_ratio"),
     "decay_every": ("optimization", "decay_every_steps"),
     "decay_factor": ("optimization", "decay_factor"),
+    "recompute": ("optimization", "recompute"),
     "rows_per_step": ("optimization", "rows_per_step"),
     "rows_per_micro_batch": ("optimization", "rows_per_micro_batch"),
     "compute": ("precision", "compute"),
@@ -102,6 +103,11 @@ _NO_ZERO = {
 @click.option("--rows-per-micro-batch", type=int, help="Rows computed at once.  [default: chosen by the trainer]")
 @click.option("--max-tokens", type=int, help="Longest row.  [default: 1024, or the model's limit]")
 @click.option("--overlong", metavar="POLICY", help="drop, truncate or refuse a longer row.  [default: drop]")
+@click.option(
+    "--recompute",
+    metavar="POLICY",
+    help="Activations computed again in the backward pass: auto, none, selective or full.  [default: auto]",
+)
 @click.option("--compute", metavar="TYPE", help="auto, bf16 or fp32.  [default: auto]")
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.  [default: 50]")
 @click.option("--keep-checkpoints", type=int, help="How many stay.  [default: 2]")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tuneforge.specs.defaults import LORA_RANK, with_defaults
 from tuneforge.specs.freezing import is_frozen
 from tuneforge.specs.spec import (
+    ActivationRecompute,
     Architecture,
     ComputeType,
     FullMethod,
@@ -174,4 +175,9 @@ def _activations_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     tokens = spec.data.max_tokens * (spec.optimization.rows_per_micro_batch or 1)
     vocabulary = max((tensor.shape[0] for tensor in architecture.tensors if len(tensor.shape) == 2), default=0)
     item = BF16 if spec.compute is ComputeType.BF16 else FP32
-    return tokens * depth * (18 * hidden + 4 * inner) * item + tokens * vocabulary * 2 * FP32
+    block = 18 * hidden + 4 * inner
+    kept = {
+        ActivationRecompute.SELECTIVE: depth * (8 * hidden + 2 * inner) + block,  # and one block while it is recomputed
+        ActivationRecompute.FULL: depth * 2 * hidden + block,
+    }.get(spec.optimization.recompute, depth * block)
+    return tokens * kept * item + tokens * vocabulary * 2 * FP32

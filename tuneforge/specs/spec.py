@@ -46,6 +46,15 @@ class LearningRateSchedule(StrEnum):
     STEP = "step"
 
 
+class ActivationRecompute(StrEnum):
+    """What of a decoder block's forward pass is computed again in the backward pass."""
+
+    AUTO = "auto"
+    NONE = "none"
+    SELECTIVE = "selective"
+    FULL = "full"
+
+
 class ComputeType(StrEnum):
     """Format of the matrix products."""
 
@@ -162,6 +171,8 @@ class Optimization:
     """With STEP: steps between two falls, >= 1. 0: 500."""
     decay_factor: float | None = None
     """With STEP: what the rate is multiplied by at each fall, (0, 1). None: 0.9."""
+    recompute: ActivationRecompute = ActivationRecompute.AUTO
+    """What of the forward pass is not kept for the backward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

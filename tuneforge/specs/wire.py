@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneforge import durations
 from tuneforge.specs.spec import (
+    ActivationRecompute,
     Architecture,
     BaseModel,
     Checkpointing,
@@ -54,6 +55,13 @@ _SCHEDULE = {
     spec_pb2.LEARNING_RATE_SCHEDULE_WSD: LearningRateSchedule.WSD,
     spec_pb2.LEARNING_RATE_SCHEDULE_STEP: LearningRateSchedule.STEP,
 }
+_RECOMPUTE = {
+    spec_pb2.ACTIVATION_RECOMPUTE_UNSPECIFIED: ActivationRecompute.AUTO,
+    spec_pb2.ACTIVATION_RECOMPUTE_AUTO: ActivationRecompute.AUTO,
+    spec_pb2.ACTIVATION_RECOMPUTE_NONE: ActivationRecompute.NONE,
+    spec_pb2.ACTIVATION_RECOMPUTE_SELECTIVE: ActivationRecompute.SELECTIVE,
+    spec_pb2.ACTIVATION_RECOMPUTE_FULL: ActivationRecompute.FULL,
+}
 _COMPUTE = {
     spec_pb2.COMPUTE_TYPE_UNSPECIFIED: ComputeType.AUTO,
     spec_pb2.COMPUTE_TYPE_AUTO: ComputeType.AUTO,
@@ -64,6 +72,7 @@ _COMPUTE = {
 _OVERLONG_NUMBER = {value: number for number, value in _OVERLONG.items()}
 _OPTIMIZER_NUMBER = {value: number for number, value in _OPTIMIZER.items()}
 _SCHEDULE_NUMBER = {value: number for number, value in _SCHEDULE.items()}
+_RECOMPUTE_NUMBER = {value: number for number, value in _RECOMPUTE.items()}
 _COMPUTE_NUMBER = {value: number for number, value in _COMPUTE.items()}
 
 
@@ -73,6 +82,7 @@ def unknown_enums(message: spec_pb2.TrainingSpec) -> list[str]:
         "data.overlong": (message.data.overlong, _OVERLONG),
         "optimization.optimizer": (message.optimization.optimizer, _OPTIMIZER),
         "optimization.schedule": (message.optimization.schedule, _SCHEDULE),
+        "optimization.recompute": (message.optimization.recompute, _RECOMPUTE),
         "precision.compute": (message.precision.compute, _COMPUTE),
     }
     return [path for path, (number, known) in fields.items() if number not in known]
@@ -168,6 +178,7 @@ def _optimization_from_proto(message: spec_pb2.Optimization) -> Optimization:
         decay_ratio=message.decay_ratio if message.HasField("decay_ratio") else None,
         decay_every_steps=message.decay_every_steps,
         decay_factor=message.decay_factor if message.HasField("decay_factor") else None,
+        recompute=_RECOMPUTE.get(message.recompute, ActivationRecompute.AUTO),
     )
 
 
@@ -294,6 +305,7 @@ def _optimization_to_proto(optimization: Optimization) -> spec_pb2.Optimization:
         decay_ratio=optimization.decay_ratio,
         decay_every_steps=optimization.decay_every_steps,
         decay_factor=optimization.decay_factor,
+        recompute=_RECOMPUTE_NUMBER[optimization.recompute],
     )
     if optimization.epochs is not None:
         message.epochs = optimization.epochs

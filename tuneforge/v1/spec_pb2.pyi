@@ -48,6 +48,46 @@ OVERLONG_POLICY_REFUSE: OverlongPolicy.ValueType  # 3
 """The run is refused."""
 Global___OverlongPolicy: _TypeAlias = OverlongPolicy  # noqa: Y015
 
+class _ActivationRecompute:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActivationRecomputeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActivationRecompute.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTIVATION_RECOMPUTE_UNSPECIFIED: _ActivationRecompute.ValueType  # 0
+    """As AUTO."""
+    ACTIVATION_RECOMPUTE_AUTO: _ActivationRecompute.ValueType  # 1
+    """On a GPU the first of NONE, SELECTIVE and FULL whose estimated peak fits its memory; on a CPU NONE."""
+    ACTIVATION_RECOMPUTE_NONE: _ActivationRecompute.ValueType  # 2
+    """Nothing: fastest."""
+    ACTIVATION_RECOMPUTE_SELECTIVE: _ActivationRecompute.ValueType  # 3
+    """All but the outputs of wide matrix products and of attention (Korthikanti et al., arXiv 2205.05198): about half of
+    the memory for a few percent more computation.
+    """
+    ACTIVATION_RECOMPUTE_FULL: _ActivationRecompute.ValueType  # 4
+    """Everything but the inputs of the blocks (Chen et al., arXiv 1604.06174): least memory, a third more computation with
+    full fine-tuning and a half more with adapters.
+    """
+
+class ActivationRecompute(_ActivationRecompute, metaclass=_ActivationRecomputeEnumTypeWrapper):
+    """What of a decoder block's forward pass is not kept for its backward pass but computed again."""
+
+ACTIVATION_RECOMPUTE_UNSPECIFIED: ActivationRecompute.ValueType  # 0
+"""As AUTO."""
+ACTIVATION_RECOMPUTE_AUTO: ActivationRecompute.ValueType  # 1
+"""On a GPU the first of NONE, SELECTIVE and FULL whose estimated peak fits its memory; on a CPU NONE."""
+ACTIVATION_RECOMPUTE_NONE: ActivationRecompute.ValueType  # 2
+"""Nothing: fastest."""
+ACTIVATION_RECOMPUTE_SELECTIVE: ActivationRecompute.ValueType  # 3
+"""All but the outputs of wide matrix products and of attention (Korthikanti et al., arXiv 2205.05198): about half of
+the memory for a few percent more computation.
+"""
+ACTIVATION_RECOMPUTE_FULL: ActivationRecompute.ValueType  # 4
+"""Everything but the inputs of the blocks (Chen et al., arXiv 1604.06174): least memory, a third more computation with
+full fine-tuning and a half more with adapters.
+"""
+Global___ActivationRecompute: _TypeAlias = ActivationRecompute  # noqa: Y015
+
 class _Optimizer:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -518,6 +558,7 @@ class Optimization(_message.Message):
     DECAY_RATIO_FIELD_NUMBER: _builtins.int
     DECAY_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     DECAY_FACTOR_FIELD_NUMBER: _builtins.int
+    RECOMPUTE_FIELD_NUMBER: _builtins.int
     optimizer: Global___Optimizer.ValueType
     """The update rule."""
     learning_rate: _builtins.float
@@ -544,6 +585,10 @@ class Optimization(_message.Message):
     """With STEP: optimiser steps between two falls of the rate, >= 1. 0: 500."""
     decay_factor: _builtins.float
     """With STEP: what the rate is multiplied by at each fall, 0 < f < 1. Unset: 0.9."""
+    recompute: Global___ActivationRecompute.ValueType
+    """What of the forward pass is computed again in the backward pass (gradient checkpointing). Changes memory and speed,
+    not the numbers: a resume may ask for another.
+    """
     def __init__(
         self,
         *,
@@ -560,10 +605,11 @@ class Optimization(_message.Message):
         decay_ratio: _builtins.float | None = ...,
         decay_every_steps: _builtins.int = ...,
         decay_factor: _builtins.float | None = ...,
+        recompute: Global___ActivationRecompute.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor", "_decay_ratio", b"_decay_ratio", "_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "decay_factor", b"decay_factor", "decay_ratio", b"decay_ratio", "epochs", b"epochs", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor", "_decay_ratio", b"_decay_ratio", "_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "decay_every_steps", b"decay_every_steps", "decay_factor", b"decay_factor", "decay_ratio", b"decay_ratio", "epochs", b"epochs", "learning_rate", b"learning_rate", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "optimizer", b"optimizer", "rows_per_micro_batch", b"rows_per_micro_batch", "rows_per_step", b"rows_per_step", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor", "_decay_ratio", b"_decay_ratio", "_max_grad_norm", b"_max_grad_norm", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "decay_every_steps", b"decay_every_steps", "decay_factor", b"decay_factor", "decay_ratio", b"decay_ratio", "epochs", b"epochs", "learning_rate", b"learning_rate", "length", b"length", "max_grad_norm", b"max_grad_norm", "max_steps", b"max_steps", "optimizer", b"optimizer", "recompute", b"recompute", "rows_per_micro_batch", b"rows_per_micro_batch", "rows_per_step", b"rows_per_step", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decay_factor: _TypeAlias = _typing.Literal["decay_factor"]  # noqa: Y015
     _WhichOneofArgType__decay_factor: _TypeAlias = _typing.Literal["_decay_factor", b"_decay_factor"]  # noqa: Y015

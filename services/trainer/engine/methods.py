@@ -16,6 +16,7 @@ from services.modelkit.faults import InvalidModel
 from services.modelkit.layers import decoder_blocks, decoder_linears, linear_names
 from services.modelkit.loading import LoadedBase, load_base, read_config
 from services.trainer.engine.precision import set_formats
+from services.trainer.engine.recompute import apply_recompute
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.freezing import is_frozen
@@ -67,6 +68,7 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
         _check_magnitudes(layers, spec.lora)
         model = attach_lora(model, spec.lora, spec.seed or 0)
     set_formats(model, spec.compute)
+    apply_recompute(base.model, spec.optimization.recompute)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     is_adapter = spec.lora is not None
     return PreparedModel(

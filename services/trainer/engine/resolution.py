@@ -9,6 +9,7 @@ import platform
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.optimizers import resolve_optimizer
 from services.trainer.engine.plan import total_steps
 from services.trainer.engine.precision import resolve_compute
+from services.trainer.engine.recompute import resolve_recompute
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
-from tuneforge.specs.spec import LoraMethod, TrainingSpec
+from tuneforge.specs.spec import ActivationRecompute, LoraMethod, TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
 from tuneforge.v1 import spec_pb2
 
@@ -98,8 +100,14 @@ def asked(spec: TrainingSpec) -> str:
         guards=type(spec.guards)(),
         output_model=None,
     )
+    numeric = with_recompute(numeric, ActivationRecompute.AUTO)
     message = spec_to_proto(numeric)
     return json_format.MessageToJson(message, sort_keys=True, indent=None)
+
+
+def with_recompute(spec: TrainingSpec, policy: ActivationRecompute) -> TrainingSpec:
+    """Returns a spec with another policy of what is computed again."""
+    return replace(spec, optimization=replace(spec.optimization, recompute=policy))
 
 
 def environment(device: torch.device, threads: int) -> dict[str, str]:
@@ -124,7 +132,13 @@ def _version(package: str) -> str:
 
 
 def resolve(
-    spec: TrainingSpec, corpus: Corpus, inputs: Mapping[str, str], *, device: torch.device, threads: int
+    spec: TrainingSpec,
+    corpus: Corpus,
+    inputs: Mapping[str, str],
+    *,
+    base: Path,
+    device: torch.device,
+    threads: int,
 ) -> Resolution:
     """Makes every open choice.
 
@@ -132,6 +146,7 @@ def resolve(
         spec: With its defaults.
         corpus: Rows to learn from, at least one.
         inputs: Digests of base and rows.
+        base: Folder of the base.
         device: Where the model will be.
         threads: CPU threads that were leased.
     """
@@ -148,16 +163,17 @@ def resolve(
         tokens = micro_rows * max(corpus.lengths)
     else:
         micro_rows = _rows_at_once(corpus, tokens, most=optimization.rows_per_step)
-    return Resolution(
-        spec=replace(
-            spec,
-            compute=resolve_compute(spec.compute, device),
-            optimization=replace(
-                optimization,
-                optimizer=resolve_optimizer(optimization.optimizer, device),
-                rows_per_micro_batch=micro_rows,
-            ),
+    resolved = replace(
+        spec,
+        compute=resolve_compute(spec.compute, device),
+        optimization=replace(
+            optimization,
+            optimizer=resolve_optimizer(optimization.optimizer, device),
+            rows_per_micro_batch=micro_rows,
         ),
+    )
+    return Resolution(
+        spec=with_recompute(resolved, resolve_recompute(resolved, base, device, tokens)),
         environment=environment(device, threads),
         threads=threads,
         micro_batch_tokens=tokens,

@@ -28,6 +28,7 @@ from services.trainer.engine.resolution import (
     check_inputs,
     check_spec,
     resolve,
+    with_recompute,
 )
 from services.trainer.engine.results import figures, finish
 from services.trainer.engine.run import Progress, Run
@@ -47,7 +48,7 @@ from services.trainer.engine.verbs import Engine, EngineOptions
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
 from tuneforge.specs.defaults import with_defaults
-from tuneforge.specs.spec import Architecture, TrainingSpec
+from tuneforge.specs.spec import ActivationRecompute, Architecture, TrainingSpec
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
 
@@ -133,12 +134,16 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     inputs = _input_digests(task, texts)
     if frozen:
         check_inputs(frozen, inputs)
-    resolution = frozen or resolve(spec, texts.train, inputs, device=device, threads=task.threads)
+    resolution = frozen or resolve(
+        spec, texts.train, inputs, base=task.base[0].folder, device=device, threads=task.threads
+    )
     _tell_what_was_replaced(spec, resolution, sink)
     # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
     resolution = replace(
         resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing, guards=spec.guards)
     )
+    if spec.optimization.recompute is not ActivationRecompute.AUTO:  # nor does this
+        resolution = replace(resolution, spec=with_recompute(resolution.spec, spec.optimization.recompute))
     torch.set_num_threads(resolution.threads)
     seed_all(resolution.spec.seed or 0)
     prepared = prepare_model(task.base, resolution.spec, device)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tuneforge import durations
 from tuneforge.specs import wire
 from tuneforge.specs.spec import (
+    ActivationRecompute,
     Architecture,
     BaseModel,
     Checkpointing,
@@ -66,6 +67,7 @@ def optimizations(draw: st.DrawFn) -> Optimization:
         decay_ratio=draw(st.none() | numbers),
         decay_every_steps=draw(counts),
         decay_factor=draw(st.none() | numbers),
+        recompute=draw(st.sampled_from(ActivationRecompute)),
         **draw(lengths),
     )
 

@@ -1,6 +1,7 @@
 """Open choices: made once, written down, and held at a resume."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def corpus(lengths: list[int]) -> Corpus:
 def resolved(method: Method, lengths: list[int], *, rows_at_once: int = 0) -> Resolution:
     """Resolves a spec on two threads of a CPU."""
     spec = with_defaults(TrainingSpec(method=method, optimization=Optimization(rows_per_micro_batch=rows_at_once)))
-    return resolve(spec, corpus(lengths), {"train": "0"}, device=CPU, threads=2)
+    return resolve(spec, corpus(lengths), {"train": "0"}, base=Path("nowhere"), device=CPU, threads=2)
 
 
 def test_a_resolution_survives_its_checkpoint() -> None:
