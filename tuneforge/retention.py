@@ -29,6 +29,10 @@ class HolderKind(Word):
     """A gate compares with it."""
     PIN = "PIN"
     """Somebody pinned it."""
+    JOB = "JOB"
+    """A job that has not ended reads it."""
+    DEPLOYMENT = "DEPLOYMENT"
+    """A deployment serves it."""
     UNKNOWN = "UNKNOWN"
     """Of a newer release."""
 
@@ -230,6 +234,17 @@ class RetentionRules:
             policy.unfinished_uploads.FromTimedelta(kept)
         request = pb.UpdateRetentionPolicyRequest(policy=policy, request_id=new_request_id())
         return _kept(self._registry.call(self._registry.stub.UpdateRetentionPolicy, request))
+
+    def release(self, holder: str) -> int:
+        """Takes back every hold of a job or a deployment whose service is gone for ever; returns how many there were.
+
+        A service does it by itself for what has ended, and holds again what it still needs.
+
+        Args:
+            holder: Whole name of the job or the deployment, as `IN_USE` and `get` name it.
+        """
+        request = pb.ReleaseVersionsRequest(holder=holder)
+        return self._registry.call(self._registry.stub.ReleaseVersions, request).num_released
 
     def collect(self, *, dry_run: bool = False) -> CollectedGarbage:
         """Frees what nothing needs, in all projects; needs the role admin. The registry does it by itself too.

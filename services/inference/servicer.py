@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from services.grpckit import context, pages
 from services.grpckit.database import Database
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
+from services.grpckit.holding import Holding
 from services.grpckit.request_memory import RequestScope, remember
 from services.inference import store
 from services.inference.deployments import Deployment, DeploymentState, Layer
@@ -26,11 +27,12 @@ class _NotAnsweredYet(Exception):
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     """One method an RPC."""
 
-    def __init__(self, database: Database, registry: RegistryPeer, serving: Serving) -> None:
-        """Takes the database, the registry and what serves the deployments."""
+    def __init__(self, database: Database, registry: RegistryPeer, serving: Serving, holding: Holding) -> None:
+        """Takes the database, the registry, what serves the deployments and what holds their versions."""
         self._database = database
         self._registry = registry
         self._serving = serving
+        self._holding = holding
 
     async def CreateDeployment(
         self, request: inference_pb2.CreateDeploymentRequest, _: Any
@@ -57,9 +59,15 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         except _NotAnsweredYet:
             pass
         deployment = _deployment(name, request.deployment.model, await self._registry.layers(request.deployment.model))
-        answer = await self._database.write(write)
-        if made:
-            self._serving.add(deployment)
+
+        async def store_and_serve() -> bytes:
+            answer = await self._database.write(write)
+            if made:
+                self._serving.add(deployment)
+            return answer
+
+        held = [deployment.layers[-1].version]
+        answer = await self._holding.make(str(name), held, store_and_serve)
         return inference_pb2.Deployment.FromString(answer)
 
     async def GetDeployment(self, request: inference_pb2.GetDeploymentRequest, _: Any) -> inference_pb2.Deployment:
@@ -102,6 +110,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         await self._database.write(write)
         if deleted:
             self._serving.remove(name)
+            self._holding.poke()
         return inference_pb2.DeleteDeploymentResponse()
 
     async def Generate(

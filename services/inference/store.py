@@ -16,7 +16,7 @@ from tuneforge.manifest import Manifest
 from tuneforge.names import DeploymentName
 from tuneforge.signatures import Signature
 
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _DEPLOYMENTS = sa.Table(
@@ -88,6 +88,12 @@ def every_as_loading(connection: sa.Connection) -> list[Deployment]:
     connection.execute(sa.update(_DEPLOYMENTS).values(state=str(DeploymentState.LOADING), failure=None))
     rows = connection.execute(sa.select(_DEPLOYMENTS).order_by(_DEPLOYMENTS.c.create_time_us))
     return [_deployment(row) for row in rows]
+
+
+def held_versions(connection: sa.Connection) -> frozenset[tuple[str, str]]:
+    """Returns pairs of a deployment and the version on top of it, by name; what lies below that one is held by it."""
+    rows = connection.execute(sa.select(_DEPLOYMENTS.c.project, _DEPLOYMENTS.c.id, _DEPLOYMENTS.c.layers))
+    return frozenset((str(DeploymentName(row.project, row.id)), json.loads(row.layers)[-1]["version"]) for row in rows)
 
 
 def page(connection: sa.Connection, project: str, page: Page) -> tuple[list[Deployment], str]:

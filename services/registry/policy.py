@@ -82,6 +82,10 @@ POLICIES: Mapping[str, Policy] = {
     "GetRetention": Policy("retention.read", "name"),
     "PinVersion": Policy("retention.write", "name"),
     "UnpinVersion": Policy("retention.write", "name"),
+    "HoldVersions": Policy("retention.internal", "holder"),
+    "ReleaseVersions": Policy("retention.write", "holder"),
+    # A service looks after all that it holds, whatever project it is in.
+    "ListHolds": Policy("retention.internal"),
     "SetExpiration": Policy("retention.write", "name"),
     "DeleteDatasetVersion": Policy("datasets.write", "name"),
     "DeleteDataset": Policy("datasets.write", "name"),

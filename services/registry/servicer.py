@@ -11,6 +11,7 @@ from services.registry.models.fact_calls import FactCalls
 from services.registry.promotions.calls import PromotionCalls
 from services.registry.recipes.calls import RecipeCalls
 from services.registry.retention.calls import RetentionCalls
+from services.registry.retention.hold_calls import HoldCalls
 from services.registry.signing.calls import SigningCalls
 from services.registry.sources.calls import SourceCalls
 from tuneforge.v1 import registry_pb2_grpc
@@ -30,6 +31,7 @@ class RegistryServicer(
     PromotionCalls,
     SigningCalls,
     RetentionCalls,
+    HoldCalls,
     registry_pb2_grpc.RegistryServiceServicer,
 ):
     """The registry's methods; errors are raised as `ServiceError` and `InvalidName`, see the contract for which."""

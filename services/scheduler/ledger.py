@@ -31,6 +31,8 @@ class Ledger:
         self._running: set[asyncio.Task[object]] = set()
         self.on_change: Callable[[], None] = lambda: None
         """Called after each write that changed a job's state: the loop looks again."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called after each write that ended a job: it needs nothing any more."""
 
     async def write(self, run: Callable[[Transaction], T]) -> T:
         """Runs a function in a write transaction; returns after the commit.
@@ -56,6 +58,8 @@ class Ledger:
             self._broadcast.publish(tx.chunks, tx.ended)
         if tx.turned:  # not after every flush of events: nothing becomes due by a finished step
             self.on_change()
+        if tx.ended:
+            self.on_end()
         return result
 
     async def read(self, run: Callable[[Connection], T]) -> T:

@@ -32,6 +32,11 @@ class Registry:
         self._channel = open_channel(address, settings)
         self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The connection."""
+        return self._channel
+
     async def model(self, name: str) -> ModelFacts:
         """Returns a version by version or alias.
 

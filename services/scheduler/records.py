@@ -67,6 +67,12 @@ class NewJob:
     lost_after_ms: int
     keep_checkpoints: int
 
+    @property
+    def versions(self) -> list[str]:
+        """Names of the versions that it reads and that are there; what lies below an adapter is held by the adapter."""
+        refs = (self.pinned.base if self.pinned else None, self.train, self.validation)
+        return [ref.version for ref in refs if ref is not None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.grpckit.errors import ServiceError
+from services.grpckit.holding import Holding
 from services.scheduler.admission import Admission
 from services.scheduler.jobs import Failure, JobState
 from services.scheduler.ledger import Ledger
@@ -20,12 +21,13 @@ class Releasing:
 
     ledger: Ledger
     admission: Admission
+    holding: Holding
 
     async def release(self, number: int) -> None:
         """Queues a blocked job whose base is there now.
 
         Raises:
-            ServiceError: the registry does not answer: say it again later.
+            ServiceError: the registry does not answer, or something was deleted at this moment: say it again later.
         """
         job = await self.ledger.read(lambda connection: job_store.load(connection, number))
         if job.state is not JobState.BLOCKED:
@@ -44,7 +46,11 @@ class Releasing:
             )
             await self.ledger.write(lambda tx: job_store.fail(tx, number, failure_bytes(failure), step))
             return
-        await self.ledger.write(lambda tx: job_store.release(tx, number, new))
+        await self.holding.make(
+            str(job.name),
+            new.versions,
+            lambda: self.ledger.write(lambda tx: job_store.release(tx, number, new)),
+        )
 
 
 def _failure(error: ServiceError) -> Failure:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.grpckit.database import Database
+from services.grpckit.holding import Holding
+from services.grpckit.identity import identity
 from services.grpckit.server import ServiceDefinition
+from services.grpckit.version_holds import VersionHolds
 from services.scheduler import metrics
 from services.scheduler.admission import Admission
 from services.scheduler.broadcast import Broadcast
@@ -24,6 +27,7 @@ from services.scheduler.reconcile import Reconciler
 from services.scheduler.releasing import Releasing
 from services.scheduler.servicer import Parts, SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
 from services.scheduler.verbs import Verbs
 from services.scheduler.watch import Watches
@@ -43,8 +47,9 @@ class Scheduler:
     registry: Registry
     trainers: Trainers
     reconciler: Reconciler
+    holding: Holding
     servicer: SchedulerServicer
-    _loop: asyncio.Task[None] | None = None
+    _loops: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
         """Opens the database and starts the loop.
@@ -54,18 +59,20 @@ class Scheduler:
         """
         await asyncio.to_thread(self.database.open)
         await self.reconciler.start()
-        self._loop = asyncio.create_task(self.reconciler.run())
+        loops = (self.reconciler.run(), self.holding.run_for_ever())
+        self._loops = tuple(asyncio.create_task(loop) for loop in loops)
 
     async def drain(self) -> None:
         """Ends every watch; their tokens are good at the next start."""
         self.broadcast.drain()
 
     async def close(self) -> None:
-        """Ends the loop and what it does, then closes the database: all that was acknowledged is in it."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        """Ends the loops and what they do, then closes the database: all that was acknowledged is in it."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
         await self.reconciler.close()
+        await self.holding.close()
         await self.ledger.settle()
         await self.trainers.close()
         await self.registry.close()
@@ -98,6 +105,12 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
     trainers = Trainers(settings.server.peers)
     admission = Admission(ledger=ledger, registry=registry)
     timing = settings.timing
+    holding = Holding(
+        VersionHolds(registry.channel, lambda: ledger.write(lambda tx: identity(tx.connection, "scheduler"))),
+        lambda: ledger.read(job_store.held_versions),
+        every_s=timing.holds_every_s,
+        pause_s=timing.holds_pause_s,
+    )
     nodes = Nodes(ledger=ledger, timing=timing, retry=settings.retry, chance=chance)
     wake = asyncio.Event()
     reconciler = Reconciler(
@@ -105,16 +118,17 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         nodes=nodes,
         dispatch=Dispatch(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
         publishing=Publishing(ledger=ledger, registry=registry),
-        releasing=Releasing(ledger=ledger, admission=admission),
+        releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )
     metrics.show(reconciler, broadcast)
     nodes.poke = ledger.on_change = reconciler.poke
+    ledger.on_end = holding.poke
     servicer = SchedulerServicer(
         Parts(
             ledger=ledger,
-            verbs=Verbs(ledger=ledger, admission=admission),
+            verbs=Verbs(ledger=ledger, admission=admission, holding=holding),
             watches=Watches(ledger, broadcast, timing.watch_heartbeat_s),
             nodes=nodes,
             broadcast=broadcast,
@@ -127,6 +141,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         registry=registry,
         trainers=trainers,
         reconciler=reconciler,
+        holding=holding,
         servicer=servicer,
     )
 

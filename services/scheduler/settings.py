@@ -31,6 +31,11 @@ class Timing:
     """First wait before a call to a peer is repeated; doubles with each failure, half of it is jitter."""
     retry_longest_s: float = 5.0
     """Longest wait before a call to a peer is repeated."""
+    holds_every_s: float = 60.0
+    """Longest time between two comparisons of what jobs need with what the registry holds for them. 60: nothing but a
+    registry that was restored from a backup waits so long."""
+    holds_pause_s: float = 1.0
+    """Shortest time between two of them. 1: jobs that end together are released together."""
     stop_again_s: float = 5.0
     """How soon a stop is asked again when the attempt has not ended: a node may have been restarted over it."""
     stop_grace_s: float = 30.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
+from services.grpckit.holding import Holding
 from services.grpckit.request_memory import RequestScope, remember
 from services.scheduler.admission import Admission, Draft
 from services.scheduler.jobs import HELD, WAITING, JobState
@@ -46,6 +47,7 @@ class Verbs:
 
     ledger: Ledger
     admission: Admission
+    holding: Holding
 
     async def create(self, draft: Draft, call: Call) -> bytes:
         """Admits and stores a job.
@@ -66,7 +68,13 @@ class Verbs:
                 make=lambda: _store(tx, new),
             )
 
-        return await self.ledger.write(write)
+        try:
+            return await self.holding.make(str(new.name), new.versions, lambda: self.ledger.write(write))
+        except ServiceError as error:
+            if error.reason != "NOT_FOUND":
+                raise
+            problem = f"names what was deleted at this moment: {error.message}; name what is there"
+            raise invalid_fields([FieldViolation("spec", problem)]) from None
 
     async def check(self, draft: Draft) -> NewJob:
         """Returns the job that `create` would store; stores nothing.

@@ -26,7 +26,7 @@ from tests.support.inference import (
 from tests.support.registry import RunningRegistry
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import Reason
-from tuneforge.v1 import errors_pb2, inference_pb2, models_pb2, types_pb2
+from tuneforge.v1 import errors_pb2, inference_pb2, models_pb2, retention_pb2, types_pb2
 
 LOADING, READY, FAILED = (
     inference_pb2.DEPLOYMENT_STATE_LOADING,
@@ -219,3 +219,26 @@ def test_a_deployment_waits_for_an_absent_registry(
         refused(inference.stream("base", "the"), Reason.ENGINE_NOT_READY)
     with serving_inference(loop, tmp_path / "data", registry.address) as inference:
         assert inference.loaded("base").state == READY
+
+
+def test_what_is_deployed_cannot_be_deleted(loop: LoopThread, registry: RunningRegistry, tmp_path: Path) -> None:
+    """The deployment is named to who tries, also after a restart; once it is gone, so are its hold and the reason."""
+    version = import_model(loop, registry, "held", make_tiny_model(tmp_path / "model"))
+    delete = retention_pb2.DeleteModelVersionRequest(name=version.name)
+
+    def is_held(by: str) -> bool:
+        found = registry.blocking.GetRetention(retention_pb2.GetRetentionRequest(name=version.name))
+        return by in {holder.name for holder in found.holders if holder.kind == retention_pb2.HOLDER_KIND_DEPLOYMENT}
+
+    with serving_inference(loop, tmp_path / "data", registry.address) as inference:
+        name = inference.create("held", version.name).name
+        refused(lambda: inference.create("held", version.name), Reason.ALREADY_EXISTS)
+        error = refused(lambda: registry.blocking.DeleteModelVersion(delete), Reason.IN_USE)
+        assert f"deployment {name}" in str(error)
+    registry.blocking.ReleaseVersions(retention_pb2.ReleaseVersionsRequest(holder=name))  # as if it had been lost
+    with serving_inference(loop, tmp_path / "data", registry.address) as inference:
+        until(lambda: is_held(name), bool)
+        inference.delete("held")
+        until(lambda: is_held(name), lambda held: not held)
+        registry.blocking.DeleteModelVersion(delete)
+        refused(lambda: inference.create("held", version.name), Reason.NOT_FOUND)

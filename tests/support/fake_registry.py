@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import grpc
 
 from services.grpckit.errors import ServiceError, not_found
 from services.grpckit.status import RichStatus
-from tuneforge.v1 import datasets_pb2, events_pb2, models_pb2, registry_pb2_grpc
+from tuneforge.v1 import datasets_pb2, events_pb2, models_pb2, registry_pb2_grpc, retention_pb2
 
 BASE = "projects/p/models/tiny/versions/1"
 ALIAS = "projects/p/models/tiny/aliases/production"
@@ -59,6 +60,12 @@ class FakeRegistry:
     )
     published: dict[str, models_pb2.PublishVersionRequest] = field(default_factory=dict)
     """By job."""
+    holds: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs of a holder and a version."""
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `holds` was changed by a call."""
+    deleted: set[str] = field(default_factory=set)
+    """Versions that were there when their names were resolved, and are not any more."""
     calls: list[str] = field(default_factory=list)
     is_away: bool = False
     """Every call is answered UNAVAILABLE."""
@@ -75,6 +82,9 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def _note(self, name: str, context: Any) -> None:
         self.fake.calls.append(name)
+        await self._answering(context)
+
+    async def _answering(self, context: Any) -> None:
         if self.fake.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
 
@@ -89,6 +99,26 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
         if request.name not in self.fake.datasets:
             await context.abort_with_status(RichStatus(not_found("data set version", request.name), "r"))
         return self.fake.datasets[request.name]
+
+    async def HoldVersions(self, request: retention_pb2.HoldVersionsRequest, context: Any) -> Any:
+        await self._answering(context)
+        for version in request.versions:
+            if version in self.fake.deleted:
+                await context.abort_with_status(RichStatus(not_found("version", version), "r"))
+        self.fake.holds.update((request.holder, version) for version in request.versions)
+        self.fake.held.set()
+        return retention_pb2.HoldVersionsResponse()
+
+    async def ReleaseVersions(self, request: retention_pb2.ReleaseVersionsRequest, context: Any) -> Any:
+        await self._answering(context)
+        self.fake.holds.difference_update((request.holder, version) for version in request.versions)
+        self.fake.held.set()
+        return retention_pb2.ReleaseVersionsResponse()
+
+    async def ListHolds(self, _: retention_pb2.ListHoldsRequest, context: Any) -> Any:
+        await self._answering(context)
+        holds = [retention_pb2.Hold(holder=holder, version=version) for holder, version in sorted(self.fake.holds)]
+        return retention_pb2.ListHoldsResponse(holds=holds)
 
     async def PublishVersion(self, request: models_pb2.PublishVersionRequest, context: Any) -> Any:
         await self._note("PublishVersion", context)

@@ -29,6 +29,7 @@ FAST = Timing(
     retry_first_s=0.01,
     retry_longest_s=0.05,
     stop_again_s=0.05,
+    holds_pause_s=0.01,
     watch_heartbeat_s=5.0,
 )
 """Waits that a test does not notice."""

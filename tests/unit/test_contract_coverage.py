@@ -32,7 +32,7 @@ CALL = r"\.{name}\b"
 OF_NO_PROJECT = {
     *("RegisterNode", "Heartbeat", "ListNodes", "GetNode"),
     *("ListRecipes", "GetRecipe", "ResolveRecipe"),
-    *("GetSigningKey", "ListSigningKeys", "CollectGarbage"),
+    *("GetSigningKey", "ListSigningKeys", "CollectGarbage", "ListHolds"),
 }
 READS = (
     "Get",
@@ -51,6 +51,7 @@ READS = (
 # A job, an attempt, a digest, a node's generation tell a repetition from a new call.
 SAFE_TO_REPEAT = {
     *("PublishVersion", "UploadBlob", "CompleteUpload", "CollectGarbage"),
+    *("HoldVersions", "ReleaseVersions"),
     *("RegisterNode", "Heartbeat", "StartAttempt", "AckEvents", "StopAttempt"),
 }
 
@@ -64,7 +65,7 @@ def sources(*patterns: str) -> str:
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=IDS)
 def test_method_has_a_caller(service: str, method: MethodDescriptor) -> None:
     """Each RPC is called by the SDK or by another service."""
-    callers = sources("tuneforge/*.py", "services/*/peers.py")
+    callers = sources("tuneforge/*.py", "services/*/peers.py", "services/grpckit/version_holds.py")
     assert re.search(CALL.format(name=method.name), callers), f"nobody calls {service}.{method.name}"
 
 

@@ -181,11 +181,24 @@ def gc(connection: Connection, dry_run: bool, as_json: bool) -> None:
 @click.option(
     "--uploads", type=DurationType("default"), help="Keep unfinished uploads for this long (7d), or `default`."
 )
+@click.option("--release", "holder", metavar="HOLDER", help="Take back what this job or deployment holds.")
 @json_option
 @click.pass_context
-def retention(context: click.Context, uploads: timedelta | None, as_json: bool) -> None:
-    """Show or set for how long the project keeps uploads that nobody goes on with."""
+def retention(context: click.Context, uploads: timedelta | None, holder: str | None, as_json: bool) -> None:
+    """Show or set for how long the project keeps uploads that nobody goes on with.
+
+    --release is for a job or a deployment, by its whole name, whose service is gone for ever. One that is still there
+    holds again what it needs.
+    """
     connection: Connection = context.obj
+    if holder is not None:
+        with connection.client() as client:
+            released = client.retention.release(holder)
+        if as_json:
+            print_json({"holder": holder, "num_released": released})
+        else:
+            click.echo(f"{short(holder)}: {released} versions released")
+        return
     is_given = context.get_parameter_source("uploads") is not click.core.ParameterSource.DEFAULT
     with connection.client() as client:
         rules = client.retention

@@ -381,6 +381,21 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_retention__pb2.UnpinVersionRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
                 _registered_method=True)
+        self.HoldVersions = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/HoldVersions',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.HoldVersionsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.HoldVersionsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseVersions = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ReleaseVersions',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.ReleaseVersionsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.ReleaseVersionsResponse.FromString,
+                _registered_method=True)
+        self.ListHolds = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ListHolds',
+                request_serializer=tuneforge_dot_v1_dot_retention__pb2.ListHoldsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_retention__pb2.ListHoldsResponse.FromString,
+                _registered_method=True)
         self.SetExpiration = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/SetExpiration',
                 request_serializer=tuneforge_dot_v1_dot_retention__pb2.SetExpirationRequest.SerializeToString,
@@ -1309,6 +1324,42 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldVersions(self, request, context):
+        """Notes that a job or a deployment of another service needs versions: none of them is deleted, by nobody, until they are
+        released. All of them are held, or none. For services. Idempotent by owner, holder and version.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there is no version or too many.
+        INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+        NOT_FOUND `NOT_FOUND`: a version is not there, or not any more; resolve what is to be used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseVersions(self, request, context):
+        """Takes holds back. The service that holds does it by itself; who does it in its stead, for a service that is gone for
+        ever, sees them come again if it is not. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
+        INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHolds(self, request, context):
+        """Lists what a service holds, in all projects, so that it can release what it needs no more. For services. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetExpiration(self, request, context):
         """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
 
@@ -1770,6 +1821,21 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.UnpinVersion,
                     request_deserializer=tuneforge_dot_v1_dot_retention__pb2.UnpinVersionRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_retention__pb2.Retention.SerializeToString,
+            ),
+            'HoldVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldVersions,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.HoldVersionsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.HoldVersionsResponse.SerializeToString,
+            ),
+            'ReleaseVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseVersions,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.ReleaseVersionsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.ReleaseVersionsResponse.SerializeToString,
+            ),
+            'ListHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHolds,
+                    request_deserializer=tuneforge_dot_v1_dot_retention__pb2.ListHoldsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_retention__pb2.ListHoldsResponse.SerializeToString,
             ),
             'SetExpiration': grpc.unary_unary_rpc_method_handler(
                     servicer.SetExpiration,
@@ -3590,6 +3656,87 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/UnpinVersion',
             tuneforge_dot_v1_dot_retention__pb2.UnpinVersionRequest.SerializeToString,
             tuneforge_dot_v1_dot_retention__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/HoldVersions',
+            tuneforge_dot_v1_dot_retention__pb2.HoldVersionsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.HoldVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ReleaseVersions',
+            tuneforge_dot_v1_dot_retention__pb2.ReleaseVersionsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.ReleaseVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ListHolds',
+            tuneforge_dot_v1_dot_retention__pb2.ListHoldsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_retention__pb2.ListHoldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -653,6 +653,30 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the versions.
     """
+    HoldVersions: _grpc.UnaryUnaryMultiCallable[_retention_pb2.HoldVersionsRequest, _retention_pb2.HoldVersionsResponse]
+    """Notes that a job or a deployment of another service needs versions: none of them is deleted, by nobody, until they are
+    released. All of them are held, or none. For services. Idempotent by owner, holder and version.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there is no version or too many.
+      INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+      NOT_FOUND `NOT_FOUND`: a version is not there, or not any more; resolve what is to be used again.
+    """
+    ReleaseVersions: _grpc.UnaryUnaryMultiCallable[_retention_pb2.ReleaseVersionsRequest, _retention_pb2.ReleaseVersionsResponse]
+    """Takes holds back. The service that holds does it by itself; who does it in its stead, for a service that is gone for
+    ever, sees them come again if it is not. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
+      INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+    """
+    ListHolds: _grpc.UnaryUnaryMultiCallable[_retention_pb2.ListHoldsRequest, _retention_pb2.ListHoldsResponse]
+    """Lists what a service holds, in all projects, so that it can release what it needs no more. For services. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
     SetExpiration: _grpc.UnaryUnaryMultiCallable[_retention_pb2.SetExpirationRequest, _retention_pb2.Retention]
     """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
 
@@ -1354,6 +1378,30 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the versions.
+    """
+    HoldVersions: _aio.UnaryUnaryMultiCallable[_retention_pb2.HoldVersionsRequest, _retention_pb2.HoldVersionsResponse]  # type: ignore[assignment]
+    """Notes that a job or a deployment of another service needs versions: none of them is deleted, by nobody, until they are
+    released. All of them are held, or none. For services. Idempotent by owner, holder and version.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there is no version or too many.
+      INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+      NOT_FOUND `NOT_FOUND`: a version is not there, or not any more; resolve what is to be used again.
+    """
+    ReleaseVersions: _aio.UnaryUnaryMultiCallable[_retention_pb2.ReleaseVersionsRequest, _retention_pb2.ReleaseVersionsResponse]  # type: ignore[assignment]
+    """Takes holds back. The service that holds does it by itself; who does it in its stead, for a service that is gone for
+    ever, sees them come again if it is not. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
+      INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+    """
+    ListHolds: _aio.UnaryUnaryMultiCallable[_retention_pb2.ListHoldsRequest, _retention_pb2.ListHoldsResponse]  # type: ignore[assignment]
+    """Lists what a service holds, in all projects, so that it can release what it needs no more. For services. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     SetExpiration: _aio.UnaryUnaryMultiCallable[_retention_pb2.SetExpirationRequest, _retention_pb2.Retention]  # type: ignore[assignment]
     """Sets when a version is deleted by itself; while something needs it then, it stays. Idempotent by `request_id`.
@@ -2443,6 +2491,48 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: list the versions.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldVersions(
+        self,
+        request: _retention_pb2.HoldVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.HoldVersionsResponse, _abc.Awaitable[_retention_pb2.HoldVersionsResponse]]:
+        """Notes that a job or a deployment of another service needs versions: none of them is deleted, by nobody, until they are
+        released. All of them are held, or none. For services. Idempotent by owner, holder and version.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there is no version or too many.
+          INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+          NOT_FOUND `NOT_FOUND`: a version is not there, or not any more; resolve what is to be used again.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseVersions(
+        self,
+        request: _retention_pb2.ReleaseVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.ReleaseVersionsResponse, _abc.Awaitable[_retention_pb2.ReleaseVersionsResponse]]:
+        """Takes holds back. The service that holds does it by itself; who does it in its stead, for a service that is gone for
+        ever, sees them come again if it is not. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
+          INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+        """
+
+    @_abc_1.abstractmethod
+    def ListHolds(
+        self,
+        request: _retention_pb2.ListHoldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retention_pb2.ListHoldsResponse, _abc.Awaitable[_retention_pb2.ListHoldsResponse]]:
+        """Lists what a service holds, in all projects, so that it can release what it needs no more. For services. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
 
     @_abc_1.abstractmethod

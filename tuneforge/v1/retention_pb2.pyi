@@ -39,6 +39,10 @@ class _HolderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HolderKind
     """A gate policy compares with it."""
     HOLDER_KIND_PIN: _HolderKind.ValueType  # 5
     """Somebody pinned it."""
+    HOLDER_KIND_JOB: _HolderKind.ValueType  # 6
+    """A job that has not ended reads it."""
+    HOLDER_KIND_DEPLOYMENT: _HolderKind.ValueType  # 7
+    """A deployment serves it."""
 
 class HolderKind(_HolderKind, metaclass=_HolderKindEnumTypeWrapper):
     """Why something is kept."""
@@ -55,6 +59,10 @@ HOLDER_KIND_GATE_POLICY: HolderKind.ValueType  # 4
 """A gate policy compares with it."""
 HOLDER_KIND_PIN: HolderKind.ValueType  # 5
 """Somebody pinned it."""
+HOLDER_KIND_JOB: HolderKind.ValueType  # 6
+"""A job that has not ended reads it."""
+HOLDER_KIND_DEPLOYMENT: HolderKind.ValueType  # 7
+"""A deployment serves it."""
 Global___HolderKind: _TypeAlias = HolderKind  # noqa: Y015
 
 @_typing.final
@@ -244,6 +252,201 @@ class UnpinVersionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnpinVersionRequest: _TypeAlias = UnpinVersionRequest  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    """That something in another service needs a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """What needs it: `projects/{project}/jobs/{job}` or `projects/{project}/deployments/{deployment}`."""
+    version: _builtins.str
+    """The version, of a model or a data set."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        version: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "holder", b"holder", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class HoldVersionsRequest(_message.Message):
+    """Request of `HoldVersions`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """Required. The service that holds, and that will release: 1 to 64 letters, digits, `-` and `_`, the same for the whole
+    life of its database.
+    """
+    holder: _builtins.str
+    """Required. What needs the versions: the name of a job or a deployment, which may be about to be made."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. The versions, 1 to 100 whole names."""
+
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "owner", b"owner", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldVersionsRequest: _TypeAlias = HoldVersionsRequest  # noqa: Y015
+
+@_typing.final
+class HoldVersionsResponse(_message.Message):
+    """Answer of `HoldVersions`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldVersionsResponse: _TypeAlias = HoldVersionsResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseVersionsRequest(_message.Message):
+    """Request of `ReleaseVersions`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """Required. What needs the versions no more."""
+    owner: _builtins.str
+    """The service whose holds these are; empty: of any."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The versions; none: all that the holder holds."""
+
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "owner", b"owner", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseVersionsRequest: _TypeAlias = ReleaseVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseVersionsResponse(_message.Message):
+    """Answer of `ReleaseVersions`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_RELEASED_FIELD_NUMBER: _builtins.int
+    num_released: _builtins.int
+    """Holds that there were."""
+    def __init__(
+        self,
+        *,
+        num_released: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_released", b"num_released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseVersionsResponse: _TypeAlias = ReleaseVersionsResponse  # noqa: Y015
+
+@_typing.final
+class ListHoldsRequest(_message.Message):
+    """Request of `ListHolds`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """Required. The service whose holds are listed, of all projects."""
+    page_size: _builtins.int
+    """Most holds in the answer: 0 gives 50, more than 1000 is cut, negative is refused."""
+    page_token: _builtins.str
+    """From the answer before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldsRequest: _TypeAlias = ListHoldsRequest  # noqa: Y015
+
+@_typing.final
+class ListHoldsResponse(_message.Message):
+    """Holds of a service, by holder and version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last."""
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
+        """At most `page_size`."""
+
+    def __init__(
+        self,
+        *,
+        holds: _abc.Iterable[Global___Hold] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldsResponse: _TypeAlias = ListHoldsResponse  # noqa: Y015
 
 @_typing.final
 class SetExpirationRequest(_message.Message):

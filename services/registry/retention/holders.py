@@ -13,6 +13,7 @@ from services.registry.tables import (
     DATASET_VERSIONS,
     GATE_POLICIES,
     GATE_POLICY_CHANGES,
+    HOLDS,
     LINEAGE_EDGES,
     LINEAGE_NODES,
     MODEL_VERSIONS,
@@ -38,9 +39,15 @@ def holders_of(connection: Connection, names: Collection[VersionName]) -> list[H
         found.update(_children(connection, some, texts))
         rows = connection.execute(select(PINS.c.name).where(PINS.c.name.in_(some)))
         found.update(Holder(name, HolderKind.PIN) for name in rows.scalars())
+        rows = connection.execute(select(HOLDS.c.holder).where(HOLDS.c.version.in_(some)).distinct())
+        found.update(Holder(name, _kind_of(name)) for name in rows.scalars())
     found.update(_aliases(connection, [name for name in names if isinstance(name, ModelVersionName)]))
     found.update(_policies(connection, {str(name) for name in names if isinstance(name, DatasetVersionName)}))
     return sorted(found)
+
+
+def _kind_of(holder: str) -> HolderKind:
+    return HolderKind.JOB if "/jobs/" in holder else HolderKind.DEPLOYMENT
 
 
 def _aliases(connection: Connection, names: list[ModelVersionName]) -> Iterable[Holder]:

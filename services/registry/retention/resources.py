@@ -8,6 +8,9 @@ from tuneforge.names import DatasetVersionName, InvalidName, ModelVersionName, p
 
 LONGEST_PIN_REASON = 200
 LONGEST_REASON = 1024
+LONGEST_OWNER = 64
+MOST_HELD = 100
+"""Versions in one call."""
 MOST_HOLDERS_NAMED = 100
 SHORTEST_UPLOAD_KEPT_S = 60
 LONGEST_UPLOAD_KEPT_S = 90 * 86400
@@ -25,6 +28,8 @@ class HolderKind(StrEnum):
     VERSION = "VERSION"
     GATE_POLICY = "GATE_POLICY"
     PIN = "PIN"
+    JOB = "JOB"
+    DEPLOYMENT = "DEPLOYMENT"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,6 +43,15 @@ class Holder:
     def seen(self, sight: Sight) -> "Holder":
         """Returns it as somebody sees it: of a thing in another's project there is the kind, and no name."""
         return self if sight(project_of(self.name)) else Holder("", self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """That a job or a deployment of another service needs a version."""
+
+    holder: str
+    version: str
+    time_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.registry.retention.collector import Collected
-from services.registry.retention.resources import MOST_HOLDERS_NAMED, Deletion, Retention
+from services.registry.retention.resources import MOST_HOLDERS_NAMED, Deletion, Hold, Retention
 from tuneforge.v1 import retention_pb2 as pb
 
 
@@ -19,6 +19,11 @@ def retention_to_proto(retention: Retention) -> pb.Retention:
     for holder in retention.holders[:MOST_HOLDERS_NAMED]:
         message.holders.add(name=holder.name, kind=pb.HolderKind.Value(f"HOLDER_KIND_{holder.kind.value}"))
     return message
+
+
+def hold_to_proto(hold: Hold) -> pb.Hold:
+    """Returns the message of a hold."""
+    return pb.Hold(holder=hold.holder, version=hold.version, create_time=_time(hold.time_us))
 
 
 def deletion_to_proto(deletion: Deletion) -> pb.Deletion:

@@ -17,7 +17,7 @@ from services.registry.tables.models import (
     VALIDATION_REPORTS,
 )
 from services.registry.tables.promotions import PROMOTION_CHANGES, PROMOTIONS
-from services.registry.tables.retention import DELETIONS, EXPIRATIONS, PINS, RETENTION_POLICIES
+from services.registry.tables.retention import DELETIONS, EXPIRATIONS, HOLDS, PINS, RETENTION_POLICIES
 from services.registry.tables.signing import SIGNATURES, SIGNING_KEYS
 from services.registry.tables.sources import SOURCES
 
@@ -40,6 +40,7 @@ __all__ = [
     "EXPIRATIONS",
     "GATE_POLICIES",
     "GATE_POLICY_CHANGES",
+    "HOLDS",
     "LINEAGE_EDGES",
     "LINEAGE_NODES",
     "METADATA",
@@ -61,5 +62,5 @@ __all__ = [
     "VALIDATION_REPORTS",
 ]
 
-SCHEMA_HEAD = "0009"
+SCHEMA_HEAD = "0010"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

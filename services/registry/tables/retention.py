@@ -13,6 +13,18 @@ PINS = Table(
     Column("time_us", BigInteger, nullable=False),
 )
 
+# What jobs and deployments need. Each service looks after its own: made before the thing is, removed after it is gone.
+HOLDS = Table(
+    "holds",
+    METADATA,
+    Column("owner", String(64), primary_key=True),
+    Column("holder", String(300), primary_key=True),
+    Column("version", String(300), primary_key=True),
+    Column("time_us", BigInteger, nullable=False),
+    Index("holds_by_version", "version"),
+    Index("holds_by_holder", "holder"),
+)
+
 EXPIRATIONS = Table(
     "expirations",
     METADATA,

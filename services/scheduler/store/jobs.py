@@ -205,6 +205,19 @@ def active(connection: Connection) -> list[ActiveJob]:
     ]
 
 
+def held_versions(connection: Connection) -> frozenset[tuple[str, str]]:
+    """Returns pairs of a job that has not ended and a version that it reads, by name."""
+    known = [str(state) for state in JobState if state not in TERMINAL]
+    columns = (jobs.c.base_version, jobs.c.train_version, jobs.c.validation_version)
+    rows = connection.execute(select(jobs.c.project, jobs.c.job_id, *columns).where(jobs.c.state.in_(known)))
+    return frozenset(
+        (str(JobName(project, job_id)), version)
+        for project, job_id, *versions in rows
+        for version in versions
+        if version
+    )
+
+
 def states_of(connection: Connection, numbers: Collection[int]) -> dict[int, tuple[str, JobState]]:
     """Returns name and state of jobs by number."""
     rows = connection.execute(

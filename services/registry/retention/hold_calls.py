@@ -1,0 +1,70 @@
+"""The methods by which other services hold what their jobs and deployments need."""
+# ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
+
+import re
+
+from sqlalchemy import Connection
+
+from services.grpckit.errors import FieldViolation, invalid_fields
+from services.grpckit.pages import page_of
+from services.registry.calls import Calls, Context
+from services.registry.library import now_us
+from services.registry.retention import holds, wire
+from services.registry.retention.resources import LONGEST_OWNER, MOST_HELD, parse_version
+from tuneforge.names import DeploymentName, InvalidName, JobName
+from tuneforge.v1 import retention_pb2 as pb
+
+_OWNER = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_OWNER}}}")
+
+
+class HoldCalls(Calls):
+    """The methods of holds."""
+
+    async def HoldVersions(self, request: pb.HoldVersionsRequest, context: Context) -> pb.HoldVersionsResponse:
+        """Holds versions for a job or a deployment."""
+        _check_owner(request.owner)
+        holder = _holder(request.holder)
+        _check_count(len(request.versions), least=1)
+        versions = [parse_version(name) for name in request.versions]
+
+        def change(connection: Connection) -> None:
+            holds.add(connection, request.owner, holder, versions, time_us=now_us())
+
+        await self._database.write(change)
+        return pb.HoldVersionsResponse()
+
+    async def ReleaseVersions(self, request: pb.ReleaseVersionsRequest, context: Context) -> pb.ReleaseVersionsResponse:
+        """Takes holds back."""
+        _check_count(len(request.versions), least=0)
+        if request.owner:
+            _check_owner(request.owner)
+        holder, versions = _holder(request.holder), [str(parse_version(name)) for name in request.versions]
+        released = await self._database.write(lambda c: holds.remove(c, request.owner, holder, versions))
+        return pb.ReleaseVersionsResponse(num_released=released)
+
+    async def ListHolds(self, request: pb.ListHoldsRequest, context: Context) -> pb.ListHoldsResponse:
+        """Lists what a service holds."""
+        _check_owner(request.owner)
+        page = page_of(request.page_size, request.page_token, scope=f"ListHolds {request.owner}")
+        found, token = await self._database.read(lambda c: holds.page_of_owner(c, request.owner, page))
+        return pb.ListHoldsResponse(holds=map(wire.hold_to_proto, found), next_page_token=token)
+
+
+def _check_owner(owner: str) -> None:
+    if not _OWNER.fullmatch(owner):
+        problem = f"is {owner[:80]!r}; give 1 to {LONGEST_OWNER} letters, digits, - and _"
+        raise invalid_fields([FieldViolation("owner", problem)])
+
+
+def _check_count(count: int, *, least: int) -> None:
+    if not least <= count <= MOST_HELD:
+        problem = f"has {count} names; give {least} to {MOST_HELD}"
+        raise invalid_fields([FieldViolation("versions", problem)])
+
+
+def _holder(name: str) -> str:
+    if "/jobs/" in name:
+        return str(JobName.parse(name))
+    if "/deployments/" in name:
+        return str(DeploymentName.parse(name))
+    raise InvalidName(name, f"{JobName.pattern} or {DeploymentName.pattern}")

@@ -1,0 +1,57 @@
+"""The rows of holds. See `collections.py` for the manners of such functions."""
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, and_, delete, insert, or_, select
+
+from services.grpckit.pages import Page, cut
+from services.registry.retention.resources import Hold, VersionName
+from services.registry.retention.store import require_version
+from services.registry.tables import HOLDS
+
+_SEPARATOR = " "
+"""Between holder and version in a page's key; neither has one."""
+
+
+def add(connection: Connection, owner: str, holder: str, versions: Collection[VersionName], *, time_us: int) -> None:
+    """Holds versions; one that is held already stays so.
+
+    Raises:
+        ServiceError: `NOT_FOUND`: one is not there.
+    """
+    for version in versions:
+        require_version(connection, version)
+    known = select(HOLDS.c.version).where(HOLDS.c.owner == owner, HOLDS.c.holder == holder)
+    new = {str(version) for version in versions} - set(connection.execute(known).scalars())
+    rows = [{"owner": owner, "holder": holder, "version": version, "time_us": time_us} for version in sorted(new)]
+    if rows:
+        connection.execute(insert(HOLDS), rows)
+
+
+def remove(connection: Connection, owner: str, holder: str, versions: Collection[str]) -> int:
+    """Takes holds back and returns how many there were.
+
+    Args:
+        connection: In a transaction that writes.
+        owner: Whose; empty: anybody's.
+        holder: What held.
+        versions: Which; none: all.
+    """
+    statement = delete(HOLDS).where(HOLDS.c.holder == holder)
+    if owner:
+        statement = statement.where(HOLDS.c.owner == owner)
+    if versions:
+        statement = statement.where(HOLDS.c.version.in_(versions))
+    return connection.execute(statement).rowcount
+
+
+def page_of_owner(connection: Connection, owner: str, page: Page) -> tuple[list[Hold], str]:
+    """Returns holds of a service by holder and version, and the token of the next page."""
+    statement = select(HOLDS).where(HOLDS.c.owner == owner).order_by(HOLDS.c.holder, HOLDS.c.version)
+    if page.after is not None:
+        holder, _, version = page.after.partition(_SEPARATOR)
+        later = or_(HOLDS.c.holder > holder, and_(HOLDS.c.holder == holder, HOLDS.c.version > version))
+        statement = statement.where(later)
+    rows = connection.execute(statement.limit(page.size + 1)).all()
+    found, token = cut(rows, page, lambda row: f"{row.holder}{_SEPARATOR}{row.version}")
+    return [Hold(row.holder, row.version, row.time_us) for row in found], token

@@ -1,0 +1,13 @@
+"""By what name the registry knows what this scheduler's jobs hold there."""
+
+from alembic import op
+
+from services.grpckit import identity
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Makes the table."""
+    op.create_table(identity.TABLE_NAME, *identity.columns())
