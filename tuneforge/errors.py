@@ -292,6 +292,8 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.DEPENDENCY_FAILED: _Row(_STATE, JobFailed, "Repair the job it waits for and submit both again."),
     Reason.RETRIES_SPENT: _Row(_STATE, JobFailed, "Look at its attempts for the cause, then submit again."),
     Reason.SIGNATURE: _Row("DATA_LOSS", JobFailed, "Compare the keys trusted here with those of the registry."),
+    Reason.GANG_BROKEN: _Row("UNAVAILABLE", JobFailed, "Nothing; all nodes start again from the last checkpoint.", 5.0),
+    Reason.GANG_MIXED: _Row(_STATE, JobFailed, "Label nodes that are alike, and ask for the label in `resources`."),
     Reason.RESUME_MISMATCH: _Row(_STATE, JobFailed, "Resume where the job began, or start a new job."),
     Reason.LOSS_EXPLODED: _Row(_STATE, JobFailed, "Lower the learning rate or lengthen the warm-up."),
     Reason.NO_EFFECT: _Row(_STATE, JobFailed, "Train longer, raise the learning rate, or check the adapters' layers."),

@@ -72,6 +72,8 @@ class Reason(StrEnum):
     LOSS_EXPLODED = "LOSS_EXPLODED"
     NO_EFFECT = "NO_EFFECT"
     STALLED = "STALLED"
+    GANG_BROKEN = "GANG_BROKEN"
+    GANG_MIXED = "GANG_MIXED"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":

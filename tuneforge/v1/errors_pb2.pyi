@@ -148,6 +148,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt (user fault): no weight gets a gradient, or the trained adapters change nothing."""
     ERROR_REASON_STALLED: _ErrorReason.ValueType  # 157
     """Failure of an attempt (infrastructure fault): its process made no progress for longer than the spec allows."""
+    ERROR_REASON_GANG_BROKEN: _ErrorReason.ValueType  # 160
+    """Failure of an attempt (infrastructure fault): another process that trains with this one has ended, or does not answer."""
+    ERROR_REASON_GANG_MIXED: _ErrorReason.ValueType  # 161
+    """Failure of an attempt (user fault): nodes that are to train together differ in versions or in their kind of processor."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason a Tuneforge service gives for an error, in one table.
@@ -283,4 +287,8 @@ ERROR_REASON_NO_EFFECT: ErrorReason.ValueType  # 156
 """Failure of an attempt (user fault): no weight gets a gradient, or the trained adapters change nothing."""
 ERROR_REASON_STALLED: ErrorReason.ValueType  # 157
 """Failure of an attempt (infrastructure fault): its process made no progress for longer than the spec allows."""
+ERROR_REASON_GANG_BROKEN: ErrorReason.ValueType  # 160
+"""Failure of an attempt (infrastructure fault): another process that trains with this one has ended, or does not answer."""
+ERROR_REASON_GANG_MIXED: ErrorReason.ValueType  # 161
+"""Failure of an attempt (user fault): nodes that are to train together differ in versions or in their kind of processor."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -15,6 +15,7 @@ import torch
 
 from services.trainer.engine.batches import BatchLimits, micro_batches
 from services.trainer.engine.corpus import Example
+from services.trainer.engine.gang import ALONE, Gang
 from services.trainer.engine.losses import supervised_loss
 from services.trainer.engine.precision import autocast, is_four_bit
 from services.trainer.engine.randomness import random_state, restore_random_state
@@ -52,18 +53,25 @@ def evaluate(
     limits: BatchLimits,
     compute: ComputeType,
     beat: Callable[[], None] = _nothing,
+    gang: Gang = ALONE,
 ) -> tuple[float, int]:
-    """Returns the mean loss over the supervised tokens of some rows, in nats a token, and how many tokens these are."""
+    """Returns the mean loss over the supervised tokens of some rows, in nats a token, and how many tokens these are.
+
+    The processes of a gang take turns at the micro-batches, and all get the same answer.
+    """
     device = _device(model)
     loss_sum, count = 0.0, 0
     with measuring(model, device), autocast(compute, device):
         for start in range(0, len(examples), _ROWS_AT_ONCE):
-            for batch in micro_batches(examples[start : start + _ROWS_AT_ONCE], limits):
-                loss = supervised_loss(model, batch.to(device))
-                loss_sum += loss.sum.item()
-                count += loss.count
+            batches = micro_batches(examples[start : start + _ROWS_AT_ONCE], limits)
+            for first in range(0, len(batches), gang.size):
+                is_own = first + gang.rank < len(batches)
+                # Without one of its own a process computes another's again: a sharded model needs all of them.
+                loss = supervised_loss(model, batches[first + gang.rank if is_own else first].to(device))
+                loss_sum += loss.sum.item() if is_own else 0.0
                 beat()
-    return loss_sum / count, count
+            count += sum(len(batch.targets_S) for batch in batches)
+    return gang.sum(loss_sum) / count, count
 
 
 def complete(
@@ -74,6 +82,7 @@ def complete(
     end_tokens: frozenset[int],
     compute: ComputeType,
     beat: Callable[[], None] = _nothing,
+    agree: Callable[[torch.Tensor], torch.Tensor] = lambda tokens: tokens,
 ) -> list[list[int]]:
     """Continues some prompts together, each time with the likeliest token.
 
@@ -84,6 +93,7 @@ def complete(
         end_tokens: Tokens that end a completion; they are left out of it.
         compute: Format of the products.
         beat: Called after each token.
+        agree: Makes the next tokens those of all processes that hold the model together.
 
     Returns:
         The completions' token ids, in the order of the prompts.
@@ -110,7 +120,7 @@ def complete(
             )
             cache = output.past_key_values
             beat()
-            input_ids_BT = output.logits[:, -1].argmax(-1, keepdim=True)
+            input_ids_BT = agree(output.logits[:, -1].argmax(-1, keepdim=True))
             tokens = input_ids_BT[:, 0].tolist()
             open_lines = {line for line in open_lines if tokens[line] not in end_tokens}
             for line in open_lines:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from safetensors import SafetensorError
+from torch.distributed import DistError
 
 from services.modelkit.faults import InvalidModel
 from services.trainer.engine.training_task import Fault, TrainingFault
@@ -14,6 +15,8 @@ from tuneforge.errors import Reason
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words on a CPU and on a GPU
 _NO_SPACE = "No space left on device"
+_GANG_WORDS = ("/gloo/", "Connection closed by peer", "Connection reset by peer")
+"""Of a lost process, as gloo tells it; NCCL and the store raise errors of their own kind."""
 
 
 @contextlib.contextmanager
@@ -21,13 +24,20 @@ def faults_named() -> Iterator[None]:
     """Turns what libraries raise into `TrainingFault` where a person can act on it; lets everything else through.
 
     Raises:
-        TrainingFault: OUT_OF_MEMORY, DISK_FULL or INVALID_MODEL.
+        TrainingFault: OUT_OF_MEMORY, DISK_FULL, INVALID_MODEL or GANG_BROKEN.
     """
     try:
         yield
     except (InvalidModel, RenderingError) as error:
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     except (MemoryError, RuntimeError) as error:
+        if isinstance(error, DistError) or _says(error, *_GANG_WORDS):
+            raise TrainingFault(
+                Reason.GANG_BROKEN,
+                f"Another process of the run has ended or does not answer: {str(error).splitlines()[0]}.",
+                "Look at the other parts of the attempt for the cause.",
+                Fault.INFRASTRUCTURE,
+            ) from error
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, *_NO_MEMORY):
             raise
         raise TrainingFault(

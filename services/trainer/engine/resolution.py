@@ -17,6 +17,7 @@ from google.protobuf import json_format
 
 from services.trainer.engine.batches import common_beginning
 from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.gang import Gang
 from services.trainer.engine.optimizers import resolve_optimizer
 from services.trainer.engine.plan import total_steps
 from services.trainer.engine.precision import resolve_compute
@@ -60,6 +61,8 @@ class Resolution:
     """Digests of all that is learned from: `base`, `train`, `validation`."""
     asked: str
     """The spec as it was asked for, without what does not change the numbers; compared at a resume."""
+    processes: int = 1
+    """Processes that train together."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values that `from_json` reads."""
@@ -71,6 +74,7 @@ class Resolution:
             "total_steps": self.total_steps,
             "inputs": dict(self.inputs),
             "asked": self.asked,
+            "processes": self.processes,
         }
 
     @classmethod
@@ -139,6 +143,7 @@ def resolve(
     base: Path,
     device: torch.device,
     threads: int,
+    processes: int = 1,
 ) -> Resolution:
     """Makes every open choice.
 
@@ -148,7 +153,8 @@ def resolve(
         inputs: Digests of base and rows.
         base: Folder of the base.
         device: Where the model will be.
-        threads: CPU threads that were leased.
+        threads: CPU threads that were leased; of several processes the fewest.
+        processes: How many train together.
     """
     optimization = spec.optimization
     steps = total_steps(
@@ -174,12 +180,13 @@ def resolve(
     )
     return Resolution(
         spec=with_recompute(resolved, resolve_recompute(resolved, base, device, tokens)),
-        environment=environment(device, threads),
+        environment=environment(device, threads) | ({"processes": str(processes)} if processes > 1 else {}),
         threads=threads,
         micro_batch_tokens=tokens,
         total_steps=steps,
         inputs=inputs,
         asked=asked(spec),
+        processes=processes,
     )
 
 
@@ -210,7 +217,7 @@ def check_spec(frozen: Resolution, spec: TrainingSpec) -> None:
         )
 
 
-def check_environment(frozen: Resolution, *, device: torch.device, threads: int) -> None:
+def check_environment(frozen: Resolution, *, device: torch.device, threads: int, processes: int = 1) -> None:
     """Refuses a resume where the numbers could come out differently.
 
     Raises:
@@ -222,6 +229,30 @@ def check_environment(frozen: Resolution, *, device: torch.device, threads: int)
             raise _refused(name, frozen.environment.get(name, "unknown"), here[name])
     if threads < frozen.threads:
         raise _refused("threads", str(frozen.threads), str(threads))
+    if processes != frozen.processes:
+        raise _refused("processes", str(frozen.processes), str(processes))
+
+
+def check_alike(gang: Gang, device: torch.device, inputs: Mapping[str, str]) -> None:
+    """Refuses to train together with a process that could compute other numbers. Collective.
+
+    Raises:
+        TrainingFault: GANG_MIXED, naming what differs.
+    """
+
+    def known() -> dict[str, str]:
+        here = environment(device, threads=0)
+        return {**{name: here[name] for name in _EXACT}, **inputs}
+
+    own, first = known(), gang.tell(known)
+    for name, found in own.items():
+        if found != first[name]:
+            raise TrainingFault(
+                Reason.GANG_MIXED,
+                f"Process {gang.rank} of {gang.size} has {name} {found}, and the first one has {first[name]}.",
+                "Give nodes that are alike a label, and ask for it in resources.node_labels.",
+                metadata={"name": name, "expected": first[name], "found": found, "rank": str(gang.rank)},
+            )
 
 
 def check_inputs(frozen: Resolution, inputs: Mapping[str, str]) -> None:

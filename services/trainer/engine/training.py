@@ -13,17 +13,20 @@ from pathlib import Path
 import torch
 
 from services.modelkit.loading import read_config
-from services.trainer.engine import checkpoints, reports
+from services.trainer.engine import checkpoints, gang_state, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.faults import faults_named
+from services.trainer.engine.gang import Gang, voice
 from services.trainer.engine.guards import check_effect
 from services.trainer.engine.loop import train_loop
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.engine.plan import StepPlan
 from services.trainer.engine.randomness import seed_all
+from services.trainer.engine.rendezvous import seated
 from services.trainer.engine.resolution import (
     Resolution,
+    check_alike,
     check_environment,
     check_inputs,
     check_spec,
@@ -32,6 +35,7 @@ from services.trainer.engine.resolution import (
 )
 from services.trainer.engine.results import figures, finish
 from services.trainer.engine.run import Progress, Run
+from services.trainer.engine.spread import Layout, layout_of
 from services.trainer.engine.texts import Texts
 from services.trainer.engine.training_task import (
     ArtifactKind,
@@ -125,18 +129,16 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
 
 def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     device = torch.device(task.device)
-    spec, found = _defaults(task), _newest_checkpoint(task.checkpoints, sink)
-    frozen = Resolution.from_json(found.facts["resolution"]) if found else None
-    if frozen:
-        check_spec(frozen, spec)
-        check_environment(frozen, device=device, threads=task.threads)
+    with seated(task.seat, device, partial(_check_stop, stop, 0)) as gang:
+        return _train_with(gang, task, voice(gang, sink), stop)
+
+
+def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
+    device = torch.device(task.device)
+    spec = _defaults(task)
+    found = gang_state.shared(gang, _newest_checkpoint(task.checkpoints, sink) if gang.is_first else None)
     texts = Texts(task, spec, partial(_check_stop, stop, found.step if found else 0))
-    inputs = _input_digests(task, texts)
-    if frozen:
-        check_inputs(frozen, inputs)
-    resolution = frozen or resolve(
-        spec, texts.train, inputs, base=task.base[0].folder, device=device, threads=task.threads
-    )
+    resolution = _resolution(gang, task, spec, found, texts)
     _tell_what_was_replaced(spec, resolution, sink)
     # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
     resolution = replace(
@@ -146,41 +148,92 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
         resolution = replace(resolution, spec=with_recompute(resolution.spec, spec.optimization.recompute))
     torch.set_num_threads(resolution.threads)
     seed_all(resolution.spec.seed or 0)
-    prepared = prepare_model(task.base, resolution.spec, device)
+    layout = layout_of(resolution.spec.method, gang)
+    # What is sharded goes to its device block by block: it need not fit there whole.
+    prepared = prepare_model(task.base, resolution.spec, torch.device("cpu") if layout is Layout.SHARDED else device)
     run = _run(resolution, prepared, texts)
-    engine = Engine(prepared.model, _engine_options(task, resolution, prepared, texts.train, device))
-    progress = _begin(engine, run, found, sink)
+    options = _engine_options(task, resolution, prepared, texts.train, device)
+    engine = Engine(prepared.model, replace(options, gang=gang, layout=layout))
+    progress = _begin(engine, run, found, sink, gang)
     _report_start(resolution, prepared, texts.train, sink)
     task.pulse.beat()
     try:
-        result = train_loop(run, engine, progress, sink, stop)
+        result = train_loop(run, engine, progress, sink, gang.agreed(stop))
     finally:
-        engine.ended_saves(wait=True)  # nothing writes into the job's folder when this returns
+        engine.settle()  # nothing writes into the job's folder when this returns
         task.pulse.rest()
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
-    _use_best(task, run, engine, progress, sink)
+    _use_best(task, run, engine, progress, sink, gang)
+    if layout is Layout.SHARDED:
+        prepared = _put_together(task, resolution, engine, gang) or prepared
+    if not gang.is_first:
+        return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
     check_effect(prepared.model, run.corpus.examples, resolution.spec.compute, resolution.spec.guards)
     return finish(task, prepared, progress, resolution, device)
 
 
-def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
+def _resolution(
+    gang: Gang, task: TrainingInputs, spec: TrainingSpec, found: checkpoints.Checkpoint | None, texts: Texts
+) -> Resolution:
+    """Returns what was decided once: by the checkpoint, or by the first process now."""
+    device, inputs = torch.device(task.device), _input_digests(task, texts)
+    if found is not None:
+        frozen = Resolution.from_json(found.facts["resolution"])
+        check_spec(frozen, spec)
+        check_environment(frozen, device=device, threads=task.threads, processes=gang.size)
+        check_inputs(frozen, inputs)
+        return frozen
+    check_alike(gang, device, inputs)
+    threads = gang.smallest(task.threads)
+    decided = resolve(
+        spec,
+        texts.train,
+        inputs,
+        base=task.base[0].folder,
+        device=device,
+        threads=threads,
+        processes=gang.size,
+    )
+    return decided if gang.is_alone else Resolution.from_json(gang.tell(decided.to_json))
+
+
+def _put_together(task: TrainingInputs, resolution: Resolution, engine: Engine, gang: Gang) -> PreparedModel | None:
+    """Returns a plain model with the weights of all shards, in the first process, for it writes the result."""
+    weights = engine.whole_weights()
+    if not gang.is_first:
+        return None
+    prepared = prepare_model(task.base, resolution.spec, torch.device("cpu"))
+    with torch.no_grad():
+        for name, parameter in prepared.model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+    return prepared
+
+
+def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress, sink: EventSink, gang: Gang) -> None:
     """Takes back the weights with the lowest validation loss, where these were asked for and are not the last ones."""
     if not run.spec.evaluation.use_best or progress.best_step in (0, progress.step):
         return
-    for found in checkpoints.saved(task.checkpoints):
-        if isinstance(found, checkpoints.SavedCheckpoint) and found.step == progress.best_step:
-            engine.restore_weights(checkpoints.load(found))
-            completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
-            progress.completions = [run.decode(completion) for completion in completions]
-            reports.note(sink, f"The result has the weights after step {found.step}, with the lowest validation loss.")
-            return
-    raise TrainingFault(
-        Reason.INTEGRITY,
-        f"The checkpoint with the lowest validation loss, after step {progress.best_step}, is gone or damaged.",
-        "Start the job again: it repeats the steps from the newest checkpoint that is whole.",
-        metadata={"step": str(progress.best_step)},
-    )
+    best = gang_state.shared(gang, _checkpoint_after(progress.best_step, task.checkpoints) if gang.is_first else None)
+    if best is None:
+        raise TrainingFault(
+            Reason.INTEGRITY,
+            f"The checkpoint with the lowest validation loss, after step {progress.best_step}, is gone or damaged.",
+            "Start the job again: it repeats the steps from the newest checkpoint that is whole.",
+            metadata={"step": str(progress.best_step)},
+        )
+    engine.restore_weights(best)
+    completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
+    progress.completions = [run.decode(completion) for completion in completions]
+    reports.note(sink, f"The result has the weights after step {best.step}, with the lowest validation loss.")
+
+
+def _checkpoint_after(step: int, folder: Path) -> checkpoints.Checkpoint | None:
+    for found in checkpoints.saved(folder):
+        if isinstance(found, checkpoints.SavedCheckpoint) and found.step == step:
+            return checkpoints.load(found)
+    return None
 
 
 def _tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: EventSink) -> None:
@@ -272,9 +325,9 @@ def _engine_options(
     )
 
 
-def _begin(engine: Engine, run: Run, found: checkpoints.Checkpoint | None, sink: EventSink) -> Progress:
-    # Again: what loading drew from the generators must not matter.
-    seed_all(run.spec.seed or 0)
+def _begin(engine: Engine, run: Run, found: checkpoints.Checkpoint | None, sink: EventSink, gang: Gang) -> Progress:
+    # Again: what loading drew from the generators must not matter. Each process drops other inputs of its adapters.
+    seed_all(((run.spec.seed or 0) + gang.rank) % 2**64)
     if found is None:
         return Progress()
     if (drawn := found.facts.get("initial_weights")) != run.facts["initial_weights"]:

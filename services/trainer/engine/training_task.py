@@ -105,6 +105,32 @@ class RowChoice:
 
 
 ALL_ROWS: Final = RowChoice()
+GANG_TIMEOUT_S: Final = 600.0
+"""Longer than the slowest thing that one process of a gang does while the others wait: writing a large checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Place of one process among several that train one model together."""
+
+    rank: int
+    """Number of this process, 0 to size - 1."""
+    size: int
+    """Processes, >= 2."""
+    address: str
+    """`host:port` of the first process."""
+    listening: int | None = None
+    """Descriptor of the socket that the first process listens with; None in the others."""
+    name: str = ""
+    """Tells this gang from older ones of the same job."""
+    timeout_s: float = GANG_TIMEOUT_S
+    """How long a process waits for another one, at the start and in each exchange, in seconds."""
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """`address`, taken apart."""
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +163,8 @@ class TrainingInputs:
     """Where rows are kept as tokens; None makes them anew."""
     pulse: Pulse = field(default_factory=NoPulse)
     """Beats with each micro-batch and each generated token of the loop."""
+    seat: Seat | None = None
+    """Place among the processes that train together; None: this one trains alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

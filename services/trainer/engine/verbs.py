@@ -1,23 +1,29 @@
-"""The four verbs of training, over one model in this process: forward_backward, optim_step, save_state, sample.
+"""The four verbs of training, over one model: forward_backward, optim_step, save_state, sample.
 
-The engine knows weights and tensors; which rows, which rate and when to save is the loop's (`loop.py`).
+The engine knows weights and tensors; which rows, which rate and when to save is the loop's (`loop.py`). When several
+processes hold the model together each of them speaks every verb, at the same moment, with the same rows: `dealing.py`
+says which of these it computes, and `spread.py` where the weights are.
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from services.trainer.engine import checkpoints, evaluation, optimizers
-from services.trainer.engine.batches import BatchLimits, micro_batches
+from services.trainer.engine import checkpoints, evaluation, gang_state, optimizers
+from services.trainer.engine.batches import BatchLimits, MicroBatch
 from services.trainer.engine.checkpoint_writer import CheckpointWriter, EndedSave
 from services.trainer.engine.corpus import Example
+from services.trainer.engine.dealing import share_of
+from services.trainer.engine.gang import ALONE, Gang
 from services.trainer.engine.losses import supervised_loss
 from services.trainer.engine.precision import autocast
 from services.trainer.engine.randomness import random_state, restore_random_state
+from services.trainer.engine.spread import Layout, SpreadModel
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ComputeType, Optimizer
@@ -49,6 +55,10 @@ class EngineOptions:
     """Number of this attempt."""
     beat: Callable[[], None]
     """Called after each micro-batch, each generated token and each saved state."""
+    gang: Gang = ALONE
+    """The processes that train the model together."""
+    layout: Layout = Layout.HERE
+    """Where the weights of the model go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,8 @@ class Engine:
     def __init__(self, model: Any, options: EngineOptions) -> None:
         self._model = model
         self._options = options
+        self._gang = options.gang
+        self._spread = SpreadModel(model, options.layout, options.gang, options.device)
         self.parameters: dict[str, torch.nn.Parameter] = {
             name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
         }
@@ -76,6 +88,7 @@ class Engine:
             options.optimizer, self.parameters, weight_decay=options.weight_decay
         )
         self._writer = CheckpointWriter(options.checkpoints, keep_last=options.keep_last)
+        self._open_saves = 0
         model.train()
 
     def forward_backward(self, examples: Sequence[Example]) -> StepLoss:
@@ -84,20 +97,21 @@ class Engine:
         Raises:
             TrainingFault: LOSS_NOT_FINITE.
         """
-        batches = micro_batches(examples, self._options.limits)
-        count = sum(len(batch.targets_S) for batch in batches)
+        share = share_of(examples, self._options.limits, self._gang)
+        count, last = share.supervised_tokens, len(share.batches) - 1
         loss_sum = 0.0
         # One context for all parts: weights that move are cast to the products' format once a step.
         with autocast(self._options.compute, self._options.device):
-            for batch in batches:
-                loss = supervised_loss(self._model, batch.to(self._options.device))
-                (loss.sum / count).backward()
-                loss_sum += loss.sum.item()
+            for index, batch in enumerate(share.batches):
+                divisor = count if index < share.own else math.inf
+                batch = batch.to(self._options.device)
+                loss = self._spread.backward(_loss_sum, batch, divisor=divisor, is_last=index == last)
+                loss_sum += loss if index < share.own else 0.0
                 self._options.beat()
-        mean = loss_sum / count
+        mean = self._gang.sum(loss_sum) / count
         if not math.isfinite(mean):
             raise _not_finite("loss", mean)
-        return StepLoss(mean, sum(batch.tokens for batch in batches), count)
+        return StepLoss(mean, share.tokens, count)
 
     def optim_step(self, learning_rate: float) -> float:
         """Clips the gradients, moves the weights and drops the gradients; returns the norm before clipping.
@@ -106,7 +120,7 @@ class Engine:
             TrainingFault: LOSS_NOT_FINITE, when the norm is no finite number; the weights have not moved.
         """
         clip_at = self._options.max_grad_norm or math.inf
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), clip_at))
+        grad_norm = self._spread.clip(self.parameters, clip_at)
         if not math.isfinite(grad_norm):
             raise _not_finite("norm of the gradients", grad_norm)
         self._writer.release()
@@ -116,52 +130,81 @@ class Engine:
     def save_state(self, step: int, facts: Mapping[str, Any], *, keep_steps: Collection[int] = ()) -> None:
         """Begins to save all that an exact resume needs; returns once the state is copied, before it is on disk.
 
+        The states of all processes go into one checkpoint, which the first one writes.
+
         Args:
             step: Last finished step.
             facts: What the loop and the resolution want to find again; JSON values.
             keep_steps: Steps whose checkpoints stay however old they are.
         """
+        options = self._options
         tensors = {
-            "weights": dict(self.parameters),
-            "optimizer": optimizers.state_tensors(self._optimizer, self.parameters),
-            "random": random_state(self._options.device),
+            "weights": self.whole_weights(),
+            "optimizer": self._spread.gathered(optimizers.state_tensors(self._optimizer, self.parameters)),
+            "random": gang_state.collected_random(self._gang, random_state(options.device)),
         }
-        checkpoint = checkpoints.Checkpoint(step=step, attempt=self._options.attempt, facts=facts, tensors=tensors)
-        self._writer.begin(checkpoint, keep_steps)
+        if self._gang.is_first:
+            checkpoint = checkpoints.Checkpoint(step=step, attempt=options.attempt, facts=facts, tensors=tensors)
+            self._writer.begin(checkpoint, keep_steps)
+        self._open_saves += 1
         self._options.beat()
 
     def ended_saves(self, *, wait: bool = False) -> list[EndedSave]:
         """Returns the saves that are over and were not returned before; with `wait` none is left open."""
-        return self._writer.ended(wait=wait)
+        if not self._open_saves:
+            return []
+        ended = gang_state.ended_at_first(self._gang, lambda: self._writer.ended(wait=wait))
+        self._open_saves -= len(ended)
+        return ended
+
+    def settle(self) -> None:
+        """Waits until nothing is written any more; asks no other process."""
+        self._writer.ended(wait=True)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Puts back the state that `save_state` saved."""
         self.restore_weights(checkpoint)
-        optimizers.load_state_tensors(self._optimizer, self.parameters, checkpoint.tensors.get("optimizer", {}))
-        restore_random_state(checkpoint.tensors["random"], self._options.device)
+        state = {
+            key: self._spread.scattered(tensor, like=self.parameters[key.partition(":")[2]])
+            for key, tensor in checkpoint.tensors.get("optimizer", {}).items()
+        }
+        optimizers.load_state_tensors(self._optimizer, self.parameters, state)
+        restore_random_state(gang_state.own_random(self._gang, checkpoint.tensors["random"]), self._options.device)
 
     def restore_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Puts back the weights alone."""
         weights = checkpoint.tensors["weights"]
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(weights[name])
+                parameter.copy_(self._spread.scattered(weights[name], like=parameter))
+
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """Returns the weights that move, whole, in the first process; an empty mapping in the others."""
+        return self._spread.gathered(self.parameters)
 
     def sample(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Completes prompts, given and returned as token ids, with the likeliest tokens."""
-        return evaluation.complete(
-            self._model,
-            prompts,
+        complete = partial(
+            evaluation.complete,
+            prompts=prompts,
             max_new_tokens=max_new_tokens,
             end_tokens=self._options.end_tokens,
             compute=self._options.compute,
             beat=self._options.beat,
+            agree=lambda tokens: self._gang.share(tokens.cpu()).to(tokens.device),
         )
+        return self._spread.measure(complete)
 
     def evaluate(self, examples: Sequence[Example]) -> tuple[float, int]:
         """Returns the mean loss over the supervised tokens of some rows, and how many tokens these are."""
         options = self._options
-        return evaluation.evaluate(self._model, examples, options.limits, options.compute, options.beat)
+        return self._spread.measure(
+            evaluation.evaluate, examples, options.limits, options.compute, options.beat, self._gang
+        )
+
+
+def _loss_sum(model: Any, batch: MicroBatch) -> torch.Tensor:
+    return supervised_loss(model, batch).sum
 
 
 def _not_finite(what: str, value: float) -> TrainingFault:

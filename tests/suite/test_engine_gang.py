@@ -1,0 +1,98 @@
+"""Several processes that train one model give the numbers of one process, and a broken gang goes on bit for bit."""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.gang_run import GangRunner, Ran, gang_runner
+from tests.support.training_run import SPEC
+from tuneforge.specs.spec import Evaluation, FullMethod, LoraMethod, Method, QloraMethod, TrainingSpec
+from tuneforge.v1 import events_pb2
+
+METHODS: dict[str, Method] = {
+    "lora": LoraMethod(rank=4),
+    "qlora": QloraMethod(lora=LoraMethod(rank=4)),
+    "full": FullMethod(),
+}
+
+
+@pytest.fixture(scope="module")
+def gangs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GangRunner]:
+    """One process for all tests that others are forked from."""
+    with gang_runner(tmp_path_factory.mktemp("gangs") / "log") as runner:
+        yield runner
+
+
+def with_dropout(method: Method) -> TrainingSpec:
+    """Returns a spec that draws random numbers in every step where the method can."""
+    if isinstance(method, LoraMethod):
+        method = replace(method, dropout=0.1)
+    elif isinstance(method, QloraMethod):
+        method = replace(method, lora=replace(method.lora, dropout=0.1))
+    return replace(SPEC, method=method)
+
+
+def numbers(*ran: Ran) -> dict[int, tuple[float, float, str]]:
+    """Returns loss, gradient norm and rows of each step of the first process; of one that came twice, the last."""
+    return {step.step: (step.loss, step.grad_norm, step.rows_digest) for each in ran for step in each.sink.steps}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_learn_what_one_learns(method: str, gangs: GangRunner, tmp_path: Path) -> None:
+    """The same rows give the same losses and gradient norms, and the first process alone reports.
+
+    Every third step has one row, so that one process has nothing to compute in it.
+    """
+    spec = replace(
+        SPEC, method=METHODS[method], evaluation=Evaluation(every_steps=4, prompts=("Say",), max_new_tokens=3)
+    )
+    alone = gangs.train(tmp_path / "alone", spec, size=1, rows=9, validation=True)[0]
+    first, second = gangs.train(tmp_path / "two", spec, rows=9, validation=True)
+    assert [first.end["result"], second.end["result"]] == ["SUCCEEDED", "SUCCEEDED"], (first.end, second.end)
+    ours, theirs = numbers(first), numbers(alone)
+    assert sorted(ours) == list(range(1, 10))
+    for step, (loss, norm, rows) in theirs.items():
+        assert rows == ours[step][2]
+        assert ours[step][0] == pytest.approx(loss, abs=1e-5)
+        assert ours[step][1] == pytest.approx(norm, rel=1e-4)
+    measured = [[each.loss for each in ran.sink.of(events_pb2.EvaluationMetrics)] for ran in (first, alone)]
+    assert measured[0] == pytest.approx(measured[1], abs=1e-5)
+    assert [each.tokens for each in first.sink.steps] == [each.tokens for each in alone.sink.steps]
+    assert first.sink.of(events_pb2.Sample)[-1].completion == alone.sink.of(events_pb2.Sample)[-1].completion
+    assert second.sink.payloads == []
+    assert second.end["digest"] is None
+
+
+@pytest.mark.parametrize(
+    "method", ["lora", pytest.param("qlora", marks=pytest.mark.heavy), pytest.param("full", marks=pytest.mark.heavy)]
+)
+def test_a_broken_gang_goes_on_with_the_same_bits(method: str, gangs: GangRunner, tmp_path: Path) -> None:
+    """One process is killed, then one is asked to stop: both end each time, and go on from the first's checkpoint."""
+    evaluation = Evaluation(every_steps=2, use_best=True)
+    spec = replace(with_dropout(METHODS[method]), evaluation=evaluation)
+    unbroken = gangs.train(tmp_path / "unbroken", spec, validation=True)[0]
+    job = tmp_path / "broken"
+    first, killed = gangs.train(job, spec, validation=True, ranks={1: {"kill_after": 3}})
+    assert killed.status == -signal.SIGKILL
+    assert (first.end["reason"], first.end["fault"]) == ("GANG_BROKEN", "infrastructure"), first.end
+    stopped = gangs.train(job, spec, attempt=2, validation=True, ranks={1: {"stop_after": 2}})
+    assert [ran.end["result"] for ran in stopped] == ["INTERRUPTED", "INTERRUPTED"], [ran.end for ran in stopped]
+    assert stopped[0].end["step"] == stopped[1].end["step"]
+    assert list((job / "checkpoints-1").glob("*")) == []
+    last = gangs.train(job, spec, attempt=3, validation=True)[0]
+    assert [each.step for each in last.sink.of(events_pb2.ResumedFrom)] == [stopped[0].end["step"]]
+    assert numbers(first, stopped[0], last) == numbers(unbroken)
+    assert last.end["digest"] == unbroken.end["digest"]
+
+
+def test_a_gang_of_another_size_is_refused(gangs: GangRunner, tmp_path: Path) -> None:
+    """A cancel of one process cancels all; then one process alone would not go on exactly, and says so."""
+    spec = replace(SPEC, method=METHODS["lora"])
+    cancelled = gangs.train(tmp_path, spec, ranks={1: {"stop_after": 3, "stop": "cancel"}})
+    assert [ran.end["result"] for ran in cancelled] == ["CANCELLED", "CANCELLED"]
+    alone = gangs.train(tmp_path, spec, size=1, attempt=2)[0]
+    assert alone.end["reason"] == "RESUME_MISMATCH"
+    assert "processes 2" in alone.end["message"]
