@@ -20,7 +20,7 @@ from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.logging import get_logger
 from services.trainer import admission, adoption, cgroups
 from services.trainer.admission import LocalInputs, StartRequest
-from services.trainer.attempts import Attempt, AttemptView
+from services.trainer.attempts import Attempt, AttemptObserver, AttemptView
 from services.trainer.folders import AttemptFolder, DataFolder, make_folder, read_json, write_durably, write_json
 from services.trainer.launching import WorkerLauncher
 from services.trainer.node import Capacity, NodeView
@@ -58,6 +58,8 @@ class Agent:
         self._manager_token = ""
         self.address = settings.advertise
         """`host:port` at which others reach this node; set once it listens."""
+        self.observer: AttemptObserver | None = None
+        """Told of every event of the node's attempts; set it before `start`."""
 
     @property
     def settings(self) -> TrainerSettings:
@@ -317,7 +319,7 @@ class Agent:
             assignment = Assignment.read(folder.assignment)
             name = assignment.name
             if not self._data.ended(name.project, name.job, assignment.key).exists():
-                return Attempt(folder, assignment)
+                return Attempt(folder, assignment, self.observer)
         except FileNotFoundError:  # never accepted, or half removed
             pass
         except (ValueError, KeyError, TypeError):
@@ -335,7 +337,7 @@ class Agent:
         make_folder(Path(assignment.checkpoints))
         write_durably(folder.request, request.content)
         assignment.write(folder.assignment)
-        return Attempt(folder, assignment)
+        return Attempt(folder, assignment, self.observer)
 
     def _forget(self, attempt: Attempt, view: AttemptView) -> None:
         """Removes an attempt's folder and keeps what answers a repeated call."""

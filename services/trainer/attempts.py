@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from services.trainer.adoption import ProcessIdentity
 from services.trainer.ends import AttemptState, End, Outcome, read_outcome
@@ -56,10 +56,24 @@ class AttemptView:
         return cls(**{**content, "state": state, "stall": None, "end": End.from_json(end) if end else None})
 
 
+class AttemptObserver(Protocol):
+    """Someone who is told what happens in the attempts of a node."""
+
+    def saw(self, attempt: Attempt, payload: bytes) -> None:
+        """Takes the next event of an attempt, as bytes."""
+        ...
+
+    def ended(self, attempt: Attempt, end: End) -> None:
+        """Takes that its process has ended."""
+        ...
+
+
 class Attempt:
     """The files of an attempt and what is known of it."""
 
-    def __init__(self, folder: AttemptFolder, assignment: Assignment) -> None:
+    def __init__(self, folder: AttemptFolder, assignment: Assignment, observer: AttemptObserver | None = None) -> None:
+        """Takes up what its folder has; `observer` is told of every event from now on."""
+        self._observer = observer
         self.folder = folder
         self.assignment = assignment
         self.stop_order = StopOrder.read(folder.stop)
@@ -136,6 +150,8 @@ class Attempt:
             self._reader = SpoolReader(self.folder.spool, after_seq=gone.oldest_seq - 1)
             return self.refresh()
         for record in records:
+            if self._observer is not None:
+                self._observer.saw(self, record.payload)
             seen = glance(record.payload)
             if seen.step is not None:
                 self._step = seen.step
@@ -166,6 +182,8 @@ class Attempt:
         """Writes down that the attempt has ended, and how."""
         write_json(self.folder.end, end.to_json())
         self.end = end
+        if self._observer is not None:
+            self._observer.ended(self, end)
         self._reader.close()
         self.tell()
 

@@ -1,8 +1,13 @@
 """What the trainer adds to `/metrics`."""
 
-from prometheus_client import Gauge
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, Gauge
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from services.trainer.agent import Agent
+from services.trainer.job_metrics import NodeJobs
 from services.trainer.launching import WorkerLauncher
 
 _SLOTS = Gauge("tuneforge_trainer_slots", "Attempts that the node runs at once")
@@ -11,8 +16,27 @@ _HELD = Gauge("tuneforge_trainer_attempts_held", "Attempts on the node, those th
 _WARM = Gauge("tuneforge_trainer_fork_server_warm", "1 while a worker can be started at once")
 
 
+class _NewestJobs(Collector):
+    """Shows the jobs of the newest node of this process."""
+
+    jobs: NodeJobs | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        """Names nothing beforehand: there is no node yet."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yields the metrics of its jobs."""
+        return self.jobs.collect() if self.jobs is not None else ()
+
+
+_JOBS = _NewestJobs()
+REGISTRY.register(_JOBS)
+
+
 def show(agent: Agent, launcher: WorkerLauncher) -> None:
-    """Lets `/metrics` look at a node; the newest node of a process is shown."""
+    """Lets `/metrics` look at a node before it starts; the newest node of a process is shown."""
+    agent.observer = _JOBS.jobs = NodeJobs()
     _SLOTS.set_function(lambda: agent.node().capacity.slots)
     _LIVING.set_function(lambda: sum(view.end is None for view in agent.node().attempts))
     _HELD.set_function(lambda: len(agent.node().attempts))

@@ -77,7 +77,7 @@ class TrainerProcess:
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert line, self.log.read_text()
-        self.address = line.split()[-1]
+        self.address = line.split(" listening on ")[1].split()[0]
         self._channel = grpc.insecure_channel(self.address)
         return self
 
