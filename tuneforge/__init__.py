@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from tuneforge.events import (
         AttemptOutcome,
         AttemptResult,
+        CheckpointDurable,
         CheckpointSaved,
         DeviceMetrics,
         DeviceSample,
@@ -173,8 +174,8 @@ _HOMES: Final[dict[str, str]] = {
         "TuneforgeError Unauthenticated Unavailable"
     ),
     "events": (
-        "AttemptOutcome AttemptResult CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics Event Gap "
-        "LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics"
+        "AttemptOutcome AttemptResult CheckpointDurable CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics "
+        "Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics"
     ),
     "gate_values": (
         "Approval ApprovalGate CheckGate Comparator ComparisonEvidence ComparisonGate GatePolicy GatePolicyChange "
@@ -226,6 +227,7 @@ __all__ = [
     "ChatMessage",
     "CheckGate",
     "Checkpoint",
+    "CheckpointDurable",
     "CheckpointSaved",
     "Checkpointing",
     "Client",

@@ -100,6 +100,17 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDurable:
+    """A checkpoint was copied to the blob store: the job can go on without the node that saved it."""
+
+    step: int
+    size_bytes: int
+    digest: str
+    seconds: float
+    """Time from the save's end to the copy's; the run did not wait for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A prompt was completed by the model as it is now."""
 
@@ -137,6 +148,8 @@ class ResumedFrom:
     attempt: int
     """Attempt that had saved it."""
     digest: str
+    checkpoint: str
+    """Its name, when it was known to be in the blob store; of another job where the run branches off. Else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +194,7 @@ Payload = (
     | DeviceMetrics
     | LogLine
     | CheckpointSaved
+    | CheckpointDurable
     | Sample
     | StateChange
     | Gap
@@ -271,6 +285,15 @@ def _checkpoint(message: pb.CheckpointSaved) -> CheckpointSaved:
     )
 
 
+def _durable(message: pb.CheckpointDurable) -> CheckpointDurable:
+    return CheckpointDurable(
+        step=message.step,
+        size_bytes=sum(file.size_bytes for file in message.manifest.files),
+        digest=message.manifest.digest,
+        seconds=message.seconds,
+    )
+
+
 def _sample(message: pb.Sample) -> Sample:
     return Sample(step=message.step, prompt=message.prompt, completion=message.completion)
 
@@ -290,7 +313,7 @@ def _evaluation(message: pb.EvaluationMetrics) -> EvaluationMetrics:
 
 
 def _resumed_from(message: pb.ResumedFrom) -> ResumedFrom:
-    return ResumedFrom(step=message.step, attempt=message.attempt, digest=message.digest)
+    return ResumedFrom(step=message.step, attempt=message.attempt, digest=message.digest, checkpoint=message.checkpoint)
 
 
 def _resolved(message: pb.Resolved) -> Resolved:
@@ -330,6 +353,7 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "device": device_metrics_from_proto,
     "log": _log,
     "checkpoint": _checkpoint,
+    "checkpoint_durable": _durable,
     "sample": _sample,
     "state": state_change,
     "gap": _gap,

@@ -57,6 +57,8 @@ POLICIES: Mapping[str, Policy] = {
     "ListPromotions": Policy("promotions.read", "parent"),
     "ListAliasChanges": Policy("aliases.read", "parent"),
     "GetBlobAccess": Policy("blobs.read", "name"),
+    "HoldBlobs": Policy("blobs.internal", "name"),
+    "ReleaseBlobs": Policy("blobs.internal", "name"),
     # A client stream: the servicer checks the project in its first message.
     "UploadBlob": Policy("blobs.write"),
     "DownloadBlob": Policy("blobs.read", "name"),

@@ -2,6 +2,7 @@
 
 from services.registry.aliases.calls import AliasCalls
 from services.registry.blobs.calls import BlobCalls
+from services.registry.blobs.hold_calls import BlobHoldCalls
 from services.registry.datasets.calls import DatasetCalls
 from services.registry.lineage.calls import LineageCalls
 from services.registry.lint.calls import LintCalls
@@ -25,6 +26,7 @@ class RegistryServicer(
     DescriptionCalls,
     AliasCalls,
     BlobCalls,
+    BlobHoldCalls,
     RecipeCalls,
     LineageCalls,
     LintCalls,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from services.scheduler import placement
 from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, AttemptState, Failure, JobState, dependency_failure
 from services.scheduler.records import ActiveJob, Attempt, Node
+from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
 from services.scheduler.store.outbox import Publication
 
@@ -29,6 +30,8 @@ class Observation:
     nodes: tuple[Node, ...]
     publications: tuple[Publication, ...] = ()
     """Results to be registered."""
+    blob_holds: tuple[BlobHold, ...] = ()
+    """What the registry is to be told of checkpoints, one thing of each."""
     dependencies: Mapping[int, tuple[str, JobState]] = field(default_factory=dict)
     """Name and state of the jobs that BLOCKED ones wait for, by number."""
     reported: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
@@ -122,8 +125,26 @@ class Publish:
     publication: Publication
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellBlobHold:
+    """The registry is to be told which blobs of a checkpoint stay."""
+
+    hold: BlobHold
+
+
 Action = (
-    MarkUnreachable | FailDependent | Release | PlaceAttempt | Start | Follow | Stop | Lose | Close | Fence | Publish
+    MarkUnreachable
+    | FailDependent
+    | Release
+    | PlaceAttempt
+    | Start
+    | Follow
+    | Stop
+    | Lose
+    | Close
+    | Fence
+    | Publish
+    | TellBlobHold
 )
 
 
@@ -136,11 +157,16 @@ def decide(seen: Observation) -> list[Action]:
         *_strays(seen),
         *_placements(seen),
         *map(_publish, seen.publications),
+        *map(_tell_blob_hold, seen.blob_holds),
     ]
 
 
 def _publish(publication: Publication) -> Publish:
     return Publish(publication=publication)
+
+
+def _tell_blob_hold(hold: BlobHold) -> TellBlobHold:
+    return TellBlobHold(hold=hold)
 
 
 def _leases(seen: Observation) -> Iterator[Action]:

@@ -7,18 +7,21 @@ not hold is started.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from sqlalchemy import Connection
 
 from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
 from services.scheduler.decisions import Close, Fence, Start, Stop
 from services.scheduler.jobs import AttemptEnd, AttemptState, Failure, RetryPolicy
 from services.scheduler.ledger import Ledger
-from services.scheduler.records import Attempt, Job, Node
+from services.scheduler.records import Attempt, Checkpoint, Job, Node
 from services.scheduler.settings import Timing
 from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.reports import Status
@@ -35,13 +38,19 @@ _GONE = frozenset({"NOT_FOUND", "STALE_ATTEMPT", "CURSOR_OUT_OF_RANGE"})
 """The node does not hold what the call is about."""
 
 
+_CHECKPOINTS_OFFERED = 8
+"""Checkpoints that a node is told of: one after the other they can hardly all be damaged."""
+
+
 class AttemptTarget(Protocol):
     """The part of a trainer that this module needs."""
 
     async def held(self, address: str) -> Mapping[str, Status]:
         """Returns what the node holds, by attempt name."""
 
-    async def start(self, address: str, job: Job, attempt: Attempt, manager_token: str) -> Status:
+    async def start(
+        self, address: str, job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
+    ) -> Status:
         """Starts an attempt."""
 
     async def stop(self, address: str, attempt: Attempt, grace_s: float) -> None:
@@ -77,9 +86,9 @@ class Dispatch:
                 await self._confirmed(attempt, node, found)
                 return
         self.unsent.discard(attempt.token)
-        job = await self.ledger.read(lambda db: job_store.load(db, attempt.job))
+        job, durable = await self.ledger.read(lambda db: _work(db, attempt))
         try:
-            status = await self.trainers.start(node.address, job, attempt, node.manager_token)
+            status = await self.trainers.start(node.address, job, attempt, durable, node.manager_token)
         except ServiceError as error:
             if error.reason in _REFUSED_FOR_GOOD:
                 await self._refused(attempt, _failure(error, is_user_fault=True))
@@ -174,6 +183,13 @@ class Dispatch:
             if error.reason not in _GONE:
                 raise
         await self.ledger.write(lambda tx: attempt_store.close(tx, attempt))
+
+
+def _work(connection: Connection, attempt: Attempt) -> tuple[Job, list[Checkpoint]]:
+    """Returns an attempt's job and the checkpoints in the blob store that it may go on from."""
+    newest = checkpoint_store.list_newest(connection, attempt.job, None, None)
+    durable = [checkpoint for checkpoint in newest if checkpoint.manifest is not None]
+    return job_store.load(connection, attempt.job), durable[:_CHECKPOINTS_OFFERED]
 
 
 def _failure(error: ServiceError, *, is_user_fault: bool) -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import grpc
@@ -10,12 +10,21 @@ import grpc
 from services.grpckit.errors import ServiceError
 from services.grpckit.peers import call, messages, open_channel
 from services.grpckit.settings import PeerSettings
-from services.scheduler.records import Attempt, Job, Ref
+from services.scheduler.records import Attempt, Checkpoint, Job, Ref
+from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, dataset_facts, model_facts
 from services.scheduler.wire.publications import start_request
 from services.scheduler.wire.reports import Report, Status, report_from_proto, status_from_proto
 from tuneforge import durations
-from tuneforge.v1 import datasets_pb2, models_pb2, registry_pb2_grpc, trainer_pb2, trainer_pb2_grpc
+from tuneforge.v1 import (
+    blobs_pb2,
+    datasets_pb2,
+    models_pb2,
+    registry_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+    types_pb2,
+)
 
 REGISTRY = "the registry"
 
@@ -65,6 +74,18 @@ class Registry:
         version = await call(self._stub.PublishVersion(request), peer=REGISTRY)
         return Ref(version=version.name, digest=version.manifest.digest)
 
+    async def hold(self, hold: BlobHold) -> None:
+        """Has the blobs of a checkpoint kept, or lets go of them.
+
+        Raises:
+            ServiceError: BLOB_MISSING, what else the registry answers, or PEER_UNAVAILABLE.
+        """
+        if hold.manifest is None:
+            await call(self._stub.ReleaseBlobs(blobs_pb2.ReleaseBlobsRequest(name=hold.name)), peer=REGISTRY)
+            return
+        manifest = types_pb2.Manifest.FromString(hold.manifest)
+        await call(self._stub.HoldBlobs(blobs_pb2.HoldBlobsRequest(name=hold.name, manifest=manifest)), peer=REGISTRY)
+
     async def close(self) -> None:
         """Closes the connection."""
         await self._channel.close()
@@ -92,13 +113,15 @@ class Trainers:
         node = await call(self._stub(address).GetNode(trainer_pb2.GetNodeRequest()), peer=address)
         return {attempt.name: status_from_proto(attempt) for attempt in node.attempts}
 
-    async def start(self, address: str, job: Job, attempt: Attempt, manager_token: str) -> Status:
+    async def start(
+        self, address: str, job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
+    ) -> Status:
         """Starts an attempt, or returns it when it was started before.
 
         Raises:
             ServiceError: what the trainer answers, or PEER_UNAVAILABLE: then the outcome is not known.
         """
-        request = start_request(job, attempt, manager_token)
+        request = start_request(job, attempt, durable, manager_token)
         return status_from_proto(await call(self._stub(address).StartAttempt(request), peer=address))
 
     async def stop(self, address: str, attempt: Attempt, grace_s: float) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from services.grpckit import context
 from services.grpckit.logging import get_logger
 from services.scheduler import decisions, follower, nodes
+from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.decisions import (
     Action,
     Close,
@@ -30,6 +31,7 @@ from services.scheduler.decisions import (
     Release,
     Start,
     Stop,
+    TellBlobHold,
     decide,
 )
 from services.scheduler.dispatch import Dispatch
@@ -40,6 +42,7 @@ from services.scheduler.publishing import Publishing
 from services.scheduler.records import Attempt
 from services.scheduler.releasing import Releasing
 from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store import outbox
@@ -62,6 +65,7 @@ class Reconciler:
     dispatch: Dispatch
     publishing: Publishing
     releasing: Releasing
+    blob_holding: BlobHolding
     effects: Effects
     wake: asyncio.Event
     """Set to make the loop look again now."""
@@ -127,6 +131,7 @@ class Reconciler:
                 attempts=tuple(open_ones),
                 nodes=tuple(node_store.list_by_name(connection)),
                 publications=tuple(outbox.pending(connection)),
+                blob_holds=tuple(checkpoint_store.pending_holds(connection)),
                 dependencies=job_store.states_of(connection, waited_for),
                 reported=reported,
                 strays=_strays(connection, open_ones, reported),
@@ -175,6 +180,8 @@ class Reconciler:
                 self.effects.run(("publish", job), lambda: self.publishing.deliver(action.publication))
             case Release():
                 self.effects.run(("release", action.job), lambda: self.releasing.release(action.job))
+            case TellBlobHold():
+                self.effects.run(("hold", action.hold.name), lambda: self.blob_holding.tell(action.hold))
             case Follow():
                 self._follow(action)
             case _:

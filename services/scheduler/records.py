@@ -112,6 +112,10 @@ class Job:
     latest_seq: int
     record_head: bytes
     """Head of the hash chain over all its events."""
+    best_step: int = 0
+    """Step of the lowest validation loss; 0: none was computed."""
+    origin: bytes | None = None
+    """Serialised `CheckpointInput` that its first attempt begins from."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False
@@ -172,6 +176,13 @@ class Checkpoint:
     digest: str
     size_bytes: int
     create_ms: int
+    manifest: bytes | None = None
+    """Serialised `Manifest` of its copy in the blob store; None: there is none."""
+    durable_ms: int | None = None
+    """When the copy was whole."""
+    is_pinned: bool = False
+    is_best: bool = False
+    """Whether its step has the lowest validation loss of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

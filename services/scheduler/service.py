@@ -14,6 +14,7 @@ from services.grpckit.server import ServiceDefinition
 from services.grpckit.version_holds import VersionHolds
 from services.scheduler import metrics
 from services.scheduler.admission import Admission
+from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
@@ -34,7 +35,7 @@ from services.scheduler.watch import Watches
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0003"
+SCHEMA_HEAD = "0005"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +120,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         dispatch=Dispatch(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
         publishing=Publishing(ledger=ledger, registry=registry),
         releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
+        blob_holding=BlobHolding(ledger=ledger, registry=registry),
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )

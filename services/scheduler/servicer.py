@@ -16,7 +16,7 @@ from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import Nodes, registration_problems
 from services.scheduler.records import Job
 from services.scheduler.store import attempts as attempt_store
-from services.scheduler.store import events as event_store
+from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.verbs import Call, Verbs
@@ -128,7 +128,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         before = None if page.after is None else page.after_number(0)
         job = await self._job(name)
         rows = await self._parts.ledger.read(
-            lambda db: event_store.list_checkpoints(db, job.number, before, page.size + 1)
+            lambda db: checkpoint_store.list_newest(db, job.number, before, page.size + 1)
         )
         shown, token = cut(rows, page, lambda checkpoint: str(checkpoint.step))
         return scheduler_pb2.ListCheckpointsResponse(

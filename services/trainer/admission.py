@@ -40,6 +40,18 @@ class ArtifactInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInput:
+    """A checkpoint in the blob store."""
+
+    name: str
+    """`projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    step: int
+    """Step that it was saved after."""
+    manifest: Manifest
+    """Its files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
     """A `StartAttemptRequest`, read."""
 
@@ -61,6 +73,8 @@ class StartRequest:
     """Rows by digest; `None`: local."""
     validation: ArtifactInput | None
     """Validation rows by digest; `None`: local or none."""
+    checkpoints: tuple[CheckpointInput, ...] = ()
+    """What the attempt may go on from, the best first."""
     problems: tuple[FieldViolation, ...]
     """What was found wrong while reading it."""
     content: bytes

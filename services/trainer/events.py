@@ -22,7 +22,7 @@ _KIND_OF = {
     if field.message_type is not None
 }
 # After these the run's history must survive a power cut at once: others act on them.
-_SYNCED = frozenset({"checkpoint", "outcome"})
+_SYNCED = frozenset({"checkpoint", "checkpoint_durable", "outcome"})
 _TEXT_CHARACTERS = 64 * 1024
 """Longest text of a log line or a sample; at 4 bytes a character two of them fit in a record."""
 

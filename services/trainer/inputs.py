@@ -189,13 +189,18 @@ def _transport() -> tuple[TransportSettings, RetryPolicy]:
     return settings, RetryPolicy(budget_s=_TRANSFER_BUDGET_S, max_s=1.0)
 
 
+def is_temporary(error: TuneforgeError) -> bool:
+    """Tells whether a transfer may succeed later that the registry has not answered, or not now."""
+    return error.reason in _RETRIED or error.reason in _RETRIED_CODES
+
+
 def insist(transfer: Callable[[], Result], registry: str, patience: Patience) -> Result:
     """Does a transfer again and again while the registry is away; what was moved already is not moved again."""
     while True:
         try:
             return transfer()
         except TuneforgeError as error:
-            if error.reason not in _RETRIED and error.reason not in _RETRIED_CODES:
+            if not is_temporary(error):
                 raise
             patience.say_waiting(f"waiting for the registry at {registry}: {error.message}")
             patience.wait(max(_WAIT_S, min(error.retry_after_s or 0.0, 10.0)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.trainer.admission import ArtifactInput, StartRequest
+from services.trainer.admission import ArtifactInput, CheckpointInput, StartRequest
 from services.trainer.attempts import AttemptView
 from services.trainer.ends import failure_to_proto
 from services.trainer.node import NodeView
@@ -15,7 +15,7 @@ from tuneforge import durations
 from tuneforge.data.split import LARGEST_RATIO, Split
 from tuneforge.errors import FieldViolation
 from tuneforge.manifest import InvalidManifest, Manifest, ManifestFile
-from tuneforge.names import AttemptName
+from tuneforge.names import AttemptName, CheckpointName, InvalidName
 from tuneforge.signatures import Signature
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
 from tuneforge.v1 import events_pb2, nodes_pb2, trainer_pb2, types_pb2
@@ -41,6 +41,7 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
     )
     train = _artifact("train", message.train, problems) if message.HasField("train") else None
     validation = _artifact("validation", message.validation, problems) if message.HasField("validation") else None
+    checkpoints = tuple(_checkpoints(message, problems))
     kept = trainer_pb2.StartAttemptRequest()
     kept.CopyFrom(message)
     kept.ClearField("manager_token")
@@ -54,6 +55,7 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
         base=base,
         train=train,
         validation=validation,
+        checkpoints=checkpoints,
         problems=tuple(problems),
         content=kept.SerializeToString(),
     )
@@ -96,6 +98,21 @@ def _artifact(
         signature=signature,
         split=split,
     )
+
+
+def _checkpoints(message: trainer_pb2.StartAttemptRequest, problems: list[FieldViolation]) -> Iterator[CheckpointInput]:
+    for index, each in enumerate(message.checkpoints):
+        field = f"checkpoints[{index}]"
+        try:
+            name, manifest = CheckpointName.parse(each.name), manifest_from_proto(each.manifest)
+        except InvalidName as error:
+            problems.append(FieldViolation(f"{field}.name", f"is not a checkpoint: {error}"))
+        except InvalidManifest as error:
+            problems.append(FieldViolation(f"{field}.manifest", f"is malformed: {error}"))
+        else:
+            if not manifest.files:
+                problems.append(FieldViolation(f"{field}.manifest", "has no files"))
+            yield CheckpointInput(name=str(name), step=name.step, manifest=manifest)
 
 
 def manifest_from_proto(message: types_pb2.Manifest) -> Manifest:

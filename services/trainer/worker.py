@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import math
 import os
 import signal
 import sys
 import time
 import traceback
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.trainer import adoption
+from services.trainer.admission import StartRequest
 from services.trainer.devices import cuda_name
+from services.trainer.durable import DurableCheckpoints, bring_checkpoint
 from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
 from services.trainer.engine.training_task import (
     Fault,
@@ -44,10 +48,15 @@ from tuneforge.v1 import events_pb2, trainer_pb2
 
 if TYPE_CHECKING:
     from services.trainer.engine.token_cache import TokenCache
+    from tuneforge.blobs import BlobClient
 
 EXIT_NOT_OURS = 4
 """Exit code of a worker whose attempt has another worker already."""
 _WAIT_SLICE_S = 0.1
+_SIGNAL_GRACE_S = 5.0
+"""How long a worker that a SIGTERM alone has asked to stop goes on sending: who sent it is not known."""
+_KILL_MARGIN_S = 3.0
+"""How long before its process is ended a worker stops waiting, so that it still says how it ended."""
 
 
 def preload() -> None:
@@ -90,10 +99,19 @@ class StopFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_signalled = False
+        self._end_by = math.inf
 
     def note_signal(self) -> None:
         """Notes a SIGTERM."""
         self._is_signalled = True
+        self._end_by = time.time() + _SIGNAL_GRACE_S
+
+    def may_wait(self) -> bool:
+        """Tells whether there is time left for what is only good to have."""
+        order = StopOrder.read(self._path)
+        if order is not None:
+            return order.mode is StopMode.CHECKPOINT and time.time() < order.kill_at - _KILL_MARGIN_S
+        return time.time() < self._end_by
 
     def __call__(self) -> StopRequest | None:
         """Returns what the worker is asked for."""
@@ -164,6 +182,8 @@ class Worker:
         begin = time.monotonic()
         request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
         inputs = bring(request, assignment, self)
+        checkpoints = Path(assignment.checkpoints)
+        bring_checkpoint(request.checkpoints, checkpoints, Path(assignment.cache), self._connect, self)
         self._log.change_state(
             AttemptState.STARTING,
             AttemptState.RUNNING,
@@ -171,29 +191,44 @@ class Worker:
             f"base and rows were here after {time.monotonic() - begin:.1f} s; training begins",
         )
         output = Path(assignment.output)
-        result = train(
-            TrainingInputs(
-                spec=request.spec,
-                base=inputs.base,
-                train=inputs.train.files,
-                train_rows=inputs.train.choice,
-                validation=inputs.validation.files,
-                validation_rows=inputs.validation.choice,
-                checkpoints=Path(assignment.checkpoints),
-                attempt=assignment.name.attempt,
-                output=output,
-                threads=assignment.threads,
-                device="cpu" if assignment.device_index is None else "cuda:0",
-                tokens=_token_cache(assignment),
-                pulse=self._pulse,
-            ),
+        sink = DurableCheckpoints(
             self._log,
-            self._stop,
+            checkpoints,
+            self._connect,
+            every_steps=_durable_every_steps(request, assignment),
+            known=request.checkpoints,
         )
-        self._step = result.step
-        if result.result is RunResult.SUCCEEDED:
-            self._store(result, output)
+        try:
+            result = train(
+                TrainingInputs(
+                    spec=request.spec,
+                    base=inputs.base,
+                    train=inputs.train.files,
+                    train_rows=inputs.train.choice,
+                    validation=inputs.validation.files,
+                    validation_rows=inputs.validation.choice,
+                    checkpoints=checkpoints,
+                    attempt=assignment.name.attempt,
+                    output=output,
+                    threads=assignment.threads,
+                    device="cpu" if assignment.device_index is None else "cuda:0",
+                    tokens=_token_cache(assignment),
+                    pulse=self._pulse,
+                ),
+                sink,
+                self._stop,
+            )
+            self._step = result.step
+            if result.result is RunResult.SUCCEEDED:
+                self._store(result, output)
+            if result.result is not RunResult.CANCELLED:
+                sink.finish(self._stop.may_wait)
+        finally:
+            sink.close()
         return _outcome_of(result)
+
+    def _connect(self) -> AbstractContextManager[BlobClient]:
+        return blob_client(self._assignment.registry, self._assignment.name.project)
 
     def _store(self, result: TrainingResult, output: Path) -> None:
         """Brings the artifact to the registry, unless the base was a folder of this node: nobody knows that there."""
@@ -277,6 +312,12 @@ def _outcome_of(result: TrainingResult) -> events_pb2.AttemptOutcome:
 def _dump_stacks_into(path: Path) -> None:
     """Makes the agent's signal write down what all threads do, from C: also while the interpreter is held."""
     faulthandler.register(DUMP_SIGNAL, file=os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+
+
+def _durable_every_steps(request: StartRequest, assignment: Assignment) -> int:
+    """Returns how often checkpoints are copied to the blob store: never where nobody would ask for them."""
+    every = request.spec.checkpointing.durable_every_steps
+    return 0 if assignment.is_kept or not assignment.registry else 1 if every is None else every
 
 
 def _redirect_output(path: Path) -> None:

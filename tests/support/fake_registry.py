@@ -13,7 +13,15 @@ import grpc
 
 from services.grpckit.errors import ServiceError, not_found
 from services.grpckit.status import RichStatus
-from tuneforge.v1 import datasets_pb2, events_pb2, models_pb2, registry_pb2_grpc, retention_pb2
+from tuneforge.v1 import (
+    blobs_pb2,
+    datasets_pb2,
+    events_pb2,
+    models_pb2,
+    registry_pb2_grpc,
+    retention_pb2,
+    types_pb2,
+)
 
 BASE = "projects/p/models/tiny/versions/1"
 ALIAS = "projects/p/models/tiny/aliases/production"
@@ -73,6 +81,10 @@ class FakeRegistry:
     """So many publications are carried out and answered UNAVAILABLE."""
     refusal: ServiceError | None = None
     """Publications are answered with it."""
+    held_blobs: dict[str, types_pb2.Manifest] = field(default_factory=dict)
+    """By checkpoint: what is kept for it."""
+    lost_manifests: set[str] = field(default_factory=set)
+    """Digests of manifests whose blobs are not there."""
     address: str = ""
 
 
@@ -142,6 +154,18 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
             fake.lost_replies -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the reply was lost")
         return version
+
+    async def HoldBlobs(self, request: blobs_pb2.HoldBlobsRequest, context: Any) -> Any:
+        await self._note("HoldBlobs", context)
+        if request.manifest.digest in self.fake.lost_manifests:
+            await context.abort_with_status(RichStatus(ServiceError("BLOB_MISSING", "collected"), "r"))
+        self.fake.held_blobs[request.name] = request.manifest
+        return blobs_pb2.BlobHold(name=request.name)
+
+    async def ReleaseBlobs(self, request: blobs_pb2.ReleaseBlobsRequest, context: Any) -> Any:
+        await self._note("ReleaseBlobs", context)
+        self.fake.held_blobs.pop(request.name, None)
+        return blobs_pb2.BlobHold(name=request.name)
 
 
 @asynccontextmanager

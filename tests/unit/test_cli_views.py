@@ -120,7 +120,7 @@ def test_a_break_is_shown_and_goes_away(running: Progress) -> None:
 
 def test_a_resumed_attempt_replaces_the_points_after_its_checkpoint(running: Progress) -> None:
     """The curve has one point a step, that of the newest attempt."""
-    running.take(event(ResumedFrom(step=30, attempt=1, digest="d"), "resumed_from", attempt=2))
+    running.take(event(ResumedFrom(step=30, attempt=1, digest="d", checkpoint=""), "resumed_from", attempt=2))
     running.take(step(31, 9.0, attempt=2))
     assert [point for point in running.losses if point[0] >= 30][-1] == (31, 9.0)
     assert len(running.losses) == 31

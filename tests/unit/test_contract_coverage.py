@@ -51,7 +51,7 @@ READS = (
 # A job, an attempt, a digest, a node's generation tell a repetition from a new call.
 SAFE_TO_REPEAT = {
     *("PublishVersion", "UploadBlob", "CompleteUpload", "CollectGarbage"),
-    *("HoldVersions", "ReleaseVersions"),
+    *("HoldVersions", "ReleaseVersions", "HoldBlobs", "ReleaseBlobs"),
     *("RegisterNode", "Heartbeat", "StartAttempt", "AckEvents", "StopAttempt"),
 }
 

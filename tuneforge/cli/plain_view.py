@@ -9,6 +9,7 @@ import click
 from tuneforge.cli.output import clock, print_json, printable, short, size
 from tuneforge.events import (
     AttemptOutcome,
+    CheckpointDurable,
     CheckpointSaved,
     EvaluationMetrics,
     Event,
@@ -122,6 +123,10 @@ def _checkpoint(checkpoint: CheckpointSaved, _attempt: int) -> str:
     return f"step {checkpoint.step}  {size(checkpoint.size_bytes)}  stood still {checkpoint.blocked_seconds:.2f} s"
 
 
+def _durable(checkpoint: CheckpointDurable, _attempt: int) -> str:
+    return f"step {checkpoint.step}  in the blob store  {checkpoint.seconds:.2f} s after it was saved"
+
+
 def _sample(sample: Sample, _attempt: int) -> str:
     return f"step {sample.step}  {printable(f'{sample.prompt!r} -> {sample.completion!r}')}"
 
@@ -155,6 +160,7 @@ _LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {
     "evaluation": _evaluation,
     "log": _log,
     "checkpoint": _checkpoint,
+    "checkpoint_durable": _durable,
     "sample": _sample,
     "resumed_from": _resumed_from,
     "gap": _gap,

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tuneforge.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -465,3 +466,79 @@ class DownloadBlobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownloadBlobResponse: _TypeAlias = DownloadBlobResponse  # noqa: Y015
+
+@_typing.final
+class HoldBlobsRequest(_message.Message):
+    """Request of `HoldBlobs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. What needs the blobs: `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    @_builtins.property
+    def manifest(self) -> _types_pb2.Manifest:
+        """Required. Its files."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        manifest: _types_pb2.Manifest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldBlobsRequest: _TypeAlias = HoldBlobsRequest  # noqa: Y015
+
+@_typing.final
+class BlobHold(_message.Message):
+    """Blobs that are kept for something that is no version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUM_BLOBS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What needs them."""
+    num_blobs: _builtins.int
+    """Blobs that are kept for it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        num_blobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "num_blobs", b"num_blobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobHold: _TypeAlias = BlobHold  # noqa: Y015
+
+@_typing.final
+class ReleaseBlobsRequest(_message.Message):
+    """Request of `ReleaseBlobs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. What needs its blobs no more: `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseBlobsRequest: _TypeAlias = ReleaseBlobsRequest  # noqa: Y015

@@ -171,6 +171,7 @@ class Event(_message.Message):
     RESUMED_FROM_FIELD_NUMBER: _builtins.int
     RESOLVED_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_DURABLE_FIELD_NUMBER: _builtins.int
     STALL_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """`projects/{project}/jobs/{job}`."""
@@ -231,6 +232,10 @@ class Event(_message.Message):
         """The attempt is over; always its last event."""
 
     @_builtins.property
+    def checkpoint_durable(self) -> Global___CheckpointDurable:
+        """A checkpoint was copied to the blob store."""
+
+    @_builtins.property
     def stall(self) -> Global___Stall:
         """An attempt makes no progress, or goes on after that; made by the scheduler."""
 
@@ -254,13 +259,14 @@ class Event(_message.Message):
         resumed_from: Global___ResumedFrom | None = ...,
         resolved: Global___Resolved | None = ...,
         outcome: Global___AttemptOutcome | None = ...,
+        checkpoint_durable: Global___CheckpointDurable | None = ...,
         stall: Global___Stall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "log", b"log", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoint_durable", b"checkpoint_durable", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "log", b"log", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "job", b"job", "job_seq", b"job_seq", "log", b"log", "node_rank", b"node_rank", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "seq", b"seq", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "checkpoint_durable", b"checkpoint_durable", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "job", b"job", "job_seq", b"job_seq", "log", b"log", "node_rank", b"node_rank", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "seq", b"seq", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["step", "device", "log", "checkpoint", "sample", "state", "gap", "evaluation", "resumed_from", "resolved", "outcome", "stall"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["step", "device", "log", "checkpoint", "sample", "state", "gap", "evaluation", "resumed_from", "resolved", "outcome", "checkpoint_durable", "stall"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -603,6 +609,38 @@ class CheckpointSaved(_message.Message):
 Global___CheckpointSaved: _TypeAlias = CheckpointSaved  # noqa: Y015
 
 @_typing.final
+class CheckpointDurable(_message.Message):
+    """A checkpoint that was copied to the blob store: from now on the job can go on without the node that saved it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Step after which the state was saved."""
+    seconds: _builtins.float
+    """Time from the save's end to the copy's, in seconds. The run did not wait for it."""
+    @_builtins.property
+    def manifest(self) -> _types_pb2.Manifest:
+        """Its files; the registry has all of them."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        manifest: _types_pb2.Manifest | None = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "seconds", b"seconds", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointDurable: _TypeAlias = CheckpointDurable  # noqa: Y015
+
+@_typing.final
 class Sample(_message.Message):
     """A prompt completed by the model as it is in the middle of the run."""
 
@@ -698,22 +736,28 @@ class ResumedFrom(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Step of the checkpoint; the next step event is step + 1."""
     attempt: _builtins.int
     """Attempt that had saved it."""
     digest: _builtins.str
     """Digest of its manifest, 64 lower-case hexadecimal digits."""
+    checkpoint: _builtins.str
+    """Its name, when it was known to be in the blob store: `projects/{project}/jobs/{job}/checkpoints/{step}`, of another
+    job where the run branches off from that one.
+    """
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
         attempt: _builtins.int = ...,
         digest: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "digest", b"digest", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "digest", b"digest", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -364,6 +364,10 @@ class Checkpoint(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    DURABLE_TIME_FIELD_NUMBER: _builtins.int
+    IS_PINNED_FIELD_NUMBER: _builtins.int
+    IS_BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}/checkpoints/{step}`."""
     digest: _builtins.str
@@ -371,12 +375,24 @@ class Checkpoint(_message.Message):
     size_bytes: _builtins.int
     """Size of its files in bytes."""
     node: _builtins.str
-    """Node that has it: `nodes/{node}`."""
+    """Node that has it: `nodes/{node}`. Empty: none any more, it is in the blob store."""
     attempt: _builtins.int
     """Attempt that saved it, from 1."""
+    is_pinned: _builtins.bool
+    """Whether it stays whatever `checkpointing.keep_last` says."""
+    is_best: _builtins.bool
+    """Whether no validation loss of the run was lower than the one after its step."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was saved."""
+
+    @_builtins.property
+    def manifest(self) -> _types_pb2.Manifest:
+        """Its files, once it was copied to the blob store; unset until then. `GetBlobAccess` moves them."""
+
+    @_builtins.property
+    def durable_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was copied to the blob store; unset until then. Only such a checkpoint outlives its node."""
 
     def __init__(
         self,
@@ -387,10 +403,14 @@ class Checkpoint(_message.Message):
         node: _builtins.str = ...,
         attempt: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        manifest: _types_pb2.Manifest | None = ...,
+        durable_time: _timestamp_pb2.Timestamp | None = ...,
+        is_pinned: _builtins.bool = ...,
+        is_best: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "durable_time", b"durable_time", "manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "digest", b"digest", "name", b"name", "node", b"node", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "digest", b"digest", "durable_time", b"durable_time", "is_best", b"is_best", "is_pinned", b"is_pinned", "manifest", b"manifest", "name", b"name", "node", b"node", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

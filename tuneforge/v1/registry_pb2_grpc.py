@@ -436,6 +436,16 @@ class RegistryServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageResponse.FromString,
                 _registered_method=True)
+        self.HoldBlobs = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/HoldBlobs',
+                request_serializer=tuneforge_dot_v1_dot_blobs__pb2.HoldBlobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.BlobHold.FromString,
+                _registered_method=True)
+        self.ReleaseBlobs = channel.unary_unary(
+                '/tuneforge.v1.RegistryService/ReleaseBlobs',
+                request_serializer=tuneforge_dot_v1_dot_blobs__pb2.ReleaseBlobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_blobs__pb2.BlobHold.FromString,
+                _registered_method=True)
         self.ListRecipes = channel.unary_unary(
                 '/tuneforge.v1.RegistryService/ListRecipes',
                 request_serializer=tuneforge_dot_v1_dot_recipes__pb2.ListRecipesRequest.SerializeToString,
@@ -1459,6 +1469,29 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldBlobs(self, request, context):
+        """Keeps the blobs of a checkpoint from the collector, until they are released. Called by a scheduler; repeated with
+        another manifest, it keeps the blobs of both. Idempotent by name and manifest.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
+        INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest, or the size of a blob, is another one.
+        FAILED_PRECONDITION `BLOB_MISSING`: blobs are not stored in the project; the metadata has `missing`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseBlobs(self, request, context):
+        """Lets the collector have the blobs of a checkpoint, unless something else needs them. Called by a scheduler.
+        Idempotent.
+
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRecipes(self, request, context):
         """--- recipes ---
 
@@ -1876,6 +1909,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.CollectGarbage,
                     request_deserializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_retention__pb2.CollectGarbageResponse.SerializeToString,
+            ),
+            'HoldBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldBlobs,
+                    request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.HoldBlobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_blobs__pb2.BlobHold.SerializeToString,
+            ),
+            'ReleaseBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseBlobs,
+                    request_deserializer=tuneforge_dot_v1_dot_blobs__pb2.ReleaseBlobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_blobs__pb2.BlobHold.SerializeToString,
             ),
             'ListRecipes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRecipes,
@@ -3953,6 +3996,60 @@ class RegistryService(object):
             '/tuneforge.v1.RegistryService/CollectGarbage',
             tuneforge_dot_v1_dot_retention__pb2.CollectGarbageRequest.SerializeToString,
             tuneforge_dot_v1_dot_retention__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/HoldBlobs',
+            tuneforge_dot_v1_dot_blobs__pb2.HoldBlobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_blobs__pb2.BlobHold.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.RegistryService/ReleaseBlobs',
+            tuneforge_dot_v1_dot_blobs__pb2.ReleaseBlobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_blobs__pb2.BlobHold.FromString,
             options,
             channel_credentials,
             insecure,

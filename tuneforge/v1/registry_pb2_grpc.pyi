@@ -744,6 +744,21 @@ class RegistryServiceStub:
       FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
       UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
     """
+    HoldBlobs: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.HoldBlobsRequest, _blobs_pb2.BlobHold]
+    """Keeps the blobs of a checkpoint from the collector, until they are released. Called by a scheduler; repeated with
+    another manifest, it keeps the blobs of both. Idempotent by name and manifest.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
+      INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest, or the size of a blob, is another one.
+      FAILED_PRECONDITION `BLOB_MISSING`: blobs are not stored in the project; the metadata has `missing`.
+    """
+    ReleaseBlobs: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.ReleaseBlobsRequest, _blobs_pb2.BlobHold]
+    """Lets the collector have the blobs of a checkpoint, unless something else needs them. Called by a scheduler.
+    Idempotent.
+
+    Errors: none of its own.
+    """
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_recipes_pb2.ListRecipesRequest, _recipes_pb2.ListRecipesResponse]
     """--- recipes ---
 
@@ -1469,6 +1484,21 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Errors:
       FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
       UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
+    """
+    HoldBlobs: _aio.UnaryUnaryMultiCallable[_blobs_pb2.HoldBlobsRequest, _blobs_pb2.BlobHold]  # type: ignore[assignment]
+    """Keeps the blobs of a checkpoint from the collector, until they are released. Called by a scheduler; repeated with
+    another manifest, it keeps the blobs of both. Idempotent by name and manifest.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
+      INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest, or the size of a blob, is another one.
+      FAILED_PRECONDITION `BLOB_MISSING`: blobs are not stored in the project; the metadata has `missing`.
+    """
+    ReleaseBlobs: _aio.UnaryUnaryMultiCallable[_blobs_pb2.ReleaseBlobsRequest, _blobs_pb2.BlobHold]  # type: ignore[assignment]
+    """Lets the collector have the blobs of a checkpoint, unless something else needs them. Called by a scheduler.
+    Idempotent.
+
+    Errors: none of its own.
     """
     ListRecipes: _aio.UnaryUnaryMultiCallable[_recipes_pb2.ListRecipesRequest, _recipes_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """--- recipes ---
@@ -2648,6 +2678,33 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           FAILED_PRECONDITION `STORAGE_MISCONFIGURED`: the object store refuses the registry; correct its settings.
           UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what was freed by then stays freed.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldBlobs(
+        self,
+        request: _blobs_pb2.HoldBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blobs_pb2.BlobHold, _abc.Awaitable[_blobs_pb2.BlobHold]]:
+        """Keeps the blobs of a checkpoint from the collector, until they are released. Called by a scheduler; repeated with
+        another manifest, it keeps the blobs of both. Idempotent by name and manifest.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the manifest is empty or malformed.
+          INVALID_ARGUMENT `DIGEST_MISMATCH`: the manifest's digest, or the size of a blob, is another one.
+          FAILED_PRECONDITION `BLOB_MISSING`: blobs are not stored in the project; the metadata has `missing`.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseBlobs(
+        self,
+        request: _blobs_pb2.ReleaseBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blobs_pb2.BlobHold, _abc.Awaitable[_blobs_pb2.BlobHold]]:
+        """Lets the collector have the blobs of a checkpoint, unless something else needs them. Called by a scheduler.
+        Idempotent.
+
+        Errors: none of its own.
         """
 
     @_abc_1.abstractmethod

@@ -74,7 +74,7 @@ Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
 
 @_typing.final
 class StartAttemptRequest(_message.Message):
-    """Request of `StartAttempt`. Numbers 9 to 12 are for the gang's rendezvous and for a durable checkpoint."""
+    """Request of `StartAttempt`. Numbers 9 and 10 are for the gang's rendezvous."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,6 +87,7 @@ class StartAttemptRequest(_message.Message):
     NODE_RANK_FIELD_NUMBER: _builtins.int
     WORLD_SIZE_FIELD_NUMBER: _builtins.int
     MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/jobs/{job}/attempts/{attempt}`, attempt from 1."""
     token: _builtins.str
@@ -113,6 +114,12 @@ class StartAttemptRequest(_message.Message):
     def validation(self) -> Global___DataInput:
         """Rows to validate on. Unset: none, or `spec.data.validation` has a local path."""
 
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointInput]:
+        """Checkpoints in the blob store that the attempt may go on from, the best first. The first one that can be fetched and
+        verifies is taken, unless the node has one of the job that is as new. Empty: what the node has, or the beginning.
+        """
+
     def __init__(
         self,
         *,
@@ -125,14 +132,43 @@ class StartAttemptRequest(_message.Message):
         node_rank: _builtins.int = ...,
         world_size: _builtins.int = ...,
         manager_token: _builtins.str = ...,
+        checkpoints: _abc.Iterable[Global___CheckpointInput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartAttemptRequest: _TypeAlias = StartAttemptRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointInput(_message.Message):
+    """A checkpoint in the blob store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    @_builtins.property
+    def manifest(self) -> _types_pb2.Manifest:
+        """Required. Its files; the trainer fetches their blobs from the registry."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        manifest: _types_pb2.Manifest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointInput: _TypeAlias = CheckpointInput  # noqa: Y015
 
 @_typing.final
 class ModelInput(_message.Message):

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.tables import BLOB_OWNER, BLOB_PLACES, BLOB_TOMBSTONES, BLOB_USES, BLOBS
@@ -146,6 +146,11 @@ def add_uses(connection: Connection, holder: str, manifest: Manifest, *, time_us
 def remove_uses(connection: Connection, holder: str) -> None:
     """Forgets what a version needs, in the transaction that deletes it."""
     connection.execute(delete(BLOB_USES).where(BLOB_USES.c.holder == holder))
+
+
+def count_uses(connection: Connection, holder: str) -> int:
+    """Returns how many blobs are kept for a holder."""
+    return connection.execute(select(func.count()).where(BLOB_USES.c.holder == holder)).scalar_one()
 
 
 def owner(connection: Connection) -> str:

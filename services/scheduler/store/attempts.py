@@ -19,7 +19,7 @@ from services.scheduler.jobs import (
     verdict,
 )
 from services.scheduler.records import Attempt
-from services.scheduler.store import events, outbox
+from services.scheduler.store import checkpoints, events, outbox
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.tables import attempts, counters, jobs
 from services.scheduler.store.transaction import Transaction
@@ -124,7 +124,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
         SequenceGap: an event before the first new one is missing.
     """
     row = tx.connection.execute(
-        select(attempts.c.last_seq, jobs.c.keep_checkpoints)
+        select(attempts.c.last_seq)
         .join(jobs, jobs.c.number == attempts.c.job)
         .where(
             attempts.c.job == attempt.job,
@@ -144,11 +144,11 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
         raise SequenceGap(mark, fresh.first_seq)
     for part in fresh.split(events.EVENTS_PER_CHUNK):
         events.append(tx, attempt.job, part.encode)
-    _apply(tx, attempt, fresh, row.keep_checkpoints)
+    _apply(tx, attempt, fresh)
     return fresh.last_seq
 
 
-def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch, keep_last: int) -> None:
+def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
     """Moves what resources show of a run: step, total, resume point, resolved spec, checkpoints, outcome."""
     facts = fresh.facts()
     values: dict[str, Any] = {"last_seq": fresh.last_seq}
@@ -161,13 +161,17 @@ def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch, keep_last: int)
     if facts.outcome is not None:
         values["outcome"] = facts.outcome
     _update(tx, attempt, **values)
+    if facts.best_step is not None:
+        job_values["best_step"] = facts.best_step
     if facts.resolved is not None:
         job_values["resolved"] = func.coalesce(jobs.c.resolved, facts.resolved)
     if job_values:
         tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**job_values))
     if facts.checkpoints:
         saved = [checkpoint(attempt.node, attempt.name.attempt) for checkpoint in facts.checkpoints]
-        events.keep_checkpoints(tx, attempt.job, saved, keep_last)
+        checkpoints.keep_saved(tx, attempt.job, saved)
+    if facts.durable:
+        checkpoints.keep_durable(tx, attempt.job, attempt.node, attempt.name.attempt, facts.durable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

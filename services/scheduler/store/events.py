@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import TERMINAL, JobState
-from services.scheduler.records import Checkpoint, Chunk
-from services.scheduler.store.tables import checkpoints, chunks, jobs
+from services.scheduler.records import Chunk
+from services.scheduler.store.tables import chunks, jobs
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
 from tuneforge.records import first_head, mark_of, next_head
@@ -83,56 +83,3 @@ def read_tail(connection: Connection, job: int, after_seq: int, limit: int) -> T
 def is_ended(tail: Tail, cursor: int) -> bool:
     """Returns whether a watcher at `cursor` has seen everything that will ever happen."""
     return tail.state in TERMINAL and cursor >= tail.latest_seq
-
-
-def keep_checkpoints(tx: Transaction, job: int, saved: Sequence[Checkpoint], keep_last: int) -> None:
-    """Adds checkpoints to a job's index and takes out those that the node has dropped for them."""
-    for checkpoint in saved:
-        tx.connection.execute(
-            delete(checkpoints).where(checkpoints.c.job == job, checkpoints.c.step == checkpoint.step)
-        )
-        tx.connection.execute(
-            insert(checkpoints).values(
-                job=job,
-                step=checkpoint.step,
-                attempt=checkpoint.attempt,
-                node=checkpoint.node,
-                digest=checkpoint.digest,
-                size_bytes=checkpoint.size_bytes,
-                create_ms=checkpoint.create_ms,
-            )
-        )
-    for node in {checkpoint.node for checkpoint in saved}:
-        held = select(checkpoints.c.step).where(checkpoints.c.job == job, checkpoints.c.node == node)
-        newest = held.order_by(checkpoints.c.step.desc()).limit(keep_last)
-        tx.connection.execute(
-            delete(checkpoints).where(
-                checkpoints.c.job == job, checkpoints.c.node == node, checkpoints.c.step.not_in(newest)
-            )
-        )
-
-
-def list_checkpoints(connection: Connection, job: int, before_step: int | None, limit: int) -> list[Checkpoint]:
-    """Returns checkpoints of a job, newest first, those below `before_step` when it is given."""
-    query = select(checkpoints).where(checkpoints.c.job == job).order_by(checkpoints.c.step.desc()).limit(limit)
-    if before_step is not None:
-        query = query.where(checkpoints.c.step < before_step)
-    return [
-        Checkpoint(
-            step=row.step,
-            attempt=row.attempt,
-            node=row.node,
-            digest=row.digest,
-            size_bytes=row.size_bytes,
-            create_ms=row.create_ms,
-        )
-        for row in connection.execute(query)
-    ]
-
-
-def newest_checkpoint_nodes(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
-    """Returns for each job the node that has its newest checkpoint."""
-    rows = connection.execute(
-        select(checkpoints.c.job, checkpoints.c.node).where(checkpoints.c.job.in_(numbers)).order_by(checkpoints.c.step)
-    )
-    return {row.job: row.node for row in rows}

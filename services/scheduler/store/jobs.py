@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 from services.scheduler import wire
 from services.scheduler.jobs import TERMINAL, JobState, sources_of
 from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Pinned, Ref
-from services.scheduler.store import events
+from services.scheduler.store import checkpoints, events
 from services.scheduler.store.tables import attempts, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
@@ -188,7 +188,7 @@ def active(connection: Connection) -> list[ActiveJob]:
     columns = [jobs.c[name] for name in _ACTIVE_COLUMNS]
     known = [str(state) for state in JobState if state not in TERMINAL]
     rows = connection.execute(select(*columns).where(jobs.c.state.in_(known)).order_by(jobs.c.number)).all()
-    places = events.newest_checkpoint_nodes(connection, [row.number for row in rows if row.attempt])
+    places = checkpoints.newest_nodes(connection, [row.number for row in rows if row.attempt])
     return [
         ActiveJob(
             number=row.number,
@@ -306,6 +306,8 @@ def _job(row: Row[Any]) -> Job:
         end_ms=row.end_ms,
         latest_seq=row.latest_seq,
         record_head=row.record_head or b"",
+        best_step=row.best_step,
+        origin=row.origin,
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,
     )

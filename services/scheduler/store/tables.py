@@ -72,6 +72,9 @@ jobs = Table(
     Column("start_ms", BigInteger),
     Column("end_ms", BigInteger),
     Column("latest_seq", BigInteger, nullable=False, default=0, comment="job_seq of the newest event"),
+    Column("best_step", BigInteger, nullable=False, default=0, comment="step of the lowest validation loss; 0: none"),
+    Column("origin", LargeBinary, comment="CheckpointInput that its first attempt begins from; NULL: the beginning"),
+    Column("origin_name", Text, comment="the name in `origin`"),
     Column("record_head", LargeBinary, comment="head of the hash chain over all events; NULL before the first"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project", "project", "number"),
@@ -107,10 +110,21 @@ checkpoints = Table(
     Column("job", _Number, ForeignKey("jobs.number"), primary_key=True),
     Column("step", BigInteger, primary_key=True, autoincrement=False),
     Column("attempt", Integer, nullable=False),
-    Column("node", String(63), nullable=False),
+    Column("node", String(63), nullable=False, comment="node that has it; empty: none any more"),
     Column("digest", String(64), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("create_ms", BigInteger, nullable=False),
+    Column("manifest", LargeBinary, comment="Manifest of the copy in the blob store; NULL: there is none"),
+    Column("durable_ms", BigInteger),
+    Column("is_pinned", Boolean, nullable=False, default=False),
+)
+
+blob_holds = Table(
+    "blob_holds",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, comment="checkpoint whose blobs the registry is to keep, or may drop"),
+    Column("manifest", LargeBinary, comment="Manifest of what is to be kept; NULL: what was kept may go"),
 )
 
 chunks = Table(

@@ -87,6 +87,18 @@ def has_stacks(stall: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """A checkpoint that was copied to the blob store."""
+
+    step: int
+    manifest: bytes
+    """Serialised `Manifest`."""
+    digest: str
+    size_bytes: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a batch says that a resource shows."""
 
@@ -97,8 +109,11 @@ class Facts:
     """Serialised `Resolved`."""
     outcome: bytes | None = None
     """Serialised `AttemptOutcome`."""
+    best_step: int | None = None
     checkpoints: tuple[Callable[[str, int], Checkpoint], ...] = ()
     """For each saved checkpoint: node and attempt -> its record."""
+    durable: tuple[Copied, ...] = ()
+    """Checkpoints that were copied to the blob store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +155,9 @@ class Batch:
         step: int | None = None
         total, resumed = 0, None
         resolved = outcome = None
+        best: int | None = None
         saved: list[Callable[[str, int], Checkpoint]] = []
+        durable: list[Copied] = []
         for event in self.events:
             match event.WhichOneof("payload"):
                 case "step":
@@ -149,6 +166,10 @@ class Batch:
                     resumed = event.resumed_from.step
                 case "checkpoint":
                     saved.append(_checkpoint(event))
+                case "checkpoint_durable":
+                    durable.append(_copied(event))
+                case "evaluation" if event.evaluation.is_best:
+                    best = event.evaluation.step
                 case "resolved":
                     resolved = event.resolved.SerializeToString()
                 case "outcome":
@@ -159,8 +180,21 @@ class Batch:
             resumed_step=resumed,
             resolved=resolved,
             outcome=outcome,
+            best_step=best,
             checkpoints=tuple(saved),
+            durable=tuple(durable),
         )
+
+
+def _copied(event: events_pb2.Event) -> Copied:
+    copied = event.checkpoint_durable
+    return Copied(
+        step=copied.step,
+        manifest=copied.manifest.SerializeToString(),
+        digest=copied.manifest.digest,
+        size_bytes=sum(file.size_bytes for file in copied.manifest.files),
+        time_ms=milliseconds(event.time),
+    )
 
 
 def _checkpoint(event: events_pb2.Event) -> Callable[[str, int], Checkpoint]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from services.scheduler.records import Attempt, Job, Ref
+from collections.abc import Sequence
+
+from services.scheduler.records import Attempt, Checkpoint, Job, Ref
 from tuneforge.v1 import events_pb2, models_pb2, signing_pb2, spec_pb2, trainer_pb2, types_pb2
 
 
@@ -31,8 +33,17 @@ def publish_request(job: Job, attempt: Attempt) -> bytes:
     return request.SerializeToString()
 
 
-def start_request(job: Job, attempt: Attempt, manager_token: str) -> trainer_pb2.StartAttemptRequest:
-    """Returns what starts an attempt; a job that ran before goes on with the spec that its first attempt resolved."""
+def start_request(
+    job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
+) -> trainer_pb2.StartAttemptRequest:
+    """Returns what starts an attempt; a job that ran before goes on with the spec that its first attempt resolved.
+
+    Args:
+        job: Its job.
+        attempt: The attempt.
+        durable: The job's checkpoints in the blob store, newest first.
+        manager_token: The secret of the node.
+    """
     request = trainer_pb2.StartAttemptRequest.FromString(job.inputs or b"")
     resolved = _resolved(job)
     request.name = str(attempt.name)
@@ -41,6 +52,13 @@ def start_request(job: Job, attempt: Attempt, manager_token: str) -> trainer_pb2
     request.node_rank = 0
     request.world_size = 1
     request.manager_token = manager_token
+    for checkpoint in durable:
+        request.checkpoints.add(
+            name=str(job.name.checkpoint(checkpoint.step)),
+            manifest=types_pb2.Manifest.FromString(checkpoint.manifest or b""),
+        )
+    if job.origin is not None:
+        request.checkpoints.append(trainer_pb2.CheckpointInput.FromString(job.origin))
     return request
 
 

@@ -91,9 +91,13 @@ def checkpoint_to_proto(name: str, checkpoint: Checkpoint) -> jobs_pb2.Checkpoin
         name=f"{name}/checkpoints/{checkpoint.step}",
         digest=checkpoint.digest,
         size_bytes=checkpoint.size_bytes,
-        node=str(NodeName(checkpoint.node)),
+        node=str(NodeName(checkpoint.node)) if checkpoint.node else "",
         attempt=checkpoint.attempt,
         create_time=timestamp(checkpoint.create_ms),
+        manifest=types_pb2.Manifest.FromString(checkpoint.manifest) if checkpoint.manifest is not None else None,
+        durable_time=optional_timestamp(checkpoint.durable_ms),
+        is_pinned=checkpoint.is_pinned,
+        is_best=checkpoint.is_best,
     )
 
 

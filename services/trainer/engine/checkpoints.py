@@ -72,7 +72,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_steps: Co
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
-    place = folder / f"step-{checkpoint.step:010d}"
+    place = place_of(folder, checkpoint.step)
     writing = folder / f"{_WRITING}{place.name}"
     try:
         manifest = _write(writing, checkpoint)
@@ -81,10 +81,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_steps: Co
         if not is_disk_full(error):
             raise
         raise disk_full(f"the state after step {checkpoint.step} was not saved", str(error)) from error
-    if place.exists():  # the same step of an earlier attempt, found damaged or passed over
-        place.rename(folder / f"{_OLD}{place.name}")
-    writing.rename(place)
-    _sync(folder)
+    _put_in_place(folder, writing, place)
     for old in (place for place in _places(folder)[keep_last:] if _step(place) not in keep_steps):
         # Renamed first: a folder that is half removed does not look like a checkpoint.
         old.rename(folder / f"{_OLD}{old.name}")
@@ -119,6 +116,60 @@ def load(found: SavedCheckpoint) -> Checkpoint:
     )
 
 
+def place_of(folder: Path, step: int) -> Path:
+    """Returns where a step's checkpoint is, if there is one."""
+    return folder / f"step-{step:010d}"
+
+
+def manifest_of(place: Path) -> Manifest:
+    """Reads the manifest of a checkpoint; its files are not looked at.
+
+    Raises:
+        OSError: There is none.
+        InvalidManifest: It is damaged.
+    """
+    return Manifest.from_json((place / MANIFEST).read_bytes())
+
+
+def newest_step(folder: Path) -> int | None:
+    """Returns the step of the newest checkpoint that verifies; None where there is none."""
+    return next((found.step for found in saved(folder) if isinstance(found, SavedCheckpoint)), None)
+
+
+def adopt(folder: Path, step: int, files: Path, manifest: Manifest) -> None:
+    """Puts a checkpoint that came from elsewhere in its place, durably, with hard links to its files.
+
+    Args:
+        folder: The job's checkpoints; made when missing.
+        step: Step that it was saved after.
+        files: Where its files are, on the same file system.
+        manifest: What they must be.
+
+    Raises:
+        IntegrityError: They are not.
+        OSError: The disk refuses.
+    """
+    verify(files, manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    place = place_of(folder, step)
+    writing = folder / f"{_WRITING}{place.name}"
+    writing.mkdir()
+    for file in manifest.files:
+        os.link(files / file.path, writing / file.path)
+        _sync(writing / file.path)
+    write_pieces(writing / MANIFEST, iter((memoryview(manifest.to_json().encode()),)))
+    _put_in_place(folder, writing, place)
+
+
+def _put_in_place(folder: Path, writing: Path, place: Path) -> None:
+    _sync(writing)
+    if place.exists():  # the same step of an earlier attempt, found damaged or passed over
+        place.rename(folder / f"{_OLD}{place.name}")
+    writing.rename(place)
+    _sync(folder)
+
+
 def _write(writing: Path, checkpoint: Checkpoint) -> Manifest:
     writing.mkdir()
     files = [write_tensors(writing / f"{stem}.safetensors", tensors) for stem, tensors in checkpoint.tensors.items()]
@@ -128,7 +179,6 @@ def _write(writing: Path, checkpoint: Checkpoint) -> Manifest:
     files.append(write_pieces(writing / _STATE, iter((memoryview(text.encode()),))))
     manifest = Manifest.of(files)
     write_pieces(writing / MANIFEST, iter((memoryview(manifest.to_json().encode()),)))
-    _sync(writing)
     return manifest
 
 

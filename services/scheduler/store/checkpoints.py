@@ -1,0 +1,230 @@
+"""The index of checkpoints: which a node has, which the blob store has, which stay, and what the registry is to keep.
+
+A row is there while a node or the blob store has the checkpoint. What the registry is told is written with the change
+that causes it, and told in that order (`blob_holds`), so that no crash leaves one here whose blobs are collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from services.scheduler.jobs import TERMINAL
+from services.scheduler.records import Checkpoint
+from services.scheduler.store.tables import blob_holds, checkpoints, jobs
+from services.scheduler.store.transaction import Transaction
+from services.scheduler.wire.events import Copied
+from services.scheduler.wire.specs import spec_from_bytes
+from tuneforge.names import CheckpointName, JobName
+
+_TABLE = checkpoints.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobHold:
+    """What the registry is to be told of the blobs of a checkpoint."""
+
+    id: int
+    name: str
+    manifest: bytes | None
+    """Serialised `Manifest` of what is to be kept; None: what was kept may go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Policy:
+    name: JobName
+    keep_last: int
+    best_step: int
+    """Step that stays as the best one; 0: none."""
+
+
+def keep_saved(tx: Transaction, job: int, saved: Sequence[Checkpoint]) -> None:
+    """Adds checkpoints that a node has saved, and forgets of those that it has dropped for them that it had them."""
+    for checkpoint in saved:
+        known = find(tx.connection, job, checkpoint.step)
+        if known is not None and known.manifest is not None:  # the copy of an earlier attempt's is as good
+            _set(tx, job, [checkpoint.step], node=checkpoint.node)
+        else:
+            _put(tx, job, checkpoint, known)
+    policy = _policy(tx.connection, job)
+    for node in {checkpoint.node for checkpoint in saved}:
+        held = select(_TABLE.step).where(_TABLE.job == job, _TABLE.node == node)
+        newest = held.order_by(_TABLE.step.desc()).limit(policy.keep_last)
+        dropped = (
+            _TABLE.job == job, _TABLE.node == node, _TABLE.step.not_in(newest), _TABLE.step != policy.best_step
+        )  # fmt: skip
+        steps = list(tx.connection.execute(select(_TABLE.step).where(*dropped)).scalars())
+        _set(tx, job, steps, node="")
+    _drop_gone(tx, job)
+
+
+def keep_durable(tx: Transaction, job: int, node: str, attempt: int, copied: Sequence[Copied]) -> None:
+    """Notes that checkpoints are in the blob store; older copies than the policy keeps may go."""
+    policy = _policy(tx.connection, job)
+    for copy in copied:
+        known = find(tx.connection, job, copy.step)
+        if known is None or known.digest != copy.digest:  # a kill came between its save and the word of it
+            found = Checkpoint(
+                step=copy.step,
+                attempt=attempt,
+                node=node,
+                digest=copy.digest,
+                size_bytes=copy.size_bytes,
+                create_ms=copy.time_ms,
+            )
+            _put(tx, job, found, known)
+        _set(tx, job, [copy.step], manifest=copy.manifest, durable_ms=copy.time_ms)
+        _tell(tx, str(policy.name.checkpoint(copy.step)), copy.manifest)
+    release_old(tx, job)
+
+
+def release_old(tx: Transaction, job: int) -> None:
+    """Lets go of copies in the blob store, but for the newest, the best, pinned ones, and what a job begins from."""
+    policy = _policy(tx.connection, job)
+    durable = [each for each in list_newest(tx.connection, job, None, None) if each.manifest is not None]
+    begun_from = origins(tx.connection)
+    for checkpoint in durable[policy.keep_last :]:
+        name = str(policy.name.checkpoint(checkpoint.step))
+        if not checkpoint.is_pinned and checkpoint.step != policy.best_step and name not in begun_from:
+            release(tx, job, name, checkpoint.step)
+
+
+def release(tx: Transaction, job: int, name: str, step: int) -> None:
+    """Lets go of the copy of one checkpoint."""
+    _set(tx, job, [step], manifest=None, durable_ms=None)
+    _tell(tx, name, None)
+    _drop_gone(tx, job)
+
+
+def forget(tx: Transaction, job: int, name: str, step: int) -> None:
+    """Takes a checkpoint out of the index; its copy may go."""
+    _tell(tx, name, None)
+    tx.connection.execute(delete(checkpoints).where(_TABLE.job == job, _TABLE.step == step))
+
+
+def set_pinned(tx: Transaction, job: int, step: int, *, is_pinned: bool) -> None:
+    """Pins a checkpoint or unpins it; an unpinned one goes when the policy does not keep it."""
+    _set(tx, job, [step], is_pinned=is_pinned)
+    if not is_pinned:
+        release_old(tx, job)
+
+
+def find(connection: Connection, job: int, step: int) -> Checkpoint | None:
+    """Returns a checkpoint of a job, or None."""
+    row = connection.execute(_query(job).where(_TABLE.step == step)).one_or_none()
+    return None if row is None else _checkpoint(row)
+
+
+def list_newest(connection: Connection, job: int, before_step: int | None, limit: int | None) -> list[Checkpoint]:
+    """Returns checkpoints of a job, newest first, those below `before_step` when it is given."""
+    query = _query(job).order_by(_TABLE.step.desc()).limit(limit)
+    if before_step is not None:
+        query = query.where(_TABLE.step < before_step)
+    return [_checkpoint(row) for row in connection.execute(query)]
+
+
+def newest_nodes(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
+    """Returns for each job the node that has its newest checkpoint."""
+    rows = connection.execute(
+        select(_TABLE.job, _TABLE.node).where(_TABLE.job.in_(numbers), _TABLE.node != "").order_by(_TABLE.step)
+    )
+    return {row.job: row.node for row in rows}
+
+
+def origins(connection: Connection) -> Collection[str]:
+    """Returns the checkpoints of other jobs that jobs which have not ended begin from."""
+    live = jobs.c.state.not_in([str(state) for state in TERMINAL])
+    rows = connection.execute(select(jobs.c.origin_name).where(live, jobs.c.origin_name.is_not(None)))
+    return set(rows.scalars())
+
+
+def pending_holds(connection: Connection) -> list[BlobHold]:
+    """Returns what the registry is to be told next of each checkpoint."""
+    first = select(func.min(blob_holds.c.id)).group_by(blob_holds.c.name)
+    rows = connection.execute(select(blob_holds).where(blob_holds.c.id.in_(first)).order_by(blob_holds.c.id))
+    return [BlobHold(id=row.id, name=row.name, manifest=row.manifest) for row in rows]
+
+
+def told(tx: Transaction, hold: BlobHold) -> None:
+    """Notes that the registry was told."""
+    tx.connection.execute(delete(blob_holds).where(blob_holds.c.id == hold.id))
+
+
+def lost(tx: Transaction, hold: BlobHold) -> None:
+    """Notes that the registry does not have what it was to keep: the checkpoint is not durable after all."""
+    told(tx, hold)
+    name = CheckpointName.parse(hold.name)
+    job = tx.connection.execute(
+        select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+    ).scalar_one()
+    tx.connection.execute(
+        update(checkpoints)
+        .where(_TABLE.job == job, _TABLE.step == name.step, _TABLE.manifest == hold.manifest)
+        .values(manifest=None, durable_ms=None)
+    )
+    _drop_gone(tx, job)
+
+
+def _tell(tx: Transaction, name: str, manifest: bytes | None) -> None:
+    tx.connection.execute(insert(blob_holds).values(name=name, manifest=manifest))
+
+
+def _put(tx: Transaction, job: int, checkpoint: Checkpoint, known: Checkpoint | None) -> None:
+    """Writes a checkpoint in place of the one of the same step; a pin is of the step."""
+    tx.connection.execute(delete(checkpoints).where(_TABLE.job == job, _TABLE.step == checkpoint.step))
+    tx.connection.execute(
+        insert(checkpoints).values(
+            job=job,
+            step=checkpoint.step,
+            attempt=checkpoint.attempt,
+            node=checkpoint.node,
+            digest=checkpoint.digest,
+            size_bytes=checkpoint.size_bytes,
+            create_ms=checkpoint.create_ms,
+            is_pinned=known is not None and known.is_pinned,
+        )
+    )
+
+
+def _drop_gone(tx: Transaction, job: int) -> None:
+    """Takes out what neither a node nor the blob store has any more."""
+    is_gone = (_TABLE.job == job, _TABLE.node == "", _TABLE.manifest.is_(None))
+    tx.connection.execute(delete(checkpoints).where(*is_gone))
+
+
+def _set(tx: Transaction, job: int, steps: Sequence[int], **values: Any) -> None:
+    tx.connection.execute(update(checkpoints).where(_TABLE.job == job, _TABLE.step.in_(steps)).values(**values))
+
+
+def _policy(connection: Connection, job: int) -> _Policy:
+    columns = jobs.c.project, jobs.c.job_id, jobs.c.spec, jobs.c.keep_checkpoints, jobs.c.best_step
+    row = connection.execute(select(*columns).where(jobs.c.number == job)).one()
+    spec = spec_from_bytes(row.spec)
+    keeps_best = spec.checkpointing.keep_best or spec.evaluation.use_best
+    return _Policy(
+        name=JobName(row.project, row.job_id),
+        keep_last=row.keep_checkpoints,
+        best_step=row.best_step if keeps_best else 0,
+    )
+
+
+def _query(job: int) -> Any:
+    return select(checkpoints, jobs.c.best_step).join(jobs, jobs.c.number == _TABLE.job).where(_TABLE.job == job)
+
+
+def _checkpoint(row: Row[Any]) -> Checkpoint:
+    return Checkpoint(
+        step=row.step,
+        attempt=row.attempt,
+        node=row.node,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        create_ms=row.create_ms,
+        manifest=row.manifest,
+        durable_ms=row.durable_ms,
+        is_pinned=row.is_pinned,
+        is_best=row.step == row.best_step,
+    )
