@@ -1,4 +1,4 @@
-"""The index of checkpoints over real sockets: what nodes and the blob store have, what stays, and what is begun from."""
+"""The index of checkpoints over real sockets: what nodes and the blob store have, what stays, what is begun from."""
 
 from __future__ import annotations
 
