@@ -294,6 +294,9 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.SIGNATURE: _Row("DATA_LOSS", JobFailed, "Compare the keys trusted here with those of the registry."),
     Reason.GANG_BROKEN: _Row("UNAVAILABLE", JobFailed, "Nothing; all nodes start again from the last checkpoint.", 5.0),
     Reason.GANG_MIXED: _Row(_STATE, JobFailed, "Label nodes that are alike, and ask for the label in `resources`."),
+    Reason.MERGE_DIVERGED: _Row(
+        _STATE, JobFailed, "Merge in FP32 (`output.merge.format`), allow less agreement, or use the adapter."
+    ),
     Reason.RESUME_MISMATCH: _Row(_STATE, JobFailed, "Resume where the job began, or start a new job."),
     Reason.LOSS_EXPLODED: _Row(_STATE, JobFailed, "Lower the learning rate or lengthen the warm-up."),
     Reason.NO_EFFECT: _Row(_STATE, JobFailed, "Train longer, raise the learning rate, or check the adapters' layers."),

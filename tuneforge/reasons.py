@@ -74,6 +74,7 @@ class Reason(StrEnum):
     STALLED = "STALLED"
     GANG_BROKEN = "GANG_BROKEN"
     GANG_MIXED = "GANG_MIXED"
+    MERGE_DIVERGED = "MERGE_DIVERGED"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":

@@ -151,6 +151,19 @@ def save_model(model: Any, folder: Path, tokenizer_files: Iterable[Path]) -> Non
             shutil.copyfile(path, folder / path.name)
 
 
+def read_adapter(folder: Path, *, is_transposed: bool) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Reads the files of a verified adapter.
+
+    Args:
+        folder: With both files.
+        is_transposed: Whether its base keeps linear weights as GPT-2 does, input side first.
+
+    Raises:
+        InvalidModel: The files are no LoRA adapter.
+    """
+    return _read_config(folder, is_transposed), _read_weights(folder, None)
+
+
 def _read_config(folder: Path, is_transposed: bool) -> LoraConfig:
     try:
         fields = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -111,10 +111,19 @@ def load_base(
         tokenizer=tokenizer,
         chat_format=ChatFormat.load(base.folder, tokenizer, now=TRAINING_TIME),
         stop_ids=stop_ids(base.folder, config, tokenizer),
-        max_positions=_max_positions(config),
+        max_positions=max_positions(config),
         layers=tuple(layers),
         initial_weights=initial_weights,
     )
+
+
+def load_weights(folder: Path, dtype: torch.dtype) -> Any:
+    """Loads a model that this process has written itself, frozen and in evaluation mode; nothing is verified.
+
+    Raises:
+        InvalidModel: The files are no model that is supported.
+    """
+    return _from_pretrained(folder, read_config(folder), dtype).requires_grad_(False).eval()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -186,7 +195,8 @@ def _from_pretrained(folder: Path, config: dict[str, Any], dtype: torch.dtype) -
     return model
 
 
-def _max_positions(config: dict[str, Any]) -> int:
+def max_positions(config: dict[str, Any]) -> int:
+    """Returns the most tokens that a model takes, prompt and completion together, by its configuration."""
     for name in ("max_position_embeddings", "n_positions"):
         if isinstance(config.get(name), int):
             return int(config[name])

@@ -40,3 +40,18 @@ def quantize_nf4(model: Any, compute_dtype: torch.dtype, device: str | torch.dev
     model.is_loaded_in_4bit = True
     model.is_quantized = True
     return model.to(device)
+
+
+def nf4_rounded(weight: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """Returns what is left of a weight once it was kept in 4 bits: what its products see, in float32.
+
+    Args:
+        weight: Output side first, contiguous, in the format in which the model was loaded.
+        device: Where it is computed: rounding may differ between a CPU and a GPU.
+    """
+    import bitsandbytes as bnb
+
+    kept = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True).to(device)
+    # Else it would come in the weight's own format; a product takes it in the format of its other factor.
+    kept.quant_state.dtype = torch.float32
+    return torch.as_tensor(bnb.functional.dequantize_4bit(kept.data, kept.quant_state))

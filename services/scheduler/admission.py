@@ -20,7 +20,7 @@ from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.memory import estimate
-from tuneforge.specs.spec import Architecture, DataSource, TrainingSpec
+from tuneforge.specs.spec import Architecture, DataSource, MergeMethod, TrainingSpec
 from tuneforge.specs.validation import validate
 
 PREFIX = "spec."
@@ -78,6 +78,7 @@ class Admission:
         architecture = None if isinstance(start, Problem) else start.architecture
         problems = _own_problems(draft, architecture)
         problems += [found.violation for found in (start, train, validation) if isinstance(found, Problem)]
+        problems += _merge_problems(draft.spec, start)
         if problems:
             raise invalid_fields(problems)
         if isinstance(start, Problem) or isinstance(train, Problem) or isinstance(validation, Problem) or train is None:
@@ -157,6 +158,16 @@ def _own_problems(draft: Draft, architecture: Architecture | None) -> list[Field
     if draft.spec.output_model is not None:
         problems += _output_problems(draft.project, draft.spec.output_model)
     return problems
+
+
+def _merge_problems(spec: TrainingSpec, start: _Start | Problem) -> list[FieldViolation]:
+    """Returns what is wrong with a merge of what is a whole model already."""
+    if not isinstance(spec.method, MergeMethod) or isinstance(start, Problem) or start.base is None:
+        return []
+    if start.base.top.is_adapter:
+        return []
+    description = f"is {start.base.top.ref.version}, a whole model: `merge` takes the version of an adapter"
+    return [FieldViolation(PREFIX + "base.model", description)]
 
 
 def _output_problems(project: str, name: str) -> list[FieldViolation]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from tuneforge.specs.spec import (
     DataSource,
     Evaluation,
     LoraMethod,
+    Merge,
+    MergeMethod,
     Optimization,
     OverlongPolicy,
     TrainingSpec,
@@ -133,6 +137,42 @@ def test_a_run_has_checked_its_result(client: Client, suite: Suite) -> None:
     assert "PASS  training_loss" in answered.output
     none = CliRunner().invoke(cli, ["--registry", suite.address("registry"), "models", "validation", "empty-head/1"])
     assert none.exit_code == 1
+
+
+def test_a_merged_model_is_published_with_what_it_was_made_of(client: Client) -> None:
+    """001-12: whole, with the adapter beside it; profile and card say that it is merged, and how far from it."""
+    client.jobs.create(replace(spec("empty-head/1"), merge=Merge()), job_id="whole").result()
+    version = client.models.version("whole/1")
+    assert version.kind == "MODEL"
+    paths = {file.path for file in version.manifest.files}
+    assert paths >= DOCUMENTS | {"model.safetensors", "tokenizer.json", "adapters/adapter_model.safetensors"}
+    assert version.metrics["merge_top1_agreement"] == 1.0
+    profile = json.loads(client.models.profile("whole/1").profile_json)
+    assert profile["merge_info"]["method"] == "lora"
+    assert profile["merge_info"]["divergence"]["top1_agreement"] == 1.0
+    assert "| Merged | of a lora adapter" in client.models.card("whole/1")
+    report = next(client.models.validations("whole/1"))
+    assert "merge_divergence" in {check.name for check in report.checks}
+
+
+def test_an_adapter_is_merged_by_command(client: Client, suite: Suite) -> None:
+    """`models merge` makes the same weights from the version that is there; a whole model has nothing to merge."""
+    run = partial(CliRunner().invoke, cli)
+    services = ["--registry", suite.address("registry"), "--scheduler", suite.address("scheduler")]
+    asked = run([*services, "models", "merge", "first/1", "--job-id", "merging", "--watch"])
+    assert asked.exit_code == 0, asked.output
+    version = client.models.version("first-merged/1")
+    assert version.lineage.base is not None
+    assert version.lineage.base.version.endswith("models/first/versions/1")
+    weights = {file.path: file.sha256 for file in version.manifest.files}
+    whole = {file.path: file.sha256 for file in client.models.version("whole/1").manifest.files}
+    assert weights["model.safetensors"] == whole["model.safetensors"]
+    again = run([*services, "models", "merge", "first-merged/1"])
+    assert again.exit_code == 2
+    assert "nothing to merge" in again.output
+    with pytest.raises(InvalidArgument) as caught:
+        client.jobs.create(replace(spec("first-merged/1"), method=MergeMethod()), job_id="merging-again")
+    assert [field.field for field in caught.value.fields] == ["spec.base.model"]
 
 
 def test_equal_runs_have_equal_digests(client: Client) -> None:

@@ -109,7 +109,7 @@ def test_types_ranges_and_names_are_refused_in_one_answer() -> None:
 
 def test_a_field_like_no_other_is_answered_with_all_there_are() -> None:
     """Where no name is near, the valid ones are listed."""
-    assert problems({**SPEC, "output": {"zzzz": 1}}) == {"output.zzzz": "is no field; there are model"}
+    assert problems({**SPEC, "output": {"zzzz": 1}}) == {"output.zzzz": "is no field; there are model, merge"}
 
 
 def test_two_of_a_choice_are_refused() -> None:

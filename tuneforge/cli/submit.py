@@ -43,6 +43,8 @@ _PLACES = {
     "sample": ("evaluation", "prompts"),
     "devices": ("resources", "devices_per_node"),
     "output": ("output", "model"),
+    "merge_format": ("output", "merge", "format"),
+    "min_agreement": ("output", "merge", "min_agreement"),
     "seed": ("seed",),
 }
 _ADAPTER = {
@@ -55,7 +57,8 @@ _ADAPTER = {
 }
 # Of these only one may stand: a flag takes the place of what the file says.
 _ONE_OF = (("base", ("model", "output_of_job", "local_path")), ("optimization", ("epochs", "max_steps")))
-_METHODS = ("lora", "qlora", "full")
+_METHODS = ("lora", "qlora", "full", "merge")
+_WITHOUT_ADAPTERS = ("full", "merge")
 _EXCLUSIVE = (("base", "base_job"), ("epochs", "max_steps"))
 # In a file 0 stands for the default; who types it means a 0, which there is not.
 _NO_ZERO = {
@@ -119,6 +122,9 @@ _NO_ZERO = {
 @click.option("--sample", multiple=True, metavar="PROMPT", help="Completed at each evaluation; may be repeated.")
 @click.option("--devices", type=int, help="Accelerators, 0 = CPU.  [default: 1 where there is one]")
 @click.option("--output", metavar="MODEL", help="Model that gets the version.  [default: named like the job]")
+@click.option("--merge", is_flag=True, help="Make the result a whole model, if that agrees with its adapter.")
+@click.option("--merge-format", metavar="FORMAT", help="Of its weights: stored, fp32, bf16 or fp16.  [default: stored]")
+@click.option("--min-agreement", type=float, help="Least share of equal likeliest tokens.  [default: 0.995]")
 @click.option("--seed", type=int, help="Of every random choice.  [default: 0]")
 @click.option("--job-id", metavar="ID", help="Id of the job.  [default: chosen by the server]")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Label of the job; may be repeated.")
@@ -184,9 +190,11 @@ def _with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any
             _put(content, place, flags[flag])
     chosen = flags["method"] or next((name for name in _METHODS if name in content), "lora")
     adapter = {key: flags[flag] for flag, key in _ADAPTER.items() if flags[flag] not in (None, ())}
-    if chosen == "full" and adapter:
+    if flags["merge"]:
+        _put(content, ("output", "merge"), content.get("output", {}).get("merge", {}))
+    if chosen in _WITHOUT_ADAPTERS and adapter:
         flag = next(flag for flag, key in _ADAPTER.items() if key in adapter)
-        raise click.UsageError(f"{_flag(flag)} is for adapters, not full.")
+        raise click.UsageError(f"{_flag(flag)} is for adapters, not {chosen}.")
     if chosen != "full" and flags["freeze_layers"] is not None:
         raise click.UsageError(f"--freeze-layers is for full, not {chosen}: beside adapters nothing else moves.")
     for name in _METHODS:

@@ -12,6 +12,8 @@ from tuneforge.specs.spec import (
     FullMethod,
     LearningRateSchedule,
     LoraMethod,
+    Merge,
+    MergeMethod,
     Method,
     Optimization,
     QloraMethod,
@@ -34,6 +36,7 @@ CHECKPOINT_EVERY_STEPS = 50
 CHECKPOINTS_KEPT = 2
 SAMPLE_TOKENS = 48
 LOST_AFTER_S = 600.0
+MIN_AGREEMENT = 0.995
 
 
 def with_defaults(spec: TrainingSpec, architecture: Architecture | None = None) -> TrainingSpec:
@@ -54,6 +57,7 @@ def with_defaults(spec: TrainingSpec, architecture: Architecture | None = None) 
         resources=_resources(spec.resources),
         seed=spec.seed or 0,
         guards=with_guard_defaults(spec.guards),
+        merge=_merge(spec),
     )
 
 
@@ -112,3 +116,10 @@ def _evaluation(evaluation: Evaluation) -> Evaluation:
 def _resources(resources: Resources) -> Resources:
     lost_after_s = LOST_AFTER_S if resources.lost_after_s is None else resources.lost_after_s
     return replace(resources, nodes=resources.nodes or 1, lost_after_s=lost_after_s)
+
+
+def _merge(spec: TrainingSpec) -> Merge | None:
+    merge = spec.merge or (Merge() if isinstance(spec.method, MergeMethod) else None)
+    if merge is None:
+        return None
+    return replace(merge, min_agreement=MIN_AGREEMENT if merge.min_agreement is None else merge.min_agreement)

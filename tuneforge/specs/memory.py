@@ -18,6 +18,7 @@ from tuneforge.specs.spec import (
     ComputeType,
     FullMethod,
     LoraMethod,
+    MergeMethod,
     Optimizer,
     QloraMethod,
     TrainingSpec,
@@ -120,6 +121,8 @@ def _moving_shapes(spec: TrainingSpec, architecture: Architecture) -> list[tuple
     """Returns the shapes of the weights that the optimiser moves."""
     if spec.lora is not None:
         return _adapter_shapes(spec.lora, architecture)
+    if isinstance(spec.method, MergeMethod):
+        return []
     frozen = spec.method.freeze_layers if isinstance(spec.method, FullMethod) else 0
     return [tensor.shape for tensor in architecture.tensors if not is_frozen(tensor.name, frozen)]
 

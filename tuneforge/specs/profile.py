@@ -57,6 +57,8 @@ class Profile:
     lora_config: Mapping[str, Any] | None = None
     quantization_info: Mapping[str, Any] | None = None
     training_info: Mapping[str, Any] | None = None
+    merge_info: Mapping[str, Any] | None = None
+    """Set for a merged model: how its adapter was trained, and how far it is from it."""
 
     def to_json(self) -> str:
         """Returns the document `aim_profile.json`; what is not known is left out."""
@@ -80,6 +82,7 @@ class ProfileFacts:
     lora_config: Mapping[str, Any] | None = None
     quantization_info: Mapping[str, Any] | None = None
     training_info: Mapping[str, Any] | None = field(default=None)
+    merge_info: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +163,9 @@ def profile(facts: ProfileFacts) -> Profile:
     else:
         raise ValueError(f"{facts.base_model_id!r} names no size, and the number of weights is not given")
     size = BYTES_PER_PARAMETER[facts.precision]
-    memory = rule_memory_gb(billions, size, facts.method)
+    # Merged, nothing is left of adapters and of 4 bits.
+    rule = "" if facts.merge_info else facts.method
+    memory = rule_memory_gb(billions, size, rule)
     return Profile(
         model_id=facts.model_id,
         base_model_id=facts.base_model_id,
@@ -170,10 +175,11 @@ def profile(facts: ProfileFacts) -> Profile:
         recommended_partition_gb=partition_gb(memory),
         parameters=named[0] if named else size_text(facts.parameter_count),
         parameter_count=facts.parameter_count,
-        formula=formula(billions, size, facts.method),
+        formula=formula(billions, size, rule),
         lora_config=facts.lora_config,
         quantization_info=facts.quantization_info,
         training_info=facts.training_info,
+        merge_info=facts.merge_info,
     )
 
 

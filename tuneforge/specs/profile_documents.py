@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneforge.names import InvalidName, ModelVersionName
-from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
+from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, MergeMethod, QloraMethod, TrainingSpec
 
 VOLATILE = ("train_runtime", "train_samples_per_second")
 """Results of a run that differ between two equal runs."""
@@ -36,11 +36,13 @@ def tuned_id(base_id: str) -> str:
 
 
 def method_word(spec: TrainingSpec) -> str:
-    """Returns the method as a word: `lora`, `qlora` or `full`; empty when there is none."""
+    """Returns the method as a word: `lora`, `qlora`, `full` or `merge`; empty when there is none."""
     if isinstance(spec.method, QloraMethod):
         return "qlora"
     if isinstance(spec.method, LoraMethod):
         return "lora"
+    if isinstance(spec.method, MergeMethod):
+        return "merge"
     return "full" if isinstance(spec.method, FullMethod) else ""
 
 
@@ -74,6 +76,23 @@ def quantization_document(spec: TrainingSpec) -> dict[str, Any] | None:
         "bnb_4bit_use_double_quant": True,
         "bnb_4bit_compute_dtype": "bfloat16" if spec.compute is ComputeType.BF16 else "float32",
     }
+
+
+def merge_document(
+    *, method: str, base_quantization: str, weight_format: str, figures: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns what a whole model says of the adapter that it was made with.
+
+    Args:
+        method: How the adapter was trained; empty where it is not known.
+        base_quantization: How the base below it was kept, e.g. `nf4`; empty: whole.
+        weight_format: `WeightFormat` that was asked for.
+        figures: Final figures; those of the merge are taken.
+    """
+    prefix = "merge_"
+    divergence = {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
+    kept = {"method": method, "base_quantization": base_quantization, "format": weight_format}
+    return {name: value for name, value in kept.items() if value} | {"divergence": divergence}
 
 
 def training_config(spec: TrainingSpec) -> dict[str, Any]:

@@ -63,6 +63,15 @@ class ComputeType(StrEnum):
     FP32 = "fp32"
 
 
+class WeightFormat(StrEnum):
+    """Number format of weights in files."""
+
+    STORED = "stored"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """The model that a run starts from; exactly one field is set."""
@@ -114,7 +123,12 @@ class FullMethod:
     """How many of the lowest decoder blocks are frozen, the embeddings with them; 0 freezes nothing."""
 
 
-Method = LoraMethod | QloraMethod | FullMethod
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeMethod:
+    """No weight moves: the base, an adapter, and all below it become one whole model."""
+
+
+Method = LoraMethod | QloraMethod | FullMethod | MergeMethod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +219,9 @@ class Evaluation:
     """By how much a loss must be below the lowest one to be the new best, in nats a token, >= 0."""
     use_best: bool = False
     """Whether the result has the weights of the evaluation with the lowest loss, not those of the last step."""
+    keywords: tuple[tuple[str, ...], ...] = ()
+    """For each prompt, words of which its completion must have one in the check of the result, whatever their case; an
+    empty entry takes any answer. Empty: no prompt has any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +260,16 @@ class Guards:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """How an adapter is merged into its base, and how far the two may be apart."""
+
+    format: WeightFormat = WeightFormat.STORED
+    """Number format of the merged model's weights."""
+    min_agreement: float | None = None
+    """Least share of positions at which both have the same likeliest token, [0, 1]. None: 0.995."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
     """What to train: one task, one method, on one base and one data set."""
 
@@ -266,6 +293,8 @@ class TrainingSpec:
     """What the run needs."""
     output_model: str | None = None
     """Model that gets the new version (`output.model`). None: the project's model named like the job."""
+    merge: Merge | None = None
+    """Makes the result a whole model (`output.merge`). None: the adapter is the result."""
     seed: int | None = None
     """Seed of every random choice. None: 0."""
     guards: Guards = field(default_factory=Guards)

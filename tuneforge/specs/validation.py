@@ -22,6 +22,7 @@ from tuneforge.specs.spec import (
     FullMethod,
     LearningRateSchedule,
     LoraMethod,
+    Merge,
     Optimization,
     QloraMethod,
     Resources,
@@ -32,6 +33,8 @@ MAX_TOKENS_RANGE = (8, 131_072)
 ROWS_PER_STEP_MAX = 65_536
 SAMPLE_PROMPTS_MAX = 16
 SAMPLE_TOKENS_MAX = 512
+KEYWORDS_MAX = 50
+KEYWORD_CHARACTERS = 200
 LOST_AFTER_RANGE_S = (1.0, 7 * 24 * 3600.0)
 
 
@@ -59,7 +62,7 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
     if spec.task is None:
         yield FieldViolation("task", "is missing: set `supervised`")
     if spec.method is None:
-        yield FieldViolation("method", "is missing: set one of `lora`, `qlora`, `full`")
+        yield FieldViolation("method", "is missing: set one of `lora`, `qlora`, `full`, `merge`")
     if spec.lora is not None:
         yield from _lora(spec.lora, "qlora.lora" if isinstance(spec.method, QloraMethod) else "lora", architecture)
     if isinstance(spec.method, FullMethod):
@@ -72,6 +75,8 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
     yield from _evaluation(spec.evaluation)
     yield from _best(spec)
     yield from _resources(spec.resources)
+    if spec.merge is not None:
+        yield from _merge(spec.merge, is_full=isinstance(spec.method, FullMethod))
     yield from _count("seed", spec.seed or 0, minimum=0)
     yield from guard_violations(spec.guards)
 
@@ -213,6 +218,30 @@ def _evaluation(evaluation: Evaluation) -> Iterator[FieldViolation]:
         yield FieldViolation(
             "evaluation.max_new_tokens", f"is {found}: use 1 to {SAMPLE_TOKENS_MAX}, or 0 for the default"
         )
+    yield from _keywords(evaluation)
+
+
+def _keywords(evaluation: Evaluation) -> Iterator[FieldViolation]:
+    keywords = evaluation.keywords
+    if keywords and len(keywords) != len(evaluation.prompts):
+        found, wanted = len(keywords), len(evaluation.prompts)
+        yield FieldViolation(
+            "evaluation.keywords", f"has {found} entries beside {wanted} prompts: give one for each, or none"
+        )
+    for index, words in enumerate(keywords):
+        if len(words) > KEYWORDS_MAX or not all(word.strip() and len(word) <= KEYWORD_CHARACTERS for word in words):
+            yield FieldViolation(
+                f"evaluation.keywords[{index}].any_of",
+                f"has {len(words)} entries: use at most {KEYWORDS_MAX} of 1 to {KEYWORD_CHARACTERS} characters",
+            )
+
+
+def _merge(merge: Merge, *, is_full: bool) -> Iterator[FieldViolation]:
+    if is_full:
+        yield FieldViolation("output.merge", "is for adapters: with `full` the result is a whole model; leave it out")
+    share = merge.min_agreement
+    if share is not None and not 0 <= share <= 1:
+        yield FieldViolation("output.merge.min_agreement", f"is {share}: use a number from 0 to 1")
 
 
 def _best(spec: TrainingSpec) -> Iterator[FieldViolation]:

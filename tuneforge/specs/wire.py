@@ -20,6 +20,8 @@ from tuneforge.specs.spec import (
     Guards,
     LearningRateSchedule,
     LoraMethod,
+    Merge,
+    MergeMethod,
     Method,
     Optimization,
     Optimizer,
@@ -29,6 +31,7 @@ from tuneforge.specs.spec import (
     SupervisedTask,
     TensorShape,
     TrainingSpec,
+    WeightFormat,
 )
 from tuneforge.v1 import models_pb2, spec_pb2
 
@@ -68,12 +71,20 @@ _COMPUTE = {
     spec_pb2.COMPUTE_TYPE_BF16: ComputeType.BF16,
     spec_pb2.COMPUTE_TYPE_FP32: ComputeType.FP32,
 }
+_FORMAT = {
+    spec_pb2.WEIGHT_FORMAT_UNSPECIFIED: WeightFormat.STORED,
+    spec_pb2.WEIGHT_FORMAT_STORED: WeightFormat.STORED,
+    spec_pb2.WEIGHT_FORMAT_FP32: WeightFormat.FP32,
+    spec_pb2.WEIGHT_FORMAT_BF16: WeightFormat.BF16,
+    spec_pb2.WEIGHT_FORMAT_FP16: WeightFormat.FP16,
+}
 # The other direction; of two numbers for one value the later one, which is not UNSPECIFIED, stays.
 _OVERLONG_NUMBER = {value: number for number, value in _OVERLONG.items()}
 _OPTIMIZER_NUMBER = {value: number for number, value in _OPTIMIZER.items()}
 _SCHEDULE_NUMBER = {value: number for number, value in _SCHEDULE.items()}
 _RECOMPUTE_NUMBER = {value: number for number, value in _RECOMPUTE.items()}
 _COMPUTE_NUMBER = {value: number for number, value in _COMPUTE.items()}
+_FORMAT_NUMBER = {value: number for number, value in _FORMAT.items()}
 
 
 def unknown_enums(message: spec_pb2.TrainingSpec) -> list[str]:
@@ -84,6 +95,7 @@ def unknown_enums(message: spec_pb2.TrainingSpec) -> list[str]:
         "optimization.schedule": (message.optimization.schedule, _SCHEDULE),
         "optimization.recompute": (message.optimization.recompute, _RECOMPUTE),
         "precision.compute": (message.precision.compute, _COMPUTE),
+        "output.merge.format": (message.output.merge.format, _FORMAT),
     }
     return [path for path, (number, known) in fields.items() if number not in known]
 
@@ -112,9 +124,11 @@ def spec_from_proto(message: spec_pb2.TrainingSpec) -> TrainingSpec:
             patience=message.evaluation.patience,
             min_improvement=message.evaluation.min_improvement,
             use_best=message.evaluation.use_best,
+            keywords=tuple(tuple(each.any_of) for each in message.evaluation.keywords),
         ),
         resources=_resources_from_proto(message.resources),
         output_model=message.output.model or None,
+        merge=_merge_from_proto(message.output.merge) if message.output.HasField("merge") else None,
         seed=message.seed if message.HasField("seed") else None,
         guards=_guards_from_proto(message.guards),
     )
@@ -149,8 +163,17 @@ def _method_from_proto(message: spec_pb2.TrainingSpec) -> Method | None:
             return QloraMethod(lora=_lora_from_proto(message.qlora.lora))
         case "full":
             return FullMethod(freeze_layers=message.full.freeze_layers)
+        case "merge":
+            return MergeMethod()
         case _:
             return None
+
+
+def _merge_from_proto(message: spec_pb2.Merge) -> Merge:
+    return Merge(
+        format=_FORMAT.get(message.format, WeightFormat.STORED),
+        min_agreement=message.min_agreement if message.HasField("min_agreement") else None,
+    )
 
 
 def _data_from_proto(message: spec_pb2.DataConfig) -> DataConfig:
@@ -241,6 +264,7 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
             patience=spec.evaluation.patience,
             min_improvement=spec.evaluation.min_improvement,
             use_best=spec.evaluation.use_best,
+            keywords=[spec_pb2.Keywords(any_of=words) for words in spec.evaluation.keywords],
         ),
         resources=_resources_to_proto(spec.resources),
         seed=spec.seed,
@@ -252,16 +276,26 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
         message.output.model = spec.output_model
     if spec.guards != Guards():
         message.guards.CopyFrom(_guards_to_proto(spec.guards))
+    if spec.merge is not None:
+        message.output.merge.CopyFrom(
+            spec_pb2.Merge(format=_FORMAT_NUMBER[spec.merge.format], min_agreement=spec.merge.min_agreement)
+        )
     if spec.task is not None:
         message.supervised.SetInParent()
-    if isinstance(spec.method, FullMethod):
-        message.full.freeze_layers = spec.method.freeze_layers
-        message.full.SetInParent()
-    elif isinstance(spec.method, QloraMethod):
-        message.qlora.lora.CopyFrom(_lora_to_proto(spec.method.lora))
-    elif spec.method is not None:
-        message.lora.CopyFrom(_lora_to_proto(spec.method))
+    _put_method(message, spec.method)
     return message
+
+
+def _put_method(message: spec_pb2.TrainingSpec, method: Method | None) -> None:
+    if isinstance(method, FullMethod):
+        message.full.freeze_layers = method.freeze_layers
+        message.full.SetInParent()
+    elif isinstance(method, MergeMethod):
+        message.merge.SetInParent()
+    elif isinstance(method, QloraMethod):
+        message.qlora.lora.CopyFrom(_lora_to_proto(method.lora))
+    elif method is not None:
+        message.lora.CopyFrom(_lora_to_proto(method))
 
 
 def _lora_to_proto(lora: LoraMethod) -> spec_pb2.LoraMethod:

@@ -923,7 +923,8 @@ class AttemptOutcome(_message.Message):
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Final figures by name: `loss`, `evaluation_loss`, `train_seconds`, `peak_memory_bytes`, `tokens`,
-        `train_samples_per_second`; where they are known, `gpu_energy_joules` and `cpu_energy_joules` of the attempt.
+        `train_samples_per_second`; where they are known, `gpu_energy_joules` and `cpu_energy_joules` of the attempt; of a
+        merged model those that `Merge` names.
         """
 
     @_builtins.property

@@ -43,7 +43,7 @@ class ModelProfile(_message.Message):
     base_model_id: _builtins.str
     """Id of what it was tuned from; its own for an import."""
     fine_tuning_method: _builtins.str
-    """`lora`, `qlora` or `full`; empty for an import."""
+    """`lora`, `qlora` or `full`, `merge` for an adapter that was merged by a job of its own; empty for an import."""
     precision: _builtins.str
     """`fp32`, `fp16`, `bf16`, `fp8`, `int8` or `int4`."""
     memory_gb: _builtins.float

@@ -204,6 +204,38 @@ COMPUTE_TYPE_FP32: ComputeType.ValueType  # 3
 """float32 throughout."""
 Global___ComputeType: _TypeAlias = ComputeType  # noqa: Y015
 
+class _WeightFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WeightFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WeightFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEIGHT_FORMAT_UNSPECIFIED: _WeightFormat.ValueType  # 0
+    """As STORED."""
+    WEIGHT_FORMAT_STORED: _WeightFormat.ValueType  # 1
+    """That in which the base is stored, tensor by tensor."""
+    WEIGHT_FORMAT_FP32: _WeightFormat.ValueType  # 2
+    """float32."""
+    WEIGHT_FORMAT_BF16: _WeightFormat.ValueType  # 3
+    """bfloat16."""
+    WEIGHT_FORMAT_FP16: _WeightFormat.ValueType  # 4
+    """float16; weights above 65504 are refused."""
+
+class WeightFormat(_WeightFormat, metaclass=_WeightFormatEnumTypeWrapper):
+    """Number format of weights in files."""
+
+WEIGHT_FORMAT_UNSPECIFIED: WeightFormat.ValueType  # 0
+"""As STORED."""
+WEIGHT_FORMAT_STORED: WeightFormat.ValueType  # 1
+"""That in which the base is stored, tensor by tensor."""
+WEIGHT_FORMAT_FP32: WeightFormat.ValueType  # 2
+"""float32."""
+WEIGHT_FORMAT_BF16: WeightFormat.ValueType  # 3
+"""bfloat16."""
+WEIGHT_FORMAT_FP16: WeightFormat.ValueType  # 4
+"""float16; weights above 65504 are refused."""
+Global___WeightFormat: _TypeAlias = WeightFormat  # noqa: Y015
+
 @_typing.final
 class TrainingSpec(_message.Message):
     """What to train: one task, one method, on one base and one data set.
@@ -220,6 +252,7 @@ class TrainingSpec(_message.Message):
     LORA_FIELD_NUMBER: _builtins.int
     QLORA_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     OPTIMIZATION_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
@@ -250,6 +283,10 @@ class TrainingSpec(_message.Message):
     @_builtins.property
     def full(self) -> Global___FullMethod:
         """All weights."""
+
+    @_builtins.property
+    def merge(self) -> Global___MergeMethod:
+        """None: an adapter that is there already becomes a whole model."""
 
     @_builtins.property
     def data(self) -> Global___DataConfig:
@@ -291,6 +328,7 @@ class TrainingSpec(_message.Message):
         lora: Global___LoraMethod | None = ...,
         qlora: Global___QloraMethod | None = ...,
         full: Global___FullMethod | None = ...,
+        merge: Global___MergeMethod | None = ...,
         data: Global___DataConfig | None = ...,
         optimization: Global___Optimization | None = ...,
         precision: Global___Precision | None = ...,
@@ -301,13 +339,13 @@ class TrainingSpec(_message.Message):
         seed: _builtins.int | None = ...,
         guards: Global___Guards | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "merge", b"merge", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "merge", b"merge", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["lora", "qlora", "full"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["lora", "qlora", "full", "merge"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["supervised"]  # noqa: Y015
     _WhichOneofArgType_task: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
@@ -468,6 +506,26 @@ class FullMethod(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FullMethod: _TypeAlias = FullMethod  # noqa: Y015
+
+@_typing.final
+class MergeMethod(_message.Message):
+    """An adapter and all below it become one whole model, and nothing is learned. `base` names the adapter's version; `output.merge`
+    says how, unset with every default; `data` names rows that the two are compared on, those for validation where it names
+    some. A merged model that differs too much is not published: the job fails with `MERGE_DIVERGED`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeMethod: _TypeAlias = MergeMethod  # noqa: Y015
 
 @_typing.final
 class DataConfig(_message.Message):
@@ -716,6 +774,7 @@ class Evaluation(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     MIN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
     USE_BEST_FIELD_NUMBER: _builtins.int
+    KEYWORDS_FIELD_NUMBER: _builtins.int
     every_steps: _builtins.int
     """Optimiser steps between two evaluations, 0 = off. The last step is always evaluated when validation data is given."""
     max_new_tokens: _builtins.int
@@ -734,6 +793,12 @@ class Evaluation(_message.Message):
     def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Prompts that are completed at each evaluation and streamed as `Sample` events; at most 16."""
 
+    @_builtins.property
+    def keywords(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keywords]:
+        """For each of `prompts`, in their order, what its completion is held against by the check `model_output` of the result;
+        as many as prompts, or none: then any answer counts.
+        """
+
     def __init__(
         self,
         *,
@@ -743,14 +808,39 @@ class Evaluation(_message.Message):
         patience: _builtins.int = ...,
         min_improvement: _builtins.float = ...,
         use_best: _builtins.bool = ...,
+        keywords: _abc.Iterable[Global___Keywords] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_steps", b"every_steps", "max_new_tokens", b"max_new_tokens", "min_improvement", b"min_improvement", "patience", b"patience", "prompts", b"prompts", "use_best", b"use_best"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_steps", b"every_steps", "keywords", b"keywords", "max_new_tokens", b"max_new_tokens", "min_improvement", b"min_improvement", "patience", b"patience", "prompts", b"prompts", "use_best", b"use_best"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class Keywords(_message.Message):
+    """Words of which a completion must have one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANY_OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def any_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The words, whatever their case, 1 to 200 characters each, at most 50; none: any answer counts."""
+
+    def __init__(
+        self,
+        *,
+        any_of: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_of", b"any_of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Keywords: _TypeAlias = Keywords  # noqa: Y015
 
 @_typing.final
 class Guards(_message.Message):
@@ -877,22 +967,65 @@ Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
 class Output(_message.Message):
-    """Where the result of a run goes."""
+    """Where the result of a run goes, and as what."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`projects/{project}/models/{model}`: the model that gets the new version; created when missing."""
+    @_builtins.property
+    def merge(self) -> Global___Merge:
+        """The result is a whole model: the adapter is merged into its base, and its own files lie beside it in `adapters/`. Where
+        the two differ too much, the adapter is the result as it is without this, with the failed check `merge_divergence`.
+        Unset: the adapter. For `lora`, `qlora` and `merge` only.
+        """
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        merge: Global___Merge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Output: _TypeAlias = Output  # noqa: Y015
+
+@_typing.final
+class Merge(_message.Message):
+    """How an adapter is merged into its base, and how far the two may be apart.
+
+    Weights are summed in float32 and then rounded to `format`. With QLoRA the base is the dequantised one, beside which the
+    adapter was trained. Merged model and adapter are then both run in float32 over rows for validation, else over those
+    learned from, prompts and completions; what differs is in the version's figures (`merge_top1_agreement`,
+    `merge_mean_kl`, `merge_max_kl`, `merge_max_logit_difference`, `merge_loss_difference`).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    MIN_AGREEMENT_FIELD_NUMBER: _builtins.int
+    format: Global___WeightFormat.ValueType
+    """Number format of the merged model's weights."""
+    min_agreement: _builtins.float
+    """Least share of positions at which both must have the same likeliest token, 0 <= s <= 1. Unset: 0.995."""
+    def __init__(
+        self,
+        *,
+        format: Global___WeightFormat.ValueType = ...,
+        min_agreement: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement", "min_agreement", b"min_agreement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement", "format", b"format", "min_agreement", b"min_agreement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_agreement: _TypeAlias = _typing.Literal["min_agreement"]  # noqa: Y015
+    _WhichOneofArgType__min_agreement: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_agreement) -> _WhichOneofReturnType__min_agreement | None: ...
+
+Global___Merge: _TypeAlias = Merge  # noqa: Y015

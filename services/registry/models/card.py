@@ -4,9 +4,11 @@ Text that people gave stands in places of its own (description, `intended_use`, 
 that no value can add a row or a heading.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from services.registry.models.profiles import merge_info
 from tuneforge.specs.profile_documents import training_config
 from tuneforge.specs.wire import spec_from_proto
 from tuneforge.v1 import events_pb2, models_pb2, profiles_pb2, validations_pb2
@@ -71,6 +73,8 @@ def _fact_rows(facts: CardFacts) -> Iterator[tuple[str, str]]:
     yield "Task", version.task or "not known"
     yield "Framework", version.framework
     yield "Architecture", version.architecture.class_name
+    if (merged := merge_info(version)) is not None:
+        yield "Merged", _merged(merged)
     yield "Weights", f"{version.architecture.parameters:,}" + (" (of its base)" if kind == "adapter" else "")
     if version.HasField("initialization"):
         yield "Weights come from", f"the configuration alone, drawn with seed {version.initialization.seed}"
@@ -83,6 +87,15 @@ def _fact_rows(facts: CardFacts) -> Iterator[tuple[str, str]]:
         yield "Aliases", ", ".join(facts.aliases)
     yield "Digest", f"`{version.manifest.digest}`"
     yield "Made", f"{version.create_time.ToDatetime():%Y-%m-%d %H:%M} UTC by {version.creator}"
+
+
+def _merged(found: Mapping[str, Any]) -> str:
+    """Returns what a whole model was made of, and how far it is from that."""
+    adapter = f"a {found['method']} adapter" if "method" in found else "an adapter"
+    base = f" beside a base kept in {found['base_quantization'].upper()}" if "base_quantization" in found else ""
+    agreement = found["divergence"].get("top1_agreement")
+    same = "" if agreement is None else f"; same likeliest token as it at {agreement:.3%} of positions"
+    return f"of {adapter} trained{base}, weights in format {found['format']}{same}"
 
 
 def _training_rows(version: models_pb2.ModelVersion) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,8 @@ from tuneforge.architectures import SUPPORTED_ARCHITECTURES
 TOKENIZER = "tokenizer.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MERGED_ADAPTER = "adapters/"
+"""Folder of a merged model with the files of the adapter that is in it."""
 INITIALIZATION = "initialization.json"
 """Makes a configuration without weights a model: `{"seed": 7}`."""
 LARGEST_SEED = 2**63 - 1
@@ -66,7 +68,8 @@ def examine_model(folder: Folder, problems: Problems) -> Architecture:
     seed = _seed(folder, problems)
     if seed is None:
         before = len(problems.found)
-        tensors = read_weights(folder, problems)
+        tensors = read_weights(folder, problems, beside={MERGED_ADAPTER + ADAPTER_WEIGHTS})
+        _examine_merged(folder, problems)
         if configuration is not None and len(problems.found) == before:
             check_shapes(configuration, tensors, problems)
     else:
@@ -78,6 +81,14 @@ def examine_model(folder: Folder, problems: Problems) -> Architecture:
         tensors=tuple(tensors),
         seed=seed,
     )
+
+
+def _examine_merged(folder: Folder, problems: Problems) -> None:
+    """Checks the adapter that a merged model carries: nothing is computed with it, but people take it out."""
+    path = MERGED_ADAPTER + ADAPTER_WEIGHTS
+    if path in folder:
+        read_object(folder, MERGED_ADAPTER + ADAPTER_CONFIG, problems)
+        scan(folder.paths[path], path, placed_tensors(folder.paths[path], path, problems), problems)
 
 
 def examine_adapter(folder: Folder, problems: Problems) -> tuple[dict[str, Any], list[Tensor]]:

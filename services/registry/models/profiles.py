@@ -1,6 +1,7 @@
 """The profile of a version, reckoned from what the registry knows of it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from tuneforge.names import ModelVersionName
@@ -10,15 +11,16 @@ from tuneforge.specs.profile import Profile, ProfileFacts
 from tuneforge.specs.profile_documents import (
     document,
     lora_document,
+    merge_document,
     method_word,
     model_id_of,
     quantization_document,
     training_info,
     tuned_id,
 )
-from tuneforge.specs.spec import Architecture, TrainingSpec
+from tuneforge.specs.spec import Architecture, MergeMethod, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
-from tuneforge.v1 import models_pb2, profiles_pb2
+from tuneforge.v1 import events_pb2, models_pb2, profiles_pb2
 
 
 def profile_of(version: models_pb2.ModelVersion, precision: str) -> profiles_pb2.ModelProfile:
@@ -38,7 +40,8 @@ def profile_of(version: models_pb2.ModelVersion, precision: str) -> profiles_pb2
     spec = spec_from_proto(version.lineage.spec) if version.lineage.HasField("spec") else None
     chosen = precision or rules.precision_of(architecture)
     found = _profile(version, architecture, spec, chosen)
-    serving = rules.serving_memory(architecture, chosen, spec.lora if spec else None)
+    is_adapter = version.kind == events_pb2.ARTIFACT_KIND_ADAPTER
+    serving = rules.serving_memory(architecture, chosen, spec.lora if spec and is_adapter else None)
     message = profiles_pb2.ModelProfile(
         name=version.name,
         model_id=found.model_id,
@@ -78,7 +81,22 @@ def _profile(
             lora_config=lora_document(spec) if spec else None,
             quantization_info=quantization_document(spec) if spec else None,
             training_info=training_info(spec, base_id, _metrics(version)) if spec else None,
+            merge_info=merge_info(version),
         )
+    )
+
+
+def merge_info(version: models_pb2.ModelVersion) -> dict[str, Any] | None:
+    """Returns what is known of the adapter that a whole model was made with; None for any other version."""
+    if version.kind != events_pb2.ARTIFACT_KIND_MODEL or not version.lineage.spec.output.HasField("merge"):
+        return None
+    spec = spec_from_proto(version.lineage.spec)
+    method = "" if isinstance(spec.method, MergeMethod) else method_word(spec)
+    return merge_document(
+        method=method,
+        base_quantization="nf4" if method == "qlora" else "",
+        weight_format=spec.merge.format.value if spec.merge else "",
+        figures=_metrics(version),
     )
 
 

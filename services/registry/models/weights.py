@@ -1,6 +1,6 @@
 """The weights of a whole model: shards that belong together, true headers, shapes as configured, finite numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,17 @@ _MOST_TOLD = 5
 """Tensors that are told of one kind of fault; a wrong configuration makes all of them wrong."""
 
 
-def read_weights(folder: "Folder", problems: Problems) -> list[Tensor]:
-    """Returns all weights by name; their numbers are looked at too."""
+def read_weights(folder: "Folder", problems: Problems, beside: Collection[str] = ()) -> list[Tensor]:
+    """Returns all weights by name; their numbers are looked at too.
+
+    Args:
+        folder: The files.
+        problems: Takes what is wrong.
+        beside: Files that may be there without being weights of the model.
+    """
     shards = _shards(folder, problems)
-    for path in sorted(path for path in folder.paths if path.endswith(".safetensors") and path not in shards):
+    allowed = {*shards, *beside}
+    for path in sorted(path for path in folder.paths if path.endswith(".safetensors") and path not in allowed):
         problems.add(
             path, f"Is neither {WEIGHTS} nor a shard that {WEIGHTS_INDEX} names. Leave it out.", Code.MISSING_SHARD
         )

@@ -22,6 +22,7 @@ from tuneforge.specs import profile
 from tuneforge.specs.profile_documents import (
     document,
     lora_document,
+    merge_document,
     method_word,
     precision_word,
     quantization_document,
@@ -36,6 +37,29 @@ TRAINING_INFO = "training_info.json"
 PROFILE = "aim_profile.json"
 _STABLE = ("loss", "evaluation_loss")
 """Figures of a run that repeat with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeFacts:
+    """What is known of the adapter that a whole model was made with."""
+
+    method: str
+    """How it was trained: `lora`, `qlora`; empty where it does not say."""
+    base_quantization: str
+    """How the base below it was kept, e.g. `nf4`: the model has what is left of it; empty: whole."""
+    format: str
+    """`WeightFormat` that was asked for."""
+    figures: Mapping[str, float]
+    """How far the model is from the adapter."""
+
+    def document(self) -> dict[str, Any]:
+        """Returns it as the documents have it."""
+        return merge_document(
+            method=self.method,
+            base_quantization=self.base_quantization,
+            weight_format=self.format,
+            figures=self.figures,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +84,8 @@ class ResultFacts:
     initial_weights: str | None
     """Digest of drawn weights; None where the base has weight files."""
     metrics: Mapping[str, float]
+    merged: MergeFacts | None = None
+    """Set where the result is a merged model."""
 
 
 def write_documents(folder: Path, facts: ResultFacts) -> str:
@@ -75,7 +101,7 @@ def write_documents(folder: Path, facts: ResultFacts) -> str:
             shutil.copyfile(source, folder / name)
     metrics = {name: facts.metrics[name] for name in _STABLE if name in facts.metrics}
     info = training_info(facts.spec, facts.base_id, metrics)
-    profiled = _profile(facts, info)
+    profiled = _profile(folder, facts, info)
     documents = {
         ENVIRONMENT: document(_environment(facts)),
         METADATA: document(_metadata(facts)),
@@ -119,6 +145,7 @@ def _metadata(facts: ResultFacts) -> dict[str, Any]:
         "method": method,
         "lora": lora_document(facts.spec),
         "quantization": quantization_document(facts.spec),
+        "merged": facts.merged.document() if facts.merged else None,
         "precision": precision_word(facts.spec.compute),
         "training_data": facts.spec.data.train.dataset,
         "training_data_sha256": facts.inputs.get("train"),
@@ -131,11 +158,11 @@ def _metadata(facts: ResultFacts) -> dict[str, Any]:
     return {**{name: value for name, value in content.items() if value is not None}, **people}
 
 
-def _profile(facts: ResultFacts, info: Mapping[str, Any]) -> str:
-    dtype = _read(facts.base_folder / CONFIG).get("dtype", _read(facts.base_folder / CONFIG).get("torch_dtype"))
+def _profile(folder: Path, facts: ResultFacts, info: Mapping[str, Any]) -> str:
+    # An adapter is served on its base as that is stored; a whole model has a configuration of its own.
+    config = _read(folder / CONFIG)
     words = {"bfloat16": "bf16", "float16": "fp16"}
-    # Of a full run every weight is saved as it was trained, in float32.
-    precision = "fp32" if facts.spec.lora is None else words.get(str(dtype), "fp32")
+    precision = words.get(str(config.get("dtype", config.get("torch_dtype"))), "fp32")
     return profile.profile(
         profile.ProfileFacts(
             model_id=tuned_id(facts.base_id),
@@ -146,6 +173,7 @@ def _profile(facts: ResultFacts, info: Mapping[str, Any]) -> str:
             lora_config=lora_document(facts.spec),
             quantization_info=quantization_document(facts.spec),
             training_info=info,
+            merge_info=facts.merged.document() if facts.merged else None,
         )
     ).to_json()
 

@@ -34,17 +34,24 @@ def measuring(model: Any, device: torch.device) -> Iterator[None]:
     """Puts a model into evaluation mode, and back, with the random state that was there."""
     state = random_state(device)
     model.eval()
-    for module in model.modules():
-        if is_four_bit(module):
-            # In evaluation mode bitsandbytes packs 4-bit weights for good, in a form that has no backward pass: the
-            # next training step would get wrong gradients. Such a layer has no dropout: its mode matters for nothing.
-            module.train()
+    keep_four_bit_weights(model)
     try:
         with torch.no_grad():
             yield
     finally:
         model.train()
         restore_random_state(state, device)
+
+
+def keep_four_bit_weights(model: Any) -> None:
+    """Puts the 4-bit layers of a model in evaluation mode back into that of training; they have no dropout.
+
+    In evaluation mode bitsandbytes packs such weights for good, in a form that computes in bfloat16, from which DoRA
+    cannot take a norm, and which has no backward pass: the next training step would get wrong gradients.
+    """
+    for module in model.modules():
+        if is_four_bit(module):
+            module.train()
 
 
 def evaluate(

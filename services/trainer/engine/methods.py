@@ -53,12 +53,16 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
     """
     quantization: Literal["nf4"] | None = "nf4" if isinstance(spec.method, QloraMethod) else None
     try:
-        base = load_base(layers, dtype=_load_format(layers, spec), quantization=quantization, device=device)
+        base = load_base(
+            layers,
+            dtype=load_format(layers, spec.compute, is_frozen=spec.lora is not None),
+            quantization=quantization,
+            device=device,
+        )
     except InvalidModel as error:
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     model = base.model
-    # torch's fused attention cannot cap its scores (Gemma 2), and would leave the cap out without a word.
-    model.set_attn_implementation("eager" if _caps_attention(model) else "sdpa")
+    choose_attention(model)
     total = sum(_size(parameter) for parameter in model.parameters())
     linear = sum(_size(layer.weight) for _, _, layer in decoder_linears(model))
     if isinstance(spec.method, FullMethod):
@@ -135,6 +139,11 @@ def _check_magnitudes(layers: Sequence[LocalArtifact], lora: LoraMethod) -> None
         )
 
 
+def choose_attention(model: Any) -> None:
+    """Takes torch's fused attention, but for models whose scores are capped (Gemma 2): it would leave the cap out."""
+    model.set_attn_implementation("eager" if _caps_attention(model) else "sdpa")
+
+
 def can_share_beginnings(model: Any, max_tokens: int) -> bool:
     """Tells whether a model computes the same with a mask of ours (see `batches`) as with its own.
 
@@ -150,15 +159,24 @@ def _caps_attention(model: Any) -> bool:
     return getattr(model.config, "attn_logit_softcapping", None) is not None
 
 
-def _load_format(layers: Sequence[LocalArtifact], spec: TrainingSpec) -> torch.dtype:
-    """Returns bfloat16 where no weight of the base loses a bit: stored so, frozen, for products, nothing merged in."""
+def load_format(layers: Sequence[LocalArtifact], compute: ComputeType, *, is_frozen: bool) -> torch.dtype:
+    """Returns bfloat16 where no weight of the base loses a bit: stored so, frozen, for products, nothing merged in.
+
+    Args:
+        layers: The base, then adapters that are merged into it.
+        compute: Format of the products, resolved.
+        is_frozen: Whether the base's weights stay as they are.
+
+    Raises:
+        TrainingFault: INVALID_MODEL.
+    """
     try:
         config = read_config(layers[0].folder)
     except InvalidModel as error:
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     is_stored = config.get("dtype", config.get("torch_dtype")) == "bfloat16"
-    is_frozen = spec.lora is not None and len(layers) == 1
-    return torch.bfloat16 if is_stored and is_frozen and spec.compute is ComputeType.BF16 else torch.float32
+    is_kept = is_frozen and len(layers) == 1 and compute is ComputeType.BF16
+    return torch.bfloat16 if is_stored and is_kept else torch.float32
 
 
 def _smallest_side(layer: torch.nn.Module) -> int:

@@ -103,6 +103,7 @@ def asked(spec: TrainingSpec) -> str:
         checkpointing=type(spec.checkpointing)(),
         guards=type(spec.guards)(),
         output_model=None,
+        merge=None,
     )
     numeric = with_recompute(numeric, ActivationRecompute.AUTO)
     message = spec_to_proto(numeric)

@@ -14,25 +14,34 @@ CHECKPOINTS = "checkpoint_integrity"
 
 
 def check_result(
-    metrics: Mapping[str, float], completions: Sequence[str], checkpoint_folder: Path, profile: str
+    metrics: Mapping[str, float],
+    completions: Sequence[str],
+    keywords: Sequence[Sequence[str]],
+    checkpoint_folder: Path,
+    profile: str,
 ) -> tuple[tuple[Check, ...], Mapping[str, str]]:
     """Makes all checks that can be made.
 
     Args:
         metrics: Final figures.
-        completions: What the model said to the spec's prompts after the last step; empty when the spec has none.
+        completions: What the model said to its prompts after the last step; empty where it was asked nothing.
+        keywords: For each prompt, words of which the answer must have one; empty: any answer counts.
         checkpoint_folder: The job's checkpoints.
         profile: The profile that was written.
 
     Returns:
         The checks, and the names of those that could not be made with the reason.
     """
-    checks = [check_training_loss(metrics.get("loss")), check_profile(profile)]
+    checks = [check_profile(profile)]
     not_run: dict[str, str] = {}
-    if completions:
-        checks.append(check_model_output(completions))
+    if "loss" in metrics:
+        checks.append(check_training_loss(metrics["loss"]))
     else:
-        not_run["model_output"] = "the spec has no `evaluation.prompts`"
+        not_run["training_loss"] = "no step was made"
+    if completions:
+        checks.append(check_model_output(completions, keywords))
+    else:
+        not_run["model_output"] = "the model was asked nothing"
     found = check_checkpoint(checkpoint_folder)
     if found is None:
         not_run[CHECKPOINTS] = "the run saved no checkpoint"

@@ -20,6 +20,7 @@ from services.trainer.engine.faults import faults_named
 from services.trainer.engine.gang import Gang, voice
 from services.trainer.engine.guards import check_effect
 from services.trainer.engine.loop import train_loop
+from services.trainer.engine.merge_run import merge_version
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.engine.plan import StepPlan
 from services.trainer.engine.randomness import seed_all
@@ -33,7 +34,7 @@ from services.trainer.engine.resolution import (
     resolve,
     with_recompute,
 )
-from services.trainer.engine.results import figures, finish
+from services.trainer.engine.results import Ending, answered, figures, finish
 from services.trainer.engine.run import Progress, Run
 from services.trainer.engine.spread import Layout, layout_of
 from services.trainer.engine.texts import Texts
@@ -52,7 +53,7 @@ from services.trainer.engine.verbs import Engine, EngineOptions
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
 from tuneforge.specs.defaults import with_defaults
-from tuneforge.specs.spec import ActivationRecompute, Architecture, TrainingSpec
+from tuneforge.specs.spec import ActivationRecompute, Architecture, MergeMethod, TrainingSpec
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
 
@@ -147,6 +148,13 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     if spec.optimization.recompute is not ActivationRecompute.AUTO:  # nor does this
         resolution = replace(resolution, spec=with_recompute(resolution.spec, spec.optimization.recompute))
     torch.set_num_threads(resolution.threads)
+    if isinstance(spec.method, MergeMethod):
+        is_first = gang.is_first  # one process is enough
+        return (
+            merge_version(task, resolution, texts, sink)
+            if is_first
+            else TrainingResult(result=RunResult.SUCCEEDED, step=0)
+        )
     seed_all(resolution.spec.seed or 0)
     layout = layout_of(resolution.spec.method, gang)
     # What is sharded goes to its device block by block: it need not fit there whole.
@@ -165,12 +173,14 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
     _use_best(task, run, engine, progress, sink, gang)
+    answers = answered(run, engine, progress)
     if layout is Layout.SHARDED:
         prepared = _put_together(task, resolution, engine, gang) or prepared
     if not gang.is_first:
         return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
+    del engine  # and with it the optimiser's state: what follows may need the room
     check_effect(prepared.model, run.corpus.examples, resolution.spec.compute, resolution.spec.guards)
-    return finish(task, prepared, progress, resolution, device)
+    return finish(task, run, prepared, Ending(progress=progress, resolution=resolution, answers=answers), sink)
 
 
 def _resolution(

@@ -19,6 +19,8 @@ from tuneforge.specs.spec import (
     Guards,
     LearningRateSchedule,
     LoraMethod,
+    Merge,
+    MergeMethod,
     Optimization,
     QloraMethod,
     Resources,
@@ -223,3 +225,43 @@ def test_a_long_patience_moves_the_end_of_a_stall() -> None:
     guards = Guards(loss_explosion_factor=0, zero_gradient_steps=0, stall_after_s=7200.0)
     assert fields(replace(GOOD, guards=guards)) == []
     assert with_defaults(replace(GOOD, guards=guards)).guards.stall_ends_after_s == 7200.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        (replace(GOOD, merge=Merge(min_agreement=0.0)), None),
+        (replace(GOOD, merge=Merge(min_agreement=1.0)), None),
+        (replace(GOOD, merge=Merge(min_agreement=1.01)), "output.merge.min_agreement"),
+        (replace(GOOD, merge=Merge(min_agreement=-0.01)), "output.merge.min_agreement"),
+        (replace(GOOD, merge=Merge(min_agreement=math.nan)), "output.merge.min_agreement"),
+        (replace(GOOD, method=FullMethod(), merge=Merge()), "output.merge"),
+        (replace(GOOD, method=MergeMethod()), None),
+    ],
+)
+def test_a_merge_is_for_adapters_and_has_a_share(spec: TrainingSpec, path: str | None) -> None:
+    """The least agreement is a share, and a run that moves every weight has nothing to merge."""
+    assert fields(spec) == ([path] if path else [])
+
+
+def test_a_merge_has_its_defaults() -> None:
+    """The least agreement is 99.5 %; without a merge there is none."""
+    assert with_defaults(GOOD).merge is None
+    assert with_defaults(replace(GOOD, merge=Merge())).merge == Merge(min_agreement=0.995)
+    assert with_defaults(replace(GOOD, method=MergeMethod())).merge == Merge(min_agreement=0.995)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "path"),
+    [
+        ((("cat",), ()), None),
+        ((("cat",),), "evaluation.keywords"),
+        ((("cat",), ("",)), "evaluation.keywords[1].any_of"),
+        ((("a" * 201,), ()), "evaluation.keywords[0].any_of"),
+        ((("a",) * 51, ()), "evaluation.keywords[0].any_of"),
+    ],
+)
+def test_keywords_stand_beside_prompts(keywords: tuple[tuple[str, ...], ...], path: str | None) -> None:
+    """There is an entry for each prompt or none, and words have letters."""
+    evaluation = Evaluation(prompts=("one", "two"), keywords=keywords)
+    assert fields(replace(GOOD, evaluation=evaluation)) == ([path] if path else [])

@@ -23,6 +23,8 @@ from tuneforge.specs.spec import (
     Guards,
     LearningRateSchedule,
     LoraMethod,
+    Merge,
+    MergeMethod,
     Optimization,
     Optimizer,
     OverlongPolicy,
@@ -30,6 +32,7 @@ from tuneforge.specs.spec import (
     Resources,
     TensorShape,
     TrainingSpec,
+    WeightFormat,
 )
 from tuneforge.v1 import spec_pb2
 
@@ -75,7 +78,7 @@ def optimizations(draw: st.DrawFn) -> Optimization:
 specs = st.builds(
     TrainingSpec,
     base=st.sampled_from(["model", "output_of_job", "local_path"]).map(lambda name: BaseModel(**{name: "x"})),
-    method=st.none() | loras | loras.map(lambda lora: QloraMethod(lora=lora)) | fulls,
+    method=st.none() | loras | loras.map(lambda lora: QloraMethod(lora=lora)) | fulls | st.just(MergeMethod()),
     data=st.builds(
         DataConfig,
         train=sources,
@@ -100,6 +103,7 @@ specs = st.builds(
         patience=counts,
         min_improvement=numbers,
         use_best=st.booleans(),
+        keywords=st.lists(st.lists(texts, max_size=2).map(tuple), max_size=2).map(tuple),
     ),
     resources=st.builds(
         Resources,
@@ -111,6 +115,7 @@ specs = st.builds(
         lost_after_s=st.none() | st.integers(0, 10**6).map(lambda millis: millis / 1000),
     ),
     output_model=st.none() | texts,
+    merge=st.none() | st.builds(Merge, format=st.sampled_from(WeightFormat), min_agreement=st.none() | numbers),
     seed=st.none() | counts,
     guards=st.builds(
         Guards,
