@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 
 import grpc
 
-from tuneforge.errors import DeadlineExceeded, InvalidArgument, Reason, TuneforgeError, Unavailable, from_rpc_error
+from tuneforge.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Reason,
+    TuneforgeError,
+    Unavailable,
+    from_rpc_error,
+)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -131,6 +139,9 @@ def typed_error(error: grpc.RpcError, peer: str) -> TuneforgeError:
         return Unavailable(Reason.PEER_UNAVAILABLE, f"{peer} does not answer: {cause}")
     if isinstance(typed, DeadlineExceeded):
         return DeadlineExceeded(Reason.DEADLINE_EXCEEDED, f"{peer} did not answer in time")
+    if typed.reason == "UNIMPLEMENTED":
+        message = f"{peer} is another service, or of an older release: it does not know this method"
+        return FailedPrecondition(typed.reason, message, cure="Check the addresses: each service has its own.")
     return typed
 
 

@@ -1,5 +1,6 @@
 """Data sets: named rows that grow by immutable versions."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,10 +30,10 @@ from tuneforge.dataset_values import (
     version_of,
 )
 from tuneforge.errors import AlreadyExists, NotFound
-from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
+from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress, unless_refused
 from tuneforge.manifest import Manifest
 from tuneforge.v1 import datasets_pb2 as pb
-from tuneforge.v1 import rows_pb2
+from tuneforge.v1 import retention_pb2, rows_pb2
 
 if TYPE_CHECKING:
     from tuneforge.linting import Findings, LengthPolicy, LintOptions, RowPreview
@@ -138,7 +139,7 @@ class Datasets:
 
         Args:
             uri: `https://host/path`, `s3://bucket/prefix`, `hf://owner/name[@revision]`, `package://name/path`.
-            dataset: Id or name of the data set; it is created when missing.
+            dataset: Id or name of the data set; it is created when missing, and gone again when the import is refused.
             description: Of the data set, when it is created.
             options: Which files and split are taken, and with which of the operator's connections.
             progress: Told how far it is.
@@ -148,7 +149,7 @@ class Datasets:
             TuneforgeError: The registry or the place refused or stayed away.
         """
         name = names.dataset(self._project, dataset)
-        self._create_if_missing(name, description)
+        made = self._create_if_missing(name, description)
         asked = ImportCall(
             registry=self._connections.registry,
             parent=name,
@@ -156,7 +157,8 @@ class Datasets:
             options=options or ImportOptions(),
             progress=progress,
         )
-        return version_of(asked.dataset_version())
+        with unless_refused(made, lambda: self._delete_empty(name)):
+            return version_of(asked.dataset_version())
 
     def create(
         self,
@@ -326,14 +328,22 @@ class Datasets:
 
         return preview_row(self._connections, self._project, version, row, model=model, length=length or LENGTH)
 
-    def _create_if_missing(self, name: str, description: str) -> None:
+    def _create_if_missing(self, name: str, description: str) -> bool:
+        """Returns whether it was missing."""
         try:
             self.get(name)
         except NotFound:
-            try:
+            with contextlib.suppress(AlreadyExists):  # somebody was quicker: as good
                 self.create(name, description=description)
-            except AlreadyExists:  # somebody was quicker: as good
-                return
+                return True
+        return False
+
+    def _delete_empty(self, name: str) -> None:
+        registry = self._connections.registry
+        request = retention_pb2.DeleteDatasetRequest(
+            name=name, reason="the import was refused", request_id=new_request_id()
+        )
+        registry.call(registry.stub.DeleteDataset, request)
 
 
 __all__ = [

@@ -238,9 +238,9 @@ TABLE: Mapping[str, ReasonRow] = {
         _STATE, GateFailed, "Better the version, or ask who sets the gates; `gates check` asks them."
     ),
     Reason.NOT_PROMOTABLE: _Row(
-        _STATE, FailedPrecondition, "Give what the message says is missing, then promote again."
+        _STATE, FailedPrecondition, "The message says what is missing: once it is there, promote it."
     ),
-    Reason.IN_USE: _Row(_STATE, FailedPrecondition, "Move, unpin or delete what the message names first."),
+    Reason.IN_USE: _Row(_STATE, FailedPrecondition, "Move, unpin, end or delete what the message names first."),
     Reason.STORAGE_MISCONFIGURED: _Row(
         _STATE, FailedPrecondition, "Ask the operator to correct the registry's object store settings."
     ),

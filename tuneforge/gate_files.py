@@ -58,6 +58,8 @@ def read_policy(path: str | os.PathLike[str]) -> GatePolicy:
         content = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnicodeDecodeError):
+            problem = f"it is no text in UTF-8, from byte {error.start} on"
         message = f"{str(file)!r} cannot be read: {problem}"
         raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Give a TOML or JSON file with a policy.") from None
     return policy_of(content, source=str(file))

@@ -4,6 +4,7 @@
 not at the registry is uploaded from here: `package_path` says where it lies.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import grpc
 from tuneforge import _wire
 from tuneforge._connections import Service
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
-from tuneforge.errors import InvalidArgument, Reason, TuneforgeError
+from tuneforge.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Reason, TuneforgeError
 from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2, types_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneforge.values import Word
@@ -137,6 +138,23 @@ class ImportCall:
                 if not is_retriable(rpc_error):
                     raise error from None
             backoff.wait_or_raise(error)
+
+
+@contextlib.contextmanager
+def unless_refused(made: bool, delete: Callable[[], object]) -> Iterator[None]:
+    """Takes the data set or model back that was made for an import which is then refused; one that broke off goes on.
+
+    Args:
+        made: Whether it was made for the import.
+        delete: Deletes it, unless it has a version.
+    """
+    try:
+        yield
+    except (InvalidArgument, FailedPrecondition, NotFound, PermissionDenied):
+        if made:
+            with contextlib.suppress(TuneforgeError):  # what is to be told is why the import was refused
+                delete()
+        raise
 
 
 def is_address(text: str) -> bool:

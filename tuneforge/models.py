@@ -1,5 +1,6 @@
 """Models and their versions with lineage; the aliases that point to versions are in `tuneforge.aliases`."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
 from tuneforge.checks import Check
 from tuneforge.errors import AlreadyExists, NotFound
-from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress
+from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress, unless_refused
 from tuneforge.manifest import Manifest
 from tuneforge.model_folders import adapter_files, model_files, upload_configuration
 from tuneforge.model_values import (
@@ -35,7 +36,7 @@ from tuneforge.model_values import (
 )
 from tuneforge.signatures import write_signature
 from tuneforge.v1 import models_pb2 as pb
-from tuneforge.v1 import profiles_pb2, types_pb2, validations_pb2
+from tuneforge.v1 import profiles_pb2, retention_pb2, types_pb2, validations_pb2
 
 __all__ = [
     "Lineage",
@@ -162,7 +163,7 @@ class Models:
 
         Args:
             uri: `hf://owner/name[@revision]` or its id alone, `s3://bucket/prefix`, `package://name/path`.
-            model: Id or name of the model; it is created when missing.
+            model: Id or name of the model; it is created when missing, and gone again when the import is refused.
             description: Of the model, when it is created.
             options: Which files are taken, and with which of the operator's connections.
             progress: Told how far it is.
@@ -174,7 +175,7 @@ class Models:
         wanted = options or ImportOptions()
         base = self._reference(wanted.base) if wanted.base else None
         name = names.model(self._project, model)
-        self._create_if_missing(name, description)
+        made = self._create_if_missing(name, description)
         asked = ImportCall(
             registry=self._connections.registry,
             parent=name,
@@ -183,7 +184,8 @@ class Models:
             base=base,
             progress=progress,
         )
-        return version_from_proto(asked.model_version())
+        with unless_refused(made, lambda: self._delete_empty(name)):
+            return version_from_proto(asked.model_version())
 
     def create(self, model: str, *, description: str = "", facts: ModelFacts | None = None) -> Model:
         """Creates a model without versions: a location, until the first one comes.
@@ -373,11 +375,19 @@ class Models:
         name = names.model_version(self._project, version)
         return self.version(version).name if "/aliases/" in name or name.endswith("/latest") else name
 
-    def _create_if_missing(self, name: str, description: str) -> None:
+    def _create_if_missing(self, name: str, description: str) -> bool:
+        """Returns whether it was missing."""
         try:
             self.get(name)
         except NotFound:
-            try:
+            with contextlib.suppress(AlreadyExists):  # somebody was quicker: as good
                 self.create(name, description=description)
-            except AlreadyExists:  # somebody was quicker: as good
-                return
+                return True
+        return False
+
+    def _delete_empty(self, name: str) -> None:
+        registry = self._connections.registry
+        request = retention_pb2.DeleteModelRequest(
+            name=name, reason="the import was refused", request_id=new_request_id()
+        )
+        registry.call(registry.stub.DeleteModel, request)

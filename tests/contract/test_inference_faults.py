@@ -231,13 +231,14 @@ def test_what_is_deployed_cannot_be_deleted(loop: LoopThread, registry: RunningR
         return by in {holder.name for holder in found.holders if holder.kind == retention_pb2.HOLDER_KIND_DEPLOYMENT}
 
     with serving_inference(loop, tmp_path / "data", registry.address) as inference:
-        name = inference.create("held", version.name).name
+        name = inference.deployed("held", version.name).name
         refused(lambda: inference.create("held", version.name), Reason.ALREADY_EXISTS)
         error = refused(lambda: registry.blocking.DeleteModelVersion(delete), Reason.IN_USE)
         assert f"deployment {name}" in str(error)
     registry.blocking.ReleaseVersions(retention_pb2.ReleaseVersionsRequest(holder=name))  # as if it had been lost
     with serving_inference(loop, tmp_path / "data", registry.address) as inference:
         until(lambda: is_held(name), bool)
+        inference.loaded("held")
         inference.delete("held")
         until(lambda: is_held(name), lambda held: not held)
         registry.blocking.DeleteModelVersion(delete)

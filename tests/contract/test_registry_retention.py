@@ -208,6 +208,7 @@ async def test_a_model_goes_with_its_versions_by_force_only(tmp_path: Path) -> N
         first = await registry.imported(model, make_tiny_model(tmp_path / "base"))
         error = await refused(stub.DeleteModel(pb.DeleteModelRequest(name=model)), Reason.IN_USE)
         assert error.metadata["holders"] == first.name
+        assert f"has the version {first.name}; to delete it with all it has, give" in str(error)
         assert (await stub.DeleteModel(pb.DeleteModelRequest(name=model, force=True))).num_versions == 1
         for call in (
             stub.GetModel(models_pb2.GetModelRequest(name=model)),

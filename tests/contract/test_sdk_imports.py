@@ -22,7 +22,7 @@ from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.cli.app import cli
 from tuneforge.cli.imports import words
 from tuneforge.client import Client
-from tuneforge.errors import InvalidArgument, Reason, Unavailable
+from tuneforge.errors import InvalidArgument, NotFound, Reason, Unavailable
 from tuneforge.imports import ImportOptions, ImportPhase, ImportProgress, is_address, package_path
 
 ROW = json.dumps({"prompt": "Say hello.", "completion": "Hello."}).encode() + b"\n"
@@ -186,3 +186,31 @@ def test_progress_in_words() -> None:
     assert words(progress(ImportPhase.FETCHING, "a\x1b[2J.json")) == "2/3 a\N{REPLACEMENT CHARACTER}[2J.json"
     assert words(progress(ImportPhase.FETCHING)) == "1/3 files"
     assert words(progress(ImportPhase.EXAMINING)) == "examining 3 files"
+
+
+@on_loop
+async def test_an_import_that_is_refused_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set or model that was made for it is gone again; one that was there, or breaks off, stays."""
+    with elsewhere(tmp_path / "there") as there:
+        there.files.files["/train.jsonl"] = ROW * 40_000
+        there.files.breaks["/train.jsonl"] = 1_500_000
+        async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
+            monkeypatch.setenv("TUNEFORGE_REGISTRY_ADDRESS", registry.address)
+
+            def use() -> None:
+                with Client(patience_s=0) as client:
+                    client.datasets.create("mine", description="Kept.")
+                    for dataset in ("mine", "new"):
+                        with pytest.raises(InvalidArgument):
+                            client.datasets.import_from("https://10.0.0.1/rows.jsonl", dataset)
+                        with pytest.raises(NotFound):
+                            client.datasets.import_from(there.files.url("/nothing.jsonl"), dataset)
+                    assert [each.name.rpartition("/")[2] for each in client.datasets.list()] == ["mine"]
+                    with pytest.raises(NotFound):
+                        client.models.import_from("hf://owner/nothing", "new")
+                    assert not list(client.models.list())
+                    with pytest.raises(Unavailable):
+                        client.datasets.import_from(there.files.url("/train.jsonl"), "later")
+                    assert client.datasets.import_from(there.files.url("/train.jsonl"), "later").rows == 40_000
+
+            await asyncio.to_thread(use)

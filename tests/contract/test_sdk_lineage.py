@@ -17,6 +17,7 @@ from tests.support.inference import LoopThread, loop_thread, serve_registry
 from tests.support.registry import PROJECT, RunningRegistry
 from tuneforge.cli.app import cli
 from tuneforge.cli.failures import describe
+from tuneforge.errors import NotFound
 from tuneforge.manifest import IntegrityError, StoredDamage, verify
 from tuneforge.records import event_bytes, first_head
 from tuneforge.signatures import SIGNATURE_FILE, verify_bundle
@@ -101,6 +102,16 @@ def test_a_bare_name_is_a_model_or_a_data_set(world: World, tmp_path: Path) -> N
     assert "of a model and also of a data set" in str(both.exception)
     assert "`models/base/1` or `datasets/base/1`" in str(getattr(both.exception, "cure", ""))
     assert world.told("lineage", "show", "models/base/1").startswith("base/1  model")
+
+
+def test_affected_of_a_model_says_how_to_ask(world: World) -> None:
+    """A plain name is a data set; one of a model is told as such, with the command, which then answers."""
+    for name in ("greeter", "greeter/1"):
+        done = world.run("lineage", "affected", name)
+        assert done.exit_code != 0
+        assert "tuneforge lineage affected models/greeter/1" in " ".join(done.output.split())
+    assert "greeter@production" in world.told("lineage", "affected", "models/greeter/1")
+    assert isinstance(world.run("lineage", "affected", "nobody").exception, NotFound)
 
 
 def test_the_help_of_gates_keeps_its_example(world: World) -> None:

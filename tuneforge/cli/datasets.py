@@ -11,9 +11,10 @@ from typing import Final, Self
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
-from tuneforge.cli.imports import origin
+from tuneforge.cli.imports import AGAIN, origin
 from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size, transfer
-from tuneforge.cli.stopping import Stopped
+from tuneforge.cli.stopping import Stopped, note_advice
+from tuneforge.errors import Unavailable
 
 _SHAPES: Final = (
     "MESSAGES",
@@ -49,6 +50,8 @@ class _Upload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if isinstance(error, Unavailable) and self._is_sending:
+            note_advice(error, AGAIN)
         if isinstance(error, KeyboardInterrupt):
             kept = "what was sent is kept, run the command again to go on" if self._is_sending else "nothing was sent"
             raise Stopped(f"stopped: no version was made; {kept}") from None

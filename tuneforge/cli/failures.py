@@ -9,7 +9,11 @@ _START_HINT = (
 
 
 def describe(error: Exception) -> str:
-    """Returns the text for stderr."""
+    """Returns the text for stderr, with the notes that a command has added to the error."""
+    return "\n".join([_text(error), *getattr(error, "__notes__", ())])
+
+
+def _text(error: Exception) -> str:
     if isinstance(error, TuneforgeError):
         return f"error: {_tuneforge(error)}"
     if isinstance(error, StoredDamage):

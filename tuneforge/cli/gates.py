@@ -219,8 +219,11 @@ def _read_scores(file: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
     problems = []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{str(file)!r} cannot be read: {error}") from None
+    except OSError as error:
+        raise click.ClickException(f"{str(file)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        message = f"{str(file)!r} cannot be read: it is no text in UTF-8, from byte {error.start} on"
+        raise click.ClickException(message) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -239,6 +242,10 @@ def _read_scores(file: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
     if problems:
         shown = "\n".join(problems[:20])
         raise click.ClickException(f"{str(file)!r} has {len(problems)} lines that cannot be read\n{shown}")
+    if not scores:
+        raise click.ClickException(
+            f'{str(file)!r} has no scores; give a line {{"row": ..., "score": ...}} for each row'
+        )
     return scores, slices
 
 

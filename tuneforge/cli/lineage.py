@@ -8,7 +8,7 @@ import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, printable, short, transfer
-from tuneforge.errors import Reason
+from tuneforge.errors import NotFound, Reason, TuneforgeError
 
 if TYPE_CHECKING:
     from tuneforge.client import Client
@@ -95,10 +95,17 @@ def draw(connection: Connection, name: str, out: Path, direction: str, limit: in
 @json_option
 @click.pass_obj
 def affected(connection: Connection, dataset: str, as_json: bool) -> None:
-    """List the aliases that must move if a data set (`d`) or a version of it (`d/1`) is revoked."""
+    """List the aliases that must move if a data set (`d`) or a version of it (`d/1`) is revoked.
+
+    Also for a version of a model, `models/m/1`, or a job, `jobs/j`: the aliases of it and of what was made from it.
+    """
     name = dataset if dataset.startswith(("projects/", "datasets/", "models/", "jobs/")) else f"datasets/{dataset}"
     with connection.client() as client:
-        _print_aliases(list(client.lineage.affected_aliases(name)), as_json=as_json)
+        try:
+            found = list(client.lineage.affected_aliases(name))
+        except NotFound as error:
+            raise _about_a_model(client, dataset) or error from None
+        _print_aliases(found, as_json=as_json)
 
 
 @click.command("revoke")
@@ -248,6 +255,16 @@ def attach(datasets: click.Group, models: click.Group, jobs: click.Group) -> Non
     models.add_command(repair_model)
     models.add_command(signing_key)
     jobs.add_command(verify_record)
+
+
+def _about_a_model(client: "Client", name: str) -> click.UsageError | None:
+    """Returns what to say when a name that is no data set is that of a model; None when it is none either."""
+    try:
+        version = client.models.version(name.removeprefix("models/"))
+    except TuneforgeError:
+        return None
+    command = f"tuneforge lineage affected models/{short(version.name)}"
+    return click.UsageError(f"{name} is no data set but of a model; for what was made from it: {command}")
 
 
 def _around(client: "Client", name: str, direction: str, limit: int) -> "LineageGraph":

@@ -1,6 +1,7 @@
 """Checks a file of recipes: `python -m tuneforge.recipes path/to/file.py`."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         sys.stderr.write("usage: python -m tuneforge.recipes PATH...\n")
         return 2
+    # The book logs each problem too, and a logger without a handler writes to stderr.
+    logging.getLogger("tuneforge.recipes").addHandler(logging.NullHandler())
     code = 0
     for argument in arguments:
         path = Path(argument)

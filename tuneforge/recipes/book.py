@@ -93,7 +93,8 @@ class RecipeBook:
 
     def _note(self, problem: FoundProblem) -> None:
         self.problems.append(problem)
-        _log.warning("%s %s: %s: %s", problem.file, problem.class_name, problem.code, problem.message)
+        where = f"{problem.file} {problem.class_name}".strip()
+        _log.warning("%s: %s: %s", where, problem.code, problem.message)
 
 
 def recipe_files(folder: Path) -> list[Path]:

@@ -74,7 +74,7 @@ def delete_collection(
     if versions and not force:
         raise ServiceError(
             Reason.IN_USE,
-            f"{name} has {len(versions)} versions, the newest is {versions[-1]}; delete them with it by `force`",
+            f"{name} has {_count(versions)}; to delete it with all it has, give `force` (on the command line --force)",
             metadata={"name": str(name), "holders": str(versions[-1]), "num_holders": str(len(versions))},
         )
     _refuse_held(str(name), holders_of(connection, versions), sight)
@@ -84,6 +84,10 @@ def delete_collection(
     deletion = Deletion(name=str(name), actor=actor, reason=reason, time_us=time_us, num_versions=len(versions))
     store.add_deletion(connection, deletion)
     return deletion
+
+
+def _count(versions: Sequence[VersionName]) -> str:
+    return f"the version {versions[0]}" if len(versions) == 1 else f"{len(versions)} versions, up to {versions[-1]}"
 
 
 def _seen(holding: Sequence[Holder], sight: Sight) -> list[Holder]:
