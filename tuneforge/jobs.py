@@ -112,6 +112,24 @@ class JobHandle:
         self._job = self._jobs.cancel(self.name, reason=reason)
         return self._job
 
+    def pause(self, reason: str = "") -> Job:
+        """Pauses the job and returns it: PAUSED, or PAUSING until its attempt has saved its state and left its device.
+
+        Raises:
+            FailedPrecondition: It waits for another job, is being cancelled or published, or has ended.
+        """
+        self._job = self._jobs.pause(self.name, reason=reason)
+        return self._job
+
+    def resume(self) -> Job:
+        """Queues the paused job again and returns it; it goes on from where it was paused.
+
+        Raises:
+            FailedPrecondition: It is still being paused, is being cancelled or published, or has ended.
+        """
+        self._job = self._jobs.resume(self.name)
+        return self._job
+
     def attempts(self) -> Iterator[Attempt]:
         """Yields its attempts, newest first."""
         return self._jobs.attempts(self.name)
@@ -183,6 +201,18 @@ class Jobs:
         scheduler = self._connections.scheduler
         request = calls.CancelJobRequest(name=names.job(self._project, job), reason=reason, request_id=new_request_id())
         return job_from_proto(scheduler.call(scheduler.stub.CancelJob, request))
+
+    def pause(self, job: str, *, reason: str = "") -> Job:
+        """Pauses a job by id or name; see `JobHandle.pause`."""
+        scheduler = self._connections.scheduler
+        request = calls.PauseJobRequest(name=names.job(self._project, job), reason=reason, request_id=new_request_id())
+        return job_from_proto(scheduler.call(scheduler.stub.PauseJob, request))
+
+    def resume(self, job: str) -> Job:
+        """Resumes a job by id or name; see `JobHandle.resume`."""
+        scheduler = self._connections.scheduler
+        request = calls.ResumeJobRequest(name=names.job(self._project, job), request_id=new_request_id())
+        return job_from_proto(scheduler.call(scheduler.stub.ResumeJob, request))
 
     def watch(
         self,

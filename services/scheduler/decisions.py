@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.scheduler import placement
-from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, AttemptState, Failure, JobState, dependency_failure
+from services.scheduler.jobs import LEAVING, LIVE_ATTEMPT, TERMINAL, AttemptState, Failure, JobState, dependency_failure
 from services.scheduler.records import ActiveJob, Attempt, Node
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
@@ -88,10 +88,12 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """An attempt is to be stopped, because its job was cancelled."""
+    """An attempt is to be stopped: its job was cancelled, or it is to leave its device for now."""
 
     attempt: Attempt
     node: Node
+    is_saving: bool = False
+    """Whether it is to save its state first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +211,8 @@ def _live(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> It
         return
     if job.state is JobState.CANCELLING:
         yield Stop(attempt=attempt, node=node)
+    elif job.state in LEAVING:
+        yield Stop(attempt=attempt, node=node, is_saving=True)
     elif not attempt.is_confirmed and node.node in seen.reported:  # one not heard yet would not know our secret
         yield Start(attempt=attempt, node=node)
 

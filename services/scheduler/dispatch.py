@@ -53,8 +53,8 @@ class AttemptTarget(Protocol):
     ) -> Status:
         """Starts an attempt."""
 
-    async def stop(self, address: str, attempt: Attempt, grace_s: float) -> None:
-        """Asks an attempt to stop without saving."""
+    async def stop(self, address: str, attempt: Attempt, grace_s: float, *, is_saving: bool = False) -> None:
+        """Asks an attempt to stop, without saving or after it has saved its state."""
 
     async def ack(self, address: str, attempt: Attempt, seq: int, *, is_final: bool) -> None:
         """Tells that events up to a number, and with `is_final` the end, are kept."""
@@ -127,9 +127,10 @@ class Dispatch:
         Raises:
             ServiceError: the node does not answer: say it again later.
         """
-        attempt, node = action.attempt, action.node
+        attempt, node, is_saving = action.attempt, action.node, action.is_saving
+        grace_s = self.timing.save_grace_s if is_saving else self.timing.stop_grace_s
         try:
-            await self.trainers.stop(node.address, attempt, self.timing.stop_grace_s)
+            await self.trainers.stop(node.address, attempt, grace_s, is_saving=is_saving)
         except ServiceError as error:
             if error.reason not in {"NOT_FOUND", "STALE_ATTEMPT"}:
                 raise

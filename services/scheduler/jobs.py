@@ -17,6 +17,9 @@ class JobState(StrEnum):
     QUEUED = "QUEUED"
     STARTING = "STARTING"
     RUNNING = "RUNNING"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
+    PREEMPTING = "PREEMPTING"
     PUBLISHING = "PUBLISHING"
     CANCELLING = "CANCELLING"
     SUCCEEDED = "SUCCEEDED"
@@ -39,24 +42,41 @@ class AttemptState(StrEnum):
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.BLOCKED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.QUEUED: frozenset({JobState.STARTING, JobState.CANCELLED, JobState.FAILED}),
-    JobState.STARTING: frozenset({JobState.RUNNING, JobState.QUEUED, JobState.FAILED, JobState.CANCELLING}),
-    JobState.RUNNING: frozenset({JobState.PUBLISHING, JobState.CANCELLING, JobState.QUEUED, JobState.FAILED}),
+    JobState.QUEUED: frozenset({JobState.STARTING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.STARTING: frozenset(
+        {JobState.RUNNING, JobState.PAUSING, JobState.QUEUED, JobState.FAILED, JobState.CANCELLING}
+    ),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.PUBLISHING,
+            JobState.PAUSING,
+            JobState.PREEMPTING,
+            JobState.CANCELLING,
+            JobState.QUEUED,
+            JobState.FAILED,
+        }
+    ),
+    JobState.PAUSING: frozenset({JobState.PAUSED, JobState.PUBLISHING, JobState.CANCELLING, JobState.FAILED}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.PREEMPTING: frozenset({JobState.QUEUED, JobState.PUBLISHING, JobState.CANCELLING, JobState.FAILED}),
     JobState.PUBLISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
-"""Architecture page, section 5; PAUSING, PAUSED and PREEMPTING come with their verbs."""
+"""What may follow on what; a change that is missing here is never made."""
 
 TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
 """States that a job never leaves."""
 
-WAITING = frozenset({JobState.BLOCKED, JobState.QUEUED})
+WAITING = frozenset({JobState.BLOCKED, JobState.QUEUED, JobState.PAUSED})
 """States without an attempt: a cancel takes effect at once."""
 
-HELD = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CANCELLING})
+LEAVING = frozenset({JobState.PAUSING, JobState.PREEMPTING})
+"""States in which an attempt was asked to save its state and to leave."""
+
+HELD = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CANCELLING}) | LEAVING
 """States in which an attempt may hold a device."""
 
 LIVE_ATTEMPT = frozenset({AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING})
@@ -143,7 +163,7 @@ def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, ji
     """Decides what becomes of a job whose current attempt has ended.
 
     Args:
-        job: the job's state: STARTING, RUNNING or CANCELLING.
+        job: the job's state, one of `HELD`.
         end: how the attempt ended.
         faults: infrastructure faults of the job before this one.
         policy: budget and delays.
@@ -162,11 +182,13 @@ def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, ji
         return Verdict(
             to=JobState.PUBLISHING, reason="TRAINED", message="Training is done; its result is being registered."
         )
-    if end.state is AttemptState.INTERRUPTED:
+    if end.state is AttemptState.INTERRUPTED and job not in LEAVING:
         return _interrupted(end.failure, policy)
     failure = end.failure or _unsaid(end.state)
     if end.state is AttemptState.FAILED and failure.is_user_fault:
         return Verdict(to=JobState.FAILED, reason=failure.reason, message=failure.message, failure=failure)
+    if job in LEAVING:
+        return _left(job, end)
     return _retry(failure, faults + 1, policy, jitter)
 
 
@@ -178,6 +200,15 @@ def _interrupted(why: Failure | None, policy: RetryPolicy) -> Verdict:
     return Verdict(
         to=JobState.QUEUED, reason="INTERRUPTED", message=why.message, delay_s=min(1.0, policy.longest_delay_s)
     )
+
+
+def _left(job: JobState, end: AttemptEnd) -> Verdict:
+    """The attempt left as it was asked to; how well it did costs no budget, since it was not its own wish."""
+    has_saved = end.state is AttemptState.INTERRUPTED
+    how = "saved its state and left" if has_saved else "left; it goes on from the checkpoint before"
+    if job is JobState.PAUSING:
+        return Verdict(to=JobState.PAUSED, reason="PAUSED", message=f"Its attempt {how}.")
+    return Verdict(to=JobState.QUEUED, reason="PREEMPTED", message=f"Its attempt {how}; it waits for its next turn.")
 
 
 def _retry(failure: Failure, faults: int, policy: RetryPolicy, jitter: float) -> Verdict:

@@ -124,8 +124,8 @@ class Trainers:
         request = start_request(job, attempt, durable, manager_token)
         return status_from_proto(await call(self._stub(address).StartAttempt(request), peer=address))
 
-    async def stop(self, address: str, attempt: Attempt, grace_s: float) -> None:
-        """Asks an attempt to stop without saving.
+    async def stop(self, address: str, attempt: Attempt, grace_s: float, *, is_saving: bool = False) -> None:
+        """Asks an attempt to stop, without saving or after it has saved its state.
 
         Raises:
             ServiceError: what the trainer answers, or PEER_UNAVAILABLE.
@@ -133,7 +133,7 @@ class Trainers:
         request = trainer_pb2.StopAttemptRequest(
             name=str(attempt.name),
             token=attempt.wire_token,
-            mode=trainer_pb2.STOP_MODE_CANCEL,
+            mode=trainer_pb2.STOP_MODE_CHECKPOINT if is_saving else trainer_pb2.STOP_MODE_CANCEL,
             grace=durations.from_seconds(grace_s),
         )
         await call(self._stub(address).StopAttempt(request), peer=address)

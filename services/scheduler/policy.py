@@ -9,6 +9,8 @@ POLICIES: dict[str, Policy] = {
     "GetJob": Policy("jobs.read", "name"),
     "ListJobs": Policy("jobs.read", "parent"),
     "CancelJob": Policy("jobs.write", "name"),
+    "PauseJob": Policy("jobs.write", "name"),
+    "ResumeJob": Policy("jobs.write", "name"),
     "WatchJob": Policy("jobs.read", "name"),
     "ListAttempts": Policy("jobs.read", "parent"),
     "ListCheckpoints": Policy("jobs.read", "parent"),

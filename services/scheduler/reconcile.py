@@ -54,6 +54,8 @@ _log = get_logger(__name__)
 
 _WORDS: dict[type[Action], str] = {Start: "start", Stop: "stop", Close: "close", Fence: "fence"}
 """What a node is told of an attempt, by action."""
+_LEAVE = "leave"
+"""The same for a stop that saves the state: a cancel that comes after it does not wait for its turn."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,8 +194,9 @@ class Reconciler:
         token, again_s = action.attempt.token, self.rules.timing.stop_again_s
         if isinstance(action, Close) and token in self._followers:
             return  # a follower closes what it has seen the end of
-        key = (_WORDS[type(action)], token)
-        others = [(word, token) for word in _WORDS.values() if word != key[0]]
+        is_leaving = isinstance(action, Stop) and action.is_saving
+        key = (_LEAVE if is_leaving else _WORDS[type(action)], token)
+        others = [(word, token) for word in (_LEAVE, *_WORDS.values()) if word != key[0]]
         match action:
             case Start():
                 self.effects.run(key, lambda: self.dispatch.start(action), after=others)

@@ -95,6 +95,17 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         call = _call(request, name.project, "CancelJob")
         return jobs_pb2.Job.FromString(await self._parts.verbs.cancel(name, request.reason, call))
 
+    async def PauseJob(self, request: scheduler_pb2.PauseJobRequest, _: Context) -> jobs_pb2.Job:
+        """Pauses a job."""
+        name = JobName.parse(request.name)
+        call = _call(request, name.project, "PauseJob")
+        return jobs_pb2.Job.FromString(await self._parts.verbs.pause(name, request.reason, call))
+
+    async def ResumeJob(self, request: scheduler_pb2.ResumeJobRequest, _: Context) -> jobs_pb2.Job:
+        """Queues a paused job again."""
+        name = JobName.parse(request.name)
+        return jobs_pb2.Job.FromString(await self._parts.verbs.resume(name, _call(request, name.project, "ResumeJob")))
+
     async def WatchJob(
         self, request: scheduler_pb2.WatchJobRequest, _: Context
     ) -> AsyncIterator[scheduler_pb2.WatchJobResponse]:

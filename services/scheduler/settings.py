@@ -40,6 +40,8 @@ class Timing:
     """How soon a stop is asked again when the attempt has not ended: a node may have been restarted over it."""
     stop_grace_s: float = 30.0
     """How long an attempt may take to stop before its process is ended."""
+    save_grace_s: float = 300.0
+    """The same when it is to save its state first. 300: a step and a checkpoint of a large model fit into it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,15 @@
-"""What callers do to jobs: create and cancel, each in one transaction with the memory of its request id."""
+"""What callers do to jobs: create, pause, resume, cancel, each in one transaction with the memory of its request id."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.grpckit.holding import Holding
 from services.grpckit.request_memory import RequestScope, remember
 from services.scheduler.admission import Admission, Draft
-from services.scheduler.jobs import HELD, WAITING, JobState
+from services.scheduler.jobs import HELD, WAITING, JobState, sources_of
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Job, NewJob
 from services.scheduler.store import jobs as job_store
@@ -43,7 +44,7 @@ class _Unknown(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verbs:
-    """Creates and cancels jobs. Answers are serialised `Job` messages, so that the first answer can be given again."""
+    """Changes jobs for callers. Answers are serialised `Job` messages, so that the first answer can be given again."""
 
     ledger: Ledger
     admission: Admission
@@ -109,9 +110,28 @@ class Verbs:
         Raises:
             ServiceError: as `CancelJob` documents.
         """
-        if len(reason) > REASON_LENGTH_MAX:
-            problem = f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"
-            raise invalid_fields([FieldViolation("reason", problem)])
+        _check_reason(reason)
+        return await self._change(call, lambda tx: _cancel(tx, name, reason, call.actor))
+
+    async def pause(self, name: JobName, reason: str, call: Call) -> bytes:
+        """Pauses a job: at once while it is queued, else as soon as its attempt has saved its state.
+
+        Raises:
+            ServiceError: as `PauseJob` documents.
+        """
+        _check_reason(reason)
+        return await self._change(call, lambda tx: _pause(tx, name, reason, call.actor))
+
+    async def resume(self, name: JobName, call: Call) -> bytes:
+        """Queues a paused job again.
+
+        Raises:
+            ServiceError: as `ResumeJob` documents.
+        """
+        return await self._change(call, lambda tx: _resume(tx, name, call.actor))
+
+    async def _change(self, call: Call, make: Callable[[Transaction], bytes]) -> bytes:
+        """Makes a change once for each request id."""
 
         def write(tx: Transaction) -> bytes:
             return remember(
@@ -119,10 +139,16 @@ class Verbs:
                 scope=call.scope,
                 request_id=call.request_id,
                 request=call.body,
-                make=lambda: _cancel(tx, name, reason, call.actor),
+                make=lambda: make(tx),
             )
 
         return await self.ledger.write(write)
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > REASON_LENGTH_MAX:
+        problem = f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"
+        raise invalid_fields([FieldViolation("reason", problem)])
 
 
 def _store(tx: Transaction, new: NewJob) -> bytes:
@@ -147,27 +173,61 @@ def _taken(name: JobName) -> ServiceError:
 
 
 def _cancel(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
-    job = job_store.find(tx.connection, name)
-    if job is None:
-        raise not_found("job", name)
+    job = _found(tx, name)
     if job.state in {JobState.CANCELLING, JobState.CANCELLED}:
         return job_bytes(job)
     if job.state not in WAITING | HELD:
-        raise _too_late(job)
+        raise _wrong_state(job, "cancelled")
     target = JobState.CANCELLED if job.state in WAITING else JobState.CANCELLING
-    message = f"Cancelled by {actor}" + (f": {reason}" if reason else ".")
-    step = job_store.Step(
-        to=target, reason="CANCEL_REQUESTED", message=message, token=job.token, sources=frozenset({job.state})
-    )
+    return _move(tx, job, target, "CANCEL_REQUESTED", f"Cancelled by {actor}" + (f": {reason}" if reason else "."))
+
+
+def _pause(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
+    job = _found(tx, name)
+    if job.state in {JobState.PAUSING, JobState.PAUSED}:
+        return job_bytes(job)
+    target = JobState.PAUSED if job.state is JobState.QUEUED else JobState.PAUSING
+    if job.state not in sources_of(target):
+        raise _wrong_state(job, "paused")
+    return _move(tx, job, target, "PAUSE_REQUESTED", f"Paused by {actor}" + (f": {reason}" if reason else "."))
+
+
+def _resume(tx: Transaction, name: JobName, actor: str) -> bytes:
+    job = _found(tx, name)
+    if job.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING}:
+        return job_bytes(job)
+    if job.state is not JobState.PAUSED:
+        raise _wrong_state(job, "resumed")
+    return _move(tx, job, JobState.QUEUED, "RESUME_REQUESTED", f"Resumed by {actor}.")
+
+
+def _found(tx: Transaction, name: JobName) -> Job:
+    job = job_store.find(tx.connection, name)
+    if job is None:
+        raise not_found("job", name)
+    return job
+
+
+def _move(tx: Transaction, job: Job, target: JobState, reason: str, message: str) -> bytes:
+    step = job_store.Step(to=target, reason=reason, message=message, token=job.token, sources=frozenset({job.state}))
     if not job_store.advance(tx, job.number, step):
         raise AssertionError("the job was read in this transaction")
     return job_bytes(job_store.load(tx.connection, job.number))
 
 
-def _too_late(job: Job) -> ServiceError:
-    why = "its result is being registered" if job.state is JobState.PUBLISHING else "it has ended"
+_WHY_NOT = {
+    JobState.BLOCKED: "it waits for another job",
+    JobState.PAUSING: "its attempt still saves its state",
+    JobState.PREEMPTING: "it gives way to another job and will be queued",
+    JobState.CANCELLING: "it is being cancelled",
+    JobState.PUBLISHING: "its result is being registered",
+}
+
+
+def _wrong_state(job: Job, verb: str) -> ServiceError:
+    why = _WHY_NOT.get(job.state, "it has ended")
     return ServiceError(
         "WRONG_STATE",
-        f"{job.name} is {job.state}: {why}, so it cannot be cancelled",
+        f"{job.name} is {job.state}: {why}, so it cannot be {verb}",
         metadata={"name": str(job.name), "state": str(job.state)},
     )

@@ -19,9 +19,11 @@ from tuneforge.events import (
     DeviceMetrics,
     EvaluationMetrics,
     Resolved,
+    StateChange,
     StepMetrics,
 )
 from tuneforge.job_values import JobState
+from tuneforge.jobs import JobHandle
 from tuneforge.records import verify_record
 from tuneforge.specs.spec import (
     BaseModel,
@@ -177,6 +179,29 @@ def test_cancel_frees_the_node(client: Client) -> None:
     assert list(long.watch())[-1].kind == "state"
     assert long.refresh().state is JobState.CANCELLED
     assert client.jobs.create(spec(LoraMethod(rank=2)), job_id="next").result(timeout_s=60).version is not None
+
+
+def test_a_paused_run_goes_on_bit_for_bit(client: Client) -> None:
+    """Paused in the middle and resumed, a job has the curve and the weights of one that was left alone."""
+    whole = client.jobs.create(spec(LoraMethod(rank=4, dropout=0.1), max_steps=40), job_id="left-alone")
+    expected = {step.step: step.loss for step in _steps(whole)}
+    paused = client.jobs.create(spec(LoraMethod(rank=4, dropout=0.1), max_steps=40), job_id="paused")
+    for event in paused.watch():
+        if isinstance(event.payload, StepMetrics) and event.payload.step >= 3:
+            paused.pause("the test wants to see it go on")
+            break
+    for event in paused.watch():
+        if isinstance(event.payload, StateChange) and event.payload.to_state == "PAUSED":
+            break
+    assert paused.resume().state is JobState.QUEUED
+    assert {step.step: step.loss for step in _steps(paused)} == expected
+    versions = [client.models.version(job.result().version.version) for job in (whole, paused)]  # type: ignore[union-attr]
+    weights = [{file.path: file.sha256 for file in version.manifest.files} for version in versions]
+    assert weights[0]["adapter_model.safetensors"] == weights[1]["adapter_model.safetensors"]
+
+
+def _steps(job: JobHandle) -> list[StepMetrics]:
+    return [event.payload for event in job.watch() if isinstance(event.payload, StepMetrics)]
 
 
 def test_what_is_not_there_is_said(client: Client) -> None:

@@ -34,6 +34,8 @@ class HeldAttempt:
     status: nodes_pb2.AttemptStatus
     events: list[events_pb2.Event] = field(default_factory=list)
     stops: int = 0
+    stop_modes: list[int] = field(default_factory=list)
+    """How it was asked to stop, each time."""
     acks: list[int] = field(default_factory=list)
     is_gone: bool = False
     """Its end was acknowledged."""
@@ -209,6 +211,7 @@ class _Servicer(trainer_pb2_grpc.TrainerServiceServicer):
     async def StopAttempt(self, request: trainer_pb2.StopAttemptRequest, context: Any) -> nodes_pb2.AttemptStatus:
         attempt = await self._held(request.name, context)
         attempt.stops += 1
+        attempt.stop_modes.append(request.mode)
         if attempt.status.state in LIVE:
             attempt.status.state = nodes_pb2.ATTEMPT_STATE_STOPPING
         await self.fake.tell()

@@ -137,6 +137,14 @@ class Stage:
         """Cancels a job."""
         return await self.stub.CancelJob(scheduler_pb2.CancelJobRequest(name=f"projects/p/jobs/{job_id}", **fields))
 
+    async def pause(self, job_id: str = "j1", **fields: Any) -> jobs_pb2.Job:
+        """Pauses a job."""
+        return await self.stub.PauseJob(scheduler_pb2.PauseJobRequest(name=f"projects/p/jobs/{job_id}", **fields))
+
+    async def resume(self, job_id: str = "j1", **fields: Any) -> jobs_pb2.Job:
+        """Resumes a job."""
+        return await self.stub.ResumeJob(scheduler_pb2.ResumeJobRequest(name=f"projects/p/jobs/{job_id}", **fields))
+
     def watch(self, job_id: str = "j1", token: str = "", max_batch: int = 0) -> Any:
         """Opens a watch."""
         request = scheduler_pb2.WatchJobRequest(

@@ -5,12 +5,16 @@ import click
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
+from tuneforge.job_values import Job
 
 _STATES = (
     "BLOCKED",
     "QUEUED",
     "STARTING",
     "RUNNING",
+    "PAUSING",
+    "PAUSED",
+    "PREEMPTING",
     "PUBLISHING",
     "CANCELLING",
     "SUCCEEDED",
@@ -108,11 +112,35 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
 def cancel(connection: Connection, job: str, reason: str, as_json: bool) -> None:
     """Cancel a job: at once while it waits, else as soon as its device is free."""
     with connection.client() as client:
-        found = client.jobs.cancel(job, reason=reason)
+        _print_changed(client.jobs.cancel(job, reason=reason), as_json=as_json)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--reason", default="", help="Why, for the log.")
+@json_option
+@click.pass_obj
+def pause(connection: Connection, job: str, reason: str, as_json: bool) -> None:
+    """Pause a job: it saves its state, leaves its device, and goes on from there when it is resumed."""
+    with connection.client() as client:
+        _print_changed(client.jobs.pause(job, reason=reason), as_json=as_json)
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def resume(connection: Connection, job: str, as_json: bool) -> None:
+    """Queue a paused job again."""
+    with connection.client() as client:
+        _print_changed(client.jobs.resume(job), as_json=as_json)
+
+
+def _print_changed(job: Job, *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(job)
     else:
-        click.echo(f"{found.id}: {found.state}")
+        click.echo(f"{job.id}: {job.state}")
 
 
 @jobs.command()

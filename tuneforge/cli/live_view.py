@@ -23,6 +23,9 @@ _STATE_STYLES = {
     "QUEUED": "yellow",
     "STARTING": "cyan",
     "RUNNING": "bold cyan",
+    "PAUSING": "yellow",
+    "PAUSED": "yellow",
+    "PREEMPTING": "yellow",
     "PUBLISHING": "cyan",
     "CANCELLING": "yellow",
     "SUCCEEDED": "bold green",
@@ -122,7 +125,15 @@ def draw(progress: Progress, width: int, now: datetime) -> RenderableType:
 
 def _head(progress: Progress, now: datetime) -> RenderableType:
     text = Text(" ", no_wrap=True, overflow="ellipsis")
-    is_waiting = progress.state in {"BLOCKED", "QUEUED", "STARTING", "CANCELLING", "PUBLISHING"}
+    is_waiting = progress.state in {
+        "BLOCKED",
+        "QUEUED",
+        "STARTING",
+        "PAUSING",
+        "PREEMPTING",
+        "CANCELLING",
+        "PUBLISHING",
+    }
     if is_waiting:
         text.append(_SPINNER[int(time.monotonic() * 8) % len(_SPINNER)] + " ")
     text.append(printable(short(progress.name)), style="bold")

@@ -40,6 +40,12 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """An attempt was placed on a node and is being started."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 4
     """An attempt runs."""
+    JOB_STATE_PAUSING: _JobState.ValueType  # 5
+    """It was paused; its attempt saves its state and leaves its device."""
+    JOB_STATE_PAUSED: _JobState.ValueType  # 6
+    """It is paused: it holds no device and waits for `ResumeJob`."""
+    JOB_STATE_PREEMPTING: _JobState.ValueType  # 7
+    """It gives way to another job: its attempt saves its state, and it is queued again when its device is free."""
     JOB_STATE_PUBLISHING: _JobState.ValueType  # 8
     """Its result is being registered; it cannot be cancelled any more."""
     JOB_STATE_CANCELLING: _JobState.ValueType  # 9
@@ -52,7 +58,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """It was cancelled."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
-    """States of a job. Numbers 5, 6 and 7 are for PAUSING, PAUSED and PREEMPTING."""
+    """States of a job."""
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Not set; never sent."""
@@ -64,6 +70,12 @@ JOB_STATE_STARTING: JobState.ValueType  # 3
 """An attempt was placed on a node and is being started."""
 JOB_STATE_RUNNING: JobState.ValueType  # 4
 """An attempt runs."""
+JOB_STATE_PAUSING: JobState.ValueType  # 5
+"""It was paused; its attempt saves its state and leaves its device."""
+JOB_STATE_PAUSED: JobState.ValueType  # 6
+"""It is paused: it holds no device and waits for `ResumeJob`."""
+JOB_STATE_PREEMPTING: JobState.ValueType  # 7
+"""It gives way to another job: its attempt saves its state, and it is queued again when its device is free."""
 JOB_STATE_PUBLISHING: JobState.ValueType  # 8
 """Its result is being registered; it cannot be cancelled any more."""
 JOB_STATE_CANCELLING: JobState.ValueType  # 9

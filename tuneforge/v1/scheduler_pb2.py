@@ -30,7 +30,7 @@ from tuneforge.v1 import nodes_pb2 as tuneforge_dot_v1_dot_nodes__pb2
 from tuneforge.v1 import spec_pb2 as tuneforge_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctuneforge/v1/scheduler.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tuneforge/v1/events.proto\x1a\x17tuneforge/v1/jobs.proto\x1a\x18tuneforge/v1/nodes.proto\x1a\x17tuneforge/v1/spec.proto\"\xf2\x01\n\x10\x43reateJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.tuneforge.v1.CreateJobRequest.LabelsEntry\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"p\n\x0fListJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x06states\x18\x04 \x03(\x0e\x32\x16.tuneforge.v1.JobState\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.tuneforge.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"H\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x11\n\tmax_batch\x18\x03 \x01(\r\"\xfb\x01\n\x10WatchJobResponse\x12%\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.tuneforge.v1.JobH\x00\x12*\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.EventBatchH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.tuneforge.v1.WatchHeartbeatH\x00\x12(\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x19.tuneforge.v1.EndOfStreamH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\t\x12\x16\n\x0elatest_job_seq\x18\x0b \x01(\x04\x42\t\n\x07payload\"\x10\n\x0eWatchHeartbeat\"]\n\x0b\x45ndOfStream\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.tuneforge.v1.EndReason\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.tuneforge.v1.JobState\"L\n\x13ListAttemptsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListAttemptsResponse\x12\'\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x15.tuneforge.v1.Attempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16ListCheckpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x17ListCheckpointsResponse\x12-\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x18.tuneforge.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x13RegisterNodeRequest\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.tuneforge.v1.Node\"\xb4\x01\n\x14RegisterNodeResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.tuneforge.v1.Node\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tlease_ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmanager_token\x18\x04 \x01(\t\"x\n\x10HeartbeatRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12-\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x1b.tuneforge.v1.AttemptStatus\x12\x13\n\x0bis_draining\x18\x04 \x01(\x08\"J\n\x11HeartbeatResponse\x12\x35\n\x11lease_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.tuneforge.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*Z\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45ND_REASON_JOB_ENDED\x10\x01\x12\x17\n\x13\x45ND_REASON_DRAINING\x10\x02\x32\x92\x06\n\x10SchedulerService\x12>\n\tCreateJob\x12\x1e.tuneforge.v1.CreateJobRequest\x1a\x11.tuneforge.v1.Job\x12\x38\n\x06GetJob\x12\x1b.tuneforge.v1.GetJobRequest\x1a\x11.tuneforge.v1.Job\x12I\n\x08ListJobs\x12\x1d.tuneforge.v1.ListJobsRequest\x1a\x1e.tuneforge.v1.ListJobsResponse\x12>\n\tCancelJob\x12\x1e.tuneforge.v1.CancelJobRequest\x1a\x11.tuneforge.v1.Job\x12K\n\x08WatchJob\x12\x1d.tuneforge.v1.WatchJobRequest\x1a\x1e.tuneforge.v1.WatchJobResponse0\x01\x12U\n\x0cListAttempts\x12!.tuneforge.v1.ListAttemptsRequest\x1a\".tuneforge.v1.ListAttemptsResponse\x12^\n\x0fListCheckpoints\x12$.tuneforge.v1.ListCheckpointsRequest\x1a%.tuneforge.v1.ListCheckpointsResponse\x12U\n\x0cRegisterNode\x12!.tuneforge.v1.RegisterNodeRequest\x1a\".tuneforge.v1.RegisterNodeResponse\x12P\n\tHeartbeat\x12\x1e.tuneforge.v1.HeartbeatRequest\x1a\x1f.tuneforge.v1.HeartbeatResponse(\x01\x30\x01\x12L\n\tListNodes\x12\x1e.tuneforge.v1.ListNodesRequest\x1a\x1f.tuneforge.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctuneforge/v1/scheduler.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tuneforge/v1/events.proto\x1a\x17tuneforge/v1/jobs.proto\x1a\x18tuneforge/v1/nodes.proto\x1a\x17tuneforge/v1/spec.proto\"\xf2\x01\n\x10\x43reateJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.tuneforge.v1.CreateJobRequest.LabelsEntry\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"p\n\x0fListJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x06states\x18\x04 \x03(\x0e\x32\x16.tuneforge.v1.JobState\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.tuneforge.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"4\n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x11\n\tmax_batch\x18\x03 \x01(\r\"\xfb\x01\n\x10WatchJobResponse\x12%\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.tuneforge.v1.JobH\x00\x12*\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.EventBatchH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.tuneforge.v1.WatchHeartbeatH\x00\x12(\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x19.tuneforge.v1.EndOfStreamH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\t\x12\x16\n\x0elatest_job_seq\x18\x0b \x01(\x04\x42\t\n\x07payload\"\x10\n\x0eWatchHeartbeat\"]\n\x0b\x45ndOfStream\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.tuneforge.v1.EndReason\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.tuneforge.v1.JobState\"L\n\x13ListAttemptsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListAttemptsResponse\x12\'\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x15.tuneforge.v1.Attempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16ListCheckpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x17ListCheckpointsResponse\x12-\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x18.tuneforge.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x13RegisterNodeRequest\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.tuneforge.v1.Node\"\xb4\x01\n\x14RegisterNodeResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.tuneforge.v1.Node\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tlease_ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmanager_token\x18\x04 \x01(\t\"x\n\x10HeartbeatRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12-\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x1b.tuneforge.v1.AttemptStatus\x12\x13\n\x0bis_draining\x18\x04 \x01(\x08\"J\n\x11HeartbeatResponse\x12\x35\n\x11lease_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.tuneforge.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*Z\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45ND_REASON_JOB_ENDED\x10\x01\x12\x17\n\x13\x45ND_REASON_DRAINING\x10\x02\x32\x90\x07\n\x10SchedulerService\x12>\n\tCreateJob\x12\x1e.tuneforge.v1.CreateJobRequest\x1a\x11.tuneforge.v1.Job\x12\x38\n\x06GetJob\x12\x1b.tuneforge.v1.GetJobRequest\x1a\x11.tuneforge.v1.Job\x12I\n\x08ListJobs\x12\x1d.tuneforge.v1.ListJobsRequest\x1a\x1e.tuneforge.v1.ListJobsResponse\x12>\n\tCancelJob\x12\x1e.tuneforge.v1.CancelJobRequest\x1a\x11.tuneforge.v1.Job\x12<\n\x08PauseJob\x12\x1d.tuneforge.v1.PauseJobRequest\x1a\x11.tuneforge.v1.Job\x12>\n\tResumeJob\x12\x1e.tuneforge.v1.ResumeJobRequest\x1a\x11.tuneforge.v1.Job\x12K\n\x08WatchJob\x12\x1d.tuneforge.v1.WatchJobRequest\x1a\x1e.tuneforge.v1.WatchJobResponse0\x01\x12U\n\x0cListAttempts\x12!.tuneforge.v1.ListAttemptsRequest\x1a\".tuneforge.v1.ListAttemptsResponse\x12^\n\x0fListCheckpoints\x12$.tuneforge.v1.ListCheckpointsRequest\x1a%.tuneforge.v1.ListCheckpointsResponse\x12U\n\x0cRegisterNode\x12!.tuneforge.v1.RegisterNodeRequest\x1a\".tuneforge.v1.RegisterNodeResponse\x12P\n\tHeartbeat\x12\x1e.tuneforge.v1.HeartbeatRequest\x1a\x1f.tuneforge.v1.HeartbeatResponse(\x01\x30\x01\x12L\n\tListNodes\x12\x1e.tuneforge.v1.ListNodesRequest\x1a\x1f.tuneforge.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ENDREASON']._serialized_start=2119
-  _globals['_ENDREASON']._serialized_end=2209
+  _globals['_ENDREASON']._serialized_start=2242
+  _globals['_ENDREASON']._serialized_end=2332
   _globals['_CREATEJOBREQUEST']._serialized_start=215
   _globals['_CREATEJOBREQUEST']._serialized_end=457
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._serialized_start=412
@@ -53,34 +53,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSRESPONSE']._serialized_end=680
   _globals['_CANCELJOBREQUEST']._serialized_start=682
   _globals['_CANCELJOBREQUEST']._serialized_end=750
-  _globals['_WATCHJOBREQUEST']._serialized_start=752
-  _globals['_WATCHJOBREQUEST']._serialized_end=824
-  _globals['_WATCHJOBRESPONSE']._serialized_start=827
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1078
-  _globals['_WATCHHEARTBEAT']._serialized_start=1080
-  _globals['_WATCHHEARTBEAT']._serialized_end=1096
-  _globals['_ENDOFSTREAM']._serialized_start=1098
-  _globals['_ENDOFSTREAM']._serialized_end=1191
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=1193
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=1269
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=1271
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=1359
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1361
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1440
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1442
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1539
-  _globals['_REGISTERNODEREQUEST']._serialized_start=1541
-  _globals['_REGISTERNODEREQUEST']._serialized_end=1596
-  _globals['_REGISTERNODERESPONSE']._serialized_start=1599
-  _globals['_REGISTERNODERESPONSE']._serialized_end=1779
-  _globals['_HEARTBEATREQUEST']._serialized_start=1781
-  _globals['_HEARTBEATREQUEST']._serialized_end=1901
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1903
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1977
-  _globals['_LISTNODESREQUEST']._serialized_start=1979
-  _globals['_LISTNODESREQUEST']._serialized_end=2036
-  _globals['_LISTNODESRESPONSE']._serialized_start=2038
-  _globals['_LISTNODESRESPONSE']._serialized_end=2117
-  _globals['_SCHEDULERSERVICE']._serialized_start=2212
-  _globals['_SCHEDULERSERVICE']._serialized_end=2998
+  _globals['_PAUSEJOBREQUEST']._serialized_start=752
+  _globals['_PAUSEJOBREQUEST']._serialized_end=819
+  _globals['_RESUMEJOBREQUEST']._serialized_start=821
+  _globals['_RESUMEJOBREQUEST']._serialized_end=873
+  _globals['_WATCHJOBREQUEST']._serialized_start=875
+  _globals['_WATCHJOBREQUEST']._serialized_end=947
+  _globals['_WATCHJOBRESPONSE']._serialized_start=950
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1201
+  _globals['_WATCHHEARTBEAT']._serialized_start=1203
+  _globals['_WATCHHEARTBEAT']._serialized_end=1219
+  _globals['_ENDOFSTREAM']._serialized_start=1221
+  _globals['_ENDOFSTREAM']._serialized_end=1314
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=1316
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=1392
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=1394
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=1482
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1484
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1563
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1565
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1662
+  _globals['_REGISTERNODEREQUEST']._serialized_start=1664
+  _globals['_REGISTERNODEREQUEST']._serialized_end=1719
+  _globals['_REGISTERNODERESPONSE']._serialized_start=1722
+  _globals['_REGISTERNODERESPONSE']._serialized_end=1902
+  _globals['_HEARTBEATREQUEST']._serialized_start=1904
+  _globals['_HEARTBEATREQUEST']._serialized_end=2024
+  _globals['_HEARTBEATRESPONSE']._serialized_start=2026
+  _globals['_HEARTBEATRESPONSE']._serialized_end=2100
+  _globals['_LISTNODESREQUEST']._serialized_start=2102
+  _globals['_LISTNODESREQUEST']._serialized_end=2159
+  _globals['_LISTNODESRESPONSE']._serialized_start=2161
+  _globals['_LISTNODESRESPONSE']._serialized_end=2240
+  _globals['_SCHEDULERSERVICE']._serialized_start=2335
+  _globals['_SCHEDULERSERVICE']._serialized_end=3247
 # @@protoc_insertion_point(module_scope)

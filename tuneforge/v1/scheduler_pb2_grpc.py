@@ -62,6 +62,16 @@ class SchedulerServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/PauseJob',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ResumeJob',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/tuneforge.v1.SchedulerService/WatchJob',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.WatchJobRequest.SerializeToString,
@@ -152,6 +162,36 @@ class SchedulerServiceServicer(object):
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
         FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """Pauses a job: at once while it is queued, else as soon as its attempt has saved its state and left its device
+        (PAUSING until then). A paused job holds no device; `ResumeJob` lets it go on from that state, bit for bit. An
+        attempt that does not save in time is ended, and the job goes on from the checkpoint before. Pausing a paused job
+        returns it. A run that ends while it is being paused is published: nothing is paused then. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        FAILED_PRECONDITION `WRONG_STATE`: it waits for another job, is being cancelled or published, or has ended; the
+        metadata has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
+        has ended; the metadata has its `state`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,6 +290,16 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.CancelJobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.PauseJobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
@@ -397,6 +447,60 @@ class SchedulerService(object):
             target,
             '/tuneforge.v1.SchedulerService/CancelJob',
             tuneforge_dot_v1_dot_scheduler__pb2.CancelJobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/PauseJob',
+            tuneforge_dot_v1_dot_scheduler__pb2.PauseJobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ResumeJob',
+            tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobRequest.SerializeToString,
             tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,

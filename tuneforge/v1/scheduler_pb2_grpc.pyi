@@ -78,6 +78,28 @@ class SchedulerServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
     """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PauseJobRequest, _jobs_pb2.Job]
+    """Pauses a job: at once while it is queued, else as soon as its attempt has saved its state and left its device
+    (PAUSING until then). A paused job holds no device; `ResumeJob` lets it go on from that state, bit for bit. An
+    attempt that does not save in time is ended, and the job goes on from the checkpoint before. Pausing a paused job
+    returns it. A run that ends while it is being paused is published: nothing is paused then. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      FAILED_PRECONDITION `WRONG_STATE`: it waits for another job, is being cancelled or published, or has ended; the
+        metadata has its `state`.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobRequest, _jobs_pb2.Job]
+    """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
+        has ended; the metadata has its `state`.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
     without a token), each new one as it is committed, and an `EndOfStream` after the job's end. No gap and no repeat,
@@ -175,6 +197,28 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
+    """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Pauses a job: at once while it is queued, else as soon as its attempt has saved its state and left its device
+    (PAUSING until then). A paused job holds no device; `ResumeJob` lets it go on from that state, bit for bit. An
+    attempt that does not save in time is ended, and the job goes on from the checkpoint before. Pausing a paused job
+    returns it. A run that ends while it is being paused is published: nothing is paused then. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      FAILED_PRECONDITION `WRONG_STATE`: it waits for another job, is being cancelled or published, or has ended; the
+        metadata has its `state`.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
+        has ended; the metadata has its `state`.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
@@ -294,6 +338,40 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
           FAILED_PRECONDITION `WRONG_STATE`: it is publishing or has ended; the metadata has its `state`.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _scheduler_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Pauses a job: at once while it is queued, else as soon as its attempt has saved its state and left its device
+        (PAUSING until then). A paused job holds no device; `ResumeJob` lets it go on from that state, bit for bit. An
+        attempt that does not save in time is ended, and the job goes on from the checkpoint before. Pausing a paused job
+        returns it. A run that ends while it is being paused is published: nothing is paused then. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's jobs.
+          FAILED_PRECONDITION `WRONG_STATE`: it waits for another job, is being cancelled or published, or has ended; the
+            metadata has its `state`.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _scheduler_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's jobs.
+          FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
+            has ended; the metadata has its `state`.
         """
 
     @_abc_1.abstractmethod

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from services.scheduler import wire
-from services.scheduler.jobs import TERMINAL, JobState, sources_of
+from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Pinned, Ref
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.tables import attempts, jobs, nodes
@@ -232,7 +232,7 @@ def _query() -> Any:
         attempts.c.attempt == jobs.c.attempt,
         attempts.c.node == nodes.c.node,
         nodes.c.state == "UNREACHABLE",
-        jobs.c.state.in_(["STARTING", "RUNNING", "CANCELLING"]),
+        jobs.c.state.in_([str(state) for state in HELD]),
     )
     is_stalled = exists().where(
         attempts.c.job == jobs.c.number,

@@ -6,6 +6,7 @@ import pytest
 
 from services.scheduler.jobs import (
     HELD,
+    LEAVING,
     LIVE_ATTEMPT,
     TERMINAL,
     TRANSITIONS,
@@ -42,9 +43,25 @@ def test_every_state_can_reach_an_end() -> None:
 
 
 def test_publishing_cannot_be_cancelled() -> None:
-    """From PUBLISHING there are only SUCCEEDED and FAILED, and only RUNNING leads there."""
+    """From PUBLISHING there are only SUCCEEDED and FAILED, and only a run that was not cancelled leads there."""
     assert TRANSITIONS[JobState.PUBLISHING] == {JobState.SUCCEEDED, JobState.FAILED}
-    assert sources_of(JobState.PUBLISHING) == {JobState.RUNNING}
+    assert sources_of(JobState.PUBLISHING) == {JobState.RUNNING, *LEAVING}
+
+
+@pytest.mark.parametrize(("state", "to"), [(JobState.PAUSING, JobState.PAUSED), (JobState.PREEMPTING, JobState.QUEUED)])
+def test_a_job_that_was_asked_to_leave_spends_no_budget(state: JobState, to: JobState) -> None:
+    """However its attempt left, a job is paused or queued; but a finished run is published and a user's fault fails."""
+    for end in ENDS:
+        ruling = verdict(state, end, 99, POLICY, 0.5)
+        assert ruling is not None
+        assert not ruling.uses_budget
+        if end.state is AttemptState.SUCCEEDED:
+            assert ruling.to is JobState.PUBLISHING
+        elif end.state is AttemptState.FAILED and end.failure and end.failure.is_user_fault:
+            assert ruling.to is JobState.FAILED
+        else:
+            assert ruling.to is to
+            assert ("saved" in ruling.message) == (end.state is AttemptState.INTERRUPTED)
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: f"{end.state}-{end.failure.is_user_fault}")
