@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         Stall,
         StateChange,
         StepMetrics,
+        TaskMetrics,
     )
     from tuneforge.gate_values import (
         Approval,
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
         BaseModel,
         Checkpointing,
         ComputeType,
+        ContinuedPretrainingTask,
         DataConfig,
         DataSource,
         Evaluation,
@@ -145,8 +147,11 @@ if TYPE_CHECKING:
         Optimization,
         Optimizer,
         OverlongPolicy,
+        PreferenceLoss,
+        PreferenceTask,
         QloraMethod,
         Resources,
+        RewardModelTask,
         SupervisedTask,
         TrainingSpec,
     )
@@ -175,7 +180,7 @@ _HOMES: Final[dict[str, str]] = {
     ),
     "events": (
         "AttemptOutcome AttemptResult CheckpointDurable CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics "
-        "Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics"
+        "Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics TaskMetrics"
     ),
     "gate_values": (
         "Approval ApprovalGate CheckGate Comparator ComparisonEvidence ComparisonGate GatePolicy GatePolicyChange "
@@ -199,9 +204,9 @@ _HOMES: Final[dict[str, str]] = {
     "signatures": "Signature",
     "signing": "SigningKey VerificationProblem",
     "specs.spec": (
-        "BaseModel Checkpointing ComputeType DataConfig DataSource Evaluation FullMethod Guards "
-        "LearningRateSchedule LoraMethod Optimization Optimizer OverlongPolicy QloraMethod Resources SupervisedTask "
-        "TrainingSpec"
+        "BaseModel Checkpointing ComputeType ContinuedPretrainingTask DataConfig DataSource Evaluation FullMethod "
+        "Guards LearningRateSchedule LoraMethod Optimization Optimizer OverlongPolicy PreferenceLoss PreferenceTask "
+        "QloraMethod Resources RewardModelTask SupervisedTask TrainingSpec"
     ),
     "telemetry": "ThrottleReason",
     "values": "ArtifactKind Failure FaultClass VersionRef",
@@ -240,6 +245,7 @@ __all__ = [
     "ComputeType",
     "Conflict",
     "Consequences",
+    "ContinuedPretrainingTask",
     "DataConfig",
     "DataFormat",
     "DataLoss",
@@ -320,6 +326,8 @@ __all__ = [
     "OverlongPolicy",
     "PermissionDenied",
     "Pin",
+    "PreferenceLoss",
+    "PreferenceTask",
     "Promotion",
     "PromotionChange",
     "PromotionState",
@@ -338,6 +346,7 @@ __all__ = [
     "Retention",
     "Revocation",
     "RevocationChange",
+    "RewardModelTask",
     "RowShape",
     "RunRecord",
     "Sample",
@@ -353,6 +362,7 @@ __all__ = [
     "StateChange",
     "StepMetrics",
     "SupervisedTask",
+    "TaskMetrics",
     "ThrottleReason",
     "TrainingSpec",
     "TuneforgeError",

@@ -310,7 +310,13 @@ class Datasets:
         )
 
     def preview(
-        self, version: str, row: int | str, *, model: str, length: "LengthPolicy | None" = None
+        self,
+        version: str,
+        row: int | str,
+        *,
+        model: str,
+        length: "LengthPolicy | None" = None,
+        rejected: bool = False,
     ) -> "RowPreview":
         """Has the registry draw one row of a version token by token: what is learned, what is read, what is cut.
 
@@ -319,6 +325,7 @@ class Datasets:
             row: Its number among all rows, from 1, or the beginning of its id.
             model: Model version (`id/3`, `id@alias`) whose tokenizer and chat template are used.
             length: How long rows may be; None for the usual.
+            rejected: Of a row with a pair of answers, draw the rejected one, not the chosen one.
 
         Raises:
             InvalidArgument: The row cannot be read or written.
@@ -326,7 +333,15 @@ class Datasets:
         """
         from tuneforge.linting import LENGTH, preview_row
 
-        return preview_row(self._connections, self._project, version, row, model=model, length=length or LENGTH)
+        return preview_row(
+            self._connections,
+            self._project,
+            version,
+            row,
+            model=model,
+            length=length or LENGTH,
+            rejected=rejected,
+        )
 
     def _create_if_missing(self, name: str, description: str) -> bool:
         """Returns whether it was missing."""

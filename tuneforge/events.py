@@ -69,11 +69,24 @@ class EvaluationMetrics:
     step: int
     """Last finished optimiser step."""
     loss: float
-    """Mean over the supervised tokens of all validation rows, in nats a token."""
+    """Mean over all validation rows, as in `StepMetrics`."""
     supervised_tokens: int
     rows: int
     is_best: bool = False
     """No evaluation of the run before it had so low a loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMetrics:
+    """What a task measures beside its loss."""
+
+    step: int
+    """Last finished optimiser step."""
+    is_validation: bool
+    """Whether it was measured on the validation rows, not on those of the step."""
+    values: Mapping[str, float]
+    """Means over the rows, by name, e.g. `rewards_accuracy`."""
+    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +212,7 @@ Payload = (
     | StateChange
     | Gap
     | EvaluationMetrics
+    | TaskMetrics
     | ResumedFrom
     | Resolved
     | AttemptOutcome
@@ -223,7 +237,7 @@ class Event:
     """By the clock of the machine where it happened."""
     kind: str
     """`step`, `device`, `log`, `checkpoint`, `sample`, `state`, `gap`, `evaluation`, `resumed_from`, `resolved`,
-    `outcome`, `stall`; another word for a kind that this release does not know."""
+    `outcome`, `task`, `stall`; another word for a kind that this release does not know."""
     payload: Payload | None
     """What happened; None for a kind that this release does not know."""
 
@@ -312,6 +326,11 @@ def _evaluation(message: pb.EvaluationMetrics) -> EvaluationMetrics:
     )
 
 
+def _task(message: pb.TaskMetrics) -> TaskMetrics:
+    values = MappingProxyType(dict(sorted(message.values.items())))
+    return TaskMetrics(step=message.step, is_validation=message.is_validation, values=values, rows=message.rows)
+
+
 def _resumed_from(message: pb.ResumedFrom) -> ResumedFrom:
     return ResumedFrom(step=message.step, attempt=message.attempt, digest=message.digest, checkpoint=message.checkpoint)
 
@@ -358,6 +377,7 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "state": state_change,
     "gap": _gap,
     "evaluation": _evaluation,
+    "task": _task,
     "resumed_from": _resumed_from,
     "resolved": _resolved,
     "outcome": _outcome,

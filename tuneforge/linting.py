@@ -44,7 +44,7 @@ from tuneforge.data.lint import (
 from tuneforge.data.lint.checks import chosen
 from tuneforge.data.lint.lookup import find_row
 from tuneforge.data.lint.options import LENGTH
-from tuneforge.data.rows import MalformedRow, to_row
+from tuneforge.data.rows import MalformedRow, to_text
 from tuneforge.data.split import Split
 from tuneforge.errors import FieldViolation, InternalError, InvalidArgument, NotFound, Reason
 from tuneforge.v1 import lint_pb2 as pb
@@ -141,7 +141,12 @@ def lint_files(
 
 
 def preview_file_row(
-    files: Files, row: int | str, *, model: str | os.PathLike[str], length: LengthPolicy = LENGTH
+    files: Files,
+    row: int | str,
+    *,
+    model: str | os.PathLike[str],
+    length: LengthPolicy = LENGTH,
+    rejected: bool = False,
 ) -> RowPreview:
     """Returns one row of files on disk token by token, as the trainer sees it.
 
@@ -150,6 +155,7 @@ def preview_file_row(
         row: Its number among all rows, from 1, or the beginning of its id.
         model: Folder of the model whose tokenizer and chat template are used.
         length: How long rows may be.
+        rejected: Of a row with a pair of answers, draw the rejected one, not the chosen one.
 
     Raises:
         InvalidArgument: The row cannot be read or written, or the model's folder cannot be used.
@@ -161,7 +167,8 @@ def preview_file_row(
         raise NotFound(Reason.NOT_FOUND, f"there is no row {row!r} in the files", cure="Rows are counted from 1.")
     place = f"{parsed.file}:{parsed.line}"
     try:
-        return preview(to_row(parsed), text_model.tokenizer, text_model.chat_format, length, parsed.file)
+        text = to_text(parsed, rejected=rejected)
+        return preview(text, text_model.tokenizer, text_model.chat_format, length, parsed.file)
     except (MalformedRow, RenderingError) as error:
         fields = (FieldViolation(place, str(error)),)
         raise InvalidArgument(Reason.INVALID_DATA, f"{place}: {error}", fields=fields) from error
@@ -202,6 +209,7 @@ def preview_row(
     *,
     model: str,
     length: LengthPolicy = LENGTH,
+    rejected: bool = False,
 ) -> RowPreview:
     """Has the registry draw one row of a version; see `Datasets.preview`."""
     request = pb.PreviewDatasetRowRequest(
@@ -209,6 +217,7 @@ def preview_row(
         model=names.model_version(project, model),
         max_tokens=length.max_tokens,
         overlong=overlong_to_proto(length.overlong),
+        rejected=rejected,
     )
     if isinstance(row, int):
         request.number = row

@@ -20,7 +20,7 @@ from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.memory import estimate
-from tuneforge.specs.spec import Architecture, DataSource, MergeMethod, TrainingSpec
+from tuneforge.specs.spec import Architecture, DataSource, MergeMethod, Task, TrainingSpec
 from tuneforge.specs.validation import validate
 
 PREFIX = "spec."
@@ -72,8 +72,8 @@ class Admission:
         name = JobName(draft.project, draft.job_id if is_id(draft.job_id) else new_id("job"))
         start, train, validation = await asyncio.gather(
             self._start(draft),
-            self._data(draft.spec.data.train, PREFIX + "data.train.dataset"),
-            self._data(draft.spec.data.validation, PREFIX + "data.validation.dataset"),
+            self._data(draft.spec.data.train, draft.spec.task, PREFIX + "data.train.dataset"),
+            self._data(draft.spec.data.validation, draft.spec.task, PREFIX + "data.validation.dataset"),
         )
         architecture = None if isinstance(start, Problem) else start.architecture
         problems = _own_problems(draft, architecture)
@@ -121,11 +121,11 @@ class Admission:
         architecture = None if isinstance(same, Problem) else same.top.architecture
         return _Start(waits_for=job, architecture=architecture, architecture_version=job.architecture_version)
 
-    async def _data(self, source: DataSource | None, field: str) -> DatasetFacts | Problem | None:
+    async def _data(self, source: DataSource | None, task: Task | None, field: str) -> DatasetFacts | Problem | None:
         if source is None or not source.dataset or source.local_path:
             return None  # `validate` says what is wrong
         is_validation = field.endswith("validation.dataset")
-        return await resolve_data(self.registry, source, field, is_validation=is_validation)
+        return await resolve_data(self.registry, source, field, task=task, is_validation=is_validation)
 
     async def readmit(self, job: Job) -> NewJob:
         """Returns a blocked job as it would be admitted now that the output which it waits for is there.

@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 from services.grpckit.context import current_or_none
 from services.grpckit.errors import FieldViolation, ServiceError, not_found
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts
-from tuneforge.data.shapes.names import TRAINABLE
+from tuneforge.data.learnable import shapes_of
 from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, parse_model_reference, project_of
-from tuneforge.specs.spec import DataSource
+from tuneforge.specs.spec import DataSource, Task
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def _model_missing(wanted: str, name: str, error: ServiceError) -> str:
 
 
 async def resolve_data(
-    source: VersionSource, named: DataSource, field: str, *, is_validation: bool = False
+    source: VersionSource, named: DataSource, field: str, *, task: Task | None = None, is_validation: bool = False
 ) -> DatasetFacts | Problem:
     """Finds a version of a data set; a data set without a version means its newest one.
 
@@ -109,6 +109,7 @@ async def resolve_data(
         source: The registry.
         named: What the spec names.
         field: Field of the request that names it.
+        task: What is learned; decides which shapes of rows are taken. None: supervised fine-tuning.
         is_validation: Whether for validation; of a version that is divided, its rows for validation are then taken.
 
     Raises:
@@ -133,8 +134,8 @@ async def resolve_data(
         rows = found.validation_rows
     if rows == 0:
         return Problem(FieldViolation(field, f"is {name!r}: it has no rows{' for validation' * is_validation}"))
-    if found.shape and found.shape not in TRAINABLE:
-        shapes = ", ".join(sorted(TRAINABLE))
+    if found.shape and found.shape not in shapes_of(task):
+        shapes = ", ".join(sorted(shapes_of(task)))
         sentence = f"its rows have the shape {found.shape}, which this task does not learn; give one of {shapes}"
         return Problem(FieldViolation(field, f"is {name!r}: {sentence}"))
     return found

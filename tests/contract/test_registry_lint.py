@@ -21,7 +21,7 @@ from tuneforge import linting
 from tuneforge._lint_wire import item_of, preview_of
 from tuneforge.cli.app import cli
 from tuneforge.client import Client
-from tuneforge.data.lint import Finding, LengthPolicy, LintOptions, Progress, Summary
+from tuneforge.data.lint import Finding, LengthPolicy, LintOptions, Progress, RowPreview, Summary
 from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.specs.spec import OverlongPolicy
 from tuneforge.v1 import aliases_pb2, datasets_pb2, lint_pb2, models_pb2, spec_pb2, types_pb2
@@ -90,6 +90,29 @@ async def test_the_split_of_a_version_divides_its_rows(tmp_path: Path) -> None:
         items = await _items(registry.stub.LintDatasetVersion(lint))
     assert items[-1] == local.summary
     assert local.summary.by_code["LEAKED_NEAR_DUPLICATE"] == local.summary.validation_rows > 0
+
+
+@on_loop
+async def test_either_answer_of_a_pair_is_drawn(tmp_path: Path) -> None:
+    """At the registry as on disk: the chosen answer, or the rejected one; a row without a pair has none."""
+    train = tmp_path / "pairs.jsonl"
+    train.write_text('{"prompt": "Say cat:", "chosen": " cat", "rejected": " dog"}\n')
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "A cat."}\n')
+    model = make_tiny_model(tmp_path / "model")
+    drawn = [linting.preview_file_row(train, 1, model=model, rejected=rejected) for rejected in (False, True)]
+    assert drawn[0].tokens != drawn[1].tokens
+    async with running_registry(tmp_path / "data") as registry:
+        rows, others = await _version(registry, "rows", train), await _version(registry, "others", texts)
+        imported = await registry.imported(await registry.model(), model)
+
+        def ask(rejected: bool) -> RowPreview:
+            with Client(registry=registry.address) as client:
+                return client.datasets.preview(rows, 1, model=imported.name, rejected=rejected)
+
+        assert [await asyncio.to_thread(ask, rejected) for rejected in (False, True)] == drawn
+        request = lint_pb2.PreviewDatasetRowRequest(name=others, model=imported.name, number=1, rejected=True)
+        await refused(registry.stub.PreviewDatasetRow(request), Reason.INVALID_DATA)
 
 
 @on_loop

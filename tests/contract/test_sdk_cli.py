@@ -229,6 +229,8 @@ def test_flags_go_on_top_of_a_file(environment: Mapping[str, str], scheduler: Fa
         (["--rank", "0"], "--rank is 0: use 1 or more"),
         (["--max-tokens", "0"], "--max-tokens is 0: use 8 to 131072"),
         (["--label", "oops"], "'oops' is not of the form KEY=VALUE."),
+        (["--beta", "0.2"], "--beta is for --task dpo, not supervised."),
+        (["--task", "dpo", "--beta", "0"], "--beta is 0: use a number > 0"),
     ],
 )
 def test_flags_that_cannot_be_are_wrong_usage(environment: Mapping[str, str], arguments: list[str], said: str) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from services.modelkit.adapters import load_adapter
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.loading import load_base
-from services.trainer.engine import verbs
+from services.trainer.engine.tasks import language
 from services.trainer.engine.training import preload, train
 from services.trainer.engine.training_task import (
     ArtifactKind,
@@ -392,7 +392,7 @@ def test_memory_that_runs_out_is_named(error: Exception, tmp_path: Path, monkeyp
     def exhausted(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(verbs, "supervised_loss", exhausted)
+    monkeypatch.setattr(language, "supervised_loss", exhausted)
     fault = fault_of(tiny_inputs(tmp_path))
     assert (fault.reason, fault.fault) == (Reason.OUT_OF_MEMORY, Fault.USER)
     assert "rows_per_micro_batch" in fault.cure

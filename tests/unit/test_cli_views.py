@@ -20,6 +20,7 @@ from tuneforge.events import (
     ResumedFrom,
     StateChange,
     StepMetrics,
+    TaskMetrics,
 )
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -152,6 +153,8 @@ def test_memory_stays_bounded() -> None:
 def test_lines_of_a_pipe_are_whole_and_harmless() -> None:
     """Each event is one line, without what would command a terminal."""
     assert line(step(3)) == "3/100  loss 1.0000  grad 1.25  lr 2.00e-04  812 tokens/s  ETA 0:48"
+    measured = TaskMetrics(step=3, is_validation=True, values={"rewards_accuracy": 0.75}, rows=8)
+    assert line(event(measured, "task")) == "step 3  validation  rewards_accuracy 0.75"
     assert line(state("QUEUED", "STARTING")) == "QUEUED -> STARTING  WHY  because"
     nasty = event(LogLine(severity=LogSeverity.WARNING, message="a\x1b[31mb\x07"), "log")
     assert line(nasty) == "WARNING  a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}"

@@ -67,12 +67,12 @@ def test_every_wrong_field_is_listed_at_once_with_its_place() -> None:
     )
     assert found == {
         "bse": "is no field; did you mean `base`?",
-        "task": "is missing: set `supervised`",
+        "task": "is missing: set one of `supervised`, `continued_pretraining`, `preference`, `reward_model`",
         "lora.rnk": "is no field; did you mean `rank`?",
         "lora.alpha": 'is "x": use a number',
         "lora.dropout": "is true: use a number",
         "data.train.dataset": "is 5: use a string",
-        "data.overlong": 'is "keep": use one of drop, truncate, refuse',
+        "data.overlong": 'is "keep": use one of drop, truncate, refuse, split',
         "data.max_tokens": "is -1: use 8 to 131072, or 0 for the default",
         "evaluation.prompts": 'is "one": use a list',
         "optimization": "is []: use an object",

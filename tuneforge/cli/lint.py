@@ -93,6 +93,7 @@ def lint(context: click.Context, /, **options: Any) -> None:
 @click.option("--row", required=True, metavar="N|ID", help="Number of the row, from 1, or the beginning of its id.")
 @click.option("--model", required=True, metavar="MODEL[/VERSION|@ALIAS]|FOLDER", help="Whose tokens are drawn.")
 @_length_options
+@click.option("--rejected", is_flag=True, help="Of a pair of answers, the rejected one.")
 @click.option("--plain", is_flag=True, help="Marks instead of colours: [learned], {cut}.")
 @json_option
 @click.pass_obj
@@ -105,12 +106,12 @@ def preview(connection: Connection, /, **options: Any) -> None:
 
     rows, row, model = options["rows"], options["row"], options["model"]
     wanted: int | str = int(row) if row.isdecimal() and len(row) < 12 else row
-    length = _length(options)
+    drawing: dict[str, Any] = {"length": _length(options), "rejected": options["rejected"]}
     if _are_files(rows):
-        drawn = preview_file_row(rows, wanted, model=_folder(model), length=length)
+        drawn = preview_file_row(rows, wanted, model=_folder(model), **drawing)
     else:
         with connection.client() as client:
-            drawn = client.datasets.preview(_one(rows, "version"), wanted, model=model, length=length)
+            drawn = client.datasets.preview(_one(rows, "version"), wanted, model=model, **drawing)
     if options["as_json"]:
         print_json(drawn)
         return

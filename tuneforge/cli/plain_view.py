@@ -21,6 +21,7 @@ from tuneforge.events import (
     Stall,
     StateChange,
     StepMetrics,
+    TaskMetrics,
 )
 
 _REMIND_S = 30.0
@@ -115,6 +116,11 @@ def _evaluation(evaluation: EvaluationMetrics, _attempt: int) -> str:
     return f"step {evaluation.step}  loss {evaluation.loss:.4f} over {evaluation.rows} rows{best}"
 
 
+def _task(task: TaskMetrics, _attempt: int) -> str:
+    values = "  ".join(f"{name} {value:.4g}" for name, value in task.values.items())
+    return f"step {task.step}{'  validation' if task.is_validation else ''}  {values}"
+
+
 def _log(log: LogLine, _attempt: int) -> str:
     return f"{log.severity}  {printable(log.message)}"
 
@@ -158,6 +164,7 @@ _LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {
     "step": lambda step, _attempt: step_line(step),
     "state": state_line,
     "evaluation": _evaluation,
+    "task": _task,
     "log": _log,
     "checkpoint": _checkpoint,
     "checkpoint_durable": _durable,

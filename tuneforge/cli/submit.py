@@ -59,12 +59,21 @@ _ADAPTER = {
 _ONE_OF = (("base", ("model", "output_of_job", "local_path")), ("optimization", ("epochs", "max_steps")))
 _METHODS = ("lora", "qlora", "full", "merge")
 _WITHOUT_ADAPTERS = ("full", "merge")
+_TASKS = {
+    "sft": "supervised",
+    "pretrain": "continued_pretraining",
+    "dpo": "preference",
+    "reward": "reward_model",
+}
+"""What a task is called on the command line -> in the spec."""
+_PREFERENCE = {"beta": "beta", "label_smoothing": "label_smoothing", "preference_loss": "loss"}
 _EXCLUSIVE = (("base", "base_job"), ("epochs", "max_steps"))
 # In a file 0 stands for the default; who types it means a 0, which there is not.
 _NO_ZERO = {
     "rank": "1 or more",
     "alpha": "a number > 0",
     "lr": "a number > 0",
+    "beta": "a number > 0",
     "max_tokens": "8 to 131072",
     "rows_per_step": "1 to 65536",
     "decay_every": "1 or more",
@@ -79,6 +88,14 @@ _NO_ZERO = {
 @click.option("--base-job", metavar="JOB", help="Start from the version that this job publishes.")
 @click.option("--data", metavar="DATASET", help="Rows to learn from: `id` (newest version) or `id/3`.")
 @click.option("--validation", metavar="DATASET", help="Rows for the validation loss.")
+@click.option(
+    "--task",
+    type=click.Choice([*_TASKS, *_TASKS.values()]),
+    help="What is learned: answers, texts, which of two answers is better, or to judge.  [default: sft]",
+)
+@click.option("--beta", type=float, help="dpo: how near to the base it stays.  [default: 0.1]")
+@click.option("--label-smoothing", type=float, help="dpo: share of pairs in the wrong order.  [default: 0]")
+@click.option("--preference-loss", metavar="NAME", help="dpo: sigmoid or ipo.  [default: sigmoid]")
 @click.option("--method", type=click.Choice(_METHODS), help="Which weights move.  [default: lora]")
 @click.option("--rank", type=int, help="Width of the adapters.  [default: 16]")
 @click.option("--alpha", type=float, help="Scale of the adapters.  [default: twice the rank]")
@@ -87,9 +104,9 @@ _NO_ZERO = {
 @click.option("--rslora", is_flag=True, default=None, help="Scale the adapters by alpha / sqrt(rank).")
 @click.option("--dora", is_flag=True, default=None, help="Learn a magnitude for each output beside the adapters.")
 @click.option("--freeze-layers", type=int, help="full: lowest layers that stay as they are.  [default: 0]")
-@click.option("--epochs", type=float, help="Passes over the rows.  [default: 3]")
+@click.option("--epochs", type=float, help="Passes over the rows.  [default: 3; other tasks than sft 1]")
 @click.option("--max-steps", type=int, help="Optimiser steps, instead of epochs.")
-@click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4, full 2e-5]")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: by task and method; sft 2e-4, full 2e-5]")
 @click.option("--schedule", metavar="NAME", help="cosine, linear, constant, wsd or step.  [default: cosine]")
 @click.option("--warmup-ratio", type=float, help="Share of the steps with a rising rate.  [default: 0.05]")
 @click.option("--decay-ratio", type=float, help="wsd: share of the steps with a falling rate.  [default: 0.2]")
@@ -105,7 +122,11 @@ _NO_ZERO = {
 @click.option("--rows-per-step", type=int, help="Rows behind one optimiser step.  [default: 8]")
 @click.option("--rows-per-micro-batch", type=int, help="Rows computed at once.  [default: chosen by the trainer]")
 @click.option("--max-tokens", type=int, help="Longest row.  [default: 1024, or the model's limit]")
-@click.option("--overlong", metavar="POLICY", help="drop, truncate or refuse a longer row.  [default: drop]")
+@click.option(
+    "--overlong",
+    metavar="POLICY",
+    help="drop, truncate, refuse or split a longer row.  [default: drop; pretrain: split]",
+)
 @click.option(
     "--recompute",
     metavar="POLICY",
@@ -135,7 +156,7 @@ _NO_ZERO = {
 def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Queue a job."""
     _refuse(flags)
-    content = _with_flags(_read(spec) if spec else {}, flags)
+    content = with_flags(_read(spec) if spec else {}, flags)
     labels = _labels(flags["label"])
     with connection.client() as client:
         if flags["validate_only"]:
@@ -183,7 +204,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+def with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     """Returns the spec's JSON form with the given flags in their places."""
     for flag, place in _PLACES.items():
         if flags[flag] not in (None, ()):
@@ -205,8 +226,25 @@ def _with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any
         _put(content, ("full", "freeze_layers"), flags["freeze_layers"])
     for key, value in adapter.items():
         _put(content, ("qlora", "lora", key) if chosen == "qlora" else (chosen, key), value)
-    content.setdefault("supervised", {})
+    _put_task(content, flags)
     return content
+
+
+def _put_task(content: dict[str, Any], flags: dict[str, Any]) -> None:
+    """Sets the task: that of the flag, else that of the file, else supervised fine-tuning."""
+    asked = flags["task"]
+    named = _TASKS.get(asked, asked)
+    chosen = named or next((name for name in _TASKS.values() if name in content), "supervised")
+    for name in _TASKS.values():
+        if name != chosen:
+            content.pop(name, None)
+    content.setdefault(chosen, {})
+    for flag, key in _PREFERENCE.items():
+        if flags[flag] is None:
+            continue
+        if chosen != "preference":
+            raise click.UsageError(f"{_flag(flag)} is for --task dpo, not {chosen}.")
+        _put(content, ("preference", key), flags[flag])
 
 
 def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:

@@ -18,6 +18,8 @@ class RenderingCode(enum.StrEnum):
     """The template says that it does not take this conversation."""
     TURN_DROPPED = "TURN_DROPPED"
     """The template leaves a turn out, repeats it or moves it."""
+    TOOLS_DROPPED = "TOOLS_DROPPED"
+    """The template does not write the tools of a conversation."""
     TURN_REWRITTEN = "TURN_REWRITTEN"
     """The template changes what the assistant says."""
     NO_END_TOKEN = "NO_END_TOKEN"  # noqa: S105 - the name of a fault

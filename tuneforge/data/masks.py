@@ -84,7 +84,8 @@ def fit(marked: MarkedRow, line: int, max_tokens: int, overlong: OverlongPolicy)
         overlong: what happens to a longer row.
 
     Returns:
-        The tokens; None for a row that is dropped, or of whose completion nothing is left after the cut.
+        The tokens; None for a row that is dropped, or of whose completion nothing is left after the cut. Under SPLIT
+        all of them, the first of each piece not learned: `pieces` divides them.
 
     Raises:
         OverlongRow: the row is too long and the policy is REFUSE.
@@ -92,11 +93,26 @@ def fit(marked: MarkedRow, line: int, max_tokens: int, overlong: OverlongPolicy)
     ids, supervised = marked.ids, marked.supervised
     if len(ids) <= max_tokens:
         return EncodedRow(ids=ids, supervised=supervised)
+    if overlong is OverlongPolicy.SPLIT:
+        learned = tuple(mark and place % max_tokens > 0 for place, mark in enumerate(supervised))
+        return EncodedRow(ids=ids, supervised=learned)
     if overlong is OverlongPolicy.REFUSE:
         raise OverlongRow(line, len(ids), max_tokens)
     if overlong is OverlongPolicy.DROP or not any(supervised[:max_tokens]):
         return None
     return EncodedRow(ids=ids[:max_tokens], supervised=supervised[:max_tokens], is_cut=True)
+
+
+def pieces(encoded: EncodedRow, max_tokens: int) -> list[EncodedRow]:
+    """Divides a row into pieces of `max_tokens`, the last one shorter; a row that is short enough is its only piece."""
+    return [
+        EncodedRow(
+            ids=encoded.ids[start : start + max_tokens],
+            supervised=encoded.supervised[start : start + max_tokens],
+            is_cut=encoded.is_cut,
+        )
+        for start in range(0, len(encoded.ids), max_tokens)
+    ]
 
 
 def encode(
@@ -176,4 +192,4 @@ def _marks(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]])
     return marks
 
 
-__all__ = ["EncodedRow", "MarkedRow", "encode", "encode_prompt", "fit", "load_tokenizer", "mark"]
+__all__ = ["EncodedRow", "MarkedRow", "encode", "encode_prompt", "fit", "load_tokenizer", "mark", "pieces"]

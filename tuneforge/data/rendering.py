@@ -110,7 +110,7 @@ class ChatFormat:
         """Writes a row and finds what is learned from it.
 
         Plain rows are prompt, completion and the token that ends a text. Conversations go through the template, and
-        every assistant's turn is learned.
+        every assistant's turn is learned that is not among those that are only read.
 
         Raises:
             RenderingError: there is no template, it refuses, drops or rewrites a turn or the tools, it ends an
@@ -121,9 +121,10 @@ class ChatFormat:
             text = row.prompt + row.completion + self.eos_token
             return Rendering(text=text, supervised=((start, len(text)),))
         self._check_turns(row.turns, row.tools)
-        return self._render_conversation(row.turns, row.tools)
+        return self._render_conversation(row)
 
-    def _render_conversation(self, turns: Sequence[Turn], tools: Tools) -> Rendering:
+    def _render_conversation(self, row: Row) -> Rendering:
+        turns, tools = row.turns, row.tools
         text = self._render(messages_of(turns), tools, add_generation_prompt=False)
         places = self._content_places(turns, tools, text)
         answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
@@ -142,7 +143,8 @@ class ChatFormat:
             before = spans[-1][1] if spans else 0
             begin = self._answer_start(turns[:index], tools, text, (before, start))
             spans.append((begin, stop + len(end_token) if is_ended else end))
-        return Rendering(text=text, supervised=tuple(spans))
+        learned = (span for index, span in zip(answers, spans, strict=True) if index >= row.context_turns)
+        return Rendering(text=text, supervised=tuple(learned))
 
     def _content_places(self, turns: Sequence[Turn], tools: Tools, text: str) -> list[tuple[int, int]]:
         """Finds where each assistant's content stands in the rendered text, up to the name of the last tool it calls.
@@ -189,7 +191,7 @@ class ChatFormat:
             raise RenderingError(
                 "The chat template does not write the row's tools, so the model would not know of them.",
                 "Leave them out of the row, or use a template that writes tools.",
-                RenderingCode.TURN_DROPPED,
+                RenderingCode.TOOLS_DROPPED,
             )
 
     def _answer_start(self, earlier: Sequence[Turn], tools: Tools, text: str, limits: tuple[int, int]) -> int:

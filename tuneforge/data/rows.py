@@ -5,17 +5,18 @@ become turns and texts. Memory stays bounded: one row is held at a time. How a r
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tuneforge.data.formats import DataFile, Limits, ParsedRow, open_rows
 from tuneforge.data.identity import canonical_json
 from tuneforge.data.problems import ProblemCode, RowProblem, Severity
-from tuneforge.data.shapes import CONVERSATIONS, TRAINABLE, RowShape
+from tuneforge.data.shapes import CONVERSATIONS, LEARNABLE, TRAINABLE, RowShape
 
 MAX_LINE_BYTES: Final = Limits().row_bytes
 """Largest row in bytes."""
+_PAIRS: Final = frozenset({RowShape.PREFERENCE})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +61,15 @@ class Row:
     prompt: str = ""
     """Empty for a row that is all text."""
     completion: str = ""
+    context_turns: int = 0
+    """Turns at the beginning that are only read, whoever speaks: those before the answers of a pair."""
     file: str = ""
     """Path of its file in the data set."""
 
     @property
     def is_chat(self) -> bool:
         """Whether it is a conversation, which a chat template writes."""
-        return self.shape in CONVERSATIONS
+        return self.shape in CONVERSATIONS or bool(self.turns)
 
 
 class MalformedRow(ValueError):
@@ -91,19 +94,57 @@ class FileReport:
     """All errors found, also those above the limit."""
 
 
-def to_row(parsed: ParsedRow) -> Row:
-    """Makes a row that a language model learns from one that was read.
+def to_rows(parsed: ParsedRow, shapes: Collection[RowShape] = LEARNABLE) -> tuple[Row, ...]:
+    """Makes what is learned of a row that was read: one text, or of a pair the chosen and the rejected one.
+
+    Args:
+        parsed: the row.
+        shapes: those that are wanted, all of them `LEARNABLE`.
 
     Raises:
-        MalformedRow: it has errors, or its shape is not for language models.
+        MalformedRow: it has errors, or another shape.
     """
     for problem in parsed.problems:
         if problem.severity is Severity.ERROR:
             raise MalformedRow(problem)
     content, shape = parsed.content, parsed.shape
-    if content is None or shape not in TRAINABLE:
-        raise MalformedRow(untrainable(parsed))
+    if content is None or shape not in shapes:
+        raise MalformedRow(unlearnable(parsed, shapes))
     place: dict[str, Any] = {"id": parsed.row_id, "line": parsed.line, "shape": shape, "file": parsed.file}
+    if shape is RowShape.PREFERENCE:
+        return tuple(_answer(content, name, place) for name in ("chosen", "rejected"))
+    return (_row(content, shape, place),)
+
+
+def to_row(parsed: ParsedRow) -> Row:
+    """Makes the one text that supervised fine-tuning learns of a row that was read.
+
+    Raises:
+        MalformedRow: it has errors, or a shape that supervised fine-tuning does not learn.
+    """
+    (row,) = to_rows(parsed, TRAINABLE)
+    return row
+
+
+def to_text(parsed: ParsedRow, *, rejected: bool = False) -> Row:
+    """Makes one text that is learned of a row that was read: of a pair the chosen one, or the rejected one.
+
+    Raises:
+        MalformedRow: it has errors, its shape is not for language models, or there is no rejected text.
+    """
+    return to_rows(parsed, _PAIRS)[1] if rejected else to_rows(parsed)[0]
+
+
+def _answer(content: Mapping[str, Any], name: str, place: Mapping[str, Any]) -> Row:
+    """Returns the prompt of a pair with one of its answers."""
+    prompt, answer = content["prompt"], content[name]
+    if isinstance(answer, str):
+        return Row(prompt=prompt, completion=answer, **place)
+    turns = tuple(_turn(message) for message in (*prompt, *answer))
+    return Row(turns=turns, context_turns=len(prompt), **place)
+
+
+def _row(content: Mapping[str, Any], shape: RowShape | None, place: Mapping[str, Any]) -> Row:
     if shape is RowShape.PROMPT_COMPLETION:
         return Row(prompt=content["prompt"], completion=content["completion"], **place)
     if shape is RowShape.TEXT:
@@ -114,29 +155,31 @@ def to_row(parsed: ParsedRow) -> Row:
     return Row(turns=turns, tools=tuple(content.get("tools", ())), **place)
 
 
-def untrainable(parsed: ParsedRow) -> RowProblem:
-    """Returns the problem that rows of this shape are not for supervised fine-tuning of a language model."""
-    shapes = ", ".join(sorted(TRAINABLE))
+def unlearnable(parsed: ParsedRow, shapes: Collection[RowShape]) -> RowProblem:
+    """Returns the problem that a row has none of the shapes that a task learns from."""
+    named = ", ".join(sorted(shapes))
     return RowProblem(
         line=parsed.line,
         field="",
         file=parsed.file,
         row_id=parsed.row_id,
         code=ProblemCode.MIXED_SHAPES,
-        message=f"Rows of the shape {parsed.shape} cannot be learned by supervised fine-tuning.",
-        cure=f"Give rows of one of the shapes {shapes}.",
+        message=f"Rows of the shape {parsed.shape} cannot be learned by this task.",
+        cure=f"Give rows of the shape {named}, or choose the task that learns these.",
     )
 
 
-def learnable_rows(files: Mapping[str, Path] | Iterable[DataFile]) -> Iterator[tuple[ParsedRow, Row]]:
-    """Reads the rows of a data set that a language model is to learn, in order.
+def learnable_rows(
+    files: Mapping[str, Path] | Iterable[DataFile], shapes: Collection[RowShape] = TRAINABLE
+) -> Iterator[tuple[ParsedRow, tuple[Row, ...]]]:
+    """Reads the rows of a data set that a language model is to learn, in order, as `to_rows` makes them.
 
     Raises:
-        MalformedRow: at the first row that cannot be read or whose shape is not for language models.
+        MalformedRow: at the first row that cannot be read or has none of the shapes.
     """
     for parsed in open_rows(files):
         if parsed.content is not None or any(each.severity is Severity.ERROR for each in parsed.problems):
-            yield parsed, to_row(parsed)
+            yield parsed, to_rows(parsed, shapes)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -146,8 +189,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         MalformedRow: at the first row that cannot be read, or whose shape is not that of the rows before it, or at the
             end of a file without a row.
     """
-    for _, row in learnable_rows([DataFile(path.name, path)]):
-        yield row
+    for _, rows in learnable_rows([DataFile(path.name, path)]):
+        yield from rows
 
 
 def check_file(path: Path, limit: int = 20) -> FileReport:
@@ -207,4 +250,6 @@ __all__ = [
     "learnable_rows",
     "read_rows",
     "to_row",
+    "to_rows",
+    "to_text",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tuneforge.specs.guards import with_guard_defaults
 from tuneforge.specs.spec import (
     Architecture,
     Checkpointing,
+    ContinuedPretrainingTask,
     Evaluation,
     FullMethod,
     LearningRateSchedule,
@@ -16,19 +18,34 @@ from tuneforge.specs.spec import (
     MergeMethod,
     Method,
     Optimization,
+    OverlongPolicy,
+    PreferenceTask,
     QloraMethod,
     Resources,
+    RewardModelTask,
+    SupervisedTask,
+    Task,
     TrainingSpec,
 )
 
 LORA_RANK = 16
 MAX_TOKENS = 1024
-LEARNING_RATE_ADAPTER = 2e-4
-LEARNING_RATE_FULL = 2e-5
+LEARNING_RATES: Mapping[type[Task], tuple[float, float]] = {
+    SupervisedTask: (2e-4, 2e-5),
+    ContinuedPretrainingTask: (2e-4, 2e-5),
+    # The whole model at the rate of the DPO paper (arXiv 2305.18290, appendix B).
+    PreferenceTask: (1e-5, 1e-6),
+    # The whole model near the rate of InstructGPT's reward model (arXiv 2203.02155, appendix C).
+    RewardModelTask: (1e-4, 1e-5),
+}
+"""Peak learning rates by task, for adapters and for whole models; adapters take ten times the rate."""
 WARMUP_RATIO = 0.05
 MAX_GRAD_NORM = 1.0
 ROWS_PER_STEP = 8
 EPOCHS = 3.0
+EPOCHS_OTHER = 1.0
+"""Passes of all tasks but supervised fine-tuning: pairs are soon learned by heart, and texts are many."""
+BETA = 0.1
 DECAY_RATIO = 0.2
 DECAY_EVERY_STEPS = 500
 DECAY_FACTOR = 0.9
@@ -49,9 +66,14 @@ def with_defaults(spec: TrainingSpec, architecture: Architecture | None = None) 
     limit = architecture.max_positions if architecture else None
     return replace(
         spec,
+        task=_task(spec.task),
         method=_method(spec.method),
-        data=replace(spec.data, max_tokens=spec.data.max_tokens or min(MAX_TOKENS, limit or MAX_TOKENS)),
-        optimization=_optimization(spec.optimization, is_full=isinstance(spec.method, FullMethod)),
+        data=replace(
+            spec.data,
+            max_tokens=spec.data.max_tokens or min(MAX_TOKENS, limit or MAX_TOKENS),
+            overlong=spec.data.overlong or _overlong(spec.task),
+        ),
+        optimization=_optimization(spec),
         checkpointing=_checkpointing(spec.checkpointing),
         evaluation=_evaluation(spec.evaluation),
         resources=_resources(spec.resources),
@@ -59,6 +81,14 @@ def with_defaults(spec: TrainingSpec, architecture: Architecture | None = None) 
         guards=with_guard_defaults(spec.guards),
         merge=_merge(spec),
     )
+
+
+def _task(task: Task | None) -> Task | None:
+    return replace(task, beta=task.beta or BETA) if isinstance(task, PreferenceTask) else task
+
+
+def _overlong(task: Task | None) -> OverlongPolicy:
+    return OverlongPolicy.SPLIT if isinstance(task, ContinuedPretrainingTask) else OverlongPolicy.DROP
 
 
 def _method(method: Method | None) -> Method | None:
@@ -74,16 +104,19 @@ def _lora(lora: LoraMethod) -> LoraMethod:
     return replace(lora, rank=rank, alpha=lora.alpha or 2.0 * rank, dropout=lora.dropout or 0.0)
 
 
-def _optimization(optimization: Optimization, *, is_full: bool) -> Optimization:
+def _optimization(spec: TrainingSpec) -> Optimization:
+    optimization, task = spec.optimization, type(spec.task or SupervisedTask())
     has_length = optimization.epochs is not None or optimization.max_steps is not None
+    adapter_rate, full_rate = LEARNING_RATES[task]
     return replace(
         _decay(optimization),
-        learning_rate=optimization.learning_rate or (LEARNING_RATE_FULL if is_full else LEARNING_RATE_ADAPTER),
+        learning_rate=optimization.learning_rate
+        or (full_rate if isinstance(spec.method, FullMethod) else adapter_rate),
         warmup_ratio=WARMUP_RATIO if optimization.warmup_ratio is None else optimization.warmup_ratio,
         weight_decay=optimization.weight_decay or 0.0,
         max_grad_norm=MAX_GRAD_NORM if optimization.max_grad_norm is None else optimization.max_grad_norm,
         rows_per_step=optimization.rows_per_step or ROWS_PER_STEP,
-        epochs=optimization.epochs if has_length else EPOCHS,
+        epochs=optimization.epochs if has_length else EPOCHS if task is SupervisedTask else EPOCHS_OTHER,
     )
 
 

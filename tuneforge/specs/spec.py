@@ -18,6 +18,14 @@ class OverlongPolicy(StrEnum):
     DROP = "drop"
     TRUNCATE = "truncate"
     REFUSE = "refuse"
+    SPLIT = "split"
+
+
+class PreferenceLoss(StrEnum):
+    """What preference tuning minimises."""
+
+    SIGMOID = "sigmoid"
+    IPO = "ipo"
 
 
 class Optimizer(StrEnum):
@@ -90,6 +98,31 @@ class SupervisedTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuedPretrainingTask:
+    """Learn to continue texts: every token of a text is learned, and the token that ends it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceTask:
+    """Learn to write the better one of two answers (DPO, arXiv 2305.18290); the reference is the base."""
+
+    beta: float = 0.0
+    """How far the model may go from the reference, > 0: the larger, the nearer it stays. 0: 0.1."""
+    label_smoothing: float = 0.0
+    """Share of pairs whose order is taken to be wrong, [0, 0.5); with SIGMOID alone."""
+    loss: PreferenceLoss = PreferenceLoss.SIGMOID
+    """What is minimised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModelTask:
+    """Learn to tell by a number how good an answer is (Bradley-Terry on pairs)."""
+
+
+Task = SupervisedTask | ContinuedPretrainingTask | PreferenceTask | RewardModelTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoraMethod:
     """Low-rank adapters (arXiv 2106.09685) beside frozen weights."""
 
@@ -151,8 +184,8 @@ class DataConfig:
     """Rows the validation loss is computed on."""
     max_tokens: int = 0
     """Longest row in tokens, 8 to 131072. 0: 1024, or the model's limit when smaller."""
-    overlong: OverlongPolicy = OverlongPolicy.DROP
-    """What happens to a longer row."""
+    overlong: OverlongPolicy | None = None
+    """What happens to a longer row. None: DROP; SPLIT for continued pre-training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +195,7 @@ class Optimization:
     optimizer: Optimizer = Optimizer.ADAMW
     """The update rule."""
     learning_rate: float = 0.0
-    """Peak learning rate, > 0. 0: 2e-4 for adapters, 2e-5 for full fine-tuning."""
+    """Peak learning rate, > 0. 0: by task and method, see `defaults.LEARNING_RATES`."""
     schedule: LearningRateSchedule = LearningRateSchedule.COSINE
     """How the rate falls after the warm-up."""
     warmup_ratio: float | None = None
@@ -176,7 +209,7 @@ class Optimization:
     rows_per_micro_batch: int = 0
     """Rows computed at once. 0: chosen by the trainer."""
     epochs: float | None = None
-    """Passes over the rows, > 0. None with no `max_steps`: 3."""
+    """Passes over the rows, > 0. None with no `max_steps`: 3 for supervised fine-tuning, else 1."""
     max_steps: int | None = None
     """Optimiser steps, >= 1; instead of `epochs`."""
     decay_ratio: float | None = None
@@ -279,7 +312,7 @@ class TrainingSpec:
     """Which weights move."""
     data: DataConfig = field(default_factory=DataConfig)
     """The rows to learn from."""
-    task: SupervisedTask | None = field(default_factory=SupervisedTask)
+    task: Task | None = field(default_factory=SupervisedTask)
     """What the model learns to do."""
     optimization: Optimization = field(default_factory=Optimization)
     """How the weights move."""

@@ -28,6 +28,7 @@ from tuneforge.specs.spec import (
     Resources,
     TrainingSpec,
 )
+from tuneforge.specs.task_rules import task_violations
 
 MAX_TOKENS_RANGE = (8, 131_072)
 ROWS_PER_STEP_MAX = 65_536
@@ -59,8 +60,7 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
             f"is a {architecture.class_name}, a model for {task_of(architecture.class_name)}: only models for "
             f"{ModelTask.TEXT_GENERATION} can be trained in this release; choose one of those",
         )
-    if spec.task is None:
-        yield FieldViolation("task", "is missing: set `supervised`")
+    yield from task_violations(spec)
     if spec.method is None:
         yield FieldViolation("method", "is missing: set one of `lora`, `qlora`, `full`, `merge`")
     if spec.lora is not None:

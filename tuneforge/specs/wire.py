@@ -16,30 +16,26 @@ from tuneforge.specs.spec import (
     DataConfig,
     DataSource,
     Evaluation,
-    FullMethod,
     Guards,
     LearningRateSchedule,
-    LoraMethod,
     Merge,
-    MergeMethod,
-    Method,
     Optimization,
     Optimizer,
     OverlongPolicy,
-    QloraMethod,
     Resources,
-    SupervisedTask,
     TensorShape,
     TrainingSpec,
     WeightFormat,
 )
+from tuneforge.specs.task_wire import PREFERENCE_LOSSES, method_from_proto, put_method, put_task, task_from_proto
 from tuneforge.v1 import models_pb2, spec_pb2
 
 _OVERLONG = {
-    spec_pb2.OVERLONG_POLICY_UNSPECIFIED: OverlongPolicy.DROP,
+    spec_pb2.OVERLONG_POLICY_UNSPECIFIED: None,
     spec_pb2.OVERLONG_POLICY_DROP: OverlongPolicy.DROP,
     spec_pb2.OVERLONG_POLICY_TRUNCATE: OverlongPolicy.TRUNCATE,
     spec_pb2.OVERLONG_POLICY_REFUSE: OverlongPolicy.REFUSE,
+    spec_pb2.OVERLONG_POLICY_SPLIT: OverlongPolicy.SPLIT,
 }
 _OPTIMIZER = {
     spec_pb2.OPTIMIZER_UNSPECIFIED: Optimizer.ADAMW,
@@ -90,6 +86,7 @@ _FORMAT_NUMBER = {value: number for number, value in _FORMAT.items()}
 def unknown_enums(message: spec_pb2.TrainingSpec) -> list[str]:
     """Returns the paths of enum fields whose number this release does not know; they would not convert."""
     fields: dict[str, tuple[Any, dict[Any, Any]]] = {
+        "preference.loss": (message.preference.loss, PREFERENCE_LOSSES),
         "data.overlong": (message.data.overlong, _OVERLONG),
         "optimization.optimizer": (message.optimization.optimizer, _OPTIMIZER),
         "optimization.schedule": (message.optimization.schedule, _SCHEDULE),
@@ -104,8 +101,8 @@ def spec_from_proto(message: spec_pb2.TrainingSpec) -> TrainingSpec:
     """Converts a message to a spec. An enum number that is not known becomes its default; see `unknown_enums`."""
     return TrainingSpec(
         base=_base_from_proto(message.base),
-        task=SupervisedTask() if message.WhichOneof("task") == "supervised" else None,
-        method=_method_from_proto(message),
+        task=task_from_proto(message),
+        method=method_from_proto(message),
         data=_data_from_proto(message.data),
         optimization=_optimization_from_proto(message.optimization),
         compute=_COMPUTE.get(message.precision.compute, ComputeType.AUTO),
@@ -144,31 +141,6 @@ def _source_from_proto(message: spec_pb2.DataSource) -> DataSource:
     return DataSource() if source is None else DataSource(**{source: getattr(message, source)})
 
 
-def _lora_from_proto(message: spec_pb2.LoraMethod) -> LoraMethod:
-    return LoraMethod(
-        rank=message.rank,
-        alpha=message.alpha,
-        dropout=message.dropout if message.HasField("dropout") else None,
-        target_modules=tuple(message.target_modules),
-        use_rslora=message.use_rslora,
-        use_dora=message.use_dora,
-    )
-
-
-def _method_from_proto(message: spec_pb2.TrainingSpec) -> Method | None:
-    match message.WhichOneof("method"):
-        case "lora":
-            return _lora_from_proto(message.lora)
-        case "qlora":
-            return QloraMethod(lora=_lora_from_proto(message.qlora.lora))
-        case "full":
-            return FullMethod(freeze_layers=message.full.freeze_layers)
-        case "merge":
-            return MergeMethod()
-        case _:
-            return None
-
-
 def _merge_from_proto(message: spec_pb2.Merge) -> Merge:
     return Merge(
         format=_FORMAT.get(message.format, WeightFormat.STORED),
@@ -181,7 +153,7 @@ def _data_from_proto(message: spec_pb2.DataConfig) -> DataConfig:
         train=_source_from_proto(message.train),
         validation=_source_from_proto(message.validation) if message.HasField("validation") else None,
         max_tokens=message.max_tokens,
-        overlong=_OVERLONG.get(message.overlong, OverlongPolicy.DROP),
+        overlong=_OVERLONG.get(message.overlong),
     )
 
 
@@ -280,33 +252,9 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
         message.output.merge.CopyFrom(
             spec_pb2.Merge(format=_FORMAT_NUMBER[spec.merge.format], min_agreement=spec.merge.min_agreement)
         )
-    if spec.task is not None:
-        message.supervised.SetInParent()
-    _put_method(message, spec.method)
+    put_task(message, spec.task)
+    put_method(message, spec.method)
     return message
-
-
-def _put_method(message: spec_pb2.TrainingSpec, method: Method | None) -> None:
-    if isinstance(method, FullMethod):
-        message.full.freeze_layers = method.freeze_layers
-        message.full.SetInParent()
-    elif isinstance(method, MergeMethod):
-        message.merge.SetInParent()
-    elif isinstance(method, QloraMethod):
-        message.qlora.lora.CopyFrom(_lora_to_proto(method.lora))
-    elif method is not None:
-        message.lora.CopyFrom(_lora_to_proto(method))
-
-
-def _lora_to_proto(lora: LoraMethod) -> spec_pb2.LoraMethod:
-    return spec_pb2.LoraMethod(
-        rank=lora.rank,
-        alpha=lora.alpha,
-        dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        use_rslora=lora.use_rslora,
-        use_dora=lora.use_dora,
-    )
 
 
 def _source_to_proto(source: DataSource) -> spec_pb2.DataSource:

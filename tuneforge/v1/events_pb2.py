@@ -29,59 +29,65 @@ from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 from tuneforge.v1 import validations_pb2 as tuneforge_dot_v1_dot_validations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tuneforge/v1/events.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tuneforge/v1/spec.proto\x1a\x18tuneforge/v1/types.proto\x1a\x1etuneforge/v1/validations.proto\"\xe2\x05\n\x05\x45vent\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x11\n\tnode_rank\x18\x03 \x01(\r\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x0f\n\x07job_seq\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04step\x18\n \x01(\x0b\x32\x19.tuneforge.v1.StepMetricsH\x00\x12-\n\x06\x64\x65vice\x18\x0b \x01(\x0b\x32\x1b.tuneforge.v1.DeviceMetricsH\x00\x12$\n\x03log\x18\x0c \x01(\x0b\x32\x15.tuneforge.v1.LogLineH\x00\x12\x33\n\ncheckpoint\x18\r \x01(\x0b\x32\x1d.tuneforge.v1.CheckpointSavedH\x00\x12&\n\x06sample\x18\x0e \x01(\x0b\x32\x14.tuneforge.v1.SampleH\x00\x12*\n\x05state\x18\x0f \x01(\x0b\x32\x19.tuneforge.v1.StateChangeH\x00\x12 \n\x03gap\x18\x10 \x01(\x0b\x32\x11.tuneforge.v1.GapH\x00\x12\x35\n\nevaluation\x18\x11 \x01(\x0b\x32\x1f.tuneforge.v1.EvaluationMetricsH\x00\x12\x31\n\x0cresumed_from\x18\x12 \x01(\x0b\x32\x19.tuneforge.v1.ResumedFromH\x00\x12*\n\x08resolved\x18\x13 \x01(\x0b\x32\x16.tuneforge.v1.ResolvedH\x00\x12/\n\x07outcome\x18\x14 \x01(\x0b\x32\x1c.tuneforge.v1.AttemptOutcomeH\x00\x12=\n\x12\x63heckpoint_durable\x18\x17 \x01(\x0b\x32\x1f.tuneforge.v1.CheckpointDurableH\x00\x12$\n\x05stall\x18\x1a \x01(\x0b\x32\x13.tuneforge.v1.StallH\x00\x42\t\n\x07payload\"@\n\nEventBatch\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Event\x12\r\n\x05marks\x18\x02 \x03(\x06\"\x90\x02\n\x0bStepMetrics\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x11\n\tgrad_norm\x18\x06 \x01(\x01\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\x12\x19\n\x11supervised_tokens\x18\x08 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x14\n\x0cstep_seconds\x18\n \x01(\x01\x12&\n\x03\x65ta\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0brows_digest\x18\x0c \x01(\t\"i\n\x11\x45valuationMetrics\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x19\n\x11supervised_tokens\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0f\n\x07is_best\x18\x05 \x01(\x08\"\xe8\x01\n\rDeviceMetrics\x12+\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1a.tuneforge.v1.DeviceSample\x12\x13\n\x0b\x63pu_percent\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x19\n\x11memory_peak_bytes\x18\x04 \x01(\x04\x12\x1f\n\x12host_energy_joules\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\renergy_joules\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x15\n\x13_host_energy_joulesB\x10\n\x0e_energy_joules\"\x85\x03\n\x0c\x44\x65viceSample\x12\r\n\x05index\x18\x01 \x01(\r\x12\x1b\n\x13utilization_percent\x18\x02 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12memory_total_bytes\x18\x04 \x01(\x04\x12\x13\n\x0bpower_watts\x18\x05 \x01(\x01\x12\x1b\n\x13temperature_celsius\x18\x06 \x01(\x01\x12\x1e\n\x11\x63ompute_clock_mhz\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\x10throttle_reasons\x18\t \x03(\x0e\x32\x1c.tuneforge.v1.ThrottleReason\x12\x1a\n\renergy_joules\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08is_slice\x18\x0b \x01(\x08\x42\x14\n\x12_compute_clock_mhzB\x13\n\x11_memory_clock_mhzB\x10\n\x0e_energy_joules\"G\n\x07LogLine\x12+\n\x08severity\x18\x01 \x01(\x0e\x32\x19.tuneforge.v1.LogSeverity\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x8d\x01\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x17\n\x0f\x62locked_seconds\x18\x04 \x01(\x01\x12\x17\n\x0fwritten_seconds\x18\x05 \x01(\x01\x12\x16\n\x0eweights_digest\x18\x06 \x01(\t\"\\\n\x11\x43heckpointDurable\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\":\n\x06Sample\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\ncompletion\x18\x03 \x01(\t\"H\n\x0bStateChange\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"$\n\x03Gap\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\"P\n\x0bResumedFrom\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\"\x82\x02\n\x08Resolved\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12<\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32\'.tuneforge.v1.Resolved.EnvironmentEntry\x12\x1c\n\x14trainable_parameters\x18\x03 \x01(\x04\x12\x18\n\x10total_parameters\x18\x04 \x01(\x04\x12\x0c\n\x04rows\x18\x05 \x01(\x04\x12\x14\n\x0crows_dropped\x18\x06 \x01(\x04\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x05Stall\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06stacks\x18\x04 \x01(\t\x12\x0f\n\x07is_over\x18\x05 \x01(\x08\"\xf7\x02\n\x0e\x41ttemptOutcome\x12+\n\x06result\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.AttemptResult\x12&\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.tuneforge.v1.Failure\x12(\n\x08manifest\x18\x03 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x31\n\rartifact_kind\x18\x04 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12:\n\x07metrics\x18\x06 \x03(\x0b\x32).tuneforge.v1.AttemptOutcome.MetricsEntry\x12\x39\n\x11validation_report\x18\x07 \x01(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\xc7\x01\n\x0eThrottleReason\x12\x1f\n\x1bTHROTTLE_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15THROTTLE_REASON_POWER\x10\x01\x12\x1b\n\x17THROTTLE_REASON_THERMAL\x10\x02\x12\x1f\n\x1bTHROTTLE_REASON_POWER_BRAKE\x10\x03\x12!\n\x1dTHROTTLE_REASON_CLOCK_SETTING\x10\x04\x12\x18\n\x14THROTTLE_REASON_SYNC\x10\x05*t\n\x0bLogSeverity\x12\x1c\n\x18LOG_SEVERITY_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_SEVERITY_INFO\x10\x01\x12\x18\n\x14LOG_SEVERITY_WARNING\x10\x02\x12\x16\n\x12LOG_SEVERITY_ERROR\x10\x03*\xa6\x01\n\rAttemptResult\x12\x1e\n\x1a\x41TTEMPT_RESULT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTEMPT_RESULT_SUCCEEDED\x10\x01\x12\x19\n\x15\x41TTEMPT_RESULT_FAILED\x10\x02\x12\x1e\n\x1a\x41TTEMPT_RESULT_INTERRUPTED\x10\x03\x12\x1c\n\x18\x41TTEMPT_RESULT_CANCELLED\x10\x04*a\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_MODEL\x10\x01\x12\x19\n\x15\x41RTIFACT_KIND_ADAPTER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tuneforge/v1/events.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tuneforge/v1/spec.proto\x1a\x18tuneforge/v1/types.proto\x1a\x1etuneforge/v1/validations.proto\"\x8d\x06\n\x05\x45vent\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x11\n\tnode_rank\x18\x03 \x01(\r\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x0f\n\x07job_seq\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04step\x18\n \x01(\x0b\x32\x19.tuneforge.v1.StepMetricsH\x00\x12-\n\x06\x64\x65vice\x18\x0b \x01(\x0b\x32\x1b.tuneforge.v1.DeviceMetricsH\x00\x12$\n\x03log\x18\x0c \x01(\x0b\x32\x15.tuneforge.v1.LogLineH\x00\x12\x33\n\ncheckpoint\x18\r \x01(\x0b\x32\x1d.tuneforge.v1.CheckpointSavedH\x00\x12&\n\x06sample\x18\x0e \x01(\x0b\x32\x14.tuneforge.v1.SampleH\x00\x12*\n\x05state\x18\x0f \x01(\x0b\x32\x19.tuneforge.v1.StateChangeH\x00\x12 \n\x03gap\x18\x10 \x01(\x0b\x32\x11.tuneforge.v1.GapH\x00\x12\x35\n\nevaluation\x18\x11 \x01(\x0b\x32\x1f.tuneforge.v1.EvaluationMetricsH\x00\x12\x31\n\x0cresumed_from\x18\x12 \x01(\x0b\x32\x19.tuneforge.v1.ResumedFromH\x00\x12*\n\x08resolved\x18\x13 \x01(\x0b\x32\x16.tuneforge.v1.ResolvedH\x00\x12/\n\x07outcome\x18\x14 \x01(\x0b\x32\x1c.tuneforge.v1.AttemptOutcomeH\x00\x12)\n\x04task\x18\x16 \x01(\x0b\x32\x19.tuneforge.v1.TaskMetricsH\x00\x12=\n\x12\x63heckpoint_durable\x18\x17 \x01(\x0b\x32\x1f.tuneforge.v1.CheckpointDurableH\x00\x12$\n\x05stall\x18\x1a \x01(\x0b\x32\x13.tuneforge.v1.StallH\x00\x42\t\n\x07payload\"@\n\nEventBatch\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Event\x12\r\n\x05marks\x18\x02 \x03(\x06\"\x90\x02\n\x0bStepMetrics\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x11\n\tgrad_norm\x18\x06 \x01(\x01\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\x12\x19\n\x11supervised_tokens\x18\x08 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x14\n\x0cstep_seconds\x18\n \x01(\x01\x12&\n\x03\x65ta\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0brows_digest\x18\x0c \x01(\t\"i\n\x11\x45valuationMetrics\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x19\n\x11supervised_tokens\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0f\n\x07is_best\x18\x05 \x01(\x08\"\xa6\x01\n\x0bTaskMetrics\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x15\n\ris_validation\x18\x02 \x01(\x08\x12\x35\n\x06values\x18\x03 \x03(\x0b\x32%.tuneforge.v1.TaskMetrics.ValuesEntry\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe8\x01\n\rDeviceMetrics\x12+\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1a.tuneforge.v1.DeviceSample\x12\x13\n\x0b\x63pu_percent\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x19\n\x11memory_peak_bytes\x18\x04 \x01(\x04\x12\x1f\n\x12host_energy_joules\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\renergy_joules\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x15\n\x13_host_energy_joulesB\x10\n\x0e_energy_joules\"\x85\x03\n\x0c\x44\x65viceSample\x12\r\n\x05index\x18\x01 \x01(\r\x12\x1b\n\x13utilization_percent\x18\x02 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12memory_total_bytes\x18\x04 \x01(\x04\x12\x13\n\x0bpower_watts\x18\x05 \x01(\x01\x12\x1b\n\x13temperature_celsius\x18\x06 \x01(\x01\x12\x1e\n\x11\x63ompute_clock_mhz\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\x10throttle_reasons\x18\t \x03(\x0e\x32\x1c.tuneforge.v1.ThrottleReason\x12\x1a\n\renergy_joules\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08is_slice\x18\x0b \x01(\x08\x42\x14\n\x12_compute_clock_mhzB\x13\n\x11_memory_clock_mhzB\x10\n\x0e_energy_joules\"G\n\x07LogLine\x12+\n\x08severity\x18\x01 \x01(\x0e\x32\x19.tuneforge.v1.LogSeverity\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x8d\x01\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x17\n\x0f\x62locked_seconds\x18\x04 \x01(\x01\x12\x17\n\x0fwritten_seconds\x18\x05 \x01(\x01\x12\x16\n\x0eweights_digest\x18\x06 \x01(\t\"\\\n\x11\x43heckpointDurable\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\":\n\x06Sample\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\ncompletion\x18\x03 \x01(\t\"H\n\x0bStateChange\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"$\n\x03Gap\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\"P\n\x0bResumedFrom\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\"\x82\x02\n\x08Resolved\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12<\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32\'.tuneforge.v1.Resolved.EnvironmentEntry\x12\x1c\n\x14trainable_parameters\x18\x03 \x01(\x04\x12\x18\n\x10total_parameters\x18\x04 \x01(\x04\x12\x0c\n\x04rows\x18\x05 \x01(\x04\x12\x14\n\x0crows_dropped\x18\x06 \x01(\x04\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x05Stall\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06stacks\x18\x04 \x01(\t\x12\x0f\n\x07is_over\x18\x05 \x01(\x08\"\xf7\x02\n\x0e\x41ttemptOutcome\x12+\n\x06result\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.AttemptResult\x12&\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.tuneforge.v1.Failure\x12(\n\x08manifest\x18\x03 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12\x31\n\rartifact_kind\x18\x04 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12:\n\x07metrics\x18\x06 \x03(\x0b\x32).tuneforge.v1.AttemptOutcome.MetricsEntry\x12\x39\n\x11validation_report\x18\x07 \x01(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\xc7\x01\n\x0eThrottleReason\x12\x1f\n\x1bTHROTTLE_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15THROTTLE_REASON_POWER\x10\x01\x12\x1b\n\x17THROTTLE_REASON_THERMAL\x10\x02\x12\x1f\n\x1bTHROTTLE_REASON_POWER_BRAKE\x10\x03\x12!\n\x1dTHROTTLE_REASON_CLOCK_SETTING\x10\x04\x12\x18\n\x14THROTTLE_REASON_SYNC\x10\x05*t\n\x0bLogSeverity\x12\x1c\n\x18LOG_SEVERITY_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_SEVERITY_INFO\x10\x01\x12\x18\n\x14LOG_SEVERITY_WARNING\x10\x02\x12\x16\n\x12LOG_SEVERITY_ERROR\x10\x03*\xa6\x01\n\rAttemptResult\x12\x1e\n\x1a\x41TTEMPT_RESULT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTEMPT_RESULT_SUCCEEDED\x10\x01\x12\x19\n\x15\x41TTEMPT_RESULT_FAILED\x10\x02\x12\x1e\n\x1a\x41TTEMPT_RESULT_INTERRUPTED\x10\x03\x12\x1c\n\x18\x41TTEMPT_RESULT_CANCELLED\x10\x04*a\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_MODEL\x10\x01\x12\x19\n\x15\x41RTIFACT_KIND_ADAPTER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TASKMETRICS_VALUESENTRY']._loaded_options = None
+  _globals['_TASKMETRICS_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_RESOLVED_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_RESOLVED_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_ATTEMPTOUTCOME_METRICSENTRY']._loaded_options = None
   _globals['_ATTEMPTOUTCOME_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_THROTTLEREASON']._serialized_start=3331
-  _globals['_THROTTLEREASON']._serialized_end=3530
-  _globals['_LOGSEVERITY']._serialized_start=3532
-  _globals['_LOGSEVERITY']._serialized_end=3648
-  _globals['_ATTEMPTRESULT']._serialized_start=3651
-  _globals['_ATTEMPTRESULT']._serialized_end=3817
-  _globals['_ARTIFACTKIND']._serialized_start=3819
-  _globals['_ARTIFACTKIND']._serialized_end=3916
+  _globals['_THROTTLEREASON']._serialized_start=3543
+  _globals['_THROTTLEREASON']._serialized_end=3742
+  _globals['_LOGSEVERITY']._serialized_start=3744
+  _globals['_LOGSEVERITY']._serialized_end=3860
+  _globals['_ATTEMPTRESULT']._serialized_start=3863
+  _globals['_ATTEMPTRESULT']._serialized_end=4029
+  _globals['_ARTIFACTKIND']._serialized_start=4031
+  _globals['_ARTIFACTKIND']._serialized_end=4128
   _globals['_EVENT']._serialized_start=192
-  _globals['_EVENT']._serialized_end=930
-  _globals['_EVENTBATCH']._serialized_start=932
-  _globals['_EVENTBATCH']._serialized_end=996
-  _globals['_STEPMETRICS']._serialized_start=999
-  _globals['_STEPMETRICS']._serialized_end=1271
-  _globals['_EVALUATIONMETRICS']._serialized_start=1273
-  _globals['_EVALUATIONMETRICS']._serialized_end=1378
-  _globals['_DEVICEMETRICS']._serialized_start=1381
-  _globals['_DEVICEMETRICS']._serialized_end=1613
-  _globals['_DEVICESAMPLE']._serialized_start=1616
-  _globals['_DEVICESAMPLE']._serialized_end=2005
-  _globals['_LOGLINE']._serialized_start=2007
-  _globals['_LOGLINE']._serialized_end=2078
-  _globals['_CHECKPOINTSAVED']._serialized_start=2081
-  _globals['_CHECKPOINTSAVED']._serialized_end=2222
-  _globals['_CHECKPOINTDURABLE']._serialized_start=2224
-  _globals['_CHECKPOINTDURABLE']._serialized_end=2316
-  _globals['_SAMPLE']._serialized_start=2318
-  _globals['_SAMPLE']._serialized_end=2376
-  _globals['_STATECHANGE']._serialized_start=2378
-  _globals['_STATECHANGE']._serialized_end=2450
-  _globals['_GAP']._serialized_start=2452
-  _globals['_GAP']._serialized_end=2488
-  _globals['_RESUMEDFROM']._serialized_start=2490
-  _globals['_RESUMEDFROM']._serialized_end=2570
-  _globals['_RESOLVED']._serialized_start=2573
-  _globals['_RESOLVED']._serialized_end=2831
-  _globals['_RESOLVED_ENVIRONMENTENTRY']._serialized_start=2781
-  _globals['_RESOLVED_ENVIRONMENTENTRY']._serialized_end=2831
-  _globals['_STALL']._serialized_start=2833
-  _globals['_STALL']._serialized_end=2950
-  _globals['_ATTEMPTOUTCOME']._serialized_start=2953
-  _globals['_ATTEMPTOUTCOME']._serialized_end=3328
-  _globals['_ATTEMPTOUTCOME_METRICSENTRY']._serialized_start=3282
-  _globals['_ATTEMPTOUTCOME_METRICSENTRY']._serialized_end=3328
+  _globals['_EVENT']._serialized_end=973
+  _globals['_EVENTBATCH']._serialized_start=975
+  _globals['_EVENTBATCH']._serialized_end=1039
+  _globals['_STEPMETRICS']._serialized_start=1042
+  _globals['_STEPMETRICS']._serialized_end=1314
+  _globals['_EVALUATIONMETRICS']._serialized_start=1316
+  _globals['_EVALUATIONMETRICS']._serialized_end=1421
+  _globals['_TASKMETRICS']._serialized_start=1424
+  _globals['_TASKMETRICS']._serialized_end=1590
+  _globals['_TASKMETRICS_VALUESENTRY']._serialized_start=1545
+  _globals['_TASKMETRICS_VALUESENTRY']._serialized_end=1590
+  _globals['_DEVICEMETRICS']._serialized_start=1593
+  _globals['_DEVICEMETRICS']._serialized_end=1825
+  _globals['_DEVICESAMPLE']._serialized_start=1828
+  _globals['_DEVICESAMPLE']._serialized_end=2217
+  _globals['_LOGLINE']._serialized_start=2219
+  _globals['_LOGLINE']._serialized_end=2290
+  _globals['_CHECKPOINTSAVED']._serialized_start=2293
+  _globals['_CHECKPOINTSAVED']._serialized_end=2434
+  _globals['_CHECKPOINTDURABLE']._serialized_start=2436
+  _globals['_CHECKPOINTDURABLE']._serialized_end=2528
+  _globals['_SAMPLE']._serialized_start=2530
+  _globals['_SAMPLE']._serialized_end=2588
+  _globals['_STATECHANGE']._serialized_start=2590
+  _globals['_STATECHANGE']._serialized_end=2662
+  _globals['_GAP']._serialized_start=2664
+  _globals['_GAP']._serialized_end=2700
+  _globals['_RESUMEDFROM']._serialized_start=2702
+  _globals['_RESUMEDFROM']._serialized_end=2782
+  _globals['_RESOLVED']._serialized_start=2785
+  _globals['_RESOLVED']._serialized_end=3043
+  _globals['_RESOLVED_ENVIRONMENTENTRY']._serialized_start=2993
+  _globals['_RESOLVED_ENVIRONMENTENTRY']._serialized_end=3043
+  _globals['_STALL']._serialized_start=3045
+  _globals['_STALL']._serialized_end=3162
+  _globals['_ATTEMPTOUTCOME']._serialized_start=3165
+  _globals['_ATTEMPTOUTCOME']._serialized_end=3540
+  _globals['_ATTEMPTOUTCOME_METRICSENTRY']._serialized_start=3494
+  _globals['_ATTEMPTOUTCOME_METRICSENTRY']._serialized_end=3540
 # @@protoc_insertion_point(module_scope)

@@ -171,6 +171,7 @@ class Event(_message.Message):
     RESUMED_FROM_FIELD_NUMBER: _builtins.int
     RESOLVED_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     CHECKPOINT_DURABLE_FIELD_NUMBER: _builtins.int
     STALL_FIELD_NUMBER: _builtins.int
     job: _builtins.str
@@ -232,6 +233,10 @@ class Event(_message.Message):
         """The attempt is over; always its last event."""
 
     @_builtins.property
+    def task(self) -> Global___TaskMetrics:
+        """What the task measures beside the loss, right after the event of the step or the evaluation it belongs to."""
+
+    @_builtins.property
     def checkpoint_durable(self) -> Global___CheckpointDurable:
         """A checkpoint was copied to the blob store."""
 
@@ -259,14 +264,15 @@ class Event(_message.Message):
         resumed_from: Global___ResumedFrom | None = ...,
         resolved: Global___Resolved | None = ...,
         outcome: Global___AttemptOutcome | None = ...,
+        task: Global___TaskMetrics | None = ...,
         checkpoint_durable: Global___CheckpointDurable | None = ...,
         stall: Global___Stall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoint_durable", b"checkpoint_durable", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "log", b"log", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoint_durable", b"checkpoint_durable", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "log", b"log", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "stall", b"stall", "state", b"state", "step", b"step", "task", b"task", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "checkpoint_durable", b"checkpoint_durable", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "job", b"job", "job_seq", b"job_seq", "log", b"log", "node_rank", b"node_rank", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "seq", b"seq", "stall", b"stall", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "checkpoint_durable", b"checkpoint_durable", "device", b"device", "evaluation", b"evaluation", "gap", b"gap", "job", b"job", "job_seq", b"job_seq", "log", b"log", "node_rank", b"node_rank", "outcome", b"outcome", "payload", b"payload", "resolved", b"resolved", "resumed_from", b"resumed_from", "sample", b"sample", "seq", b"seq", "stall", b"stall", "state", b"state", "step", b"step", "task", b"task", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["step", "device", "log", "checkpoint", "sample", "state", "gap", "evaluation", "resumed_from", "resolved", "outcome", "checkpoint_durable", "stall"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["step", "device", "log", "checkpoint", "sample", "state", "gap", "evaluation", "resumed_from", "resolved", "outcome", "task", "checkpoint_durable", "stall"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -329,7 +335,9 @@ class StepMetrics(_message.Message):
     epoch: _builtins.float
     """Passes over the rows so far, with fraction."""
     loss: _builtins.float
-    """Mean loss over the step's supervised tokens, in nats a token. The exact value: a float32 fits a double bit for bit."""
+    """Mean loss: over the step's supervised tokens, in nats a token; of a task that learns from pairs, over its pairs. The
+    exact value: a float32 fits a double bit for bit.
+    """
     learning_rate: _builtins.float
     """Learning rate that the step was made with."""
     grad_norm: _builtins.float
@@ -386,9 +394,9 @@ class EvaluationMetrics(_message.Message):
     step: _builtins.int
     """Last finished optimiser step."""
     loss: _builtins.float
-    """Mean loss over the supervised tokens of all validation rows, in nats a token."""
+    """Mean loss over all validation rows, as in `StepMetrics.loss`."""
     supervised_tokens: _builtins.int
-    """Supervised tokens that the mean is over."""
+    """Supervised tokens of these rows."""
     rows: _builtins.int
     """Rows evaluated."""
     is_best: _builtins.bool
@@ -409,6 +417,65 @@ class EvaluationMetrics(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationMetrics: _TypeAlias = EvaluationMetrics  # noqa: Y015
+
+@_typing.final
+class TaskMetrics(_message.Message):
+    """What a task measures beside its loss. Preference tuning: `rewards_chosen` and `rewards_rejected` (beta times the log of
+    the model's probability of an answer over the reference's), `rewards_margin` (their difference) and
+    `rewards_accuracy` (share of pairs whose margin is above 0). A reward model: the same of the rewards that it gives.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STEP_FIELD_NUMBER: _builtins.int
+    IS_VALIDATION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Last finished optimiser step."""
+    is_validation: _builtins.bool
+    """Whether it was measured on the validation rows, not on those of the step."""
+    rows: _builtins.int
+    """Rows that the means are over."""
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Means over the rows, by name."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        is_validation: _builtins.bool = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_validation", b"is_validation", "rows", b"rows", "step", b"step", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskMetrics: _TypeAlias = TaskMetrics  # noqa: Y015
 
 @_typing.final
 class DeviceMetrics(_message.Message):

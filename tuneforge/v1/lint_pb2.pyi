@@ -610,6 +610,7 @@ class PreviewDatasetRowRequest(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLONG_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/datasets/{dataset}/versions/{version}`; version `latest` is the newest one."""
     model: _builtins.str
@@ -622,6 +623,8 @@ class PreviewDatasetRowRequest(_message.Message):
     """Most tokens of a row, 1 to 1048576; 0 = 1024."""
     overlong: _spec_pb2.OverlongPolicy.ValueType
     """What happens to longer rows."""
+    rejected: _builtins.bool
+    """Of a row with a pair of answers: draw the rejected one. Unset: the chosen one."""
     def __init__(
         self,
         *,
@@ -631,10 +634,11 @@ class PreviewDatasetRowRequest(_message.Message):
         number: _builtins.int = ...,
         max_tokens: _builtins.int = ...,
         overlong: _spec_pb2.OverlongPolicy.ValueType = ...,
+        rejected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "row", b"row", "row_id", b"row_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "model", b"model", "name", b"name", "number", b"number", "overlong", b"overlong", "row", b"row", "row_id", b"row_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "model", b"model", "name", b"name", "number", b"number", "overlong", b"overlong", "rejected", b"rejected", "row", b"row", "row_id", b"row_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_row: _TypeAlias = _typing.Literal["row_id", "number"]  # noqa: Y015
     _WhichOneofArgType_row: _TypeAlias = _typing.Literal["row", b"row"]  # noqa: Y015

@@ -20,6 +20,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PreferenceLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferenceLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreferenceLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFERENCE_LOSS_UNSPECIFIED: _PreferenceLoss.ValueType  # 0
+    """As SIGMOID."""
+    PREFERENCE_LOSS_SIGMOID: _PreferenceLoss.ValueType  # 1
+    """-log sigmoid(beta * h): DPO."""
+    PREFERENCE_LOSS_IPO: _PreferenceLoss.ValueType  # 2
+    """(h - 1 / (2 * beta))^2: IPO (Azar et al., arXiv 2310.12036), which does not push a margin on for ever."""
+
+class PreferenceLoss(_PreferenceLoss, metaclass=_PreferenceLossEnumTypeWrapper):
+    """What preference tuning minimises; h is by how much more the model prefers the chosen answer than the reference does,
+    in nats.
+    """
+
+PREFERENCE_LOSS_UNSPECIFIED: PreferenceLoss.ValueType  # 0
+"""As SIGMOID."""
+PREFERENCE_LOSS_SIGMOID: PreferenceLoss.ValueType  # 1
+"""-log sigmoid(beta * h): DPO."""
+PREFERENCE_LOSS_IPO: PreferenceLoss.ValueType  # 2
+"""(h - 1 / (2 * beta))^2: IPO (Azar et al., arXiv 2310.12036), which does not push a margin on for ever."""
+Global___PreferenceLoss: _TypeAlias = PreferenceLoss  # noqa: Y015
+
 class _OverlongPolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -27,25 +53,33 @@ class _OverlongPolicy:
 class _OverlongPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverlongPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OVERLONG_POLICY_UNSPECIFIED: _OverlongPolicy.ValueType  # 0
-    """As DROP."""
+    """The task's default."""
     OVERLONG_POLICY_DROP: _OverlongPolicy.ValueType  # 1
     """The row is left out."""
     OVERLONG_POLICY_TRUNCATE: _OverlongPolicy.ValueType  # 2
     """The row's end is cut off; a row whose completion is cut off whole is left out."""
     OVERLONG_POLICY_REFUSE: _OverlongPolicy.ValueType  # 3
     """The run is refused."""
+    OVERLONG_POLICY_SPLIT: _OverlongPolicy.ValueType  # 4
+    """For continued pre-training: the text is divided into pieces of `max_tokens`, the last one shorter, which do not see
+    each other. The first token of a piece is not learned.
+    """
 
 class OverlongPolicy(_OverlongPolicy, metaclass=_OverlongPolicyEnumTypeWrapper):
     """What happens to a row with more tokens than `max_tokens`. Each policy reports how many rows it met."""
 
 OVERLONG_POLICY_UNSPECIFIED: OverlongPolicy.ValueType  # 0
-"""As DROP."""
+"""The task's default."""
 OVERLONG_POLICY_DROP: OverlongPolicy.ValueType  # 1
 """The row is left out."""
 OVERLONG_POLICY_TRUNCATE: OverlongPolicy.ValueType  # 2
 """The row's end is cut off; a row whose completion is cut off whole is left out."""
 OVERLONG_POLICY_REFUSE: OverlongPolicy.ValueType  # 3
 """The run is refused."""
+OVERLONG_POLICY_SPLIT: OverlongPolicy.ValueType  # 4
+"""For continued pre-training: the text is divided into pieces of `max_tokens`, the last one shorter, which do not see
+each other. The first token of a piece is not learned.
+"""
 Global___OverlongPolicy: _TypeAlias = OverlongPolicy  # noqa: Y015
 
 class _ActivationRecompute:
@@ -249,6 +283,9 @@ class TrainingSpec(_message.Message):
 
     BASE_FIELD_NUMBER: _builtins.int
     SUPERVISED_FIELD_NUMBER: _builtins.int
+    CONTINUED_PRETRAINING_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
+    REWARD_MODEL_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     QLORA_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
@@ -271,6 +308,18 @@ class TrainingSpec(_message.Message):
     @_builtins.property
     def supervised(self) -> Global___SupervisedTask:
         """Learn to continue a prompt with its completion."""
+
+    @_builtins.property
+    def continued_pretraining(self) -> Global___ContinuedPretrainingTask:
+        """Learn to continue texts."""
+
+    @_builtins.property
+    def preference(self) -> Global___PreferenceTask:
+        """Learn to write the better one of two answers rather than the other."""
+
+    @_builtins.property
+    def reward_model(self) -> Global___RewardModelTask:
+        """Learn to tell by a number how good an answer is."""
 
     @_builtins.property
     def lora(self) -> Global___LoraMethod:
@@ -325,6 +374,9 @@ class TrainingSpec(_message.Message):
         *,
         base: Global___BaseModel | None = ...,
         supervised: Global___SupervisedTask | None = ...,
+        continued_pretraining: Global___ContinuedPretrainingTask | None = ...,
+        preference: Global___PreferenceTask | None = ...,
+        reward_model: Global___RewardModelTask | None = ...,
         lora: Global___LoraMethod | None = ...,
         qlora: Global___QloraMethod | None = ...,
         full: Global___FullMethod | None = ...,
@@ -339,15 +391,15 @@ class TrainingSpec(_message.Message):
         seed: _builtins.int | None = ...,
         guards: Global___Guards | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "merge", b"merge", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "continued_pretraining", b"continued_pretraining", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "merge", b"merge", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "preference", b"preference", "qlora", b"qlora", "resources", b"resources", "reward_model", b"reward_model", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "merge", b"merge", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "qlora", b"qlora", "resources", b"resources", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "base", b"base", "checkpointing", b"checkpointing", "continued_pretraining", b"continued_pretraining", "data", b"data", "evaluation", b"evaluation", "full", b"full", "guards", b"guards", "lora", b"lora", "merge", b"merge", "method", b"method", "optimization", b"optimization", "output", b"output", "precision", b"precision", "preference", b"preference", "qlora", b"qlora", "resources", b"resources", "reward_model", b"reward_model", "seed", b"seed", "supervised", b"supervised", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["lora", "qlora", "full", "merge"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
-    _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["supervised"]  # noqa: Y015
+    _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["supervised", "continued_pretraining", "preference", "reward_model"]  # noqa: Y015
     _WhichOneofArgType_task: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
@@ -410,6 +462,82 @@ class SupervisedTask(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SupervisedTask: _TypeAlias = SupervisedTask  # noqa: Y015
+
+@_typing.final
+class ContinuedPretrainingTask(_message.Message):
+    """Continued pre-training on texts: rows of the shape TEXT. Every token of a text is learned but its first, and the token
+    that ends it. Texts that are computed together do not see each other.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinuedPretrainingTask: _TypeAlias = ContinuedPretrainingTask  # noqa: Y015
+
+@_typing.final
+class PreferenceTask(_message.Message):
+    """Direct preference optimisation (Rafailov et al., arXiv 2305.18290) on pairs: rows of the shape PREFERENCE. The loss is
+    a mean over pairs; its reference is the base as it was when the run began. Beside adapters that is the model with its
+    adapters switched off, so no second copy is held; when all weights move, the reference's log-probabilities are computed
+    once before the first step and kept on disk.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BETA_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    beta: _builtins.float
+    """How far the model may go from the reference, > 0 and finite: the larger, the nearer it stays. 0: 0.1."""
+    label_smoothing: _builtins.float
+    """Share of pairs whose order is taken to be wrong (arXiv 2305.18290, appendix, "conservative DPO"), 0 <= s < 0.5. With
+    SIGMOID alone.
+    """
+    loss: Global___PreferenceLoss.ValueType
+    """What is minimised."""
+    def __init__(
+        self,
+        *,
+        beta: _builtins.float = ...,
+        label_smoothing: _builtins.float = ...,
+        loss: Global___PreferenceLoss.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "label_smoothing", b"label_smoothing", "loss", b"loss"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreferenceTask: _TypeAlias = PreferenceTask  # noqa: Y015
+
+@_typing.final
+class RewardModelTask(_message.Message):
+    """A reward model (Bradley-Terry, as in Ouyang et al., arXiv 2203.02155) on pairs: rows of the shape PREFERENCE. The
+    vocabulary's head gives way to one with a single output, read at the last token of a text; the loss of a pair is
+    -log sigmoid(reward of the chosen text - reward of the rejected one). The result is a model for sequence
+    classification, or an adapter of one with the head in it. It writes no text.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewardModelTask: _TypeAlias = RewardModelTask  # noqa: Y015
 
 @_typing.final
 class LoraMethod(_message.Message):
@@ -540,7 +668,7 @@ class DataConfig(_message.Message):
     max_tokens: _builtins.int
     """Longest row in tokens, prompt and completion together, 8 to 131072. 0: 1024, or the model's limit when smaller."""
     overlong: Global___OverlongPolicy.ValueType
-    """What happens to a longer row."""
+    """What happens to a longer row. Unset: DROP; SPLIT for continued pre-training."""
     @_builtins.property
     def train(self) -> Global___DataSource:
         """Required. Rows to learn from; of a version that is divided, its rows for training."""
@@ -620,7 +748,9 @@ class Optimization(_message.Message):
     optimizer: Global___Optimizer.ValueType
     """The update rule."""
     learning_rate: _builtins.float
-    """Peak learning rate, > 0, finite. 0: 2e-4 for adapters, 2e-5 for full fine-tuning."""
+    """Peak learning rate, > 0, finite. 0: 2e-4 for adapters, 2e-5 for full fine-tuning; for preference tuning 1e-5 and
+    1e-6, for a reward model 1e-4 and 1e-5.
+    """
     schedule: Global___LearningRateSchedule.ValueType
     """How the learning rate falls after the warm-up."""
     warmup_ratio: _builtins.float

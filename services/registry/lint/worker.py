@@ -17,7 +17,7 @@ from tuneforge._lint_wire import length_of, options_of, preview_to_proto, respon
 from tuneforge.data.faults import RenderingError
 from tuneforge.data.lint import Rows, TextModel, lint, preview
 from tuneforge.data.lint.lookup import find_row
-from tuneforge.data.rows import MalformedRow, to_row
+from tuneforge.data.rows import MalformedRow, to_text
 from tuneforge.data.split import Split
 from tuneforge.v1 import lint_pb2
 
@@ -65,7 +65,9 @@ def _preview(request: lint_pb2.PreviewDatasetRowRequest, files: Mapping[str, Pat
         raise Fault("NOT_FOUND", f"there is no row {wanted!r} in {request.name}")
     try:
         policy = length_of(request.max_tokens, request.overlong)
-        drawn = preview(to_row(parsed), model.tokenizer, model.chat_format, policy, parsed.file)
+        drawn = preview(
+            to_text(parsed, rejected=request.rejected), model.tokenizer, model.chat_format, policy, parsed.file
+        )
     except (MalformedRow, RenderingError) as error:
         raise Fault("INVALID_DATA", str(error), field=f"{parsed.file}:{parsed.line}") from error
     write(b"M", preview_to_proto(drawn).SerializeToString())

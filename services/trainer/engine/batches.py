@@ -15,7 +15,7 @@ Measured with SmolLM2-135M, LoRA, rows of 100 to 170 tokens, one thread of a Zen
 with 2 rows at once, 293 with 4, 276 with 8; packed 287, 253 and 208. Rows of 90 tokens of which 45 are the same: 288
 padded, 524 shared.
 
-Suffixes: B lines, T positions in a line, S supervised tokens of the micro-batch.
+Suffixes: B lines, T positions in a line, S supervised tokens of the micro-batch, R rows.
 """
 # ruff: noqa: N803, N806, N815  (tensors carry their shape in upper case at the end of their names)
 
@@ -49,8 +49,20 @@ class MicroBatch:
     """Positions whose output predicts a supervised token, as indices into the flattened B * T, int64."""
     targets_S: torch.Tensor
     """The supervised tokens, int64."""
+    ends_R: torch.Tensor
+    """Position of each row's last token, as an index into the flattened B * T, int64."""
     tokens: int
     """Tokens of its rows, filling left out."""
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that are learned."""
+        return len(self.targets_S)
+
+    @property
+    def count(self) -> int:
+        """What the loss is a mean over: the learned tokens."""
+        return len(self.targets_S)
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Returns the micro-batch on a device."""
@@ -61,6 +73,7 @@ class MicroBatch:
             rows_T=None if rows is None else rows.to(device),
             predictors_S=self.predictors_S.to(device),
             targets_S=self.targets_S.to(device),
+            ends_R=self.ends_R.to(device),
             tokens=self.tokens,
         )
 
@@ -117,6 +130,18 @@ def micro_batches(examples: Sequence[Example], limits: BatchLimits) -> list[Micr
     return batches
 
 
+def lay_out(examples: Sequence[Example], limits: BatchLimits) -> MicroBatch:
+    """Lays out some rows at once, in their order, in the layout that costs least; at least one row."""
+    lengths = [len(example.tokens_T) for example in examples]
+    part = range(len(examples))
+    common = common_beginning(examples) if limits.can_share else 0
+    apart = _cost_padded(part, lengths, limits)
+    packed, shared = _cost_line(part, lengths, limits), _cost_line(part, lengths, limits, common)
+    if common and shared < min(apart, packed):
+        return line_batch(examples, common)
+    return padded_batch(examples) if apart <= packed else line_batch(examples)
+
+
 def common_beginning(examples: Sequence[Example]) -> int:
     """Returns how many tokens all rows begin with in common; 0 for a single row."""
     if len(examples) < 2:
@@ -162,7 +187,8 @@ def padded_batch(examples: Sequence[Example]) -> MicroBatch:
     for line, example in enumerate(examples):
         input_ids_BT[line, : len(example.tokens_T)] = example.tokens_T
     predictors_S = [line * longest + example.labels_S - 1 for line, example in enumerate(examples)]
-    return _micro_batch(examples, input_ids_BT, predictors_S)
+    ends_R = [line * longest + len(example.tokens_T) - 1 for line, example in enumerate(examples)]
+    return _micro_batch(examples, input_ids_BT, predictors_S, ends_R)
 
 
 def line_batch(examples: Sequence[Example], common: int = 0) -> MicroBatch:
@@ -182,7 +208,8 @@ def line_batch(examples: Sequence[Example], common: int = 0) -> MicroBatch:
     for start, example in zip(starts, examples, strict=False):
         before = example.labels_S - 1
         predictors_S.append(np.where(before < common, before, before - common + start))
-    return _micro_batch(examples, input_ids_T[None], predictors_S, position_ids_T[None], rows_T)
+    ends_R = [start + len(each) - 1 if len(each) else common - 1 for start, each in zip(starts, own, strict=False)]
+    return _micro_batch(examples, input_ids_T[None], predictors_S, ends_R, position_ids_T[None], rows_T)
 
 
 def _line(part: Sequence[int], lengths: Sequence[int], common: int = 0) -> int:
@@ -204,6 +231,7 @@ def _micro_batch(
     examples: Sequence[Example],
     input_ids_BT: NDArray[np.integer],
     predictors_S: Sequence[NDArray[np.integer]],
+    ends_R: Sequence[int],
     position_ids_BT: NDArray[np.integer] | None = None,
     rows_T: NDArray[np.integer] | None = None,
 ) -> MicroBatch:
@@ -214,6 +242,7 @@ def _micro_batch(
         rows_T=None if rows_T is None else _tensor(rows_T),
         predictors_S=_tensor(np.concatenate(predictors_S)),
         targets_S=_tensor(np.concatenate(targets_S)),
+        ends_R=torch.tensor(ends_R, dtype=torch.int64),
         tokens=sum(len(example.tokens_T) for example in examples),
     )
 

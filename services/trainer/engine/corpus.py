@@ -3,7 +3,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from services.trainer.engine.token_cache import Entry
 from services.trainer.engine.training_task import ALL_ROWS, Fault, RowChoice, TrainingFault
 from tuneforge.data.examination import side_in
-from tuneforge.data.faults import OverlongRow, RenderingError
+from tuneforge.data.faults import OverlongRow, RenderingCode, RenderingError
 from tuneforge.data.formats import DataFile
-from tuneforge.data.masks import EncodedRow
+from tuneforge.data.masks import EncodedRow, pieces
 from tuneforge.data.rows import MalformedRow, Row, learnable_rows
+from tuneforge.data.shapes import TRAINABLE, RowShape
 from tuneforge.errors import Reason
+
+_DROPPED = frozenset({RenderingCode.TURN_DROPPED, RenderingCode.TOOLS_DROPPED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,20 @@ class Example:
     """Token ids, prompt and completion together."""
     labels_S: NDArray[np.int32]
     """Positions of the tokens that the loss counts, ascending, each >= 1: a token is predicted from those before it."""
+    boundary: int = 0
+    """Of a pair: where in `tokens_T` the rejected text begins, after the chosen one. 0 for a single text."""
+
+    @property
+    def texts(self) -> tuple["Example", ...]:
+        """The text; of a pair the chosen and the rejected one, each by itself."""
+        if not self.boundary:
+            return (self,)
+        middle = int(np.searchsorted(self.labels_S, self.boundary))
+        chosen = Example(id=self.id, tokens_T=self.tokens_T[: self.boundary], labels_S=self.labels_S[:middle])
+        rejected = Example(
+            id=self.id, tokens_T=self.tokens_T[self.boundary :], labels_S=self.labels_S[middle:] - self.boundary
+        )
+        return chosen, rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +64,8 @@ class FlatExamples(Sequence[Example]):
     """Learned positions of all rows, each counted from the beginning of its row."""
     label_ends: NDArray[np.int64]
     """Where the positions of each row end."""
+    boundaries: NDArray[np.int32]
+    """Where the rejected text of each pair begins, counted from the beginning of its row; 0 for a single text."""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "FlatExamples":
@@ -58,10 +77,11 @@ class FlatExamples(Sequence[Example]):
             token_ends=np.cumsum([len(example.tokens_T) for example in examples], dtype=np.int64),
             labels=np.concatenate([empty, *(example.labels_S for example in examples)]),
             label_ends=np.cumsum([len(example.labels_S) for example in examples], dtype=np.int64),
+            boundaries=np.array([example.boundary for example in examples], dtype=np.int32),
         )
 
     def lengths(self) -> list[int]:
-        """Returns the tokens of each row."""
+        """Returns the tokens of each row, of a pair those of both texts."""
         lengths: list[int] = np.diff(self.token_ends, prepend=0).tolist()
         return lengths
 
@@ -80,6 +100,7 @@ class FlatExamples(Sequence[Example]):
             id=self.ids[row].decode(),
             tokens_T=self.tokens[self.token_ends[row - 1] if row else 0 : self.token_ends[row]],
             labels_S=self.labels[self.label_ends[row - 1] if row else 0 : self.label_ends[row]],
+            boundary=int(self.boundaries[row]),
         )
 
 
@@ -102,13 +123,13 @@ class Corpus:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each example."""
+        """Tokens of each example, of a pair those of both texts."""
         return self.examples.lengths()
 
     def to_entry(self) -> Entry:
         """Returns what the token cache keeps."""
         facts = ("dropped", "cut", "digest", "end_token", "is_chat")
-        arrays = ("ids", "tokens", "token_ends", "labels", "label_ends")
+        arrays = ("ids", "tokens", "token_ends", "labels", "label_ends", "boundaries")
         return Entry(
             facts={name: getattr(self, name) for name in facts},
             arrays={name: getattr(self.examples, name) for name in arrays},
@@ -121,47 +142,57 @@ class Corpus:
 
 
 Encode = Callable[[Row], EncodedRow | None]
-"""Makes a row's tokens; None for a row that the over-length policy drops."""
+"""Makes the tokens of a text; None for one that the over-length policy drops."""
 
 
 def read_corpus(
-    paths: Sequence[Path], encode: Encode, *, choice: RowChoice = ALL_ROWS, check_stop: Callable[[], None]
+    paths: Sequence[Path],
+    encode: Encode,
+    *,
+    shapes: Collection[RowShape] = TRAINABLE,
+    piece_tokens: int | None = None,
+    choice: RowChoice = ALL_ROWS,
+    check_stop: Callable[[], None],
 ) -> Corpus:
     """Reads and encodes the rows of some files, in the order of their names.
 
     Args:
         paths: Files in any format that `tuneforge.data` reads.
-        encode: Makes a row's tokens.
+        encode: Makes the tokens of a text.
+        shapes: Shapes of the rows that the task learns from.
+        piece_tokens: Longer texts become several examples of so many tokens; None: they stay whole.
         choice: Which rows of them are taken.
         check_stop: Called after every 256 rows; may raise to end the reading.
 
     Raises:
-        TrainingFault: A row is malformed or of a shape that a language model does not learn (INVALID_DATA), too long
-            under REFUSE (INVALID_DATA), or cannot be written by the model's chat template (INVALID_MODEL when there is
-            none, else INVALID_DATA).
+        TrainingFault: A row is malformed or of a shape that the task does not learn (INVALID_DATA), too long under
+            REFUSE (INVALID_DATA), or cannot be written by the model's chat template (INVALID_MODEL when it leaves out
+            tools or their calls, else INVALID_DATA).
     """
     examples: list[Example] = []
     dropped = cut = 0
     digest = hashlib.sha256()
     ends: Counter[int] = Counter()
     is_chat = False
-    for number, row in enumerate(_rows(paths, choice)):
+    for number, texts in enumerate(_rows(paths, shapes, choice)):
         if number % 256 == 255:
             check_stop()
-        is_chat = row.is_chat
-        encoded = _encoded(row, encode)
-        if encoded is None:
+        is_chat = texts[0].is_chat
+        encoded = [each for text in texts if (each := _encoded(text, encode)) is not None]
+        if len(encoded) < len(texts):
             dropped += 1
             continue
-        example = _example(row.id, encoded)
-        if not len(example.labels_S):
-            continue
-        examples.append(example)
-        cut += encoded.is_cut
-        if not encoded.is_cut:
-            ends[int(example.tokens_T[example.labels_S[-1]])] += 1
-        digest.update(f"{example.id} {len(example.tokens_T)} {len(example.labels_S)}\n".encode())
-        digest.update(example.tokens_T.tobytes() + example.labels_S.tobytes())
+        made = list(_examples(texts[0].id, encoded, piece_tokens))
+        for example in made:
+            digest.update(f"{example.id} {len(example.tokens_T)} {len(example.labels_S)}\n".encode())
+            digest.update(example.tokens_T.tobytes() + example.labels_S.tobytes())
+            digest.update(f"{example.boundary}\n".encode() if example.boundary else b"")
+        examples += made
+        is_cut = any(each.is_cut for each in encoded)
+        cut += bool(made) and is_cut
+        if made and not is_cut:
+            last = made[-1].texts[0]
+            ends[int(last.tokens_T[last.labels_S[-1]])] += 1
     return Corpus(
         examples=FlatExamples.of(examples),
         dropped=dropped,
@@ -172,14 +203,15 @@ def read_corpus(
     )
 
 
-def _rows(paths: Sequence[Path], choice: RowChoice) -> Iterator[Row]:
-    """Yields the rows that are taken; every row is read, so that a malformed one is found on either side."""
+def _rows(paths: Sequence[Path], shapes: Collection[RowShape], choice: RowChoice) -> Iterator[tuple[Row, ...]]:
+    """Yields the texts of the rows that are taken; all are read, so that a malformed one is found on either side."""
     folder = choice.folder
     names = (path.name if folder is None else path.relative_to(folder).as_posix() for path in paths)
     try:
-        for parsed, row in learnable_rows([DataFile(name, path) for name, path in zip(names, paths, strict=True)]):
+        files = [DataFile(name, path) for name, path in zip(names, paths, strict=True)]
+        for parsed, texts in learnable_rows(files, shapes):
             if choice.split is None or side_in(parsed, choice.split) is choice.side:
-                yield row
+                yield texts
     except MalformedRow as error:
         problem = error.problem
         place = f", line {problem.line}" if problem.line else ""
@@ -198,9 +230,29 @@ def _encoded(row: Row, encode: Encode) -> EncodedRow | None:
         ) from error
     except RenderingError as error:
         message = f"Line {row.line}: {error.message}"
-        raise TrainingFault(
-            Reason.INVALID_DATA, message, error.cure, Fault.USER, metadata={"line": str(row.line)}
-        ) from error
+        uses_tools = bool(row.tools) or any(turn.tool_calls for turn in row.turns)
+        reason = Reason.INVALID_MODEL if uses_tools and error.code in _DROPPED else Reason.INVALID_DATA
+        raise TrainingFault(reason, message, error.cure, Fault.USER, metadata={"line": str(row.line)}) from error
+
+
+def _examples(row_id: str, encoded: Sequence[EncodedRow], piece_tokens: int | None) -> Iterator[Example]:
+    """Yields the examples of a row that have something to learn: of a text one, or one a piece; of a pair one."""
+    if len(encoded) == 1:
+        parts = pieces(encoded[0], piece_tokens) if piece_tokens else encoded
+        for number, part in enumerate(parts):
+            example = _example(f"{row_id}.{number}" if len(parts) > 1 else row_id, part)
+            if len(example.labels_S):
+                yield example
+        return
+    chosen, rejected = (_example(row_id, each) for each in encoded)
+    if len(chosen.labels_S) and len(rejected.labels_S):
+        boundary = len(chosen.tokens_T)
+        yield Example(
+            id=row_id,
+            tokens_T=np.concatenate([chosen.tokens_T, rejected.tokens_T]),
+            labels_S=np.concatenate([chosen.labels_S, rejected.labels_S + np.int32(boundary)]),
+            boundary=boundary,
+        )
 
 
 def _example(row_id: str, encoded: EncodedRow) -> Example:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from services.trainer.engine.batches import BatchLimits, MicroBatch, micro_batches
+from services.trainer.engine.batches import BatchLimits
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.gang import Gang
+from services.trainer.engine.losses import Totals
+from services.trainer.engine.tasks import Task
 
 
 def deal(lengths: Sequence[int], processes: int) -> tuple[tuple[int, ...], ...]:
@@ -34,35 +37,35 @@ def deal(lengths: Sequence[int], processes: int) -> tuple[tuple[int, ...], ...]:
 class Share:
     """What one process computes of a step."""
 
-    batches: Sequence[MicroBatch]
-    """Its micro-batches. Every process has as many: the last ones may be fillers."""
+    parts: Sequence[Any]
+    """Its parts. Every process has as many: the last ones may be fillers."""
     fillers: int
     """How many of them count nothing: they keep the process in step with busier ones."""
-    tokens: int
-    """Tokens of all processes, filling left out."""
-    supervised_tokens: int
-    """Tokens of all processes that the loss counts."""
+    totals: Totals
+    """What the parts of all processes hold."""
 
     @property
     def own(self) -> int:
-        """How many of the micro-batches count."""
-        return len(self.batches) - self.fillers
+        """How many of the parts count."""
+        return len(self.parts) - self.fillers
 
 
-def share_of(examples: Sequence[Example], limits: BatchLimits, gang: Gang) -> Share:
+def share_of(task: Task, examples: Sequence[Example], limits: BatchLimits, gang: Gang) -> Share:
     """Returns what this process computes of some rows; collective."""
     lengths = [len(example.tokens_T) for example in examples]
     own = [examples[row] for row in deal(lengths, gang.size)[gang.rank]] if not gang.is_alone else examples
-    batches = micro_batches(own, limits) if own else []
-    tokens, supervised = sum(batch.tokens for batch in batches), sum(len(batch.targets_S) for batch in batches)
-    told = gang.gather([len(batches), tokens, supervised])
-    fillers = int(max(row[0] for row in told)) - len(batches)
+    parts = task.parts(own, limits) if own else []
+    totals = Totals()
+    totals.add(parts)
+    told = gang.gather([len(parts), totals.count, totals.tokens, totals.supervised_tokens])
+    longest, *_ = map(max, zip(*told, strict=True))
+    fillers = int(longest) - len(parts)
     if fillers:
         shortest = min(examples, key=lambda example: len(example.tokens_T))
-        batches = [*batches, *micro_batches([shortest], limits) * fillers]
+        parts = [*parts, *[*task.parts([shortest], limits)] * fillers]
+    _, count, tokens, supervised_tokens = (int(sum(column)) for column in zip(*told, strict=True))
     return Share(
-        batches=batches,
+        parts=parts,
         fillers=fillers,
-        tokens=int(sum(row[1] for row in told)),
-        supervised_tokens=int(sum(row[2] for row in told)),
+        totals=Totals(count=count, tokens=tokens, supervised_tokens=supervised_tokens),
     )

@@ -9,17 +9,20 @@ Suffixes: B prompts, T positions, V vocabulary.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from services.trainer.engine.batches import BatchLimits, micro_batches
+from services.trainer.engine.batches import BatchLimits
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.gang import ALONE, Gang
-from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.losses import LossTotal, StepLoss, Totals
 from services.trainer.engine.precision import autocast, is_four_bit
 from services.trainer.engine.randomness import random_state, restore_random_state
 from tuneforge.specs.spec import ComputeType
+
+if TYPE_CHECKING:
+    from services.trainer.engine.tasks import Task  # whose reference needs `judging`
 
 _ROWS_AT_ONCE = 256
 """Rows that are sorted by length together: enough for little filling, few enough to hold their tensors."""
@@ -33,14 +36,26 @@ def _nothing() -> None:
 def measuring(model: Any, device: torch.device) -> Iterator[None]:
     """Puts a model into evaluation mode, and back, with the random state that was there."""
     state = random_state(device)
-    model.eval()
-    keep_four_bit_weights(model)
+    try:
+        with judging(model):
+            yield
+    finally:
+        restore_random_state(state, device)
+
+
+@contextlib.contextmanager
+def judging(model: Any) -> Iterator[None]:
+    """Puts a model into evaluation mode without gradients, and back; a model that is in it already stays."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+        keep_four_bit_weights(model)
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train()
-        restore_random_state(state, device)
+        if was_training:
+            model.train()
 
 
 def keep_four_bit_weights(model: Any) -> None:
@@ -56,29 +71,31 @@ def keep_four_bit_weights(model: Any) -> None:
 
 def evaluate(
     model: Any,
+    task: "Task",
     examples: Sequence[Example],
     limits: BatchLimits,
     compute: ComputeType,
     beat: Callable[[], None] = _nothing,
     gang: Gang = ALONE,
-) -> tuple[float, int]:
-    """Returns the mean loss over the supervised tokens of some rows, in nats a token, and how many tokens these are.
+) -> StepLoss:
+    """Returns the mean loss over some rows, without learning from them.
 
-    The processes of a gang take turns at the micro-batches, and all get the same answer.
+    The processes of a gang take turns at the parts, and all get the same answer.
     """
     device = _device(model)
-    loss_sum, count = 0.0, 0
+    totals = Totals()
+    total = LossTotal(totals)
     with measuring(model, device), autocast(compute, device):
         for start in range(0, len(examples), _ROWS_AT_ONCE):
-            batches = micro_batches(examples[start : start + _ROWS_AT_ONCE], limits)
-            for first in range(0, len(batches), gang.size):
-                is_own = first + gang.rank < len(batches)
+            parts = task.parts(examples[start : start + _ROWS_AT_ONCE], limits)
+            totals.add(parts)
+            for first in range(0, len(parts), gang.size):
+                is_own = first + gang.rank < len(parts)
                 # Without one of its own a process computes another's again: a sharded model needs all of them.
-                loss = supervised_loss(model, batches[first + gang.rank if is_own else first].to(device))
-                loss_sum += loss.sum.item() if is_own else 0.0
+                loss = task.loss(model, parts[first + gang.rank if is_own else first].to(device))
+                total.add(loss.sum.item(), loss, counts=is_own)
                 beat()
-            count += sum(len(batch.targets_S) for batch in batches)
-    return gang.sum(loss_sum) / count, count
+    return total.result(gang)
 
 
 def complete(

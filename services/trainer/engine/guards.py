@@ -92,7 +92,8 @@ def check_effect(model: Any, examples: Sequence[Example], compute: ComputeType, 
     if guards.allow_no_effect or not hasattr(model, "disable_adapter"):
         return
     device = torch.device(next(model.parameters()).device)
-    batch = padded_batch(sorted(examples, key=lambda example: len(example.tokens_T))[:_EFFECT_ROWS]).to(device)
+    rows = sorted(examples, key=lambda example: len(example.tokens_T))[:_EFFECT_ROWS]
+    batch = padded_batch([row.texts[0] for row in rows]).to(device)
     decoder = unwrapped(model).get_decoder()
     with measuring(model, device), autocast(compute, device):
         trained = decoder(input_ids=batch.input_ids_BT, use_cache=False).last_hidden_state

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 
 from services.trainer.engine import guards, reports
+from services.trainer.engine.losses import StepLoss
 from services.trainer.engine.run import Progress, Run
 from services.trainer.engine.saving import Saves
 from services.trainer.engine.schedules import learning_rate
 from services.trainer.engine.training_task import EventSink, RunResult, StopRequest
-from services.trainer.engine.verbs import Engine, StepLoss
+from services.trainer.engine.verbs import Engine
 from tuneforge.v1 import events_pb2
 
 
@@ -62,6 +63,7 @@ def train_loop(
             )
         )
         guards.check_step(run.spec.guards, progress, loss.loss, grad_norm)
+        reports.task_metrics(sink, step, loss.figures, len(rows))
         if _is_due(run.spec.evaluation.every_steps, step) or step == run.plan.total_steps:
             _measure(run, engine, progress, sink)
             if progress.best_step == step and saves.keeps_best:
@@ -94,17 +96,18 @@ def _is_due(every_steps: int | None, step: int) -> bool:
 
 def _measure(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> None:
     if run.validation:
-        loss, count = engine.evaluate(run.validation.examples)
-        _compare(progress, loss, run.spec.evaluation.min_improvement)
+        found, rows = engine.evaluate(run.validation.examples), len(run.validation.examples)
+        _compare(progress, found.loss, run.spec.evaluation.min_improvement)
         sink.emit(
             events_pb2.EvaluationMetrics(
                 step=progress.step,
-                loss=loss,
-                supervised_tokens=count,
-                rows=len(run.validation.examples),
+                loss=found.loss,
+                supervised_tokens=found.supervised_tokens,
+                rows=rows,
                 is_best=progress.best_step == progress.step,
             )
         )
+        reports.task_metrics(sink, progress.step, found.figures, rows, is_validation=True)
     completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
     progress.completions = [run.decode(completion) for completion in completions]
     for (prompt, _), completion in zip(run.prompts, progress.completions, strict=True):

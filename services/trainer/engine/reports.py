@@ -1,7 +1,7 @@
 """What the engine reports, as messages of the contract: here the engine's words become those of the wire."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -47,6 +47,14 @@ def step_metrics(report: StepReport) -> events_pb2.StepMetrics:
         eta=eta,
         rows_digest=rows_digest(report.row_ids),
     )
+
+
+def task_metrics(
+    sink: EventSink, step: int, figures: Mapping[str, float], rows: int, *, is_validation: bool = False
+) -> None:
+    """Reports what the task measures beside its loss; nothing where it measures nothing."""
+    if figures:
+        sink.emit(events_pb2.TaskMetrics(step=step, is_validation=is_validation, values=figures, rows=rows))
 
 
 def rows_digest(row_ids: Sequence[str]) -> str:

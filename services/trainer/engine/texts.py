@@ -12,12 +12,13 @@ from services.modelkit.loading import TOKENIZER_FILES
 from services.trainer.engine.corpus import Corpus, read_corpus
 from services.trainer.engine.token_cache import key_of
 from services.trainer.engine.training_task import RowChoice, TrainingFault, TrainingInputs
+from tuneforge.data.learnable import shapes_of
 from tuneforge.data.masks import encode, encode_prompt
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Turn
 from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.errors import Reason
-from tuneforge.specs.spec import TrainingSpec
+from tuneforge.specs.spec import OverlongPolicy, TrainingSpec
 
 
 class Texts:
@@ -47,14 +48,26 @@ class Texts:
 
     def _read(self, name: str, paths: Sequence[Path], choice: RowChoice, check_stop: Callable[[], None]) -> Corpus:
         data = self._spec.data
-        encode_row = partial(
+        overlong = data.overlong or OverlongPolicy.DROP
+        encode_text = partial(
             encode,
             tokenizer=self._tokenizer,
             chat_format=self._format,
             max_tokens=data.max_tokens,
-            overlong=data.overlong,
+            overlong=overlong,
         )
-        corpus = self._kept(paths, choice, lambda: read_corpus(paths, encode_row, choice=choice, check_stop=check_stop))
+
+        def read() -> Corpus:
+            return read_corpus(
+                paths,
+                encode_text,
+                shapes=shapes_of(self._spec.task),
+                piece_tokens=data.max_tokens if overlong is OverlongPolicy.SPLIT else None,
+                choice=choice,
+                check_stop=check_stop,
+            )
+
+        corpus = self._kept(paths, choice, read)
         if not corpus.examples:
             raise TrainingFault(
                 Reason.NOTHING_TO_LEARN,

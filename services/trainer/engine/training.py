@@ -6,7 +6,7 @@ The order of things: what is on disk (checkpoint, rows), what is decided (`resol
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from services.trainer.engine.resolution import (
 from services.trainer.engine.results import Ending, answered, figures, finish
 from services.trainer.engine.run import Progress, Run
 from services.trainer.engine.spread import Layout, layout_of
+from services.trainer.engine.tasks import make_task
+from services.trainer.engine.tasks.reference import ReferenceRun
 from services.trainer.engine.texts import Texts
 from services.trainer.engine.training_task import (
     ArtifactKind,
@@ -138,7 +140,8 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     device = torch.device(task.device)
     spec = _defaults(task)
     found = gang_state.shared(gang, _newest_checkpoint(task.checkpoints, sink) if gang.is_first else None)
-    texts = Texts(task, spec, partial(_check_stop, stop, found.step if found else 0))
+    check_stop = partial(_check_stop, stop, found.step if found else 0)
+    texts = Texts(task, spec, check_stop)
     resolution = _resolution(gang, task, spec, found, texts)
     _tell_what_was_replaced(spec, resolution, sink)
     # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
@@ -161,7 +164,10 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     prepared = prepare_model(task.base, resolution.spec, torch.device("cpu") if layout is Layout.SHARDED else device)
     run = _run(resolution, prepared, texts)
     options = _engine_options(task, resolution, prepared, texts.train, device)
-    engine = Engine(prepared.model, replace(options, gang=gang, layout=layout))
+    reference = _reference(task, resolution, prepared, options, check_stop)
+    rows = [corpus.examples for corpus in (texts.train, texts.validation) if corpus]
+    learned = make_task(resolution.spec, prepared.model, rows, reference)
+    engine = Engine(prepared.model, learned, replace(options, gang=gang, layout=layout))
     progress = _begin(engine, run, found, sink, gang)
     _report_start(resolution, prepared, texts.train, sink)
     task.pulse.beat()
@@ -332,6 +338,29 @@ def _engine_options(
         keep_last=resolution.spec.checkpointing.keep_last,
         attempt=task.attempt,
         beat=task.pulse.beat,
+    )
+
+
+def _reference(
+    task: TrainingInputs,
+    resolution: Resolution,
+    prepared: PreparedModel,
+    options: EngineOptions,
+    check_stop: Callable[[], None],
+) -> ReferenceRun:
+    return ReferenceRun(
+        folder=task.checkpoints.parent / "reference",
+        inputs={
+            "base": resolution.inputs["base"],
+            "initial_weights": prepared.base.initial_weights,
+            "compute": options.compute,
+            "environment": dict(resolution.environment),
+            "limits": asdict(options.limits),
+        },
+        limits=options.limits,
+        compute=options.compute,
+        device=options.device,
+        check_stop=check_stop,
     )
 
 

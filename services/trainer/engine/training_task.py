@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Payload = (
     events_pb2.StepMetrics
     | events_pb2.EvaluationMetrics
+    | events_pb2.TaskMetrics
     | events_pb2.LogLine
     | events_pb2.CheckpointSaved
     | events_pb2.Sample

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 
 from services.trainer.engine import checkpoints, evaluation, gang_state, optimizers
-from services.trainer.engine.batches import BatchLimits, MicroBatch
+from services.trainer.engine.batches import BatchLimits
 from services.trainer.engine.checkpoint_writer import CheckpointWriter, EndedSave
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.dealing import share_of
 from services.trainer.engine.gang import ALONE, Gang
-from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.losses import LossSum, LossTotal, StepLoss
 from services.trainer.engine.precision import autocast
 from services.trainer.engine.randomness import random_state, restore_random_state
 from services.trainer.engine.spread import Layout, SpreadModel
+from services.trainer.engine.tasks import Task
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ComputeType, Optimizer
@@ -61,23 +62,12 @@ class EngineOptions:
     """Where the weights of the model go."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepLoss:
-    """What a forward and backward pass over the rows of a step gave."""
-
-    loss: float
-    """Mean over the supervised tokens, in nats a token."""
-    tokens: int
-    """Tokens computed, filling left out."""
-    supervised_tokens: int
-    """Tokens that the loss counts."""
-
-
 class Engine:
     """One model, the weights of it that move, and their optimiser."""
 
-    def __init__(self, model: Any, options: EngineOptions) -> None:
+    def __init__(self, model: Any, task: Task, options: EngineOptions) -> None:
         self._model = model
+        self._task = task
         self._options = options
         self._gang = options.gang
         self._spread = SpreadModel(model, options.layout, options.gang, options.device)
@@ -92,26 +82,32 @@ class Engine:
         model.train()
 
     def forward_backward(self, examples: Sequence[Example]) -> StepLoss:
-        """Adds the gradient of the mean loss over all supervised tokens of some rows, in as many parts as memory asks.
+        """Adds the gradient of the mean loss over all that some rows teach, in as many parts as memory asks.
 
         Raises:
             TrainingFault: LOSS_NOT_FINITE.
         """
-        share = share_of(examples, self._options.limits, self._gang)
-        count, last = share.supervised_tokens, len(share.batches) - 1
-        loss_sum = 0.0
+        share = share_of(self._task, examples, self._options.limits, self._gang)
+        total, last = LossTotal(share.totals), len(share.parts) - 1
+        computed: list[LossSum] = []
+
+        def loss_sum(model: Any, part: Any) -> torch.Tensor:
+            computed[:] = [self._task.loss(model, part)]
+            return computed[0].sum
+
         # One context for all parts: weights that move are cast to the products' format once a step.
         with autocast(self._options.compute, self._options.device):
-            for index, batch in enumerate(share.batches):
-                divisor = count if index < share.own else math.inf
-                batch = batch.to(self._options.device)
-                loss = self._spread.backward(_loss_sum, batch, divisor=divisor, is_last=index == last)
-                loss_sum += loss if index < share.own else 0.0
+            for index, part in enumerate(share.parts):
+                counts = index < share.own
+                divisor = share.totals.count if counts else math.inf
+                part = part.to(self._options.device)
+                value = self._spread.backward(loss_sum, part, divisor=divisor, is_last=index == last)
+                total.add(value, computed[0], counts=counts)
                 self._options.beat()
-        mean = self._gang.sum(loss_sum) / count
-        if not math.isfinite(mean):
-            raise _not_finite("loss", mean)
-        return StepLoss(mean, share.tokens, count)
+        found = total.result(self._gang)
+        if not math.isfinite(found.loss):
+            raise _not_finite("loss", found.loss)
+        return found
 
     def optim_step(self, learning_rate: float) -> float:
         """Clips the gradients, moves the weights and drops the gradients; returns the norm before clipping.
@@ -195,16 +191,12 @@ class Engine:
         )
         return self._spread.measure(complete)
 
-    def evaluate(self, examples: Sequence[Example]) -> tuple[float, int]:
-        """Returns the mean loss over the supervised tokens of some rows, and how many tokens these are."""
+    def evaluate(self, examples: Sequence[Example]) -> StepLoss:
+        """Returns the mean loss over some rows, without learning from them."""
         options = self._options
         return self._spread.measure(
-            evaluation.evaluate, examples, options.limits, options.compute, options.beat, self._gang
+            evaluation.evaluate, self._task, examples, options.limits, options.compute, options.beat, self._gang
         )
-
-
-def _loss_sum(model: Any, batch: MicroBatch) -> torch.Tensor:
-    return supervised_loss(model, batch).sum
 
 
 def _not_finite(what: str, value: float) -> TrainingFault:

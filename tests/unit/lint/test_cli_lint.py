@@ -96,6 +96,16 @@ def test_a_row_is_drawn_in_plain_form_and_as_json(tmp_path: Path, train: str) ->
     assert "no row 99" in str(_run("preview", train, "--row", "99", "--model", model).exception)
 
 
+def test_either_answer_of_a_pair_is_drawn(tmp_path: Path) -> None:
+    """The chosen one, or on request the rejected one; both read the prompt."""
+    path, model = tmp_path / "pairs.jsonl", str(make_tiny_model(tmp_path / "model"))
+    path.write_text('{"prompt": "Say cat:", "chosen": " cat", "rejected": " dog"}\n')
+    chosen = _run("preview", str(path), "--row", "1", "--model", model)
+    assert "Say cat:[ cat<|im_end|>]" in chosen.output
+    rejected = _run("preview", str(path), "--row", "1", "--model", model, "--rejected")
+    assert "Say cat:[ dog<|im_end|>]" in rejected.output
+
+
 def test_learned_tokens_are_green() -> None:
     """In colour, learned is green and cut is red, each line by itself; control characters do not reach a terminal."""
     tokens = (

@@ -6,7 +6,7 @@ import pytest
 
 from services.scheduler.resolving import Problem, resolve_data
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, dataset_facts
-from tuneforge.specs.spec import DataSource
+from tuneforge.specs.spec import ContinuedPretrainingTask, DataSource, PreferenceTask, RewardModelTask, Task
 from tuneforge.v1 import datasets_pb2, trainer_pb2
 
 NAME = "projects/default/datasets/rows/versions/1"
@@ -40,10 +40,10 @@ class Registry:
         raise AssertionError(name)
 
 
-def resolved(facts: DatasetFacts, *, is_validation: bool = False) -> DatasetFacts | Problem:
+def resolved(facts: DatasetFacts, *, task: Task | None = None, is_validation: bool = False) -> DatasetFacts | Problem:
     """Resolves the version as a job's data."""
-    source = DataSource(dataset=NAME)
-    return asyncio.run(resolve_data(Registry(facts), source, "spec.data.train.dataset", is_validation=is_validation))
+    source, field = DataSource(dataset=NAME), "spec.data.train.dataset"
+    return asyncio.run(resolve_data(Registry(facts), source, field, task=task, is_validation=is_validation))
 
 
 @pytest.mark.parametrize("shape", ["MESSAGES", "PROMPT_COMPLETION", "INSTRUCTION", "SHAREGPT", "TEXT"])
@@ -59,6 +59,22 @@ def test_other_shapes_are_refused_by_name(shape: str) -> None:
     assert isinstance(found, Problem)
     assert shape in found.violation.description
     assert "PROMPT_COMPLETION" in found.violation.description
+
+
+@pytest.mark.parametrize(
+    ("task", "taken", "refused"),
+    [
+        (ContinuedPretrainingTask(), "TEXT", "MESSAGES"),
+        (PreferenceTask(), "PREFERENCE", "PROMPT_COMPLETION"),
+        (RewardModelTask(), "PREFERENCE", "TEXT"),
+    ],
+)
+def test_each_task_has_its_shapes(task: Task, taken: str, refused: str) -> None:
+    """Rows of another shape are refused before a node sees them; the answer names the shape that is learned."""
+    assert isinstance(resolved(version(taken), task=task), DatasetFacts)
+    found = resolved(version(refused), task=task)
+    assert isinstance(found, Problem)
+    assert f"give one of {taken}" in found.violation.description
 
 
 @pytest.mark.parametrize("by_files", [True, False])

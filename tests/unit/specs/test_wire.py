@@ -16,6 +16,7 @@ from tuneforge.specs.spec import (
     BaseModel,
     Checkpointing,
     ComputeType,
+    ContinuedPretrainingTask,
     DataConfig,
     DataSource,
     Evaluation,
@@ -28,8 +29,12 @@ from tuneforge.specs.spec import (
     Optimization,
     Optimizer,
     OverlongPolicy,
+    PreferenceLoss,
+    PreferenceTask,
     QloraMethod,
     Resources,
+    RewardModelTask,
+    SupervisedTask,
     TensorShape,
     TrainingSpec,
     WeightFormat,
@@ -75,8 +80,12 @@ def optimizations(draw: st.DrawFn) -> Optimization:
     )
 
 
+tasks = st.sampled_from([None, SupervisedTask(), ContinuedPretrainingTask(), RewardModelTask()]) | st.builds(
+    PreferenceTask, beta=numbers, label_smoothing=numbers, loss=st.sampled_from(PreferenceLoss)
+)
 specs = st.builds(
     TrainingSpec,
+    task=tasks,
     base=st.sampled_from(["model", "output_of_job", "local_path"]).map(lambda name: BaseModel(**{name: "x"})),
     method=st.none() | loras | loras.map(lambda lora: QloraMethod(lora=lora)) | fulls | st.just(MergeMethod()),
     data=st.builds(
@@ -84,7 +93,7 @@ specs = st.builds(
         train=sources,
         validation=st.none() | sources,
         max_tokens=counts,
-        overlong=st.sampled_from(OverlongPolicy),
+        overlong=st.none() | st.sampled_from(OverlongPolicy),
     ),
     optimization=optimizations(),
     compute=st.sampled_from(ComputeType),

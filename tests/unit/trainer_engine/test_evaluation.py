@@ -11,6 +11,7 @@ from services.trainer.engine.batches import BatchLimits, padded_batch
 from services.trainer.engine.evaluation import complete, evaluate
 from services.trainer.engine.losses import supervised_loss
 from services.trainer.engine.precision import autocast, set_formats
+from services.trainer.engine.tasks.language import LanguageTask
 from tests.support.tiny_networks import FAMILIES, examples, network, network_with_lora
 from tuneforge.specs.spec import ComputeType
 
@@ -22,9 +23,9 @@ def test_the_loss_is_the_mean_over_tokens() -> None:
     """Long completions weigh more than short ones, however the rows are divided."""
     rows, model = examples([4, 30, 11, 18]), network("llama")
     losses = [supervised_loss(model, padded_batch([row])) for row in rows]
-    found, count = evaluate(model, rows, LIMITS, FP32)
-    assert count == sum(loss.count for loss in losses)
-    assert found == pytest.approx(sum(loss.sum.item() for loss in losses) / count, rel=1e-5)
+    found = evaluate(model, LanguageTask(), rows, LIMITS, FP32)
+    assert found.supervised_tokens == sum(loss.count for loss in losses)
+    assert found.loss == pytest.approx(sum(loss.sum.item() for loss in losses) / found.supervised_tokens, rel=1e-5)
 
 
 def test_measuring_draws_from_no_generator() -> None:
@@ -36,8 +37,8 @@ def test_measuring_draws_from_no_generator() -> None:
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    first = evaluate(model, examples([9, 7]), LIMITS, FP32)
-    assert evaluate(model, examples([9, 7]), LIMITS, FP32) == first
+    first = evaluate(model, LanguageTask(), examples([9, 7]), LIMITS, FP32)
+    assert evaluate(model, LanguageTask(), examples([9, 7]), LIMITS, FP32) == first
     complete(model, [[1, 2]], max_new_tokens=3, end_tokens=frozenset(), compute=FP32)
     assert [random.random(), np.random.rand(), torch.rand(1).item()] == expected
     assert model.training
@@ -88,7 +89,7 @@ def test_measuring_leaves_4_bit_weights_as_they_are() -> None:
         with autocast(ComputeType.BF16, torch.device("cpu")):
             supervised_loss(model, batch).sum.backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
-        evaluate(model, examples([5, 8]), LIMITS, ComputeType.BF16)
+        evaluate(model, LanguageTask(), examples([5, 8]), LIMITS, ComputeType.BF16)
         complete(model, [[1, 2]], max_new_tokens=2, end_tokens=frozenset(), compute=ComputeType.BF16)
     assert any(gradient.abs().max() > 0 for gradient in gradients[0])
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))

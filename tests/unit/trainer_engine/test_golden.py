@@ -72,6 +72,7 @@ def test_a_step_of_lora_is_that_of_the_papers() -> None:
         rows_T=None,
         predictors_S=torch.arange(5),
         targets_S=torch.from_numpy(targets),
+        ends_R=torch.tensor([4]),
         tokens=5,
     )
     expected = reference(x, w, a, b, targets)

@@ -17,8 +17,8 @@ from tuneforge.data.lint.subjects import Subject
 from tuneforge.data.lint.text_patterns import personal_data, secrets
 from tuneforge.data.lint.tokens import TokenTally, tokenize
 from tuneforge.data.problems import RowProblem, Severity
-from tuneforge.data.rows import to_row
-from tuneforge.data.shapes import TRAINABLE
+from tuneforge.data.rows import to_rows
+from tuneforge.data.shapes import LEARNABLE
 from tuneforge.data.split import Side, Split
 
 _HELD_OUT: Final = frozenset({"validation", "test"})
@@ -123,8 +123,8 @@ class _Lint:
         self._ledger.add(subject)
         for look in self._looks:
             found.extend(look(subject))
-        if self._model is not None and parsed.shape in TRAINABLE:
-            row = tokenize(subject, to_row(parsed), self._model, self._options.length)
+        if self._model is not None and parsed.shape in LEARNABLE:
+            row = tokenize(subject, to_rows(parsed), self._model, self._options.length)
             if self._tally is not None:
                 self._tally.add(row)
             for look_at_tokens in self._token_looks:

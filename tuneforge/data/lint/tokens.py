@@ -1,6 +1,7 @@
 """A row as tokens, made by the trainer's functions once for all checks that need it, and the counts of all rows."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneforge.data.faults import OverlongRow, RenderingError
@@ -29,8 +30,25 @@ class TokenizedRow:
     """Whether the policy would keep it, or part of it, and no learned token is left."""
 
 
-def tokenize(subject: Subject, row: Row, model: TextModel, policy: LengthPolicy) -> TokenizedRow:
-    """Makes a row's tokens, marks and cuts them as the trainer does."""
+def tokenize(subject: Subject, rows: Sequence[Row], model: TextModel, policy: LengthPolicy) -> TokenizedRow:
+    """Makes a row's tokens, marks and cuts them as the trainer does.
+
+    Args:
+        subject: the row.
+        rows: its text; of a pair both, and what decides about the pair is told: the one that cannot be written, then
+            the one that is left out, then the longer one.
+        model: whose tokenizer and template are used.
+        policy: how long a text may be.
+    """
+    return max((_tokenized(subject, row, model, policy) for row in rows), key=_weight)
+
+
+def _weight(row: TokenizedRow) -> tuple[bool, bool, int]:
+    is_lost = row.fate in (RowFate.DROPPED, RowFate.REFUSED) or row.is_all_masked
+    return row.error is not None, is_lost, len(row.marked.ids) if row.marked else 0
+
+
+def _tokenized(subject: Subject, row: Row, model: TextModel, policy: LengthPolicy) -> TokenizedRow:
     try:
         marked = mark(row, model.tokenizer, model.chat_format)
     except RenderingError as error:

@@ -4,7 +4,7 @@
 holds what its shape reads and nothing else, so that equal rows are equal whatever their file was.
 """
 
-from tuneforge.data.shapes.names import CONVERSATIONS, TRAINABLE, RowShape
+from tuneforge.data.shapes.names import CONVERSATIONS, LEARNABLE, TRAINABLE, RowShape
 from tuneforge.data.shapes.recognition import SHAPES_SENTENCE, Recognition, recognise
 
-__all__ = ["CONVERSATIONS", "SHAPES_SENTENCE", "TRAINABLE", "Recognition", "RowShape", "recognise"]
+__all__ = ["CONVERSATIONS", "LEARNABLE", "SHAPES_SENTENCE", "TRAINABLE", "Recognition", "RowShape", "recognise"]

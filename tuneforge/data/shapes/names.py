@@ -31,5 +31,8 @@ TRAINABLE = frozenset(
 )
 """Shapes that supervised fine-tuning of a language model can learn from."""
 
+LEARNABLE = TRAINABLE | {RowShape.PREFERENCE}
+"""Shapes that some task of a language model can learn from."""
+
 CONVERSATIONS = frozenset({RowShape.MESSAGES, RowShape.INSTRUCTION, RowShape.SHAREGPT})
 """Shapes that are written by a chat template."""

@@ -15,7 +15,7 @@ class Template(Check):
 
     All errors, all exact: the trainer uses the same template and ends with the same fault. NO_CHAT_TEMPLATE,
     TEMPLATE_INVALID and TOKENIZER_UNUSABLE, once, when no such row can be written; TEMPLATE_REFUSES, TEMPLATE_FAILS,
-    TURN_DROPPED, TURN_REWRITTEN, NO_END_TOKEN and CONTROL_TOKEN for a row.
+    TURN_DROPPED, TOOLS_DROPPED, TURN_REWRITTEN, NO_END_TOKEN and CONTROL_TOKEN for a row.
     """
 
     name: ClassVar[str] = "template"
