@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from services.grpckit.parent import end_with_parent
 from services.launcher import DEFAULT_PORTS, SERVICES, StartFailed, Suite, free_ports, wait_for_end
 from services.stores.programs import StoreFailed
 from services.stores.real import RealStores
@@ -21,6 +22,7 @@ EXIT_INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Runs the suite; returns the exit code."""
     options = _options(argv)
+    end_with_parent()  # where a command has started it for one run
     data = _data_folder(options)
     try:
         stores = RealStores(data / "stores") if options.stores == "real" else None

@@ -17,6 +17,7 @@ from tuneforge.cli.nodes import nodes
 from tuneforge.cli.promotions import promotions
 from tuneforge.cli.recipes import recipes
 from tuneforge.cli.storage import attach_retention, gc, retention
+from tuneforge.cli.train import train
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -47,6 +48,7 @@ datasets.add_command(lint)
 datasets.add_command(preview)
 for command in (datasets, models, aliases, gates, evaluations, promotions, jobs, deployments, generate, nodes):
     cli.add_command(command)
+cli.add_command(train)
 cli.add_command(lineage)
 cli.add_command(recipes)
 cli.add_command(gc)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -12,6 +13,8 @@ from tuneforge.cli.output import print_json, short
 from tuneforge.cli.stopping import stoppable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tuneforge.errors import TuneforgeError
     from tuneforge.events import Event
     from tuneforge.job_values import Job
@@ -26,7 +29,19 @@ class _View(Protocol):
     def broke(self, why: str) -> None: ...
 
 
-def watch_job(jobs: "Jobs", name: str, *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What else a command does while a job is shown."""
+
+    stopped: str = ""
+    """What Ctrl-C says; empty: that the job goes on."""
+    take: "Callable[[Event], None] | None" = None
+    """Given each event too."""
+    broke: "Callable[[], None] | None" = None
+    """Asked at each break of the stream; what it raises ends the watch."""
+
+
+def watch_job(jobs: "Jobs", name: str, *, as_json: bool, beside: Beside = Beside()) -> None:
     """Shows a job until its end.
 
     Raises:
@@ -35,8 +50,8 @@ def watch_job(jobs: "Jobs", name: str, *, as_json: bool) -> None:
     """
     short_name = short(name)
     message = f"stopped watching; the job goes on. Watch it again: tuneforge jobs watch {short_name}"
-    with stoppable(f"{message}  Stop the job: tuneforge jobs cancel {short_name}"):
-        handle = _follow(jobs, name, as_json=as_json)
+    with stoppable(beside.stopped or f"{message}  Stop the job: tuneforge jobs cancel {short_name}"):
+        handle = _follow(jobs, name, as_json=as_json, beside=beside)
         if as_json:
             print_json({"kind": "end", "job": handle.job})
         job = handle.result(timeout_s=10.0)
@@ -46,12 +61,14 @@ def watch_job(jobs: "Jobs", name: str, *, as_json: bool) -> None:
         click.echo(end_line(job.name, job.state, job.version.version if job.version else None))
 
 
-def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
+def _follow(jobs: "Jobs", name: str, *, as_json: bool, beside: Beside) -> "JobHandle":
     from tuneforge.jobs import JobHandle, WatchOptions
 
     with _view(name, as_json=as_json) as view:
 
         def broke(error: "TuneforgeError") -> None:
+            if beside.broke is not None:
+                beside.broke()
             view.broke(error.message)
 
         def seen(job: "Job") -> None:
@@ -60,6 +77,8 @@ def _follow(jobs: "Jobs", name: str, *, as_json: bool) -> "JobHandle":
 
         with jobs.watch(name, options=WatchOptions(on_break=broke), on_snapshot=seen) as stream:
             for event in stream:
+                if beside.take is not None:
+                    beside.take(event)
                 view.take(event)
     return JobHandle(jobs, jobs.read(name))
 
