@@ -13,6 +13,7 @@ class ModelTask(StrEnum):
 
     TEXT_GENERATION = "text-generation"
     FEATURE_EXTRACTION = "feature-extraction"
+    TEXT_CLASSIFICATION = "text-classification"
 
 
 FRAMEWORK: Final = "transformers"
@@ -35,7 +36,22 @@ SUPPORTED_ARCHITECTURES: Final[tuple[str, ...]] = (
 EMBEDDING_ARCHITECTURES: Final[tuple[str, ...]] = ("BertModel",)
 """Kept by the registry, but neither trained nor served yet."""
 
-KNOWN_ARCHITECTURES: Final[tuple[str, ...]] = tuple(sorted((*SUPPORTED_ARCHITECTURES, *EMBEDDING_ARCHITECTURES)))
+_GENERATION_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
+
+
+def reward_class(class_name: str) -> str:
+    """Returns the class of the reward models that are made of a supported one; their one output is called `score`."""
+    for suffix in _GENERATION_SUFFIXES:
+        class_name = class_name.removesuffix(suffix)
+    return f"{class_name}ForSequenceClassification"
+
+
+REWARD_ARCHITECTURES: Final[dict[str, str]] = {reward_class(name): name for name in SUPPORTED_ARCHITECTURES}
+"""Class of a reward model -> the one that it is made of. Results of training; neither trained further nor served."""
+
+KNOWN_ARCHITECTURES: Final[tuple[str, ...]] = tuple(
+    sorted((*SUPPORTED_ARCHITECTURES, *EMBEDDING_ARCHITECTURES, *REWARD_ARCHITECTURES))
+)
 """What the registry takes."""
 
 
@@ -43,4 +59,6 @@ def task_of(class_name: str) -> ModelTask | None:
     """Returns what models of a class do; None for a class that is not known."""
     if class_name in SUPPORTED_ARCHITECTURES:
         return ModelTask.TEXT_GENERATION
+    if class_name in REWARD_ARCHITECTURES:
+        return ModelTask.TEXT_CLASSIFICATION
     return ModelTask.FEATURE_EXTRACTION if class_name in EMBEDDING_ARCHITECTURES else None

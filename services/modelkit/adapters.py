@@ -39,8 +39,8 @@ _PASSED_OVER_FIELDS: Final = frozenset(
 """Fields that say where an adapter comes from or how its training began, not what it computes."""
 
 
-def attach_lora(model: Any, method: LoraMethod, seed: int) -> PeftModel:
-    """Puts new LoRA adapters beside a model's linear layers; only they move in training.
+def attach_lora(model: Any, method: LoraMethod, seed: int, *, head: str | None = None) -> PeftModel:
+    """Puts new LoRA adapters beside a model's linear layers; only they move in training, and a head if one is named.
 
     The first factor is drawn by `seed` (Kaiming uniform), the second is zero, so the model computes as before.
 
@@ -48,6 +48,7 @@ def attach_lora(model: Any, method: LoraMethod, seed: int) -> PeftModel:
         model: a causal language model, whole or in 4 bits.
         method: rank, alpha, dropout and targets; 0 and None take the contract's defaults.
         seed: seed of the first factors; the global random state is left as it was.
+        head: layer that moves whole and is saved with the adapters; the model is then one for sequence classification.
 
     Raises:
         InvalidModel: a target is no linear layer of the decoder blocks.
@@ -60,7 +61,8 @@ def attach_lora(model: Any, method: LoraMethod, seed: int) -> PeftModel:
             f"The model has no linear layer {', '.join(unknown)}.", f"Choose `target_modules` from {', '.join(known)}."
         )
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if head else "CAUSAL_LM",
+        modules_to_save=[head] if head else None,
         r=rank,
         lora_alpha=method.alpha or 2 * rank,
         lora_dropout=method.dropout or 0.0,
@@ -174,6 +176,8 @@ def _read_config(folder: Path, is_transposed: bool) -> LoraConfig:
         raise InvalidModel(f"{CONFIG_FILE} cannot be read: {error}.", "Publish the adapter again.") from error
     if kind != "LORA":
         raise InvalidModel(f"The adapter is of the kind {kind}.", "Only LoRA adapters are supported.")
+    if fields.get("task_type") == "SEQ_CLS":
+        raise InvalidModel("The adapter is a reward model's, which writes no text.", "Choose an adapter that does.")
     unset = LoraConfig().to_dict()
     for field, value in fields.items():
         if field in _TAKEN_FIELDS | _PASSED_OVER_FIELDS or not value or value == unset.get(field):

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneforge.names import InvalidName, ModelVersionName
-from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, MergeMethod, QloraMethod, TrainingSpec
+from tuneforge.specs.spec import (
+    ComputeType,
+    FullMethod,
+    LoraMethod,
+    MergeMethod,
+    QloraMethod,
+    RewardModelTask,
+    TrainingSpec,
+)
 
 VOLATILE = ("train_runtime", "train_samples_per_second")
 """Results of a run that differ between two equal runs."""
@@ -62,7 +70,7 @@ def lora_document(spec: TrainingSpec) -> dict[str, Any] | None:
         "lora_dropout": lora.dropout or 0.0,
         "target_modules": list(lora.target_modules) or "all-linear",
         "bias": "none",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if isinstance(spec.task, RewardModelTask) else "CAUSAL_LM",
     }
 
 

@@ -33,6 +33,8 @@ def task_violations(spec: TrainingSpec) -> Iterator[FieldViolation]:
         )
     if isinstance(task, PreferenceTask | RewardModelTask):
         yield from _alone(spec)
+    if isinstance(task, RewardModelTask) and spec.merge is not None:
+        yield FieldViolation("output.merge", "is for models that write text: leave it out with `reward_model`")
     if isinstance(task, RewardModelTask) and spec.evaluation.prompts:
         yield FieldViolation(
             "evaluation.prompts", "is set, and a reward model writes no text: leave it out, or choose another task"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tuneforge.architectures import EMBEDDING_ARCHITECTURES, ModelTask, task_of
+from tuneforge.architectures import ModelTask, task_of
 from tuneforge.errors import FieldViolation
 from tuneforge.specs.defaults import DECAY_RATIO, LORA_RANK, WARMUP_RATIO
 from tuneforge.specs.freezing import count_layers
@@ -54,7 +54,7 @@ def validate(
 
 def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_local: bool) -> Iterator[FieldViolation]:
     yield from _base(spec.base, allow_local)
-    if architecture is not None and architecture.class_name in EMBEDDING_ARCHITECTURES:
+    if architecture is not None and task_of(architecture.class_name) not in (None, ModelTask.TEXT_GENERATION):
         yield FieldViolation(
             "base",
             f"is a {architecture.class_name}, a model for {task_of(architecture.class_name)}: only models for "

@@ -12,6 +12,8 @@ _ROOT = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
 _MAGNITUDE = ".lora_magnitude_vector"
 """Of DoRA: one number for each output of a layer."""
+_SCORE = f"{_ROOT}score.weight"
+"""Of a reward model: its head, which its base does not have."""
 _MOST_TOLD = 5
 LARGEST_RANK = 4096
 
@@ -35,6 +37,9 @@ def check_adapter(config: Mapping[str, Any], own: Sequence[Tensor], base: Sequen
         name = tensor.name.removesuffix(".weight")
         if name.startswith(_ROOT) and name.endswith(_MAGNITUDE):
             sentences += _magnitude_problems(plain(name.removeprefix(_ROOT).removesuffix(_MAGNITUDE)), tensor, layers)
+            continue
+        if tensor.name == _SCORE and config.get("task_type") == "SEQ_CLS":
+            sentences += _score_problems(tensor, layers)
             continue
         layer, factor = _place(tensor.name)
         if layer is None:
@@ -89,6 +94,13 @@ def _magnitude_problems(layer: str, tensor: Tensor, layers: Mapping[str, tuple[i
         return [f"Is for the layer {layer!r}, which its base does not have."]
     if tensor.size not in layers[layer]:
         return [f"Has {tensor.size} magnitudes for {layer!r}, but its base has {list(layers[layer])}."]
+    return []
+
+
+def _score_problems(tensor: Tensor, layers: Mapping[str, tuple[int, ...]]) -> list[str]:
+    widths = {shape[-1] for name, shape in layers.items() if name.rpartition(".")[2] in {"embed_tokens", "wte"}}
+    if len(tensor.shape) != 2 or tensor.shape[1] not in widths:
+        return [f"Has a head of {list(tensor.shape)}, which does not fit the width of its base."]
     return []
 
 

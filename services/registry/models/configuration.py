@@ -115,7 +115,7 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _number_problems(content: Mapping[str, Any], class_name: str) -> Iterator[str]:
-    for name in _NEEDED_GPT2 if class_name == "GPT2LMHeadModel" else _NEEDED:
+    for name in _NEEDED_GPT2 if class_name.startswith("GPT2") else _NEEDED:
         if content.get(name) is None:
             yield f"Lacks `{name}`, so the model cannot be rebuilt. Save it with `save_pretrained`."
     for name, (least, most) in _BOUNDS.items():

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuneforge.architectures import REWARD_ARCHITECTURES
+
 Shapes = dict[str, tuple[int, ...]]
 
 # What a class takes where its configuration says nothing; the numbers are those of the library's own configurations.
@@ -47,9 +49,12 @@ def expected(class_name: str, config: Mapping[str, Any]) -> Expected:
     Raises:
         KeyError: The configuration lacks a number that has no default.
     """
-    values = {**_DEFAULTS.get(class_name, {}), **{key: value for key, value in config.items() if value is not None}}
-    rule = _RULES[class_name]
+    generation = REWARD_ARCHITECTURES.get(class_name, class_name)
+    values = {**_DEFAULTS.get(generation, {}), **{key: value for key, value in config.items() if value is not None}}
+    rule = _RULES[generation]
     required = dict(rule(values))
+    if class_name in REWARD_ARCHITECTURES:
+        return Expected(required=_with_score(required, values), optional={})
     optional: Shapes = {}
     head = "lm_head.weight"
     if head in required and values.get("tie_word_embeddings", False):
@@ -57,6 +62,14 @@ def expected(class_name: str, config: Mapping[str, Any]) -> Expected:
     if class_name == "BertModel":
         optional |= {name: required.pop(name) for name in list(required) if name.startswith("pooler.")}
     return Expected(required=required, optional=optional)
+
+
+def _with_score(generation: Shapes, values: Mapping[str, Any]) -> Shapes:
+    """Returns the weights of a model with a head for labels in place of the one for the vocabulary."""
+    labels = values.get("id2label") or range(2)
+    width = values.get("hidden_size") or values["n_embd"]
+    decoder = {name: shape for name, shape in generation.items() if not name.startswith("lm_head.")}
+    return decoder | {"score.weight": (len(labels), width)}
 
 
 def plain(name: str) -> str:

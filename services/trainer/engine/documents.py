@@ -17,7 +17,7 @@ import torch
 
 from services.modelkit.initialization import INITIAL_WEIGHTS, METADATA
 from services.modelkit.loading import TOKENIZER_FILES
-from tuneforge.architectures import FRAMEWORK
+from tuneforge.architectures import FRAMEWORK, ModelTask, reward_class
 from tuneforge.specs import profile
 from tuneforge.specs.profile_documents import (
     document,
@@ -29,7 +29,7 @@ from tuneforge.specs.profile_documents import (
     training_info,
     tuned_id,
 )
-from tuneforge.specs.spec import TrainingSpec
+from tuneforge.specs.spec import RewardModelTask, TrainingSpec
 
 CONFIG = "config.json"
 ENVIRONMENT = "env.json"
@@ -134,14 +134,15 @@ def _environment(facts: ResultFacts) -> dict[str, Any]:
 
 def _metadata(facts: ResultFacts) -> dict[str, Any]:
     method = method_word(facts.spec)
+    is_reward = isinstance(facts.spec.task, RewardModelTask)
     content: dict[str, Any] = {
         "name": tuned_id(facts.base_id),
         "framework": FRAMEWORK,
-        "architecture": facts.architecture,
+        "architecture": reward_class(facts.architecture) if is_reward else facts.architecture,
         "base_model": facts.base_id,
         "base_model_id": facts.base_version or facts.base_id,
         "base_digest": facts.base_digest,
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if is_reward else "CAUSAL_LM",
         "method": method,
         "lora": lora_document(facts.spec),
         "quantization": quantization_document(facts.spec),
@@ -153,8 +154,9 @@ def _metadata(facts: ResultFacts) -> dict[str, Any]:
         "validation_data_sha256": facts.inputs.get("validation") or None,
         INITIAL_WEIGHTS: facts.initial_weights,
     }
+    task = ModelTask.TEXT_CLASSIFICATION if is_reward else ModelTask.TEXT_GENERATION
     # People may change these three at the registry afterwards; here stand those that the run knows.
-    people = {"tags": sorted({method, "text-generation", facts.architecture}), "license": "", "domain": ""}
+    people = {"tags": sorted({method, task.value, content["architecture"]}), "license": "", "domain": ""}
     return {**{name: value for name, value in content.items() if value is not None}, **people}
 
 

@@ -94,7 +94,7 @@ def check_effect(model: Any, examples: Sequence[Example], compute: ComputeType, 
     device = torch.device(next(model.parameters()).device)
     rows = sorted(examples, key=lambda example: len(example.tokens_T))[:_EFFECT_ROWS]
     batch = padded_batch([row.texts[0] for row in rows]).to(device)
-    decoder = unwrapped(model).get_decoder()
+    decoder = unwrapped(model).base_model
     with measuring(model, device), autocast(compute, device):
         trained = decoder(input_ids=batch.input_ids_BT, use_cache=False).last_hidden_state
         with model.disable_adapter():

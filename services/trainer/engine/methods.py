@@ -15,12 +15,13 @@ from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
 from services.modelkit.layers import decoder_blocks, decoder_linears, linear_names
 from services.modelkit.loading import LoadedBase, load_base, read_config
+from services.modelkit.reward import HEAD, with_reward_head
 from services.trainer.engine.precision import set_formats
 from services.trainer.engine.recompute import apply_recompute
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.freezing import is_frozen
-from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
+from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, RewardModelTask, TrainingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,9 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     model = base.model
     choose_attention(model)
+    head = HEAD if isinstance(spec.task, RewardModelTask) else None
+    if head:
+        model = with_reward_head(model, spec.seed or 0, base.stop_ids)
     total = sum(_size(parameter) for parameter in model.parameters())
     linear = sum(_size(layer.weight) for _, _, layer in decoder_linears(model))
     if isinstance(spec.method, FullMethod):
@@ -70,7 +74,7 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
     elif spec.lora is not None:
         check_adapters(model, spec.lora)
         _check_magnitudes(layers, spec.lora)
-        model = attach_lora(model, spec.lora, spec.seed or 0)
+        model = attach_lora(model, spec.lora, spec.seed or 0, head=head)
     set_formats(model, spec.compute)
     apply_recompute(base.model, spec.optimization.recompute)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -34,7 +34,7 @@ from tuneforge.errors import Reason
 from tuneforge.manifest import build
 from tuneforge.specs.defaults import MIN_AGREEMENT
 from tuneforge.specs.profile_documents import method_word, model_id_of
-from tuneforge.specs.spec import Merge
+from tuneforge.specs.spec import Merge, RewardModelTask
 
 _PROMPTS: Final = 5
 _ANSWER_TOKENS: Final = 16
@@ -72,7 +72,12 @@ class Ending:
 
 
 def answered(run: Run, engine: Engine, progress: Progress) -> list[tuple[str, str]]:
-    """Returns the spec's prompts with what the model said to them; without prompts, the beginnings of some rows."""
+    """Returns the spec's prompts with what the model said to them; without prompts, the beginnings of some rows.
+
+    A reward model says nothing.
+    """
+    if isinstance(run.spec.task, RewardModelTask):
+        return []
     if run.prompts:
         return [(prompt, said) for (prompt, _), said in zip(run.prompts, progress.completions, strict=True)]
     return completed_rows((run.validation or run.corpus).examples, engine.sample, run.decode)

@@ -16,6 +16,7 @@ from tuneforge.specs.spec import (
     Evaluation,
     FullMethod,
     LoraMethod,
+    Merge,
     OverlongPolicy,
     PreferenceLoss,
     PreferenceTask,
@@ -44,6 +45,7 @@ SPEC = TrainingSpec(
         ({"task": PreferenceTask(label_smoothing=0.5)}, "preference.label_smoothing", "less than 0.5"),
         ({"task": PreferenceTask(label_smoothing=0.1, loss=PreferenceLoss.IPO)}, "preference.label_smoothing", "ipo"),
         ({"data": replace(SPEC.data, overlong=OverlongPolicy.SPLIT)}, "data.overlong", "continued_pretraining"),
+        ({"task": RewardModelTask(), "merge": Merge()}, "output.merge", "reward_model"),
         (
             {"task": RewardModelTask(), "evaluation": Evaluation(prompts=("Say.",))},
             "evaluation.prompts",
