@@ -99,7 +99,7 @@ if TYPE_CHECKING:
         SliceEvidence,
     )
     from tuneforge.imports import ImportOptions, ImportPhase, ImportProgress, package_path
-    from tuneforge.job_values import Attempt, AttemptState, Checkpoint, Job, JobCondition, JobState
+    from tuneforge.job_values import Attempt, AttemptPart, AttemptState, Checkpoint, Job, JobCondition, JobState
     from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
     from tuneforge.lineage import (
         AffectedAlias,
@@ -187,7 +187,7 @@ _HOMES: Final[dict[str, str]] = {
         "GateReport GateResult MetricGate RecordedEvaluation SliceEvidence"
     ),
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
-    "job_values": "Attempt AttemptState Checkpoint Job JobCondition JobState",
+    "job_values": "Attempt AttemptPart AttemptState Checkpoint Job JobCondition JobState",
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "lineage": (
         "AffectedAlias Consequences LineageEdge LineageGraph LineageKind LineageNode LineageRole LineageState "
@@ -224,6 +224,7 @@ __all__ = [
     "ArtifactKind",
     "Attempt",
     "AttemptOutcome",
+    "AttemptPart",
     "AttemptResult",
     "AttemptState",
     "BaseModel",

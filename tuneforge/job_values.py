@@ -110,12 +110,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptPart:
+    """What one node does of an attempt that runs on several."""
+
+    node_rank: int
+    """Rank of the node inside the attempt, from 0."""
+    node: str
+    state: AttemptState
+    failure: Failure | None
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try at a job on a node."""
+    """One try at a job, on one node or on several that train together."""
 
     name: str
     """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
     node: str
+    """Where it runs; of several nodes the first, which reports the steps."""
     state: AttemptState
     failure: Failure | None
     resumed_step: int
@@ -123,6 +136,8 @@ class Attempt:
     step: int
     create_time: datetime
     end_time: datetime | None
+    parts: tuple[AttemptPart, ...] = ()
+    """Its part on each node, by rank; empty with one node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +204,17 @@ def attempt_from_proto(message: pb.Attempt) -> Attempt:
         resumed_step=message.resumed_step,
         step=message.step,
         create_time=_wire.instant(message.create_time),
+        end_time=_wire.instant_or_none(message.end_time),
+        parts=tuple(map(_part_from_proto, message.parts)),
+    )
+
+
+def _part_from_proto(message: pb.AttemptPart) -> AttemptPart:
+    return AttemptPart(
+        node_rank=message.node_rank,
+        node=message.node,
+        state=_wire.word(AttemptState, nodes_pb2.AttemptState.DESCRIPTOR, message.state),
+        failure=_wire.failure(message.failure),
         end_time=_wire.instant_or_none(message.end_time),
     )
 

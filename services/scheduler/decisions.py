@@ -64,10 +64,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceAttempt:
-    """A queued job gets an attempt on a node."""
+    """A queued job gets an attempt: on one node, or on several that train together."""
 
     job: int
-    node: str
+    nodes: tuple[str, ...]
+    """By rank."""
     why: str
 
 
@@ -88,7 +89,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """An attempt is to be stopped: its job was cancelled, or it is to leave its device for now."""
+    """An attempt is to be stopped: its job was cancelled or is to leave, or another part of it has ended."""
 
     attempt: Attempt
     node: Node
@@ -209,11 +210,13 @@ def _live(seen: Observation, job: ActiveJob, attempt: Attempt, node: Node) -> It
         yield Follow(attempt=attempt)
     if is_away:
         return
-    if job.state is JobState.CANCELLING:
+    # A node not heard yet would not know our secret, and a part without an address could not meet the first one.
+    can_start = node.node in seen.reported and (attempt.node_rank == 0 or attempt.rendezvous)
+    if job.state is JobState.CANCELLING or attempt.is_broken:
         yield Stop(attempt=attempt, node=node)
-    elif job.state in LEAVING:
+    elif job.state in LEAVING or attempt.is_leaving:
         yield Stop(attempt=attempt, node=node, is_saving=True)
-    elif not attempt.is_confirmed and node.node in seen.reported:  # one not heard yet would not know our secret
+    elif not attempt.is_confirmed and can_start:
         yield Start(attempt=attempt, node=node)
 
 
@@ -260,9 +263,9 @@ def _placements(seen: Observation) -> Iterator[Action]:
             continue
         place = placement.choose(job.needs, answering, used, job.checkpoint_node)
         if place is not None:
-            taken = placement.slots_on(job.needs, capacities[place.node])
-            used[place.node] = used.get(place.node, 0) + taken
-            yield PlaceAttempt(job=job.number, node=place.node, why=place.why)
+            for node in place.nodes:
+                used[node] = used.get(node, 0) + placement.slots_on(job.needs, capacities[node])
+            yield PlaceAttempt(job=job.number, nodes=place.nodes, why=place.why)
 
 
 def _slots_used(seen: Observation) -> dict[str, int]:

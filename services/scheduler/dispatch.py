@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -70,8 +70,8 @@ class Dispatch:
     retry: RetryPolicy
     chance: random.Random
     """Source of jitter."""
-    unsent: set[int] = field(default_factory=set)
-    """Tokens of attempts that this process placed and never sent: there is nothing to observe for them."""
+    unsent: set[tuple[int, int]] = field(default_factory=set)
+    """Parts of attempts that this process placed and never sent: there is nothing to observe for them."""
 
     async def start(self, action: Start) -> None:
         """Starts a placed attempt, or finds it started.
@@ -80,12 +80,12 @@ class Dispatch:
             ServiceError: the node does not answer or has no room now: say it again later.
         """
         attempt, node = action.attempt, action.node
-        if attempt.token not in self.unsent:
+        if attempt.part not in self.unsent:
             held = await self.trainers.held(node.address)
             if (found := held.get(str(attempt.name))) is not None:
                 await self._confirmed(attempt, node, found)
                 return
-        self.unsent.discard(attempt.token)
+        self.unsent.discard(attempt.part)
         job, durable = await self.ledger.read(lambda db: _work(db, attempt))
         try:
             status = await self.trainers.start(node.address, job, attempt, durable, node.manager_token)
@@ -151,6 +151,7 @@ class Dispatch:
             await self._fenced(attempt, node, found)
 
     async def _fenced(self, attempt: Attempt, node: Node, found: Status) -> None:
+        attempt = replace(attempt, node_rank=found.node_rank)
         try:
             if found.is_live:
                 _log.warning(

@@ -16,6 +16,7 @@ from tuneforge.specs.spec import Architecture, TrainingSpec
 def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
     """Returns what an attempt of a spec asks of a node."""
     return Needs(
+        nodes=spec.resources.nodes or 1,
         devices=spec.resources.devices_per_node,
         peak_bytes=memory.total_bytes if memory is not None else 0,
         host_bytes=spec.resources.memory_bytes,

@@ -71,6 +71,8 @@ class _Group:
     status: Status | None = None
     state_kept: AttemptState = AttemptState.STARTING
     """The attempt's state that the last commit wrote."""
+    rendezvous_kept: str = ""
+    """Where its other parts meet it, as the last commit wrote it."""
 
     def take(self, report: Report, flush_s: float) -> None:
         """Adds what came. It is due a flush time after the last commit: at once when little happens."""
@@ -79,7 +81,8 @@ class _Group:
             self.batches.append(report.batch)
             self.count += len(report.batch.events)
             self.due = self.committed + flush_s
-        if report.status.state is not self.state_kept or self.count >= EVENTS_PER_COMMIT:
+        is_news = report.status.state is not self.state_kept or report.status.rendezvous != self.rendezvous_kept
+        if is_news or self.count >= EVENTS_PER_COMMIT:
             self.due = 0.0
 
     def clear(self) -> None:
@@ -111,7 +114,7 @@ async def follow(attempt: Attempt, rules: Rules) -> None:
 
 
 def _where(connection: Connection, attempt: Attempt) -> tuple[Attempt, str]:
-    current = attempt_store.load(connection, attempt.job, attempt.name.attempt)
+    current = attempt_store.load(connection, attempt.job, attempt.name.attempt, attempt.node_rank)
     node = node_store.find(connection, attempt.node)
     return current, "" if node is None else node.address
 
@@ -119,7 +122,7 @@ def _where(connection: Connection, attempt: Attempt) -> tuple[Attempt, str]:
 async def _stream(attempt: Attempt, address: str, rules: Rules, backoff: Backoff) -> bool:
     """Reads one stream to its end; returns whether the attempt's own end was kept."""
     loop = asyncio.get_running_loop()
-    group = _Group(state_kept=attempt.state)
+    group = _Group(state_kept=attempt.state, rendezvous_kept=attempt.rendezvous if attempt.node_rank == 0 else "")
     async with aclosing(rules.trainers.watch(address, attempt, attempt.last_seq)) as reports:
         coming: asyncio.Task[Report | None] | None = None
         try:
@@ -158,16 +161,18 @@ async def _commit(attempt: Attempt, address: str, group: _Group, rules: Rules) -
     def keep(tx: Transaction) -> tuple[int, bool]:
         if status.state is AttemptState.RUNNING:
             attempt_store.mark_running(tx, attempt)
+        if status.rendezvous != group.rendezvous_kept:
+            attempt_store.note_rendezvous(tx, attempt, status.rendezvous)
         mark = attempt_store.keep_events(tx, attempt, batch)
         if status.is_live or mark < status.last_seq:
             return mark, False  # a stream may break off before the last events came, although the end is known
-        kept = attempt_store.load(tx.connection, attempt.job, attempt.name.attempt)
+        kept = attempt_store.load(tx.connection, attempt.job, attempt.name.attempt, attempt.node_rank)
         end = end_of(status, kept.outcome)
         attempt_store.finish(tx, attempt_store.Ending(attempt=kept, end=end, retry=rules.retry, jitter=jitter))
         return mark, True
 
     mark, has_ended = await rules.ledger.write(keep)
-    group.state_kept = status.state
+    group.state_kept, group.rendezvous_kept = status.state, status.rendezvous
     group.clear()
     if batch.events or has_ended:
         await _acknowledge(attempt, address, mark, rules, is_final=has_ended)

@@ -132,6 +132,7 @@ class Trainers:
         """
         request = trainer_pb2.StopAttemptRequest(
             name=str(attempt.name),
+            node_rank=attempt.node_rank,
             token=attempt.wire_token,
             mode=trainer_pb2.STOP_MODE_CHECKPOINT if is_saving else trainer_pb2.STOP_MODE_CANCEL,
             grace=durations.from_seconds(grace_s),
@@ -145,7 +146,11 @@ class Trainers:
             ServiceError: what the trainer answers, or PEER_UNAVAILABLE.
         """
         request = trainer_pb2.AckEventsRequest(
-            name=str(attempt.name), token=attempt.wire_token, seq=seq, is_final=is_final
+            name=str(attempt.name),
+            node_rank=attempt.node_rank,
+            token=attempt.wire_token,
+            seq=seq,
+            is_final=is_final,
         )
         await call(self._stub(address).AckEvents(request), peer=address)
 
@@ -157,7 +162,9 @@ class Trainers:
         """
         if not address:
             raise ServiceError("PEER_UNAVAILABLE", f"the address of nodes/{attempt.node} is not known")
-        request = trainer_pb2.WatchAttemptRequest(name=str(attempt.name), after_seq=after_seq)
+        request = trainer_pb2.WatchAttemptRequest(
+            name=str(attempt.name), node_rank=attempt.node_rank, after_seq=after_seq
+        )
         stream = self._stub(address).WatchAttempt(request)
         async with aclosing(messages(stream, peer=address)) as answers:
             async for answer in answers:

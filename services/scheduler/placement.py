@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.scheduler.records import Capacity, Needs, Node
@@ -21,11 +21,12 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A node for an attempt."""
+    """Nodes for an attempt."""
 
-    node: str
+    nodes: tuple[str, ...]
+    """By rank."""
     why: str
-    """Why this one, as a sentence."""
+    """Why these, as a sentence."""
 
 
 def devices_on(needs: Needs, capacity: Capacity) -> int:
@@ -61,27 +62,31 @@ def shortage(needs: Needs, node: Node) -> Shortage | None:
     return None
 
 
-def choose(needs: Needs, nodes: Iterable[Node], used: Mapping[str, int], checkpoint_node: str | None) -> Place | None:
-    """Returns the node that gets an attempt, or None when none has room now.
+def choose(needs: Needs, nodes: Sequence[Node], used: Mapping[str, int], checkpoint_node: str | None) -> Place | None:
+    """Returns the nodes that get an attempt, or None when not all that it needs have room now.
 
     Args:
-        needs: What the attempt asks for.
+        needs: What the attempt asks of each node.
         nodes: All known nodes.
         used: Slots taken, by node.
-        checkpoint_node: Node with the job's newest checkpoint; it wins, since elsewhere the run begins anew.
+        checkpoint_node: Node with the job's newest checkpoint; it comes first, since elsewhere the run begins anew.
     """
-    best: tuple[tuple[bool, int, str], Place] | None = None
-    for node in nodes:
-        free = node.capacity.slots - used.get(node.node, 0)
-        if node.state != READY or free < slots_on(needs, node.capacity) or shortage(needs, node) is not None:
-            continue
-        has_checkpoint = node.node == checkpoint_node
-        why = f"nodes/{node.node} has {free} of {node.capacity.slots} slots free"
-        place = Place(node=node.node, why=why + (" and the newest checkpoint." if has_checkpoint else "."))
-        rank = (not has_checkpoint, -free, node.node)
-        if best is None or rank < best[0]:
-            best = (rank, place)
-    return best[1] if best else None
+    free = {node.node: node.capacity.slots - used.get(node.node, 0) for node in nodes}
+    able = [
+        node
+        for node in nodes
+        if node.state == READY and free[node.node] >= slots_on(needs, node.capacity) and shortage(needs, node) is None
+    ]
+    able.sort(key=lambda node: (node.node != checkpoint_node, -free[node.node], node.node))
+    chosen = able[: needs.nodes]
+    if len(chosen) < needs.nodes:
+        return None
+    rooms = [f"nodes/{each.node} has {free[each.node]} of {each.capacity.slots} slots free" for each in chosen]
+    has_checkpoint = chosen[0].node == checkpoint_node
+    return Place(
+        nodes=tuple(node.node for node in chosen),
+        why=", ".join(rooms) + (" and the newest checkpoint." if has_checkpoint and len(chosen) == 1 else "."),
+    )
 
 
 def gigabytes(count: int) -> str:

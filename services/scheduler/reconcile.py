@@ -73,7 +73,7 @@ class Reconciler:
     """Set to make the loop look again now."""
     seen: Observation | None = None
     """What the last round saw."""
-    _followers: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _followers: dict[tuple[int, int], asyncio.Task[None]] = field(default_factory=dict)
 
     def poke(self) -> None:
         """Makes the loop look again now."""
@@ -156,12 +156,12 @@ class Reconciler:
                 return None
 
     def _place(self, tx: Transaction, action: PlaceAttempt) -> None:
-        node = node_store.find(tx.connection, action.node)
-        if node is None or not node.takes_work(tx.now_ms):
-            return
-        attempt = attempt_store.place(tx, action.job, action.node, action.why)
-        if attempt is not None:
-            self.dispatch.unsent.add(attempt.token)
+        for name in action.nodes:
+            node = node_store.find(tx.connection, name)
+            if node is None or not node.takes_work(tx.now_ms):
+                return
+        parts = attempt_store.place(tx, action.job, action.nodes, action.why)
+        self.dispatch.unsent.update(part.part for part in parts)
 
     def _lose(self, tx: Transaction, action: Lose) -> None:
         node = node_store.find(tx.connection, action.attempt.node)
@@ -191,12 +191,12 @@ class Reconciler:
 
     def _tell_node(self, action: Start | Stop | Close | Fence) -> None:
         """Says one thing at a time of each attempt: a stop that overtook its start would find nothing to stop."""
-        token, again_s = action.attempt.token, self.rules.timing.stop_again_s
-        if isinstance(action, Close) and token in self._followers:
+        part, again_s = action.attempt.part, self.rules.timing.stop_again_s
+        if isinstance(action, Close) and part in self._followers:
             return  # a follower closes what it has seen the end of
         is_leaving = isinstance(action, Stop) and action.is_saving
-        key = (_LEAVE if is_leaving else _WORDS[type(action)], token)
-        others = [(word, token) for word in (_LEAVE, *_WORDS.values()) if word != key[0]]
+        key = (_LEAVE if is_leaving else _WORDS[type(action)], part)
+        others = [(word, part) for word in (_LEAVE, *_WORDS.values()) if word != key[0]]
         match action:
             case Start():
                 self.effects.run(key, lambda: self.dispatch.start(action), after=others)
@@ -208,8 +208,8 @@ class Reconciler:
                 self.effects.run(key, lambda: self.dispatch.fence(action), again_s, after=others)
 
     def _follow(self, action: Follow) -> None:
-        token = action.attempt.token
-        if token in self._followers:
+        part = action.attempt.part
+        if part in self._followers:
             return
 
         async def run() -> None:
@@ -221,15 +221,15 @@ class Reconciler:
                 _log.error("a follower failed", attempt=str(action.attempt.name), exc_info=True)
                 await asyncio.sleep(self.rules.timing.retry_longest_s)
             finally:
-                self._followers.pop(token, None)
+                self._followers.pop(part, None)
                 self.poke()
 
-        self._followers[token] = asyncio.create_task(run())
+        self._followers[part] = asyncio.create_task(run())
 
     def _drop_followers(self, actions: list[Action]) -> None:
         """Ends followers of attempts that were lost: they would wait for a node that may never come back."""
         for action in actions:
-            if isinstance(action, Lose) and (task := self._followers.get(action.attempt.token)) is not None:
+            if isinstance(action, Lose) and (task := self._followers.get(action.attempt.part)) is not None:
                 task.cancel()
 
     async def close(self) -> None:
@@ -255,7 +255,7 @@ def _strays(
                 name = AttemptName.parse(text)
             except InvalidName:
                 continue
-            if (attempt := attempt_store.find(connection, name.parent, name.attempt)) is not None:
+            if (attempt := attempt_store.find(connection, name.parent, name.attempt, node)) is not None:
                 found.append((node, attempt))
     return tuple(found)
 

@@ -21,8 +21,10 @@ class Ref:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What one attempt of a job asks of a node."""
+    """What one attempt of a job asks of each of its nodes."""
 
+    nodes: int = 1
+    """Nodes that train together; all of them or none."""
     devices: int | None = None
     """Accelerators; None: one where the node has some."""
     peak_bytes: int = 0
@@ -140,7 +142,7 @@ class ActiveJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try at a job on a node."""
+    """One try at a job on a node; of an attempt on several nodes the part on one of them."""
 
     job: int
     """Number of its job."""
@@ -159,6 +161,21 @@ class Attempt:
     last_seq: int
     create_ms: int
     end_ms: int | None
+    node_rank: int = 0
+    """Rank of the node inside the attempt; the part with rank 0 reports the steps and has the result."""
+    nodes: int = 1
+    """Nodes of the attempt."""
+    rendezvous: str = ""
+    """`host:port` at which the part with rank 0 waits for the others; empty until it has said so."""
+    is_broken: bool = False
+    """Whether another part has ended badly, so that this one is to be stopped."""
+    is_leaving: bool = False
+    """Whether another part was stopped after it had saved, so that this one is to do the same."""
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """What this part is told from all others by: token and rank."""
+        return self.token, self.node_rank
 
     @property
     def wire_token(self) -> str:

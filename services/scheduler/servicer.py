@@ -127,7 +127,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         rows = await self._parts.ledger.read(
             lambda db: attempt_store.list_newest(db, job.number, before, page.size + 1)
         )
-        shown, token = cut(rows, page, lambda attempt: str(attempt.name.attempt))
+        shown, token = cut(rows, page, lambda parts: str(parts[0].name.attempt))
         return scheduler_pb2.ListAttemptsResponse(attempts=map(attempt_to_proto, shown), next_page_token=token)
 
     async def ListCheckpoints(

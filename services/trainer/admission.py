@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
+from services.grpckit.settings import split_address
 from tuneforge.data.split import Split
 from tuneforge.manifest import Manifest
 from tuneforge.names import AttemptName
@@ -61,6 +62,8 @@ class StartRequest:
     """Rank of this node inside the attempt."""
     world_size: int
     """Nodes of the attempt, >= 1."""
+    rendezvous: str
+    """`host:port` at which rank 0 waits; empty for rank 0 itself."""
     token: str
     """Fencing token; empty: any."""
     manager_token: str
@@ -165,10 +168,7 @@ def _violations(request: StartRequest, is_managed: bool, num_devices: int) -> It
         yield FieldViolation("token", "is missing: a managed node needs the fencing token of the attempt")
     if len(request.token) > TOKEN_CHARACTERS:
         yield FieldViolation("token", f"has {len(request.token)} characters: use 1 to {TOKEN_CHARACTERS}")
-    if request.world_size != 1:
-        yield FieldViolation("world_size", f"is {request.world_size}: this release trains on 1 node")
-    if request.node_rank >= request.world_size:
-        yield FieldViolation("node_rank", f"is {request.node_rank}: use 0 to {request.world_size - 1}")
+    yield from _gang(request)
     yield from _missing_inputs(request)
     if request.base and request.base[0].kind != "model":
         yield FieldViolation("base[0].kind", "is not MODEL: the first layer of a base is a whole model")
@@ -178,6 +178,18 @@ def _violations(request: StartRequest, is_managed: bool, num_devices: int) -> It
     devices = request.spec.resources.devices_per_node
     if devices is not None and devices > num_devices:
         yield FieldViolation("spec.resources.devices_per_node", f"is {devices}: this node has {num_devices}")
+
+
+def _gang(request: StartRequest) -> Iterator[FieldViolation]:
+    nodes = request.spec.resources.nodes or 1
+    if request.world_size != nodes:
+        yield FieldViolation("world_size", f"is {request.world_size}: `spec.resources.nodes` is {nodes}")
+    if request.node_rank == 0 and request.rendezvous:
+        yield FieldViolation("rendezvous", "is set: the node with rank 0 chooses it, and its status tells it")
+    if request.node_rank and split_address(request.rendezvous) is None:
+        yield FieldViolation("rendezvous", f"is {request.rendezvous!r}: use `rendezvous` of the status of rank 0")
+    if request.node_rank >= request.world_size:
+        yield FieldViolation("node_rank", f"is {request.node_rank}: use 0 to {request.world_size - 1}")
 
 
 def _missing_inputs(request: StartRequest) -> Iterator[FieldViolation]:

@@ -248,9 +248,9 @@ class Agent:
         return not hmac.compare_digest(ours.encode(), theirs.encode())
 
     def _acknowledged(self, request: StartRequest) -> list[int]:
-        """Returns the numbers of the job's attempts here whose end was acknowledged."""
+        """Returns the numbers of the job's attempts here whose end was acknowledged, whatever rank this node had."""
         folder = self._data.ended(request.name.project, request.name.job, "").parent
-        return [int(path.stem.partition("-")[0]) for path in folder.glob(f"*-{request.node_rank}.json")]
+        return [int(path.stem.partition("-")[0]) for path in folder.glob("*-*.json")]
 
     def _older_of(self, request: StartRequest, numbers: list[int]) -> list[Attempt]:
         """Returns the living attempts of the same job that the new one replaces.
@@ -262,9 +262,9 @@ class Agent:
         living = []
         for attempt in self._attempts.values():
             other = attempt.assignment.name
-            if other.parent == name.parent and attempt.assignment.node_rank == request.node_rank:
+            if other.parent == name.parent:
                 numbers.append(other.attempt)
-                if attempt.end is None:
+                if attempt.end is None and other.attempt < name.attempt:
                     living.append(attempt)
         if max(numbers, default=0) > name.attempt:
             raise _stale(name, f"; this node knows attempt {max(numbers)}")
@@ -303,6 +303,9 @@ class Agent:
             checkpoints=str(self._data.checkpoints(name.project, name.job)),
             output=str(result if is_kept else self._data.attempt(name.project, name.job, key).output),
             is_kept=is_kept,
+            world_size=request.world_size,
+            rendezvous=request.rendezvous,
+            host=self.address.rpartition(":")[0].strip("[]"),
             cache=str(self._data.cache),
             registry=self._settings.registry,
             spool_bytes=self._settings.spool_bytes,

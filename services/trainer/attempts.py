@@ -39,6 +39,8 @@ class AttemptView:
     """Last finished optimiser step."""
     accepted_at: float
     """When it was accepted, Unix time in seconds."""
+    rendezvous: str = ""
+    """`host:port` at which the workers of other nodes meet this one; only rank 0 of several has it."""
     stall: Stall | None = None
     """Set while it makes no progress."""
     end: End | None = None
@@ -87,6 +89,7 @@ class Attempt:
         self.acked_seq = 0
         self._step = 0
         self._is_training = False
+        self._rendezvous = ""
         oldest = segments(folder.spool)
         if oldest:
             self.acked_seq = oldest[0][0] - 1
@@ -133,6 +136,7 @@ class Attempt:
             acked_seq=self.acked_seq,
             step=self._step,
             accepted_at=self.assignment.accepted_at,
+            rendezvous=self._rendezvous,
             stall=self.stall if self.end is None else None,
             end=self.end,
         )
@@ -149,6 +153,8 @@ class Attempt:
         except SpoolGone as gone:  # only after someone has removed segments by hand
             self._reader = SpoolReader(self.folder.spool, after_seq=gone.oldest_seq - 1)
             return self.refresh()
+        if records and not self._rendezvous:  # the worker writes it before its first event
+            self._rendezvous = (read_json(self.folder.rendezvous) or {}).get("address", "")
         for record in records:
             if self._observer is not None:
                 self._observer.saw(self, record.payload)

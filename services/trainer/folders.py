@@ -114,6 +114,11 @@ class AttemptFolder:
         return self.path / "end.json"
 
     @property
+    def rendezvous(self) -> Path:
+        """Where the worker of rank 0 waits for those of the other nodes."""
+        return self.path / "rendezvous.json"
+
+    @property
     def spool(self) -> Path:
         """Its events."""
         return self.path / "spool"

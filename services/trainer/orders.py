@@ -98,6 +98,12 @@ class Assignment:
     """Folder of rows kept as tokens."""
     tokens_bytes: int = 0
     """Most bytes of that folder; 0: rows are not kept."""
+    world_size: int = 1
+    """Nodes of the attempt."""
+    rendezvous: str = ""
+    """`host:port` at which rank 0 waits; empty for rank 0 itself, which listens at `host`."""
+    host: str = ""
+    """Name or address at which other nodes reach this one."""
     stall_after_s: float = STALL_AFTER_S
     """Seconds without progress after which it counts as stalled."""
     stall_ends_after_s: float = STALL_ENDS_AFTER_S

@@ -49,6 +49,7 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
         name=AttemptName.parse(message.name),
         node_rank=message.node_rank,
         world_size=message.world_size or 1,
+        rendezvous=message.rendezvous,
         token=message.token,
         manager_token=message.manager_token,
         spec=spec_from_proto(message.spec),
@@ -144,6 +145,7 @@ def status_to_proto(view: AttemptView) -> nodes_pb2.AttemptStatus:
         last_seq=view.last_seq,
         acked_seq=view.acked_seq,
         step=view.step,
+        rendezvous=view.rendezvous,
         start_time=timestamp(view.accepted_at),
     )
     if view.stall is not None:

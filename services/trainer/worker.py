@@ -39,6 +39,7 @@ from services.trainer.inputs import Stopped, blob_client, bring, insist
 from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.pulse import DUMP_SIGNAL, Pulse
 from services.trainer.sampling import Sampling
+from services.trainer.seats import take_seat
 from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
@@ -177,6 +178,7 @@ class Worker:
         from services.trainer.engine.training import train
 
         assignment = self._assignment
+        seat = take_seat(assignment, self._files)
         self._log.change_state("", AttemptState.STARTING, "ACCEPTED", "its worker fetches what it needs")
         self.wait(0)
         begin = time.monotonic()
@@ -214,6 +216,7 @@ class Worker:
                     device="cpu" if assignment.device_index is None else "cuda:0",
                     tokens=_token_cache(assignment),
                     pulse=self._pulse,
+                    seat=seat,
                 ),
                 sink,
                 self._stop,

@@ -171,6 +171,7 @@ def test_all_wrong_fields_are_named(trainer: TrainerProcess) -> None:
     assert {violation.field for violation in error.fields} == {
         "token",
         "node_rank",
+        "rendezvous",
         "validation.manifest",
         "spec.optimization.learning_rate",
         "spec.data.max_tokens",

@@ -155,7 +155,7 @@ def attempts(connection: Connection, job: str, as_json: bool) -> None:
             [
                 ("attempt", lambda row: row.name.rpartition("/")[2]),
                 ("state", lambda row: row.state),
-                ("node", lambda row: short(row.node)),
+                ("node", lambda row: ", ".join(short(part.node) for part in row.parts or (row,))),
                 ("steps", lambda row: f"{row.resumed_step} to {row.step}"),
                 ("began", lambda row: row.create_time),
                 ("ended", lambda row: row.end_time),

@@ -24,6 +24,7 @@ from tuneforge.specs.spec import (
     LoraMethod,
     Merge,
     Optimization,
+    Optimizer,
     QloraMethod,
     Resources,
     TrainingSpec,
@@ -36,6 +37,8 @@ SAMPLE_PROMPTS_MAX = 16
 SAMPLE_TOKENS_MAX = 512
 KEYWORDS_MAX = 50
 KEYWORD_CHARACTERS = 200
+NODES_MAX = 64
+SHARDED_OPTIMIZERS = (Optimizer.ADAMW, Optimizer.SGD)
 LOST_AFTER_RANGE_S = (1.0, 7 * 24 * 3600.0)
 
 
@@ -77,6 +80,7 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
     yield from _resources(spec.resources)
     if spec.merge is not None:
         yield from _merge(spec.merge, is_full=isinstance(spec.method, FullMethod))
+    yield from _gang(spec)
     yield from _count("seed", spec.seed or 0, minimum=0)
     yield from guard_violations(spec.guards)
 
@@ -257,9 +261,20 @@ def _best(spec: TrainingSpec) -> Iterator[FieldViolation]:
             yield FieldViolation(f"evaluation.{name}", "needs evaluations during the run: set `evaluation.every_steps`")
 
 
+def _gang(spec: TrainingSpec) -> Iterator[FieldViolation]:
+    """What several nodes can do together: shards of a weight are moved by rules that look at each number alone."""
+    rule = spec.optimization.optimizer
+    if spec.resources.nodes > 1 and not isinstance(spec.method, QloraMethod) and rule not in SHARDED_OPTIMIZERS:
+        names = ", ".join(f"`{each}`" for each in SHARDED_OPTIMIZERS)
+        yield FieldViolation(
+            "optimization.optimizer",
+            f"is `{rule}`: with {spec.resources.nodes} nodes and `lora` or `full` use one of {names}, or `qlora`",
+        )
+
+
 def _resources(resources: Resources) -> Iterator[FieldViolation]:
-    if resources.nodes not in (0, 1):
-        yield FieldViolation("resources.nodes", f"is {resources.nodes}: this release trains on 1 node")
+    if not 0 <= resources.nodes <= NODES_MAX:
+        yield FieldViolation("resources.nodes", f"is {resources.nodes}: use 1 to {NODES_MAX}, or 0 for 1")
     devices = resources.devices_per_node
     if devices is not None and devices not in (0, 1):
         yield FieldViolation("resources.devices_per_node", f"is {devices}: this release trains on 0 or 1 device")

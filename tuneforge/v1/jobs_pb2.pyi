@@ -310,7 +310,7 @@ Global___MemoryEstimate: _TypeAlias = MemoryEstimate  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
-    """One try at a job on a node."""
+    """One try at a job, on one node or on several that train together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -322,12 +322,13 @@ class Attempt(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
     node: _builtins.str
-    """Where it runs: `nodes/{node}`."""
+    """Where it runs: `nodes/{node}`; of several nodes the first, which reports the steps and has the checkpoints."""
     state: _nodes_pb2.AttemptState.ValueType
-    """Its state."""
+    """Its state; with several nodes that of the part that decides."""
     resumed_step: _builtins.int
     """Step it began after; 0: from the beginning."""
     step: _builtins.int
@@ -342,7 +343,11 @@ class Attempt(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended; unset until then."""
+        """When it ended, on all its nodes; unset until then."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptPart]:
+        """Its part on each node, by rank; empty with one node."""
 
     def __init__(
         self,
@@ -355,14 +360,57 @@ class Attempt(_message.Message):
         step: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        parts: _abc.Iterable[Global___AttemptPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "name", b"name", "node", b"node", "resumed_step", b"resumed_step", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "name", b"name", "node", b"node", "parts", b"parts", "resumed_step", b"resumed_step", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class AttemptPart(_message.Message):
+    """What one node does of an attempt that runs on several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_RANK_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    node_rank: _builtins.int
+    """Rank of the node inside the attempt, from 0."""
+    node: _builtins.str
+    """`nodes/{node}`."""
+    state: _nodes_pb2.AttemptState.ValueType
+    """Its state."""
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """Why it ended badly."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset until then."""
+
+    def __init__(
+        self,
+        *,
+        node_rank: _builtins.int = ...,
+        node: _builtins.str = ...,
+        state: _nodes_pb2.AttemptState.ValueType = ...,
+        failure: _types_pb2.Failure | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "node", b"node", "node_rank", b"node_rank", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptPart: _TypeAlias = AttemptPart  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):

@@ -265,6 +265,7 @@ class AttemptStatus(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_FIELD_NUMBER: _builtins.int
     STALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
@@ -278,6 +279,8 @@ class AttemptStatus(_message.Message):
     """Number up to which events were acknowledged and may be gone."""
     step: _builtins.int
     """Last finished optimiser step."""
+    rendezvous: _builtins.str
+    """Where the other nodes of the attempt meet this one: `host:port`. Only rank 0 of several has it, once its worker listens."""
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Why it ended badly; set with FAILED and LOST."""
@@ -306,11 +309,12 @@ class AttemptStatus(_message.Message):
         failure: _types_pb2.Failure | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        rendezvous: _builtins.str = ...,
         stall: _events_pb2.Stall | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "stall", b"stall", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_seq", b"acked_seq", "end_time", b"end_time", "failure", b"failure", "last_seq", b"last_seq", "name", b"name", "node_rank", b"node_rank", "stall", b"stall", "start_time", b"start_time", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_seq", b"acked_seq", "end_time", b"end_time", "failure", b"failure", "last_seq", b"last_seq", "name", b"name", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "stall", b"stall", "start_time", b"start_time", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

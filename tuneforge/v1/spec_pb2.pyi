@@ -1060,9 +1060,11 @@ class Resources(_message.Message):
     NODE_LABELS_FIELD_NUMBER: _builtins.int
     LOST_AFTER_FIELD_NUMBER: _builtins.int
     nodes: _builtins.int
-    """Nodes that work together. 0: 1. More than 1 is refused until multi-node training works."""
+    """Nodes that train one model together, 1 to 64; two trainers on one machine are two nodes. 0: 1. All of them are taken at
+    once or none. LoRA and full fine-tuning shard the weights over them, and take ADAMW and SGD; QLoRA keeps a copy on each.
+    """
     devices_per_node: _builtins.int
-    """Accelerators on each node, 0 = CPU only. Unset: 1 where a node has accelerators, else 0."""
+    """Accelerators on each node, 0 = CPU only; more than 1 is refused. Unset: 1 where a node has accelerators, else 0."""
     cpu_millis: _builtins.int
     """CPU share on each node in thousandths of a core. 0: the node's default for one attempt."""
     memory_bytes: _builtins.int

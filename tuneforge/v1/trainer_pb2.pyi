@@ -74,7 +74,7 @@ Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
 
 @_typing.final
 class StartAttemptRequest(_message.Message):
-    """Request of `StartAttempt`. Numbers 9 and 10 are for the gang's rendezvous."""
+    """Request of `StartAttempt`. Numbers 10 and 12 are free."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,6 +86,7 @@ class StartAttemptRequest(_message.Message):
     VALIDATION_FIELD_NUMBER: _builtins.int
     NODE_RANK_FIELD_NUMBER: _builtins.int
     WORLD_SIZE_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_FIELD_NUMBER: _builtins.int
     MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -95,7 +96,9 @@ class StartAttemptRequest(_message.Message):
     node_rank: _builtins.int
     """Rank of this node inside the attempt, 0 to world_size - 1."""
     world_size: _builtins.int
-    """Nodes of the attempt. 0: 1."""
+    """Nodes of the attempt, as in `spec.resources.nodes`. 0: 1."""
+    rendezvous: _builtins.str
+    """Where rank 0 waits for the others: its `AttemptStatus.rendezvous`. Required with a `node_rank` above 0, else empty."""
     manager_token: _builtins.str
     """`RegisterNodeResponse.manager_token`. Required on a managed node."""
     @_builtins.property
@@ -131,12 +134,13 @@ class StartAttemptRequest(_message.Message):
         validation: Global___DataInput | None = ...,
         node_rank: _builtins.int = ...,
         world_size: _builtins.int = ...,
+        rendezvous: _builtins.str = ...,
         manager_token: _builtins.str = ...,
         checkpoints: _abc.Iterable[Global___CheckpointInput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
 from services.scheduler import wire
+from services.scheduler.gangs import breaks_gang, deciding_part, leaves_gang
 from services.scheduler.jobs import (
     HELD,
     LIVE_ATTEMPT,
@@ -18,7 +20,7 @@ from services.scheduler.jobs import (
     Verdict,
     verdict,
 )
-from services.scheduler.records import Attempt
+from services.scheduler.records import Attempt, Job
 from services.scheduler.store import checkpoints, events, outbox
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.tables import attempts, counters, jobs
@@ -41,8 +43,8 @@ class Fenced(Exception):
     """The attempt is not the job's current one any more, or has ended: nothing it says counts."""
 
 
-def place(tx: Transaction, job: int, node: str, why: str) -> Attempt | None:
-    """Gives a queued job a new attempt on a node; None when it is not queued any more."""
+def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Attempt]:
+    """Gives a queued job a new attempt on some nodes, by rank; empty when it is not queued any more."""
     token = _next_token(tx)
     row = tx.connection.execute(select(jobs.c.attempt, jobs.c.project, jobs.c.job_id).where(jobs.c.number == job)).one()
     number = row.attempt + 1
@@ -50,13 +52,12 @@ def place(tx: Transaction, job: int, node: str, why: str) -> Attempt | None:
         to=JobState.STARTING, reason="PLACED", message=why, values={"attempt": number, "token": token}
     )
     if not jobs_store.advance(tx, job, step):
-        return None
-    tx.connection.execute(
-        insert(attempts).values(
-            job=job, attempt=number, node=node, token=token, state=str(AttemptState.STARTING), create_ms=tx.now_ms
-        )
-    )
-    return load(tx.connection, job, number)
+        return []
+    part = {"job": job, "attempt": number, "nodes": len(nodes), "token": token, "create_ms": tx.now_ms}
+    for rank, node in enumerate(nodes):
+        state = str(AttemptState.STARTING)
+        tx.connection.execute(insert(attempts).values(**part, node_rank=rank, node=node, state=state))
+    return parts_of(tx.connection, job, number)
 
 
 def _next_token(tx: Transaction) -> int:
@@ -77,8 +78,19 @@ def confirm(tx: Transaction, attempt: Attempt) -> bool:
 
 def mark_running(tx: Transaction, attempt: Attempt) -> None:
     """Notes that the attempt's worker trains."""
-    if _update(tx, attempt, only_state=AttemptState.STARTING, state=str(AttemptState.RUNNING), is_confirmed=True):
+    runs = _update(tx, attempt, only_state=AttemptState.STARTING, state=str(AttemptState.RUNNING), is_confirmed=True)
+    if runs and attempt.node_rank == 0:
         _job_runs(tx, attempt)
+
+
+def note_rendezvous(tx: Transaction, attempt: Attempt, address: str) -> None:
+    """Notes where the part with rank 0 waits for the others, so that they can be started."""
+    tx.connection.execute(update(attempts).where(_same_attempt(attempt)).values(rendezvous=address))
+    tx.turned.add(attempt.job)
+
+
+def _same_attempt(attempt: Attempt) -> Any:
+    return and_(attempts.c.job == attempt.job, attempts.c.token == attempt.token)
 
 
 def _job_runs(tx: Transaction, attempt: Attempt) -> None:
@@ -103,6 +115,7 @@ def _update(tx: Transaction, attempt: Attempt, only_state: AttemptState | None =
         .where(
             attempts.c.job == attempt.job,
             attempts.c.attempt == attempt.name.attempt,
+            attempts.c.node_rank == attempt.node_rank,
             attempts.c.token == attempt.token,
             attempts.c.state.in_(allowed),
         )
@@ -129,6 +142,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
         .where(
             attempts.c.job == attempt.job,
             attempts.c.attempt == attempt.name.attempt,
+            attempts.c.node_rank == attempt.node_rank,
             attempts.c.state.in_(_LIVE),
             jobs.c.token == attempt.token,
             jobs.c.state.in_([str(state) for state in HELD]),
@@ -188,8 +202,8 @@ class Ending:
 def finish(tx: Transaction, ending: Ending) -> Verdict | None:
     """Ends an attempt and moves its job, once: a second end of the same attempt changes nothing and returns None.
 
-    A success becomes PUBLISHING only where the token is still the job's (the fence), and writes the publish row into
-    the outbox in the same transaction.
+    Of an attempt on several nodes this ends one part, and the job moves with the last one; until then the others are to
+    be stopped when this one has ended badly.
     """
     attempt, end = ending.attempt, ending.end
     ended = _update(
@@ -204,7 +218,31 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
     job = jobs_store.load(tx.connection, attempt.job)
     if job.token != attempt.token:
         return None
-    ruling = verdict(job.state, end, job.faults, ending.retry, ending.jitter)
+    whole = end if attempt.nodes == 1 else _end_of_all(tx, attempt, end)
+    return None if whole is None else _move(tx, job, replace(ending, end=whole))
+
+
+def _end_of_all(tx: Transaction, attempt: Attempt, end: AttemptEnd) -> AttemptEnd | None:
+    """Returns the end of an attempt one part of which has just ended; None while others have not."""
+    parts = parts_of(tx.connection, attempt.job, attempt.name.attempt)
+    if any(part.state in LIVE_ATTEMPT for part in parts):
+        marks = {"is_broken": breaks_gang(end), "is_leaving": leaves_gang(end)}
+        for mark in (name for name, is_set in marks.items() if is_set):
+            tx.connection.execute(update(attempts).where(_same_attempt(attempt)).values({mark: True}))
+        tx.turned.add(attempt.job)
+        return None
+    ends = [wire.end_of_part(part) for part in parts]
+    return ends[deciding_part(ends)]
+
+
+def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
+    """Moves a job whose current attempt has ended.
+
+    A success becomes PUBLISHING only where the token is still the job's (the fence), and writes the publish row into
+    the outbox in the same transaction.
+    """
+    attempt = ending.attempt
+    ruling = verdict(job.state, ending.end, job.faults, ending.retry, ending.jitter)
     if ruling is None:
         return None
     if ruling.to is JobState.PUBLISHING and job.state is JobState.STARTING:
@@ -232,35 +270,41 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
 def close(tx: Transaction, attempt: Attempt) -> None:
     """Notes that the node was told that the attempt's end is kept, or that it holds the attempt no more."""
     tx.connection.execute(
-        update(attempts)
-        .where(attempts.c.job == attempt.job, attempts.c.attempt == attempt.name.attempt)
-        .values(is_closed=True)
+        update(attempts).where(_same_attempt(attempt), attempts.c.node_rank == attempt.node_rank).values(is_closed=True)
     )
 
 
-def load(connection: Connection, job: int, number: int) -> Attempt:
-    """Returns an attempt; it must exist."""
-    return _attempt(connection.execute(_query().where(attempts.c.job == job, attempts.c.attempt == number)).one())
+def load(connection: Connection, job: int, number: int, node_rank: int = 0) -> Attempt:
+    """Returns a part of an attempt; it must exist."""
+    query = _query().where(attempts.c.job == job, attempts.c.attempt == number, attempts.c.node_rank == node_rank)
+    return _attempt(connection.execute(query).one())
+
+
+def parts_of(connection: Connection, job: int, number: int) -> list[Attempt]:
+    """Returns all parts of an attempt, by rank."""
+    query = _query().where(attempts.c.job == job, attempts.c.attempt == number).order_by(attempts.c.node_rank)
+    return [_attempt(row) for row in connection.execute(query)]
 
 
 def open_ones(connection: Connection) -> list[Attempt]:
-    """Returns attempts that may still run or whose node does not yet know that their end is kept."""
+    """Returns parts of attempts that may still run or whose node does not yet know that their end is kept."""
     return [_attempt(row) for row in connection.execute(_query().where(attempts.c.is_closed.is_(False)))]
 
 
-def find(connection: Connection, job: JobName, number: int) -> Attempt | None:
-    """Returns an attempt by name, or None."""
+def find(connection: Connection, job: JobName, number: int, node: str) -> Attempt | None:
+    """Returns an attempt by name, by its part on a node or else by its first one; None: there is no such attempt."""
     query = _query().where(jobs.c.project == job.project, jobs.c.job_id == job.job, attempts.c.attempt == number)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _attempt(row)
+    parts = [_attempt(row) for row in connection.execute(query.order_by(attempts.c.node_rank))]
+    return next((part for part in parts if part.node == node), parts[0] if parts else None)
 
 
-def list_newest(connection: Connection, job: int, before: int | None, limit: int) -> list[Attempt]:
-    """Returns attempts of a job, newest first, those below `before` when it is given."""
-    query = _query().where(attempts.c.job == job).order_by(attempts.c.attempt.desc()).limit(limit)
+def list_newest(connection: Connection, job: int, before: int | None, limit: int) -> list[list[Attempt]]:
+    """Returns attempts of a job by their parts, newest first, those below `before` when it is given."""
+    numbers = select(attempts.c.attempt).where(attempts.c.job == job, attempts.c.node_rank == 0)
     if before is not None:
-        query = query.where(attempts.c.attempt < before)
-    return [_attempt(row) for row in connection.execute(query)]
+        numbers = numbers.where(attempts.c.attempt < before)
+    shown = list(connection.execute(numbers.order_by(attempts.c.attempt.desc()).limit(limit)).scalars())
+    return [parts_of(connection, job, number) for number in shown]
 
 
 def _query() -> Any:
@@ -283,4 +327,9 @@ def _attempt(row: Row[Any]) -> Attempt:
         last_seq=row.last_seq,
         create_ms=row.create_ms,
         end_ms=row.end_ms,
+        node_rank=row.node_rank,
+        nodes=row.nodes,
+        rendezvous=row.rendezvous,
+        is_broken=row.is_broken,
+        is_leaving=row.is_leaving,
     )

@@ -20,7 +20,7 @@ from tuneforge.names import JobName
 
 _ACTIVE_COLUMNS = (
     "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
-    "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels",
+    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels",
 )  # fmt: skip
 
 
@@ -249,6 +249,7 @@ def _pinned_values(pinned: Pinned) -> dict[str, Any]:
 
 def _needs_values(needs: Needs) -> dict[str, Any]:
     return {
+        "nodes": needs.nodes,
         "devices": needs.devices,
         "peak_bytes": needs.peak_bytes,
         "host_bytes": needs.host_bytes,
@@ -263,6 +264,7 @@ def _ref(version: str | None, digest: str | None) -> Ref | None:
 
 def _needs(row: Row[Any]) -> Needs:
     return Needs(
+        nodes=row.nodes,
         devices=row.devices,
         peak_bytes=row.peak_bytes,
         host_bytes=row.host_bytes,

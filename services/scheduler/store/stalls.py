@@ -38,7 +38,9 @@ def note(tx: Transaction, node: str, stalled: Mapping[str, bytes]) -> None:
         if not is_news and not (now is None and row.stall is not None):
             continue
         tx.connection.execute(
-            update(attempts).where(attempts.c.job == row.job, attempts.c.attempt == row.attempt).values(stall=now)
+            update(attempts)
+            .where(attempts.c.job == row.job, attempts.c.attempt == row.attempt, attempts.c.node == node)
+            .values(stall=now)
         )
         told, is_over = (row.stall, True) if now is None else (now, False)
         events.append(

@@ -51,6 +51,7 @@ jobs = Table(
     Column("architecture_version", Text, comment="version whose architecture the base will have, also while BLOCKED"),
     Column("output_model", Text, nullable=False),
     Column("depends_on", _Number, ForeignKey("jobs.number"), comment="job whose output is the base"),
+    Column("nodes", Integer, nullable=False, default=1, comment="nodes that train together"),
     Column("devices", Integer, comment="accelerators asked for; NULL: one where a node has some"),
     Column("peak_bytes", BigInteger, nullable=False, default=0, comment="predicted peak memory; 0: not known"),
     Column("host_bytes", BigInteger, nullable=False, default=0, comment="host memory asked for"),
@@ -88,11 +89,18 @@ attempts = Table(
     metadata,
     Column("job", _Number, ForeignKey("jobs.number"), primary_key=True),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("node_rank", Integer, primary_key=True, autoincrement=False, comment="one row for each node of the attempt"),
+    Column("nodes", Integer, nullable=False, comment="nodes of the attempt"),
     Column("node", String(63), nullable=False),
-    Column("token", BigInteger, nullable=False, unique=True),
+    Column("token", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),
     Column("is_confirmed", Boolean, nullable=False, default=False, comment="its node has said that it holds it"),
     Column("is_closed", Boolean, nullable=False, default=False, comment="its node knows that the end is kept here"),
+    Column("is_broken", Boolean, nullable=False, default=False, comment="another part has ended badly: it is to stop"),
+    Column(
+        "is_leaving", Boolean, nullable=False, default=False, comment="another part has saved and left: so is it to"
+    ),
+    Column("rendezvous", Text, nullable=False, default="", comment="where rank 0 waits for the others"),
     Column("failure", LargeBinary),
     Column("outcome", LargeBinary, comment="AttemptOutcome"),
     Column("stall", LargeBinary, comment="Stall; while it makes no progress"),
@@ -101,6 +109,7 @@ attempts = Table(
     Column("last_seq", BigInteger, nullable=False, default=0, comment="high-water mark: seq of the newest event kept"),
     Column("create_ms", BigInteger, nullable=False),
     Column("end_ms", BigInteger),
+    UniqueConstraint("token", "node_rank", name="attempts_token"),
     Index("attempts_open", "is_closed"),
 )
 

@@ -12,7 +12,7 @@ from services.scheduler.wire.events import (
 )
 from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto
 from services.scheduler.wire.publications import publish_request
-from services.scheduler.wire.resources import capacity_from_bytes
+from services.scheduler.wire.resources import capacity_from_bytes, end_of_part
 
 __all__ = [
     "Batch",
@@ -20,6 +20,7 @@ __all__ = [
     "Facts",
     "batch_bytes",
     "capacity_from_bytes",
+    "end_of_part",
     "failure_bytes",
     "failure_from_bytes",
     "failure_from_proto",

@@ -49,9 +49,12 @@ def start_request(
     request.name = str(attempt.name)
     request.token = attempt.wire_token
     request.spec.CopyFrom(resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec))
-    request.node_rank = 0
-    request.world_size = 1
+    request.node_rank = attempt.node_rank
+    request.world_size = attempt.nodes
     request.manager_token = manager_token
+    if attempt.node_rank:  # rank 0 sends it what it needs of a checkpoint
+        request.rendezvous = attempt.rendezvous
+        return request
     for checkpoint in durable:
         request.checkpoints.add(
             name=str(job.name.checkpoint(checkpoint.step)),

@@ -17,10 +17,13 @@ class Status:
     """An attempt as its node sees it."""
 
     name: str
+    node_rank: int
     state: AttemptState
     last_seq: int
     """Number of the newest event in its spool."""
     failure: Failure | None
+    rendezvous: str = ""
+    """`host:port` at which the part with rank 0 waits for the others; empty: not yet, or there are none."""
     stall: bytes | None = None
     """Serialised `Stall`; set while it makes no progress."""
 
@@ -42,9 +45,11 @@ def status_from_proto(message: nodes_pb2.AttemptStatus) -> Status:
     """Converts an attempt's status; a state that this release does not know counts as running."""
     return Status(
         name=message.name,
+        node_rank=message.node_rank,
         state=_STATES.get(message.state, AttemptState.RUNNING),
         last_seq=message.last_seq,
         failure=failure_from_proto(message.failure) if message.HasField("failure") else None,
+        rendezvous=message.rendezvous,
         stall=message.stall.SerializeToString() if message.HasField("stall") else None,
     )
 
@@ -57,11 +62,11 @@ def report_from_proto(message: trainer_pb2.WatchAttemptResponse) -> Report:
 def end_of(status: Status, outcome: bytes | None) -> AttemptEnd:
     """Returns how an attempt ended, from its node's word and from the outcome in its own events.
 
-    The outcome is the worker's last word and wins; a success without a manifest is none.
+    The outcome is the worker's last word and wins; a success of the first part without a manifest is none.
     """
     if outcome is not None:
         said = events_pb2.AttemptOutcome.FromString(outcome)
-        if said.result == events_pb2.ATTEMPT_RESULT_SUCCEEDED and said.manifest.files:
+        if said.result == events_pb2.ATTEMPT_RESULT_SUCCEEDED and (said.manifest.files or status.node_rank):
             return AttemptEnd(state=AttemptState.SUCCEEDED)
         if said.result == events_pb2.ATTEMPT_RESULT_FAILED:
             return AttemptEnd(state=AttemptState.FAILED, failure=failure_from_proto(said.failure))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from services.scheduler.jobs import JobState
+from services.scheduler.gangs import deciding_part
+from services.scheduler.jobs import LIVE_ATTEMPT, AttemptEnd, AttemptState, JobState
 from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node, Ref
+from services.scheduler.wire.failures import failure_from_bytes
 from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge.names import NodeName
 from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, spec_pb2, types_pb2
@@ -69,20 +71,49 @@ def job_bytes(job: Job) -> bytes:
     return job_to_proto(job).SerializeToString()
 
 
-def attempt_to_proto(attempt: Attempt) -> jobs_pb2.Attempt:
-    """Converts an attempt to its resource."""
+def attempt_to_proto(parts: Sequence[Attempt]) -> jobs_pb2.Attempt:
+    """Converts an attempt to its resource.
+
+    Args:
+        parts: All of its parts, by rank; the first one stands for it, and in its end the one that decided.
+    """
+    first, live = parts[0], [part for part in parts if part.state in LIVE_ATTEMPT]
+    deciding = first if live else parts[deciding_part([end_of_part(part) for part in parts])]
     message = jobs_pb2.Attempt(
-        name=str(attempt.name),
-        node=str(NodeName(attempt.node)),
-        state=nodes_pb2.AttemptState.Value(f"ATTEMPT_STATE_{attempt.state}"),
-        resumed_step=attempt.resumed_step,
-        step=attempt.step,
-        create_time=timestamp(attempt.create_ms),
-        end_time=optional_timestamp(attempt.end_ms),
+        name=str(first.name),
+        node=str(NodeName(first.node)),
+        state=_attempt_state((live[0] if live else deciding).state),
+        resumed_step=first.resumed_step,
+        step=first.step,
+        create_time=timestamp(first.create_ms),
+        end_time=None if live else optional_timestamp(max(part.end_ms or 0 for part in parts) or None),
     )
-    if attempt.failure is not None:
-        message.failure.MergeFromString(attempt.failure)
+    if not live and deciding.failure is not None:
+        message.failure.MergeFromString(deciding.failure)
+    if len(parts) > 1:
+        message.parts.extend(map(_part_to_proto, parts))
     return message
+
+
+def _part_to_proto(part: Attempt) -> jobs_pb2.AttemptPart:
+    message = jobs_pb2.AttemptPart(
+        node_rank=part.node_rank,
+        node=str(NodeName(part.node)),
+        state=_attempt_state(part.state),
+        end_time=optional_timestamp(part.end_ms),
+    )
+    if part.failure is not None:
+        message.failure.MergeFromString(part.failure)
+    return message
+
+
+def _attempt_state(state: AttemptState) -> nodes_pb2.AttemptState.ValueType:
+    return nodes_pb2.AttemptState.Value(f"ATTEMPT_STATE_{state}")
+
+
+def end_of_part(part: Attempt) -> AttemptEnd:
+    """Returns how a part of an attempt ended, as it is stored; it must have ended."""
+    return AttemptEnd(state=part.state, failure=failure_from_bytes(part.failure) if part.failure is not None else None)
 
 
 def checkpoint_to_proto(name: str, checkpoint: Checkpoint) -> jobs_pb2.Checkpoint:

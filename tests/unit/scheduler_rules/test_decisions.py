@@ -98,7 +98,7 @@ def test_oldest_job_gets_the_free_slot() -> None:
     """Of two queued jobs the older one is placed, with the reason; the other waits."""
     (action,) = due(jobs=(job(1), job(2)))
     assert isinstance(action, PlaceAttempt)
-    assert (action.job, action.node, action.why) == (1, "n1", "nodes/n1 has 1 of 1 slots free.")
+    assert (action.job, action.nodes, action.why) == (1, ("n1",), "nodes/n1 has 1 of 1 slots free.")
 
 
 def test_retry_wait_is_kept() -> None:
@@ -134,7 +134,7 @@ def test_checkpoint_attracts() -> None:
     """The node with the newest checkpoint wins over an emptier one."""
     wide = node("n2", capacity=replace(node().capacity, slots=8))
     chosen = [due(jobs=(job(checkpoint_node=where),), nodes=(node(), wide))[0] for where in (None, "n1")]
-    assert [each.node for each in chosen if isinstance(each, PlaceAttempt)] == ["n2", "n1"]
+    assert [each.nodes[0] for each in chosen if isinstance(each, PlaceAttempt)] == ["n2", "n1"]
 
 
 def test_unconfirmed_attempt_is_started_then_followed() -> None:

@@ -161,7 +161,7 @@ def test_all_faults_are_named_in_one_answer() -> None:
         optimization=Optimization(learning_rate=math.nan, max_steps=0),
         checkpointing=Checkpointing(keep_last=-1, durable_every_steps=-1),
         evaluation=Evaluation(prompts=(" ",) * 17, max_new_tokens=513),
-        resources=Resources(nodes=2, devices_per_node=4, lost_after_s=0.5),
+        resources=Resources(nodes=65, devices_per_node=4, lost_after_s=0.5),
     )
     found = set(fields(spec))
     assert found >= {
