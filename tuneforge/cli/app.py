@@ -12,12 +12,14 @@ from tuneforge.cli.imports import import_dataset
 from tuneforge.cli.jobs import jobs
 from tuneforge.cli.lineage import attach, lineage
 from tuneforge.cli.lint import lint, preview
+from tuneforge.cli.metrics import metrics
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
 from tuneforge.cli.promotions import promotions
 from tuneforge.cli.recipes import recipes
 from tuneforge.cli.storage import attach_retention, gc, retention
 from tuneforge.cli.train import train
+from tuneforge.cli.validate import validate
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -49,6 +51,8 @@ datasets.add_command(preview)
 for command in (datasets, models, aliases, gates, evaluations, promotions, jobs, deployments, generate, nodes):
     cli.add_command(command)
 cli.add_command(train)
+cli.add_command(validate)
+cli.add_command(metrics)
 cli.add_command(lineage)
 cli.add_command(recipes)
 cli.add_command(gc)

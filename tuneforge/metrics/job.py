@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from tuneforge.events import (
     AttemptOutcome,
@@ -87,6 +87,8 @@ class JobFigures:
     samples_per_second: float | None = None
     devices: tuple[DeviceSample, ...] = ()
     """Accelerators while it runs."""
+    final_loss: float | None = None
+    """Of a run that is known by its end only."""
     checkpoints: int = 0
     checkpoint_sizes: Histogram = field(default_factory=lambda: Histogram(SIZE_BOUNDS_BYTES))
     durations: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_S))
@@ -128,6 +130,17 @@ class JobFigures:
                 self._become(_OF_RESULT.get(outcome.result, JobStatus.FAILED), event.time)
             case _:
                 pass
+
+    def take_info(self, info: Mapping[str, Any], time: datetime) -> None:
+        """Takes the `training_info.json` of a run that has succeeded, which ended at `time`."""
+        config, results = info.get("training_config", {}), info.get("results", {})
+        self.total_epochs = self.epoch = float(config.get("epochs") or 0.0)
+        self.samples_per_second = results.get("train_samples_per_second")
+        if isinstance(loss := results.get("train_loss"), int | float):
+            self.final_loss = float(loss)
+        runtime_s = float(results.get("train_runtime") or 0.0)
+        self._began = time - timedelta(seconds=runtime_s)
+        self._become(JobStatus.SUCCEEDED, time)
 
     def lost(self, time: datetime) -> None:
         """Takes that the attempt's process is gone without a word."""
@@ -197,9 +210,9 @@ def _of_device(value: Callable[[DeviceSample], float]) -> Callable[[JobFigures],
 
 
 def _loss(job: JobFigures) -> Values:
-    last = job.last
+    loss = job.final_loss if job.last is None else job.last.loss
     # One series only: that of the pass before is stale.
-    return [] if last is None else [({**_short(job), "epoch": str(int(last.epoch))}, last.loss)]
+    return [] if loss is None else [({**_short(job), "epoch": str(int(job.epoch))}, loss)]
 
 
 _SIMPLE: Final[tuple[tuple[str, Kind, str, Callable[[JobFigures], Values]], ...]] = (

@@ -101,8 +101,10 @@ def plan_job(settings: RunSettings, base: ModelVersion, rows: DatasetVersion, ou
 
 
 def steps_of(settings: RunSettings, rows: int) -> int:
-    """Returns how many optimiser steps the run has over so many rows, at least 1."""
-    return max(1, math.ceil(rows * settings.epochs / settings.rows_per_step))
+    """Returns how many optimiser steps the run has over so many rows, at least 1; each pass ends with a step."""
+    whole, fraction = divmod(settings.epochs, 1.0)
+    in_pass = math.ceil(rows / settings.rows_per_step)
+    return max(1, int(whole) * in_pass + math.ceil(round(fraction * rows / settings.rows_per_step, 9)))
 
 
 def warmup_ratio(settings: RunSettings, steps: int) -> float:

@@ -111,6 +111,7 @@ def test_a_warm_up_longer_than_the_run_is_refused() -> None:
 def test_a_short_run_saves_its_last_step() -> None:
     """However far away the pace of checkpoints is."""
     assert planned(RunSettings(epochs=1), data=rows(22))[0].checkpointing.every_steps == 6
+    assert planned(RunSettings(epochs=2.5), data=rows(22))[0].checkpointing.every_steps == 6 + 6 + 3
 
 
 @pytest.mark.parametrize(
