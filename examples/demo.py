@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from examples import charts, smollm2
+from examples import smollm2
 from examples.scoring import Score, score
 from services.launcher import SERVICES, StartFailed, Suite, free_ports
-from tuneforge import Client, Deployment, GenerationOptions, JobHandle, TuneforgeError
+from tuneforge import Client, Deployment, GenerationOptions, JobHandle, TuneforgeError, charts
 from tuneforge.events import DeviceMetrics, EvaluationMetrics, Sample, StepMetrics
 
 FOLDER = Path(".tuneforge/demo")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from examples.charts import Chart, line_chart
 from examples.scoring import score
 from tuneforge._spec_input import read_spec
+from tuneforge.charts import Chart, line_chart
 from tuneforge.data.rows import check_file
 from tuneforge.specs.validation import validate
 from tuneforge.specs.wire import spec_from_proto

@@ -24,6 +24,7 @@ from services.registry.models.problems import Code, Problems
 from services.registry.models.shapes import Architecture, Tensor
 from services.registry.models.weights import WEIGHTS, check_shapes, placed_tensors, read_weights, scan
 from tuneforge.architectures import SUPPORTED_ARCHITECTURES
+from tuneforge.report_page import PREAMBLE, REPORT
 
 TOKENIZER = "tokenizer.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -141,8 +142,19 @@ def _check_kinds(folder: Folder, problems: Problems) -> None:
         if suffix in _DANGEROUS:
             sentence = f"Is refused: {suffix} files can run code when loaded. Give safetensors weights only."
             problems.add(path, sentence, Code.FORMAT_NOT_ALLOWED)
+        elif path == REPORT:
+            _check_report(folder.paths[path], problems)
         elif suffix not in _HARMLESS and name.name not in _HARMLESS_NAMES:
             problems.add(path, "Is not a file that a model needs. Leave it out.", Code.FORMAT_NOT_ALLOWED)
+
+
+def _check_report(file: Path, problems: Problems) -> None:
+    """Takes an HTML file only if it forbids the browser to run anything that may stand in it."""
+    with file.open("rb") as content:
+        begins = content.read(len(PREAMBLE.encode())) == PREAMBLE.encode()
+    if not begins:
+        sentence = "Is not a report as runs write it, which can run nothing in a browser. Leave it out."
+        problems.add(REPORT, sentence, Code.FORMAT_NOT_ALLOWED)
 
 
 def _refuse_code(folder: Folder, problems: Problems) -> None:

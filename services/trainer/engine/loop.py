@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from services.trainer.engine import guards, reports
+from services.trainer.engine.curve import add_point
 from services.trainer.engine.losses import StepLoss
 from services.trainer.engine.run import Progress, Run
 from services.trainer.engine.saving import Saves
@@ -43,6 +44,7 @@ def train_loop(
         grad_norm = engine.optim_step(rate)
         seconds = time.monotonic() - started
         _advance(progress, loss, seconds)
+        add_point(progress.curve, [step, loss.loss, rate, grad_norm, loss.tokens])
         # The mean over this attempt, with evaluations and checkpoints in it: they will come again.
         eta_s = (time.monotonic() - begun) / (step - first_step) * (run.plan.total_steps - step)
         sink.emit(
@@ -117,6 +119,7 @@ def _measure(run: Run, engine: Engine, progress: Progress, sink: EventSink) -> N
 def _compare(progress: Progress, loss: float, min_improvement: float) -> None:
     """Notes a validation loss beside the lowest one."""
     progress.evaluation_loss = loss
+    progress.evaluations.append((progress.step, loss))
     if progress.best_loss is None or loss < progress.best_loss - min_improvement:
         progress.best_loss, progress.best_step, progress.evaluations_since_best = loss, progress.step, 0
     else:

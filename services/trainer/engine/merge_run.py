@@ -1,6 +1,7 @@
 """A run without a step: an adapter that is there already becomes a whole model, or is refused with how far it is."""
 
 import shutil
+from pathlib import Path
 
 import torch
 
@@ -17,6 +18,7 @@ from services.trainer.engine.merged import (
     merge_facts,
     read_metadata,
 )
+from services.trainer.engine.report import write_report
 from services.trainer.engine.resolution import Resolution
 from services.trainer.engine.result_checks import check_result
 from services.trainer.engine.results import completed_rows, result_facts
@@ -72,10 +74,7 @@ def merge_version(task: TrainingInputs, resolution: Resolution, texts: Texts, si
         shutil.rmtree(task.output, ignore_errors=True)
         raise _diverged(check)
     reports.note(sink, f"The adapter is merged into its base. {check.message}")
-    kept = task.output / ADAPTER_FOLDER
-    kept.mkdir()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        shutil.copyfile(adapter.folder / name, kept / name)
+    _keep_adapter(adapter.folder, task.output / ADAPTER_FOLDER)
     told = read_metadata(adapter.folder)
     facts = result_facts(
         task,
@@ -86,16 +85,26 @@ def merge_version(task: TrainingInputs, resolution: Resolution, texts: Texts, si
         merged=merge_facts(made, form, wish, str(told.get("method", ""))),
     )
     profile = write_documents(task.output, facts)
-    checks, not_run = _checks(task, resolution, texts, made, profile)
+    answers = _answers(resolution, texts, made, task.output)
+    said = [text for _, text in answers]
+    found, not_run = check_result({}, said, resolution.spec.evaluation.keywords, task.checkpoints, profile)
+    checks = tuple(sorted((*found, check), key=lambda each: each.name))
+    write_report(task.output, facts, answers=answers, checks=checks, not_run=not_run)
     return TrainingResult(
         result=RunResult.SUCCEEDED,
         step=0,
         artifact=build(task.output),
         artifact_kind=ArtifactKind.MODEL,
         metrics=facts.metrics,
-        checks=tuple(sorted((*checks, check), key=lambda each: each.name)),
+        checks=checks,
         not_run=not_run,
     )
+
+
+def _keep_adapter(adapter: Path, folder: Path) -> None:
+    folder.mkdir()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        shutil.copyfile(adapter / name, folder / name)
 
 
 def _resolved(resolution: Resolution, texts: Texts) -> events_pb2.Resolved:
@@ -116,12 +125,10 @@ def _diverged(check: Check) -> TrainingFault:
     )
 
 
-def _checks(
-    task: TrainingInputs, resolution: Resolution, texts: Texts, made: MergedModel, profile: str
-) -> tuple[tuple[Check, ...], dict[str, str]]:
-    """Asks the merged model what it would be asked at the end of a run, and checks what can be checked."""
-    spec, config = resolution.spec.evaluation, read_config(task.output)
-    ends = stop_ids(task.output, config, load_tokenizer(task.output))
+def _answers(resolution: Resolution, texts: Texts, made: MergedModel, folder: Path) -> list[tuple[str, str]]:
+    """Asks the merged model what it would be asked at the end of a run."""
+    config = read_config(folder)
+    ends = stop_ids(folder, config, load_tokenizer(folder))
     end_token = texts.train.end_token
 
     def sample(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
@@ -134,9 +141,7 @@ def _checks(
         )
 
     prompts = texts.prompts(max_positions(config))
-    if prompts:
-        said = [texts.decode(ids) for ids in sample([ids for _, ids in prompts], spec.max_new_tokens)]
-    else:
-        said = [text for _, text in completed_rows((texts.validation or texts.train).examples, sample, texts.decode)]
-    checks, not_run = check_result({}, said, spec.keywords, task.checkpoints, profile)
-    return checks, dict(not_run)
+    if not prompts:
+        return completed_rows((texts.validation or texts.train).examples, sample, texts.decode)
+    completions = sample([ids for _, ids in prompts], resolution.spec.evaluation.max_new_tokens)
+    return [(prompt, texts.decode(said)) for (prompt, _), said in zip(prompts, completions, strict=True)]

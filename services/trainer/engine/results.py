@@ -17,6 +17,7 @@ from services.trainer.engine.corpus import Example
 from services.trainer.engine.documents import MergeFacts, ResultFacts, write_documents
 from services.trainer.engine.merged import form_of_run, merge, merge_facts, put_together, release
 from services.trainer.engine.methods import PreparedModel
+from services.trainer.engine.report import write_report
 from services.trainer.engine.resolution import Resolution
 from services.trainer.engine.result_checks import check_result
 from services.trainer.engine.run import Progress, Run
@@ -140,6 +141,15 @@ def finish(task: TrainingInputs, run: Run, prepared: PreparedModel, ending: Endi
     completions = [said for _, said in ending.answers]
     checks, not_run = check_result(metrics, completions, spec.evaluation.keywords, task.checkpoints, profile)
     checks = tuple(sorted((*checks, *([merge_check] if merge_check else [])), key=lambda check: check.name))
+    write_report(
+        task.output,
+        facts,
+        points=ending.progress.curve,
+        evaluations=ending.progress.evaluations,
+        answers=ending.answers,
+        checks=checks,
+        not_run=not_run,
+    )
     return TrainingResult(
         result=RunResult.SUCCEEDED,
         step=ending.progress.step,

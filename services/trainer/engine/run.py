@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.trainer.engine.corpus import Corpus
+from services.trainer.engine.curve import Point
 from services.trainer.engine.plan import StepPlan
 from tuneforge.specs.spec import TrainingSpec
 
@@ -23,6 +24,10 @@ class Progress:
     """Loss of the last step."""
     evaluation_loss: float | None = None
     """Last validation loss."""
+    curve: list[Point] = field(default_factory=list)
+    """What steps gave so far, see `curve`."""
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    """Step and validation loss of every evaluation so far."""
     completions: list[str] = field(default_factory=list)
     """What the model said to the spec's prompts when it was asked last."""
     best_loss: float | None = None

@@ -14,6 +14,7 @@ from services.registry.models.files import Folder
 from services.registry.models.problems import Problems
 from services.registry.models.shapes import Architecture, Tensor
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
+from tuneforge.report_page import report_page
 
 
 @pytest.fixture
@@ -197,3 +198,24 @@ def test_a_model_has_no_more_tensors_than_an_answer_carries(tmp_path: Path) -> N
     model = make_tiny_model(tmp_path / "tiny")
     save_file({f"t{number}": np.zeros(0, np.float32) for number in range(20_001)}, model / "model.safetensors")
     assert "has 20001 tensors" in problems_of(model)["model.safetensors"].lower()
+
+
+def test_a_merged_model_carries_its_adapter(model: Path) -> None:
+    """001-12: beside whole weights, the adapter in a folder of its own; its numbers are looked at too."""
+    make_tiny_adapter(model / "adapters")
+    examine_model(folder_of(model))
+    path = model / "adapters" / "adapter_model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values()))[0, 0] = np.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    assert set(problems_of(model)) == {"adapters/adapter_model.safetensors"}
+
+
+def test_a_report_is_taken_and_no_other_page(model: Path) -> None:
+    """HTML comes in only as a report, in its place, that forbids a browser to run anything."""
+    report = model / "report.html"
+    report.write_text(report_page("Run", []))
+    examine_model(folder_of(model))
+    (model / "other.html").write_text(report.read_text())
+    report.write_text("<html><script>alert(1)</script></html>")
+    assert set(problems_of(model)) == {"other.html", "report.html"}

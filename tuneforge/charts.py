@@ -66,6 +66,7 @@ svg { width: 100%; height: auto; } polyline { fill: none; stroke: var(--line); s
 line { stroke: var(--grid); } text { font-size: 11px; fill: currentColor; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--grid); vertical-align: top; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8em; }
 .caption { text-align: center; margin-top: 0; opacity: .75; } code { font-size: .85em; overflow-wrap: anywhere; }
 """
 
