@@ -14,7 +14,7 @@ from tuneforge.specs.profile_documents import method_word, tuned_id
 from tuneforge.specs.wire import spec_to_proto
 
 _PLOTS = (
-    ("Loss of each step", "nats a token", 1),
+    ("Loss of each step", "loss", 1),
     ("Learning rate", "rate", 2),
     ("Norm of the gradients before clipping", "norm", 3),
     ("Tokens of each step", "tokens", 4),
@@ -48,7 +48,7 @@ def write_report(
         Chart(title=title, x_label="steps", y_label=unit, points=column(points, place)) for title, unit, place in _PLOTS
     ]
     measured = [(step, loss) for step, loss in evaluations]
-    charts.insert(1, Chart(title="Validation loss", x_label="steps", y_label="nats a token", points=measured))
+    charts.insert(1, Chart(title="Validation loss", x_label="steps", y_label="loss", points=measured))
     found = [[check.name, "PASS" if check.passed else "FAIL", _score(check), check.message] for check in checks]
     found += [[name, "not run", "", reason] for name, reason in sorted(not_run.items())]
     message = json_format.MessageToJson(spec_to_proto(facts.spec), preserving_proto_field_name=True, sort_keys=True)

@@ -4,7 +4,6 @@ The order of things: what is on disk (checkpoint, rows), what is decided (`resol
 (`loop`, read that first), and the files of the result (`results`).
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,6 +22,7 @@ from services.trainer.engine.loop import train_loop
 from services.trainer.engine.merge_run import merge_version
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.engine.plan import StepPlan
+from services.trainer.engine.preloading import preload
 from services.trainer.engine.randomness import seed_all
 from services.trainer.engine.rendezvous import seated
 from services.trainer.engine.resolution import (
@@ -75,32 +75,6 @@ __all__ = [
 
 Stop = Callable[[], StopRequest | None]
 """Asked at every step's end whether the run shall stop."""
-
-_HEAVY_MODULES = (
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.qwen2.modeling_qwen2",
-    "transformers.models.gpt2.modeling_gpt2",
-    "transformers.cache_utils",
-    "peft.tuners.lora.model",
-    "peft.tuners.lora.bnb",
-    "bitsandbytes",
-    "tokenizers",
-    "safetensors.torch",
-    "tuneforge.data._environment",
-    "torch.optim.adamw",
-    "torch.utils.checkpoint",
-    "numpy",
-)
-"""What transformers and PEFT import at the first use of a real class. Importing computes nothing."""
-
-
-def preload() -> None:
-    """Imports all that a run needs, so that a forked child imports nothing.
-
-    Nothing is computed: a process that ran one parallel region with several threads cannot be forked safely.
-    """
-    for module in _HEAVY_MODULES:
-        importlib.import_module(module)
 
 
 class _StoppedEarly(Exception):
