@@ -157,10 +157,12 @@ if TYPE_CHECKING:
     )
     from tuneforge.telemetry import ThrottleReason
     from tuneforge.values import ArtifactKind, Failure, FaultClass, VersionRef
+    from tuneforge.verification_values import ReplayedStep, ResumeCertificate, ResumeVerification
 
     __version__: str
 
 _HOMES: Final[dict[str, str]] = {
+    "verification_values": "ReplayedStep ResumeCertificate ResumeVerification",
     "aliases": "ABSENT Alias AliasChange AliasWatch MoveKind",
     "blobs": "BlobClient",
     "client": "Client",
@@ -339,10 +341,13 @@ __all__ = [
     "RecipeResources",
     "RecordCheck",
     "RecordedEvaluation",
+    "ReplayedStep",
     "Resolved",
     "ResolvedRecipe",
     "ResourceExhausted",
     "Resources",
+    "ResumeCertificate",
+    "ResumeVerification",
     "ResumedFrom",
     "Retention",
     "Revocation",

@@ -7,6 +7,7 @@ alias; a model's or a data set's `id` where a version is meant is the newest one
 from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.names import (
     AliasName,
+    CheckpointName,
     DatasetName,
     DatasetVersionName,
     DeploymentName,
@@ -28,6 +29,13 @@ def parent(project: str) -> str:
 def job(project: str, value: str) -> str:
     """Returns the name of a job."""
     return _checked(JobName, _whole(project, "jobs", value))
+
+
+def checkpoint(project: str, value: str) -> str:
+    """Returns the name of a checkpoint: of `job/20`, the one of step 20, or a whole name."""
+    if not value.startswith("projects/"):
+        value = f"projects/{project}/jobs/{value.replace('/', '/checkpoints/', 1)}"
+    return _checked(CheckpointName, value)
 
 
 def dataset(project: str, value: str) -> str:

@@ -11,6 +11,7 @@ from tuneforge._connections import Addresses, Connections
 from tuneforge._transport import DEFAULT_RETRY, TransportSettings
 from tuneforge.aliases import Aliases
 from tuneforge.blobs import BlobClient
+from tuneforge.checkpoints import Checkpoints
 from tuneforge.datasets import Datasets
 from tuneforge.deployments import Deployments
 from tuneforge.gates import Evaluations, Gates
@@ -95,6 +96,7 @@ class Client:
         self.signing = Signing(self._connections)
         self.recipes = Recipes(self._connections)
         self.jobs = Jobs(self._connections, self.project)
+        self.checkpoints = Checkpoints(self._connections, self.project, self.blobs)
         self.deployments = Deployments(self._connections, self.project)
         self.nodes = Nodes(self._connections)
 

@@ -6,12 +6,14 @@ from datetime import datetime
 
 from tuneforge import _wire
 from tuneforge.events import StateChange, state_change
+from tuneforge.manifest import Manifest
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import nodes_pb2
 from tuneforge.values import Failure, VersionRef, Word
+from tuneforge.verification_values import ResumeVerification, verification_from_proto
 
 
 class JobState(Word):
@@ -102,6 +104,10 @@ class Job:
     conditions: tuple[JobCondition, ...]
     latest_job_seq: int
     """Number of its newest event."""
+    from_checkpoint: str
+    """Checkpoint that its run begins from; empty: the beginning."""
+    verification: ResumeVerification | None
+    """What it verifies; None: it is a run that publishes a version."""
 
     @property
     def id(self) -> str:
@@ -150,10 +156,18 @@ class Checkpoint:
     digest: str
     size_bytes: int
     node: str
-    """Node that has it."""
+    """Node that has it; empty: none any more."""
     attempt: int
     """Attempt that saved it."""
     create_time: datetime
+    manifest: Manifest | None
+    """Its files in the blob store; None: it was not copied there."""
+    durable_time: datetime | None
+    """When it was copied there."""
+    is_pinned: bool
+    """Whether it stays whatever `checkpointing.keep_last` says."""
+    is_best: bool
+    """Whether no validation loss of the run was lower than the one after its step."""
 
 
 def job_from_proto(message: pb.Job) -> Job:
@@ -179,6 +193,8 @@ def job_from_proto(message: pb.Job) -> Job:
         memory_estimate=_memory(message.memory_estimate) if message.HasField("memory_estimate") else None,
         conditions=tuple(_wire.word(JobCondition, pb.JobCondition.DESCRIPTOR, each) for each in message.conditions),
         latest_job_seq=message.latest_job_seq,
+        from_checkpoint=message.from_checkpoint,
+        verification=verification_from_proto(message.verification) if message.HasField("verification") else None,
     )
 
 
@@ -229,4 +245,8 @@ def checkpoint_from_proto(message: pb.Checkpoint) -> Checkpoint:
         node=message.node,
         attempt=message.attempt,
         create_time=_wire.instant(message.create_time),
+        manifest=_wire.manifest(message.manifest) if message.HasField("manifest") else None,
+        durable_time=_wire.instant_or_none(message.durable_time),
+        is_pinned=message.is_pinned,
+        is_best=message.is_best,
     )

@@ -150,7 +150,12 @@ class Jobs:
         self._project = project
 
     def create(
-        self, spec: SpecInput, *, job_id: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        spec: SpecInput,
+        *,
+        job_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        from_checkpoint: str | None = None,
     ) -> JobHandle:
         """Queues a job.
 
@@ -159,17 +164,26 @@ class Jobs:
                 (`id/3`, `id@alias`), data sets (`id`, `id/3`) and jobs are made whole.
             job_id: 1 to 63 of `a-z 0-9 -`, beginning with a letter; None lets the server choose.
             labels: At most 64, keys and values at most 63 characters.
+            from_checkpoint: A checkpoint in the blob store to begin from (`job/20`); what the spec leaves out is as in
+                that job, and what its state depends on cannot be changed.
 
         Raises:
             InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
             AlreadyExists: There is a job with this id.
             FailedPrecondition: No known node could ever hold it; the message says by how much.
         """
-        return JobHandle(self, self._create(spec, job_id, labels, validate_only=False))
+        return JobHandle(self, self._create(spec, job_id, labels, from_checkpoint, validate_only=False))
 
-    def validate(self, spec: SpecInput, *, job_id: str | None = None, labels: Mapping[str, str] | None = None) -> Job:
+    def validate(
+        self,
+        spec: SpecInput,
+        *,
+        job_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        from_checkpoint: str | None = None,
+    ) -> Job:
         """Checks a spec as `create` does and returns the job as it would be; nothing is stored."""
-        return self._create(spec, job_id, labels, validate_only=True)
+        return self._create(spec, job_id, labels, from_checkpoint, validate_only=True)
 
     def get(self, job: str) -> JobHandle:
         """Returns a job by id or name."""
@@ -281,7 +295,13 @@ class Jobs:
             yield from map(checkpoint_from_proto, page.checkpoints)
 
     def _create(
-        self, spec: SpecInput, job_id: str | None, labels: Mapping[str, str] | None, *, validate_only: bool
+        self,
+        spec: SpecInput,
+        job_id: str | None,
+        labels: Mapping[str, str] | None,
+        from_checkpoint: str | None,
+        *,
+        validate_only: bool,
     ) -> Job:
         request = calls.CreateJobRequest(
             parent=names.parent(self._project),
@@ -289,6 +309,7 @@ class Jobs:
             spec=read_spec(spec, self._project),
             labels=labels,
             validate_only=validate_only,
+            from_checkpoint=names.checkpoint(self._project, from_checkpoint) if from_checkpoint else "",
             request_id=new_request_id(),
         )
         scheduler = self._connections.scheduler

@@ -39,6 +39,10 @@ class Draft:
     """Fields of the spec whose enum number this release does not know."""
     labels: Mapping[str, str]
     creator: str
+    from_checkpoint: str = ""
+    """Checkpoint of another job to begin from; empty: the beginning."""
+    message: bytes = b""
+    """The spec as it came, serialised; read with `from_checkpoint`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

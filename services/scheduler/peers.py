@@ -24,6 +24,7 @@ from tuneforge.v1 import (
     trainer_pb2,
     trainer_pb2_grpc,
     types_pb2,
+    validations_pb2,
 )
 
 REGISTRY = "the registry"
@@ -73,6 +74,15 @@ class Registry:
         request = models_pb2.PublishVersionRequest.FromString(payload)
         version = await call(self._stub.PublishVersion(request), peer=REGISTRY)
         return Ref(version=version.name, digest=version.manifest.digest)
+
+    async def report(self, version: str, report: validations_pb2.ValidationReport, request_id: str) -> None:
+        """Stores a report on a version; a repetition with the same request id stores it once.
+
+        Raises:
+            ServiceError: NOT_FOUND, what else the registry answers, or PEER_UNAVAILABLE.
+        """
+        request = validations_pb2.CreateValidationReportRequest(parent=version, report=report, request_id=request_id)
+        await call(self._stub.CreateValidationReport(request), peer=REGISTRY)
 
     async def hold(self, hold: BlobHold) -> None:
         """Has the blobs of a checkpoint kept, or lets go of them.

@@ -47,6 +47,7 @@ from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store import outbox
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.verification import Verification
 from services.scheduler.wire import failure_bytes
 from tuneforge.names import AttemptName, InvalidName
 
@@ -68,6 +69,7 @@ class Reconciler:
     publishing: Publishing
     releasing: Releasing
     blob_holding: BlobHolding
+    verification: Verification
     effects: Effects
     wake: asyncio.Event
     """Set to make the loop look again now."""
@@ -179,7 +181,8 @@ class Reconciler:
                 self._tell_node(action)
             case Publish():
                 job = action.publication.job
-                self.effects.run(("publish", job), lambda: self.publishing.deliver(action.publication))
+                deliver = self.publishing.deliver if action.publication.payload else self.verification.conclude
+                self.effects.run(("publish", job), lambda: deliver(action.publication))
             case Release():
                 self.effects.run(("release", action.job), lambda: self.releasing.release(action.job))
             case TellBlobHold():

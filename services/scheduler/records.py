@@ -48,6 +48,16 @@ class Pinned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A checkpoint in the blob store that a job begins from."""
+
+    name: str
+    """`projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    manifest: bytes
+    """Serialised `Manifest`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job that was admitted and is not stored yet."""
 
@@ -68,6 +78,10 @@ class NewJob:
     needs: Needs
     lost_after_ms: int
     keep_checkpoints: int
+    origin: Origin | None = None
+    """Where its run begins; None: at the beginning."""
+    verifies: bytes | None = None
+    """Serialised `ResumeVerification`; None: it is a run that publishes."""
 
     @property
     def versions(self) -> list[str]:
@@ -116,8 +130,10 @@ class Job:
     """Head of the hash chain over all its events."""
     best_step: int = 0
     """Step of the lowest validation loss; 0: none was computed."""
-    origin: bytes | None = None
-    """Serialised `CheckpointInput` that its first attempt begins from."""
+    origin: Origin | None = None
+    """Where its run begins; None: at the beginning."""
+    verifies: bytes | None = None
+    """Serialised `ResumeVerification`; None: it is a run that publishes."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False

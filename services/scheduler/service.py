@@ -16,6 +16,7 @@ from services.scheduler import metrics
 from services.scheduler.admission import Admission
 from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.broadcast import Broadcast
+from services.scheduler.checkpoint_verbs import CheckpointVerbs
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
@@ -31,6 +32,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
 from services.scheduler.verbs import Verbs
+from services.scheduler.verification import Verification
 from services.scheduler.watch import Watches
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
@@ -112,6 +114,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         every_s=timing.holds_every_s,
         pause_s=timing.holds_pause_s,
     )
+    verification = Verification(ledger=ledger, holding=holding, registry=registry)
     nodes = Nodes(ledger=ledger, timing=timing, retry=settings.retry, chance=chance)
     wake = asyncio.Event()
     reconciler = Reconciler(
@@ -121,6 +124,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
         publishing=Publishing(ledger=ledger, registry=registry),
         releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
         blob_holding=BlobHolding(ledger=ledger, registry=registry),
+        verification=verification,
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )
@@ -134,6 +138,8 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
             watches=Watches(ledger, broadcast, timing.watch_heartbeat_s),
             nodes=nodes,
             broadcast=broadcast,
+            checkpoints=CheckpointVerbs(ledger=ledger),
+            verification=verification,
         )
     )
     return Scheduler(

@@ -12,20 +12,21 @@ from services.grpckit import context as calls
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
 from services.grpckit.pages import cut, page_of
 from services.scheduler.broadcast import Broadcast
+from services.scheduler.checkpoint_calls import CheckpointCalls
+from services.scheduler.checkpoint_verbs import CheckpointVerbs
 from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import Nodes, registration_problems
 from services.scheduler.records import Job
 from services.scheduler.store import attempts as attempt_store
-from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
-from services.scheduler.verbs import Call, Verbs
+from services.scheduler.verbs import Verbs, call_of
+from services.scheduler.verification import Verification
 from services.scheduler.watch import Watches, WatchRequest
 from services.scheduler.wire.drafts import draft_of, preview, registration_of
 from services.scheduler.wire.reports import status_from_proto
 from services.scheduler.wire.resources import (
     attempt_to_proto,
-    checkpoint_to_proto,
     job_state_from_proto,
     job_to_proto,
     node_to_proto,
@@ -47,9 +48,11 @@ class Parts:
     watches: Watches
     nodes: Nodes
     broadcast: Broadcast
+    checkpoints: CheckpointVerbs
+    verification: Verification
 
 
-class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServicer):
     """The scheduler's RPCs.
 
     Args:
@@ -57,6 +60,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
     """
 
     def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.ledger, parts.checkpoints, parts.verification)
         self._parts = parts
 
     async def CreateJob(self, request: scheduler_pb2.CreateJobRequest, _: Context) -> jobs_pb2.Job:
@@ -67,7 +71,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         draft = draft_of(request, project, calls.current().actor)
         if request.validate_only:
             return preview(await self._parts.verbs.check(draft))
-        return jobs_pb2.Job.FromString(await self._parts.verbs.create(draft, _call(request, project, "CreateJob")))
+        return jobs_pb2.Job.FromString(await self._parts.verbs.create(draft, call_of(request, project, "CreateJob")))
 
     async def GetJob(self, request: scheduler_pb2.GetJobRequest, _: Context) -> jobs_pb2.Job:
         """Returns a job."""
@@ -92,13 +96,13 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def CancelJob(self, request: scheduler_pb2.CancelJobRequest, _: Context) -> jobs_pb2.Job:
         """Cancels a job."""
         name = JobName.parse(request.name)
-        call = _call(request, name.project, "CancelJob")
+        call = call_of(request, name.project, "CancelJob")
         return jobs_pb2.Job.FromString(await self._parts.verbs.cancel(name, request.reason, call))
 
     async def PauseJob(self, request: scheduler_pb2.PauseJobRequest, _: Context) -> jobs_pb2.Job:
         """Pauses a job."""
         name = JobName.parse(request.name)
-        call = _call(request, name.project, "PauseJob")
+        call = call_of(request, name.project, "PauseJob")
         return jobs_pb2.Job.FromString(await self._parts.verbs.pause(name, request.reason, call))
 
     async def ResumeJob(self, request: scheduler_pb2.ResumeJobRequest, _: Context) -> jobs_pb2.Job:
@@ -129,22 +133,6 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         )
         shown, token = cut(rows, page, lambda parts: str(parts[0].name.attempt))
         return scheduler_pb2.ListAttemptsResponse(attempts=map(attempt_to_proto, shown), next_page_token=token)
-
-    async def ListCheckpoints(
-        self, request: scheduler_pb2.ListCheckpointsRequest, _: Context
-    ) -> scheduler_pb2.ListCheckpointsResponse:
-        """Lists the checkpoints of a job, newest first."""
-        name = JobName.parse(request.parent)
-        page = page_of(request.page_size, request.page_token, scope=f"ListCheckpoints {name}")
-        before = None if page.after is None else page.after_number(0)
-        job = await self._job(name)
-        rows = await self._parts.ledger.read(
-            lambda db: checkpoint_store.list_newest(db, job.number, before, page.size + 1)
-        )
-        shown, token = cut(rows, page, lambda checkpoint: str(checkpoint.step))
-        return scheduler_pb2.ListCheckpointsResponse(
-            checkpoints=[checkpoint_to_proto(str(name), each) for each in shown], next_page_token=token
-        )
 
     async def RegisterNode(
         self, request: scheduler_pb2.RegisterNodeRequest, _: Context
@@ -190,13 +178,3 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         if job is None:
             raise not_found("job", name)
         return job
-
-
-def _call(request: Any, project: str, method: str) -> Call:
-    return Call(
-        actor=calls.current().actor,
-        project=project,
-        method=method,
-        request_id=request.request_id,
-        body=request.SerializeToString(deterministic=True),
-    )

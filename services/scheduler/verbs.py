@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from services.grpckit import context as calls
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.grpckit.holding import Holding
 from services.grpckit.request_memory import RequestScope, remember
+from services.scheduler import branching
 from services.scheduler.admission import Admission, Draft
 from services.scheduler.jobs import HELD, WAITING, JobState, sources_of
 from services.scheduler.ledger import Ledger
@@ -38,6 +41,17 @@ class Call:
         return RequestScope(principal=self.actor, project=self.project, method=self.method)
 
 
+def call_of(request: Any, project: str, method: str) -> Call:
+    """Returns the call that a request is."""
+    return Call(
+        actor=calls.current().actor,
+        project=project,
+        method=method,
+        request_id=request.request_id,
+        body=request.SerializeToString(deterministic=True),
+    )
+
+
 class _Unknown(Exception):
     """The request id is new."""
 
@@ -56,9 +70,9 @@ class Verbs:
         Raises:
             ServiceError: as `CreateJob` documents.
         """
-        if call.request_id and (answer := await self._answered(call)) is not None:
+        if (answer := await answered(self.ledger, call)) is not None:
             return answer  # before anything is asked of the registry, which may be away by now
-        new = await self.admission.admit(draft)
+        new = await self._admitted(draft)
 
         def write(tx: Transaction) -> bytes:
             return remember(
@@ -66,7 +80,7 @@ class Verbs:
                 scope=call.scope,
                 request_id=call.request_id,
                 request=call.body,
-                make=lambda: _store(tx, new),
+                make=lambda: store(tx, new),
             )
 
         try:
@@ -83,26 +97,16 @@ class Verbs:
         Raises:
             ServiceError: as `CreateJob` documents.
         """
-        new = await self.admission.admit(draft)
+        new = await self._admitted(draft)
         if await self.ledger.read(lambda connection: job_store.find(connection, new.name)) is not None:
             raise _taken(new.name)
         return new
 
-    async def _answered(self, call: Call) -> bytes | None:
-        """Returns the first answer to a request id, or None for a new one."""
-
-        def unknown() -> bytes:
-            raise _Unknown
-
-        def look(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection, scope=call.scope, request_id=call.request_id, request=call.body, make=unknown
-            )
-
-        try:
-            return await self.ledger.write(look)
-        except _Unknown:
-            return None
+    async def _admitted(self, draft: Draft) -> NewJob:
+        if not draft.from_checkpoint:
+            return await self.admission.admit(draft)
+        branch = await self.ledger.read(lambda connection: branching.begin(connection, draft))
+        return branching.checked(await self.admission.admit(branch.draft), branch)
 
     async def cancel(self, name: JobName, reason: str, call: Call) -> bytes:
         """Cancels a job: at once while it waits, else as soon as its device is free.
@@ -151,7 +155,31 @@ def _check_reason(reason: str) -> None:
         raise invalid_fields([FieldViolation("reason", problem)])
 
 
-def _store(tx: Transaction, new: NewJob) -> bytes:
+async def answered(ledger: Ledger, call: Call) -> bytes | None:
+    """Returns the first answer to a request id, or None for a new one."""
+    if not call.request_id:
+        return None
+
+    def unknown() -> bytes:
+        raise _Unknown
+
+    def look(tx: Transaction) -> bytes:
+        return remember(tx.connection, scope=call.scope, request_id=call.request_id, request=call.body, make=unknown)
+
+    try:
+        return await ledger.write(look)
+    except _Unknown:
+        return None
+
+
+def store(tx: Transaction, new: NewJob) -> bytes:
+    """Stores an admitted job and returns it, serialised.
+
+    Raises:
+        ServiceError: ALREADY_EXISTS; INVALID_FIELD: what it begins from was dropped at this moment.
+    """
+    if new.origin is not None:
+        branching.require_there(tx.connection, new.origin)
     depends_on: int | None = None
     if new.depends_on is not None:
         dependency = job_store.find(tx.connection, new.depends_on)

@@ -78,6 +78,8 @@ class StartRequest:
     """Validation rows by digest; `None`: local or none."""
     checkpoints: tuple[CheckpointInput, ...] = ()
     """What the attempt may go on from, the best first."""
+    replay_steps: int = 0
+    """Steps to do again after the checkpoint; 0: it is a run."""
     problems: tuple[FieldViolation, ...]
     """What was found wrong while reading it."""
     content: bytes

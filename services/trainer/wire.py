@@ -42,6 +42,8 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
     train = _artifact("train", message.train, problems) if message.HasField("train") else None
     validation = _artifact("validation", message.validation, problems) if message.HasField("validation") else None
     checkpoints = tuple(_checkpoints(message, problems))
+    if message.replay_steps and len(checkpoints) != 1:
+        problems.append(FieldViolation("replay_steps", "is set: give the one checkpoint to replay from"))
     kept = trainer_pb2.StartAttemptRequest()
     kept.CopyFrom(message)
     kept.ClearField("manager_token")
@@ -57,6 +59,7 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
         train=train,
         validation=validation,
         checkpoints=checkpoints,
+        replay_steps=message.replay_steps,
         problems=tuple(problems),
         content=kept.SerializeToString(),
     )

@@ -44,6 +44,7 @@ from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError, StoredDamage
+from tuneforge.names import CheckpointName
 from tuneforge.signatures import SignatureError
 from tuneforge.v1 import events_pb2, trainer_pb2
 
@@ -211,6 +212,8 @@ class Worker:
                     validation_rows=inputs.validation.choice,
                     checkpoints=checkpoints,
                     attempt=assignment.name.attempt,
+                    branches_from=_branches_from(request),
+                    replay_to=_replay_to(request),
                     output=output,
                     threads=assignment.threads,
                     device="cpu" if assignment.device_index is None else "cuda:0",
@@ -306,6 +309,7 @@ def _outcome_of(result: TrainingResult) -> events_pb2.AttemptOutcome:
         message.metrics[name] = value
     if result.checks:
         message.validation_report.CopyFrom(report_to_proto(result.checks, result.not_run, "trainer"))
+    message.replayed_weights_digest = result.replayed_weights_digest
     if result.artifact is not None and result.artifact_kind is not None:
         message.manifest.CopyFrom(manifest_to_proto(result.artifact))
         message.artifact_kind = KIND_NUMBERS[result.artifact_kind.value]
@@ -317,10 +321,22 @@ def _dump_stacks_into(path: Path) -> None:
     faulthandler.register(DUMP_SIGNAL, file=os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
 
 
+def _branches_from(request: StartRequest) -> str:
+    """Returns the digest of another job's checkpoint that the run is to begin from; empty when there is none."""
+    others = [each for each in request.checkpoints if CheckpointName.parse(each.name).parent != request.name.parent]
+    return others[0].manifest.digest if others and not request.replay_steps else ""
+
+
+def _replay_to(request: StartRequest) -> int:
+    """Returns the step after which a replay ends; 0 for a run."""
+    return request.checkpoints[-1].step + request.replay_steps if request.replay_steps else 0
+
+
 def _durable_every_steps(request: StartRequest, assignment: Assignment) -> int:
     """Returns how often checkpoints are copied to the blob store: never where nobody would ask for them."""
     every = request.spec.checkpointing.durable_every_steps
-    return 0 if assignment.is_kept or not assignment.registry else 1 if every is None else every
+    is_off = assignment.is_kept or not assignment.registry or request.replay_steps
+    return 0 if is_off else 1 if every is None else every
 
 
 def _redirect_output(path: Path) -> None:

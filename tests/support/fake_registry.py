@@ -21,6 +21,7 @@ from tuneforge.v1 import (
     registry_pb2_grpc,
     retention_pb2,
     types_pb2,
+    validations_pb2,
 )
 
 BASE = "projects/p/models/tiny/versions/1"
@@ -83,6 +84,8 @@ class FakeRegistry:
     """Publications are answered with it."""
     held_blobs: dict[str, types_pb2.Manifest] = field(default_factory=dict)
     """By checkpoint: what is kept for it."""
+    reports: dict[str, validations_pb2.CreateValidationReportRequest] = field(default_factory=dict)
+    """By request id."""
     lost_manifests: set[str] = field(default_factory=set)
     """Digests of manifests whose blobs are not there."""
     address: str = ""
@@ -154,6 +157,14 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
             fake.lost_replies -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the reply was lost")
         return version
+
+    async def CreateValidationReport(self, request: validations_pb2.CreateValidationReportRequest, context: Any) -> Any:
+        await self._note("CreateValidationReport", context)
+        known = self.fake.reports.setdefault(request.request_id, request)
+        if self.fake.lost_replies:
+            self.fake.lost_replies -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the reply was lost")
+        return known.report
 
     async def HoldBlobs(self, request: blobs_pb2.HoldBlobsRequest, context: Any) -> Any:
         await self._note("HoldBlobs", context)

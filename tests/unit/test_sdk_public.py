@@ -20,6 +20,8 @@ BETWEEN_SERVICES = {
     "RegisterNode",
     "Heartbeat",
     "PublishVersion",
+    "HoldBlobs",
+    "ReleaseBlobs",
     "StartAttempt",
     "WatchAttempt",
     "AckEvents",

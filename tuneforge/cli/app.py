@@ -3,6 +3,7 @@
 import click
 
 from tuneforge.cli.aliases import aliases
+from tuneforge.cli.checkpoints import checkpoints
 from tuneforge.cli.connection import CommandGroup, connection_options
 from tuneforge.cli.datasets import datasets
 from tuneforge.cli.deployments import deployments
@@ -48,7 +49,19 @@ def cli() -> None:
 datasets.add_command(import_dataset)
 datasets.add_command(lint)
 datasets.add_command(preview)
-for command in (datasets, models, aliases, gates, evaluations, promotions, jobs, deployments, generate, nodes):
+for command in (
+    datasets,
+    models,
+    aliases,
+    gates,
+    evaluations,
+    promotions,
+    jobs,
+    checkpoints,
+    deployments,
+    generate,
+    nodes,
+):
     cli.add_command(command)
 cli.add_command(train)
 cli.add_command(validate)

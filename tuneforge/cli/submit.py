@@ -149,6 +149,11 @@ _NO_ZERO = {
 @click.option("--seed", type=int, help="Of every random choice.  [default: 0]")
 @click.option("--job-id", metavar="ID", help="Id of the job.  [default: chosen by the server]")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Label of the job; may be repeated.")
+@click.option(
+    "--from-checkpoint",
+    metavar="JOB/STEP",
+    help="Begin from this checkpoint; what is left out is as in its job.",
+)
 @click.option("--validate-only", is_flag=True, help="Check everything, store nothing.")
 @click.option("--watch", is_flag=True, help="Watch it to its end.")
 @json_option
@@ -157,15 +162,16 @@ def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags:
     """Queue a job."""
     _refuse(flags)
     content = with_flags(_read(spec) if spec else {}, flags)
+    begin = flags["from_checkpoint"]
     labels = _labels(flags["label"])
     with connection.client() as client:
         if flags["validate_only"]:
-            job = client.jobs.validate(content, job_id=flags["job_id"], labels=labels)
+            job = client.jobs.validate(content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin)
             _show_check(job, as_json=as_json)
             return
         message = "stopped; the job may have been queued: tuneforge jobs list"
         with stoppable(message):
-            handle = client.jobs.create(content, job_id=flags["job_id"], labels=labels)
+            handle = client.jobs.create(content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin)
         if not flags["watch"]:
             if as_json:
                 print_json(handle.job)
@@ -218,9 +224,12 @@ def with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]
         raise click.UsageError(f"{_flag(flag)} is for adapters, not {chosen}.")
     if chosen != "full" and flags["freeze_layers"] is not None:
         raise click.UsageError(f"--freeze-layers is for full, not {chosen}: beside adapters nothing else moves.")
+    is_left_out = flags.get("from_checkpoint") and not (flags["method"] or adapter or chosen in content)
     for name in _METHODS:
         if name != chosen:
             content.pop(name, None)
+    if is_left_out:
+        return content
     content.setdefault(chosen, {})
     if flags["freeze_layers"] is not None:
         _put(content, ("full", "freeze_layers"), flags["freeze_layers"])

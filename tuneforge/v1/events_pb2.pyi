@@ -973,12 +973,15 @@ class AttemptOutcome(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     VALIDATION_REPORT_FIELD_NUMBER: _builtins.int
+    REPLAYED_WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     result: Global___AttemptResult.ValueType
     """The end."""
     artifact_kind: Global___ArtifactKind.ValueType
     """What the version is; set with SUCCEEDED."""
     step: _builtins.int
     """Last finished step."""
+    replayed_weights_digest: _builtins.str
+    """SHA-256 of the file of weights after the last step, when some steps were done again; there is no artifact then."""
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Why it failed; set with FAILED."""
@@ -1008,10 +1011,11 @@ class AttemptOutcome(_message.Message):
         step: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         validation_report: _validations_pb2.ValidationReport | None = ...,
+        replayed_weights_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "manifest", b"manifest", "validation_report", b"validation_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_kind", b"artifact_kind", "failure", b"failure", "manifest", b"manifest", "metrics", b"metrics", "result", b"result", "step", b"step", "validation_report", b"validation_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_kind", b"artifact_kind", "failure", b"failure", "manifest", b"manifest", "metrics", b"metrics", "replayed_weights_digest", b"replayed_weights_digest", "result", b"result", "step", b"step", "validation_report", b"validation_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,6 +158,8 @@ class Job(_message.Message):
     MEMORY_ESTIMATE_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     LATEST_JOB_SEQ_FIELD_NUMBER: _builtins.int
+    FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}`."""
     state: Global___JobState.ValueType
@@ -172,6 +174,10 @@ class Job(_message.Message):
     """Output only. Who created it."""
     latest_job_seq: _builtins.int
     """Output only. Number of its newest event."""
+    from_checkpoint: _builtins.str
+    """Output only. The checkpoint that its run begins from, where that is not the beginning:
+    `projects/{project}/jobs/{job}/checkpoints/{step}`.
+    """
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
         """What to train, defaults filled in and names pinned."""
@@ -224,6 +230,10 @@ class Job(_message.Message):
     def conditions(self) -> _containers.RepeatedScalarFieldContainer[Global___JobCondition.ValueType]:
         """Output only. Conditions on its state, e.g. that its node does not answer."""
 
+    @_builtins.property
+    def verification(self) -> Global___ResumeVerification:
+        """Output only. What it verifies; unset: it is no verification but a run that publishes a version."""
+
     def __init__(
         self,
         *,
@@ -247,14 +257,156 @@ class Job(_message.Message):
         memory_estimate: Global___MemoryEstimate | None = ...,
         conditions: _abc.Iterable[Global___JobCondition.ValueType] | None = ...,
         latest_job_seq: _builtins.int = ...,
+        from_checkpoint: _builtins.str = ...,
+        verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "memory_estimate", b"memory_estimate", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "memory_estimate", b"memory_estimate", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "memory_estimate", b"memory_estimate", "name", b"name", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "memory_estimate", b"memory_estimate", "name", b"name", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class ResumeVerification(_message.Message):
+    """Steps of a run that are done again from a checkpoint, to prove that a resume gives the same bits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    NUM_STEPS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The checkpoint: `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    num_steps: _builtins.int
+    """Steps that are done again."""
+    @_builtins.property
+    def certificate(self) -> Global___ResumeCertificate:
+        """What was found; set with SUCCEEDED."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        num_steps: _builtins.int = ...,
+        certificate: Global___ResumeCertificate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "checkpoint", b"checkpoint", "num_steps", b"num_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeVerification: _TypeAlias = ResumeVerification  # noqa: Y015
+
+@_typing.final
+class ResumeCertificate(_message.Message):
+    """What a verification found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PASSED_FIELD_NUMBER: _builtins.int
+    FIRST_DIVERGENT_STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    EXPECTED_WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
+    FOUND_WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    RECORD_HEAD_FIELD_NUMBER: _builtins.int
+    passed: _builtins.bool
+    """Whether every number was the same, bit for bit."""
+    first_divergent_step: _builtins.int
+    """First step with another number; 0: none."""
+    expected_weights_digest: _builtins.str
+    """SHA-256 of the file of weights that the run saved after the last of these steps; empty: it saved none there."""
+    found_weights_digest: _builtins.str
+    """The same of the repetition."""
+    record_head: _builtins.str
+    """Head of the verified job's record when the two were compared, 64 lower-case hexadecimal digits."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplayedStep]:
+        """The steps, in order."""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Versions and devices that the repetition ran with."""
+
+    def __init__(
+        self,
+        *,
+        passed: _builtins.bool = ...,
+        first_divergent_step: _builtins.int = ...,
+        steps: _abc.Iterable[Global___ReplayedStep] | None = ...,
+        expected_weights_digest: _builtins.str = ...,
+        found_weights_digest: _builtins.str = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        record_head: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "expected_weights_digest", b"expected_weights_digest", "first_divergent_step", b"first_divergent_step", "found_weights_digest", b"found_weights_digest", "passed", b"passed", "record_head", b"record_head", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeCertificate: _TypeAlias = ResumeCertificate  # noqa: Y015
+
+@_typing.final
+class ReplayedStep(_message.Message):
+    """One step that was done twice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    EXPECTED_LOSS_FIELD_NUMBER: _builtins.int
+    FOUND_LOSS_FIELD_NUMBER: _builtins.int
+    EXPECTED_GRAD_NORM_FIELD_NUMBER: _builtins.int
+    FOUND_GRAD_NORM_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Its number."""
+    expected_loss: _builtins.float
+    """Loss in the run's event log; the exact value."""
+    found_loss: _builtins.float
+    """Loss of the repetition."""
+    expected_grad_norm: _builtins.float
+    """Gradient norm in the run's event log; the exact value."""
+    found_grad_norm: _builtins.float
+    """Gradient norm of the repetition."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        expected_loss: _builtins.float = ...,
+        found_loss: _builtins.float = ...,
+        expected_grad_norm: _builtins.float = ...,
+        found_grad_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_grad_norm", b"expected_grad_norm", "expected_loss", b"expected_loss", "found_grad_norm", b"found_grad_norm", "found_loss", b"found_loss", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayedStep: _TypeAlias = ReplayedStep  # noqa: Y015
 
 @_typing.final
 class MemoryEstimate(_message.Message):

@@ -81,6 +81,7 @@ class CreateJobRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     job_id: _builtins.str
@@ -89,6 +90,14 @@ class CreateJobRequest(_message.Message):
     """Check all and answer as if it were created, but store nothing."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
+    from_checkpoint: _builtins.str
+    """A checkpoint in the blob store to begin from, of a job of the same project:
+    `projects/{project}/jobs/{job}/checkpoints/{step}`. The run goes on after its step, with its weights, the state of its
+    optimiser and its random numbers. What `spec` leaves out is as in that job, the model that it publishes into
+    included. What may differ: how long, how fast and how strictly it learns (`optimization` but for the optimiser and
+    the rows of a step), `evaluation`, `checkpointing`, `guards`, `resources` and `output`; all else is listed as
+    `INVALID_FIELD`. Empty: the beginning.
+    """
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
         """Required. What to train."""
@@ -106,10 +115,11 @@ class CreateJobRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        from_checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,6 +537,136 @@ class ListCheckpointsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class GetCheckpointRequest(_message.Message):
+    """Request of `GetCheckpoint`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class PinCheckpointRequest(_message.Message):
+    """Request of `PinCheckpoint`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinCheckpointRequest: _TypeAlias = PinCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class UnpinCheckpointRequest(_message.Message):
+    """Request of `UnpinCheckpoint`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinCheckpointRequest: _TypeAlias = UnpinCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class DeleteCheckpointRequest(_message.Message):
+    """Request of `DeleteCheckpoint`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCheckpointRequest: _TypeAlias = DeleteCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class VerifyResumeRequest(_message.Message):
+    """Request of `VerifyResume`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUM_STEPS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}/checkpoints/{step}`."""
+    num_steps: _builtins.int
+    """Steps to do again, 1 to 32. 0: up to the next checkpoint, as far as 32 reach."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        num_steps: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "num_steps", b"num_steps", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyResumeRequest: _TypeAlias = VerifyResumeRequest  # noqa: Y015
 
 @_typing.final
 class RegisterNodeRequest(_message.Message):

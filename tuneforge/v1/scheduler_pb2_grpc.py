@@ -87,6 +87,31 @@ class SchedulerServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/GetCheckpoint',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+                _registered_method=True)
+        self.PinCheckpoint = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/PinCheckpoint',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.PinCheckpointRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+                _registered_method=True)
+        self.UnpinCheckpoint = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/UnpinCheckpoint',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.UnpinCheckpointRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+                _registered_method=True)
+        self.DeleteCheckpoint = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/DeleteCheckpoint',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.DeleteCheckpointRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+                _registered_method=True)
+        self.VerifyResume = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/VerifyResume',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
         self.RegisterNode = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/RegisterNode',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.RegisterNodeRequest.SerializeToString,
@@ -237,6 +262,72 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCheckpoint(self, request, context):
+        """Returns a checkpoint of a job. With a manifest it is in the blob store: `GetBlobAccess` moves its files. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinCheckpoint(self, request, context):
+        """Keeps a checkpoint's copy in the blob store whatever `checkpointing.keep_last` says, until it is unpinned. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        FAILED_PRECONDITION `WRONG_STATE`: it was not copied to the blob store; a node alone does not keep it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinCheckpoint(self, request, context):
+        """Lets the policy have a pinned checkpoint again: it goes when newer ones have taken its place. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCheckpoint(self, request, context):
+        """Takes a checkpoint out of the index and its copy out of the blob store, and answers what it was; a node drops its own
+        files when newer ones come. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        FAILED_PRECONDITION `IN_USE`: it is pinned, another job begins from it, or it is the newest one of a job that has
+        not ended; the metadata has `holder`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyResume(self, request, context):
+        """Makes a job known as a verification: on a node like the first one it does some steps of a job's run again, from one
+        of its checkpoints in the blob store, and compares every loss and gradient norm with the event log, and the weights
+        with the next checkpoint, bit for bit. The answered job ends as SUCCEEDED whatever it found: its `verification` has
+        the certificate, which is also stored with the version that the verified job has published. It publishes nothing and
+        is cancelled, watched and listed as any job; where another processor or other versions would give other numbers it
+        fails as RESUME_MISMATCH. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
+        than 32.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RegisterNode(self, request, context):
         """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
 
@@ -316,6 +407,31 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ListCheckpoints,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.SerializeToString,
+            ),
+            'PinCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinCheckpoint,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.PinCheckpointRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.SerializeToString,
+            ),
+            'UnpinCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinCheckpoint,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.UnpinCheckpointRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.SerializeToString,
+            ),
+            'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCheckpoint,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.DeleteCheckpointRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.SerializeToString,
+            ),
+            'VerifyResume': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyResume,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'RegisterNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterNode,
@@ -583,6 +699,141 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/ListCheckpoints',
             tuneforge_dot_v1_dot_scheduler__pb2.ListCheckpointsRequest.SerializeToString,
             tuneforge_dot_v1_dot_scheduler__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/GetCheckpoint',
+            tuneforge_dot_v1_dot_scheduler__pb2.GetCheckpointRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/PinCheckpoint',
+            tuneforge_dot_v1_dot_scheduler__pb2.PinCheckpointRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/UnpinCheckpoint',
+            tuneforge_dot_v1_dot_scheduler__pb2.UnpinCheckpointRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/DeleteCheckpoint',
+            tuneforge_dot_v1_dot_scheduler__pb2.DeleteCheckpointRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyResume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/VerifyResume',
+            tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

@@ -128,6 +128,52 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
     """
+    GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetCheckpointRequest, _jobs_pb2.Checkpoint]
+    """Returns a checkpoint of a job. With a manifest it is in the blob store: `GetBlobAccess` moves its files. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+    """
+    PinCheckpoint: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PinCheckpointRequest, _jobs_pb2.Checkpoint]
+    """Keeps a checkpoint's copy in the blob store whatever `checkpointing.keep_last` says, until it is unpinned. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+      FAILED_PRECONDITION `WRONG_STATE`: it was not copied to the blob store; a node alone does not keep it.
+    """
+    UnpinCheckpoint: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UnpinCheckpointRequest, _jobs_pb2.Checkpoint]
+    """Lets the policy have a pinned checkpoint again: it goes when newer ones have taken its place. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+    """
+    DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DeleteCheckpointRequest, _jobs_pb2.Checkpoint]
+    """Takes a checkpoint out of the index and its copy out of the blob store, and answers what it was; a node drops its own
+    files when newer ones come. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+      FAILED_PRECONDITION `IN_USE`: it is pinned, another job begins from it, or it is the newest one of a job that has
+        not ended; the metadata has `holder`.
+    """
+    VerifyResume: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.VerifyResumeRequest, _jobs_pb2.Job]
+    """Makes a job known as a verification: on a node like the first one it does some steps of a job's run again, from one
+    of its checkpoints in the blob store, and compares every loss and gradient norm with the event log, and the weights
+    with the next checkpoint, bit for bit. The answered job ends as SUCCEEDED whatever it found: its `verification` has
+    the certificate, which is also stored with the version that the verified job has published. It publishes nothing and
+    is cancelled, watched and listed as any job; where another processor or other versions would give other numbers it
+    fails as RESUME_MISMATCH. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
+        than 32.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+      FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
+    """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RegisterNodeRequest, _scheduler_pb2.RegisterNodeResponse]
     """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
 
@@ -247,6 +293,52 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
+    """
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetCheckpointRequest, _jobs_pb2.Checkpoint]  # type: ignore[assignment]
+    """Returns a checkpoint of a job. With a manifest it is in the blob store: `GetBlobAccess` moves its files. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+    """
+    PinCheckpoint: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PinCheckpointRequest, _jobs_pb2.Checkpoint]  # type: ignore[assignment]
+    """Keeps a checkpoint's copy in the blob store whatever `checkpointing.keep_last` says, until it is unpinned. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+      FAILED_PRECONDITION `WRONG_STATE`: it was not copied to the blob store; a node alone does not keep it.
+    """
+    UnpinCheckpoint: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UnpinCheckpointRequest, _jobs_pb2.Checkpoint]  # type: ignore[assignment]
+    """Lets the policy have a pinned checkpoint again: it goes when newer ones have taken its place. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+    """
+    DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DeleteCheckpointRequest, _jobs_pb2.Checkpoint]  # type: ignore[assignment]
+    """Takes a checkpoint out of the index and its copy out of the blob store, and answers what it was; a node drops its own
+    files when newer ones come. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+      FAILED_PRECONDITION `IN_USE`: it is pinned, another job begins from it, or it is the newest one of a job that has
+        not ended; the metadata has `holder`.
+    """
+    VerifyResume: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.VerifyResumeRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Makes a job known as a verification: on a node like the first one it does some steps of a job's run again, from one
+    of its checkpoints in the blob store, and compares every loss and gradient norm with the event log, and the weights
+    with the next checkpoint, bit for bit. The answered job ends as SUCCEEDED whatever it found: its `verification` has
+    the certificate, which is also stored with the version that the verified job has published. It publishes nothing and
+    is cancelled, watched and listed as any job; where another processor or other versions would give other numbers it
+    fails as RESUME_MISMATCH. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
+        than 32.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+      FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
     """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RegisterNodeRequest, _scheduler_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
@@ -418,6 +510,82 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: _scheduler_pb2.GetCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Checkpoint, _abc.Awaitable[_jobs_pb2.Checkpoint]]:
+        """Returns a checkpoint of a job. With a manifest it is in the blob store: `GetBlobAccess` moves its files. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        """
+
+    @_abc_1.abstractmethod
+    def PinCheckpoint(
+        self,
+        request: _scheduler_pb2.PinCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Checkpoint, _abc.Awaitable[_jobs_pb2.Checkpoint]]:
+        """Keeps a checkpoint's copy in the blob store whatever `checkpointing.keep_last` says, until it is unpinned. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+          FAILED_PRECONDITION `WRONG_STATE`: it was not copied to the blob store; a node alone does not keep it.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpinCheckpoint(
+        self,
+        request: _scheduler_pb2.UnpinCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Checkpoint, _abc.Awaitable[_jobs_pb2.Checkpoint]]:
+        """Lets the policy have a pinned checkpoint again: it goes when newer ones have taken its place. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCheckpoint(
+        self,
+        request: _scheduler_pb2.DeleteCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Checkpoint, _abc.Awaitable[_jobs_pb2.Checkpoint]]:
+        """Takes a checkpoint out of the index and its copy out of the blob store, and answers what it was; a node drops its own
+        files when newer ones come. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+          FAILED_PRECONDITION `IN_USE`: it is pinned, another job begins from it, or it is the newest one of a job that has
+            not ended; the metadata has `holder`.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyResume(
+        self,
+        request: _scheduler_pb2.VerifyResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Makes a job known as a verification: on a node like the first one it does some steps of a job's run again, from one
+        of its checkpoints in the blob store, and compares every loss and gradient norm with the event log, and the weights
+        with the next checkpoint, bit for bit. The answered job ends as SUCCEEDED whatever it found: its `verification` has
+        the certificate, which is also stored with the version that the verified job has published. It publishes nothing and
+        is cancelled, watched and listed as any job; where another processor or other versions would give other numbers it
+        fails as RESUME_MISMATCH. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
+            than 32.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
+          FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
         """
 
     @_abc_1.abstractmethod

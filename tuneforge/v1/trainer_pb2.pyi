@@ -89,6 +89,7 @@ class StartAttemptRequest(_message.Message):
     RENDEZVOUS_FIELD_NUMBER: _builtins.int
     MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    REPLAY_STEPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/jobs/{job}/attempts/{attempt}`, attempt from 1."""
     token: _builtins.str
@@ -101,6 +102,8 @@ class StartAttemptRequest(_message.Message):
     """Where rank 0 waits for the others: its `AttemptStatus.rendezvous`. Required with a `node_rank` above 0, else empty."""
     manager_token: _builtins.str
     """`RegisterNodeResponse.manager_token`. Required on a managed node."""
+    replay_steps: _builtins.int
+    """Do so many steps after the checkpoint and end: nothing is saved and no artifact is made. 0: a run."""
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
         """Required. What to train."""
@@ -137,10 +140,11 @@ class StartAttemptRequest(_message.Message):
         rendezvous: _builtins.str = ...,
         manager_token: _builtins.str = ...,
         checkpoints: _abc.Iterable[Global___CheckpointInput] | None = ...,
+        replay_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "replay_steps", b"replay_steps", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -261,9 +261,8 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
         return None
     if ruling.to is JobState.PUBLISHING:
         kept = load(tx.connection, attempt.job, attempt.name.attempt)
-        outbox.add(
-            tx, job.number, attempt.token, wire.publish_request(jobs_store.load(tx.connection, job.number), kept)
-        )
+        job = jobs_store.load(tx.connection, job.number)
+        outbox.add(tx, job.number, attempt.token, wire.publish_request(job, kept) if job.verifies is None else b"")
     return ruling
 
 

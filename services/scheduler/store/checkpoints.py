@@ -118,6 +118,13 @@ def find(connection: Connection, job: int, step: int) -> Checkpoint | None:
     return None if row is None else _checkpoint(row)
 
 
+def find_by_name(connection: Connection, name: CheckpointName) -> Checkpoint | None:
+    """Returns a checkpoint by name, or None."""
+    job = select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+    number = connection.execute(job).scalar_one_or_none()
+    return None if number is None else find(connection, number, name.step)
+
+
 def list_newest(connection: Connection, job: int, before_step: int | None, limit: int | None) -> list[Checkpoint]:
     """Returns checkpoints of a job, newest first, those below `before_step` when it is given."""
     query = _query(job).order_by(_TABLE.step.desc()).limit(limit)
@@ -139,6 +146,13 @@ def origins(connection: Connection) -> Collection[str]:
     live = jobs.c.state.not_in([str(state) for state in TERMINAL])
     rows = connection.execute(select(jobs.c.origin_name).where(live, jobs.c.origin_name.is_not(None)))
     return set(rows.scalars())
+
+
+def begun_from(connection: Connection, name: str) -> list[str]:
+    """Returns the names of jobs that begin from a checkpoint and have not ended."""
+    live = jobs.c.state.not_in([str(state) for state in TERMINAL])
+    rows = connection.execute(select(jobs.c.project, jobs.c.job_id).where(live, jobs.c.origin_name == name))
+    return [str(JobName(row.project, row.job_id)) for row in rows]
 
 
 def pending_holds(connection: Connection) -> list[BlobHold]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
-from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Pinned, Ref
+from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Origin, Pinned, Ref
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.tables import attempts, jobs, nodes
 from services.scheduler.store.transaction import Transaction
@@ -113,6 +113,9 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             depends_on=depends_on,
             lost_after_ms=new.lost_after_ms,
             keep_checkpoints=new.keep_checkpoints,
+            origin_name=new.origin.name if new.origin else None,
+            origin_manifest=new.origin.manifest if new.origin else None,
+            verifies=new.verifies,
             create_ms=tx.now_ms,
             **_needs_values(new.needs),
             **(_pinned_values(new.pinned) if new.pinned else {}),
@@ -129,7 +132,8 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
 def _first_state(new: NewJob) -> tuple[JobState, str, str]:
     if new.pinned is None:
         return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for the output of {new.depends_on}."
-    return JobState.QUEUED, "CREATED", "It waits for a node."
+    begin = f" It begins from {new.origin.name}." if new.origin is not None else ""
+    return JobState.QUEUED, "CREATED", f"It waits for a node.{begin}"
 
 
 def release(tx: Transaction, job: int, new: NewJob) -> bool:
@@ -309,7 +313,8 @@ def _job(row: Row[Any]) -> Job:
         latest_seq=row.latest_seq,
         record_head=row.record_head or b"",
         best_step=row.best_step,
-        origin=row.origin,
+        origin=Origin(name=row.origin_name, manifest=row.origin_manifest) if row.origin_name else None,
+        verifies=row.verifies,
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,
     )

@@ -20,7 +20,7 @@ class Publication:
     job: int
     token: int
     payload: bytes
-    """Serialised `PublishVersionRequest`."""
+    """Serialised `PublishVersionRequest`; empty: the job is a verification, whose result is a certificate."""
 
 
 def add(tx: Transaction, job: int, token: int, payload: bytes) -> None:
@@ -43,6 +43,20 @@ def delivered(tx: Transaction, publication: Publication, version: Ref) -> None:
         token=publication.token,
         sources=frozenset({JobState.PUBLISHING}),
         values={"version": version.version, "digest": version.digest},
+    )
+    advance(tx, publication.job, step)
+    _drop(tx, publication)
+
+
+def concluded(tx: Transaction, publication: Publication, verifies: bytes, message: str) -> None:
+    """Ends a verification with its certificate and takes its row out."""
+    step = Step(
+        to=JobState.SUCCEEDED,
+        reason="COMPARED",
+        message=message,
+        token=publication.token,
+        sources=frozenset({JobState.PUBLISHING}),
+        values={"verifies": verifies},
     )
     advance(tx, publication.job, step)
     _drop(tx, publication)

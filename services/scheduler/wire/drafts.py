@@ -21,6 +21,8 @@ def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) 
         unknown_enums=tuple(unknown_enums(request.spec)),
         labels=dict(request.labels),
         creator=actor,
+        from_checkpoint=request.from_checkpoint,
+        message=request.spec.SerializeToString(),
     )
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.scheduler.records import Attempt, Checkpoint, Job, Ref
-from tuneforge.v1 import events_pb2, models_pb2, signing_pb2, spec_pb2, trainer_pb2, types_pb2
+from services.scheduler.wire.specs import resolved_of, spec_of_run
+from tuneforge.v1 import events_pb2, jobs_pb2, models_pb2, signing_pb2, trainer_pb2, types_pb2
 
 
 def publish_request(job: Job, attempt: Attempt) -> bytes:
     """Returns the serialised `PublishVersionRequest` for a job whose attempt has succeeded."""
     outcome = events_pb2.AttemptOutcome.FromString(attempt.outcome or b"")
-    resolved = _resolved(job)
+    resolved = resolved_of(job)
     lineage = models_pb2.Lineage(
         base=_ref(job.base),
         dataset=_ref(job.train),
         validation=_ref(job.validation),
         job=str(job.name),
         attempt=attempt.name.attempt,
-        spec=resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec),
+        spec=spec_of_run(job),
         environment=dict(resolved.environment) if resolved is not None else {},
         run_record=signing_pb2.RunRecord(num_events=job.latest_seq, head=job.record_head.hex()),
     )
@@ -45,31 +46,24 @@ def start_request(
         manager_token: The secret of the node.
     """
     request = trainer_pb2.StartAttemptRequest.FromString(job.inputs or b"")
-    resolved = _resolved(job)
     request.name = str(attempt.name)
     request.token = attempt.wire_token
-    request.spec.CopyFrom(resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec))
+    request.spec.CopyFrom(spec_of_run(job))
     request.node_rank = attempt.node_rank
     request.world_size = attempt.nodes
     request.manager_token = manager_token
-    if attempt.node_rank:  # rank 0 sends it what it needs of a checkpoint
+    if attempt.node_rank:
         request.rendezvous = attempt.rendezvous
-        return request
-    for checkpoint in durable:
-        request.checkpoints.add(
-            name=str(job.name.checkpoint(checkpoint.step)),
-            manifest=types_pb2.Manifest.FromString(checkpoint.manifest or b""),
-        )
+    else:  # rank 0 sends the others what they need of a checkpoint
+        for checkpoint in durable:
+            manifest = types_pb2.Manifest.FromString(checkpoint.manifest or b"")
+            request.checkpoints.add(name=str(job.name.checkpoint(checkpoint.step)), manifest=manifest)
     if job.origin is not None:
-        request.checkpoints.append(trainer_pb2.CheckpointInput.FromString(job.origin))
+        manifest = types_pb2.Manifest.FromString(job.origin.manifest)
+        request.checkpoints.add(name=job.origin.name, manifest=manifest)
+    if job.verifies is not None:
+        request.replay_steps = jobs_pb2.ResumeVerification.FromString(job.verifies).num_steps
     return request
-
-
-def _resolved(job: Job) -> events_pb2.Resolved | None:
-    if job.resolved is None:
-        return None
-    resolved = events_pb2.Resolved.FromString(job.resolved)
-    return resolved if resolved.HasField("spec") else None
 
 
 def _ref(ref: Ref | None) -> types_pb2.VersionRef | None:

@@ -66,7 +66,8 @@ def end_of(status: Status, outcome: bytes | None) -> AttemptEnd:
     """
     if outcome is not None:
         said = events_pb2.AttemptOutcome.FromString(outcome)
-        if said.result == events_pb2.ATTEMPT_RESULT_SUCCEEDED and (said.manifest.files or status.node_rank):
+        is_whole = said.manifest.files or said.replayed_weights_digest or status.node_rank
+        if said.result == events_pb2.ATTEMPT_RESULT_SUCCEEDED and is_whole:
             return AttemptEnd(state=AttemptState.SUCCEEDED)
         if said.result == events_pb2.ATTEMPT_RESULT_FAILED:
             return AttemptEnd(state=AttemptState.FAILED, failure=failure_from_proto(said.failure))

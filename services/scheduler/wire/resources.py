@@ -51,6 +51,10 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         latest_job_seq=job.latest_seq,
         conditions=_conditions(job),
     )
+    if job.verifies is not None:
+        message.verification.MergeFromString(job.verifies)
+    elif job.origin is not None:
+        message.from_checkpoint = job.origin.name
     if job.failure is not None:
         message.failure.MergeFromString(job.failure)
     if job.estimate is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from services.scheduler.records import Job
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
-from tuneforge.v1 import spec_pb2
+from tuneforge.v1 import events_pb2, spec_pb2
 
 
 def spec_bytes(spec: TrainingSpec) -> bytes:
@@ -15,3 +16,17 @@ def spec_bytes(spec: TrainingSpec) -> bytes:
 def spec_from_bytes(stored: bytes) -> TrainingSpec:
     """Returns a spec that was stored."""
     return spec_from_proto(spec_pb2.TrainingSpec.FromString(stored))
+
+
+def resolved_of(job: Job) -> events_pb2.Resolved | None:
+    """Returns what the first attempt of a job has resolved; None before."""
+    if job.resolved is None:
+        return None
+    resolved = events_pb2.Resolved.FromString(job.resolved)
+    return resolved if resolved.HasField("spec") else None
+
+
+def spec_of_run(job: Job) -> spec_pb2.TrainingSpec:
+    """Returns the spec that a job's attempts start with: as its first attempt resolved it, if there was one."""
+    resolved = resolved_of(job)
+    return resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec)

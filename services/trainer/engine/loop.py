@@ -74,7 +74,7 @@ def train_loop(
             saves.begin(progress)
         saves.report()
     saves.report(wait=True)
-    if progress.step < run.plan.total_steps:
+    if progress.step < run.last_step:
         reports.note(sink, f"Stopped early: the validation loss was lowest after step {progress.best_step}.")
     return RunResult.SUCCEEDED
 
@@ -82,7 +82,7 @@ def train_loop(
 def _is_over(run: Run, progress: Progress) -> bool:
     """Tells whether the run has come to its end; a function of the progress alone, so a resume decides the same."""
     patience = run.spec.evaluation.patience
-    return progress.step >= run.plan.total_steps or 0 < patience <= progress.evaluations_since_best
+    return progress.step >= run.last_step or 0 < patience <= progress.evaluations_since_best
 
 
 def _advance(progress: Progress, loss: StepLoss, seconds: float) -> None:

@@ -64,3 +64,5 @@ class Run:
     """Makes text of token ids."""
     facts: Mapping[str, Any]
     """What was resolved; saved with every checkpoint."""
+    last_step: int
+    """Step after which the loop ends: that of the plan, or an earlier one when steps are only done again."""

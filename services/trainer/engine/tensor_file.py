@@ -41,9 +41,15 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> ManifestFi
     Raises:
         OSError: The disk refuses.
     """
-    # The widest numbers first: so each begins where a reader can take it as it lies.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    return write_pieces(path, _pieces(ordered))
+    return write_pieces(path, _pieces(tensors))
+
+
+def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Returns the SHA-256 of the file that `write_tensors` would write."""
+    digest = hashlib.sha256()
+    for piece in _pieces(tensors):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_pieces(path: Path, pieces: Iterator[memoryview]) -> ManifestFile:
@@ -66,7 +72,9 @@ def write_pieces(path: Path, pieces: Iterator[memoryview]) -> ManifestFile:
     return ManifestFile(path=path.name, sha256=digest.hexdigest(), size_bytes=size)
 
 
-def _pieces(ordered: list[tuple[str, torch.Tensor]]) -> Iterator[memoryview]:
+def _pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[memoryview]:
+    # The widest numbers first: so each begins where a reader can take it as it lies.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     header, offset = {}, 0
     for name, tensor in ordered:
         end = offset + tensor.numel() * tensor.element_size()

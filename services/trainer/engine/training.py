@@ -122,6 +122,8 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     resolution = replace(
         resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing, guards=spec.guards)
     )
+    if task.replay_to:  # what is only done again leaves nothing behind
+        resolution = replace(resolution, spec=_without_saves(resolution.spec))
     if spec.optimization.recompute is not ActivationRecompute.AUTO:  # nor does this
         resolution = replace(resolution, spec=with_recompute(resolution.spec, spec.optimization.recompute))
     torch.set_num_threads(resolution.threads)
@@ -136,7 +138,7 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     layout = layout_of(resolution.spec.method, gang)
     # What is sharded goes to its device block by block: it need not fit there whole.
     prepared = prepare_model(task.base, resolution.spec, torch.device("cpu") if layout is Layout.SHARDED else device)
-    run = _run(resolution, prepared, texts)
+    run = _run(task, resolution, prepared, texts)
     options = _engine_options(task, resolution, prepared, texts.train, device)
     reference = _reference(task, resolution, prepared, options, check_stop)
     rows = [corpus.examples for corpus in (texts.train, texts.validation) if corpus]
@@ -150,6 +152,9 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     finally:
         engine.settle()  # nothing writes into the job's folder when this returns
         task.pulse.rest()
+    if result is RunResult.SUCCEEDED and task.replay_to:
+        digest = engine.weights_digest()
+        return TrainingResult(result=result, step=progress.step, replayed_weights_digest=digest)
     if result is not RunResult.SUCCEEDED:
         return TrainingResult(result=result, step=progress.step, metrics=figures(progress, device))
     _use_best(task, run, engine, progress, sink, gang)
@@ -163,6 +168,14 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     return finish(task, run, prepared, Ending(progress=progress, resolution=resolution, answers=answers), sink)
 
 
+def _without_saves(spec: TrainingSpec) -> TrainingSpec:
+    return replace(
+        spec,
+        checkpointing=replace(spec.checkpointing, every_steps=0, keep_best=False),
+        evaluation=replace(spec.evaluation, use_best=False),
+    )
+
+
 def _resolution(
     gang: Gang, task: TrainingInputs, spec: TrainingSpec, found: checkpoints.Checkpoint | None, texts: Texts
 ) -> Resolution:
@@ -170,9 +183,10 @@ def _resolution(
     device, inputs = torch.device(task.device), _input_digests(task, texts)
     if found is not None:
         frozen = Resolution.from_json(found.facts["resolution"])
+        check_inputs(frozen, inputs)
+    if found is not None and found.digest != task.branches_from:
         check_spec(frozen, spec)
         check_environment(frozen, device=device, threads=task.threads, processes=gang.size)
-        check_inputs(frozen, inputs)
         return frozen
     check_alike(gang, device, inputs)
     threads = gang.smallest(task.threads)
@@ -271,7 +285,7 @@ def _input_digests(task: TrainingInputs, texts: Texts) -> dict[str, str]:
     }
 
 
-def _run(resolution: Resolution, prepared: PreparedModel, texts: Texts) -> Run:
+def _run(task: TrainingInputs, resolution: Resolution, prepared: PreparedModel, texts: Texts) -> Run:
     return Run(
         spec=resolution.spec,
         plan=StepPlan(
@@ -285,6 +299,7 @@ def _run(resolution: Resolution, prepared: PreparedModel, texts: Texts) -> Run:
         prompts=texts.prompts(prepared.base.max_positions),
         decode=texts.decode,
         facts={"resolution": resolution.to_json(), "initial_weights": prepared.base.initial_weights},
+        last_step=task.replay_to or resolution.total_steps,
     )
 
 

@@ -156,6 +156,10 @@ class TrainingInputs:
     """Number of this attempt, from 1."""
     output: Path
     """Folder that the artifact is written into; emptied first."""
+    branches_from: str = ""
+    """Digest of another job's checkpoint: going on from that one, choices are made anew. Empty: there is none."""
+    replay_to: int = 0
+    """Step to stop after without saving anything, since the run is only done again. 0: it is a run."""
     threads: int
     """CPU threads that were leased for the attempt, >= 1."""
     device: str = "cpu"
@@ -187,6 +191,8 @@ class TrainingResult:
     """What the run found of its own result; set with SUCCEEDED."""
     not_run: Mapping[str, str] = field(default_factory=dict)
     """Checks that could not be made, by name, with the reason."""
+    replayed_weights_digest: str = ""
+    """SHA-256 of the file of weights after the last step of a replay; empty for a run."""
 
 
 class TrainingFault(Exception):

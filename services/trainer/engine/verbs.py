@@ -25,6 +25,7 @@ from services.trainer.engine.precision import autocast
 from services.trainer.engine.randomness import random_state, restore_random_state
 from services.trainer.engine.spread import Layout, SpreadModel
 from services.trainer.engine.tasks import Task
+from services.trainer.engine.tensor_file import digest_of_tensors
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ComputeType, Optimizer
@@ -144,6 +145,10 @@ class Engine:
             self._writer.begin(checkpoint, keep_steps)
         self._open_saves += 1
         self._options.beat()
+
+    def weights_digest(self) -> str:
+        """Returns the SHA-256 of the file of weights that `save_state` would write now."""
+        return digest_of_tensors({name: tensor.detach().cpu() for name, tensor in self.whole_weights().items()})
 
     def ended_saves(self, *, wait: bool = False) -> list[EndedSave]:
         """Returns the saves that are over and were not returned before; with `wait` none is left open."""

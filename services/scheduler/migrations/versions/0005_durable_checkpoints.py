@@ -12,8 +12,9 @@ down_revision = "0004"
 def upgrade() -> None:
     """Adds the columns and the table; checkpoints that are there are on their nodes only."""
     op.add_column("jobs", sa.Column("best_step", sa.BigInteger, nullable=False, server_default="0"))
-    op.add_column("jobs", sa.Column("origin", sa.LargeBinary))
     op.add_column("jobs", sa.Column("origin_name", sa.Text))
+    op.add_column("jobs", sa.Column("origin_manifest", sa.LargeBinary))
+    op.add_column("jobs", sa.Column("verifies", sa.LargeBinary))
     op.add_column("checkpoints", sa.Column("manifest", sa.LargeBinary))
     op.add_column("checkpoints", sa.Column("durable_ms", sa.BigInteger))
     op.add_column("checkpoints", sa.Column("is_pinned", sa.Boolean, nullable=False, server_default=sa.false()))
