@@ -68,6 +68,7 @@ class Client:
         Raises:
             InvalidArgument: The project's id is malformed.
         """
+        token = token or os.environ.get("TUNEFORGE_TOKEN") or None
         ca = ca or os.environ.get("TUNEFORGE_TLS_CA") or None
         self.project = project or os.environ.get("TUNEFORGE_PROJECT") or "default"
         names.parent(self.project)
@@ -78,11 +79,7 @@ class Client:
                 trainer=_address("trainer", trainer, _DEFAULTS.trainer),
                 inference=_address("inference", inference, _DEFAULTS.inference),
             ),
-            TransportSettings(
-                token=token or os.environ.get("TUNEFORGE_TOKEN") or None,
-                ca=Path(ca) if ca else None,
-                deadline_s=deadline_s,
-            ),
+            TransportSettings(token=token, ca=Path(ca) if ca else None, deadline_s=deadline_s),
             replace(DEFAULT_RETRY, budget_s=patience_s),
         )
         self.datasets = Datasets(self._connections, self.project, self.blobs)
