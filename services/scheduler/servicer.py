@@ -108,7 +108,8 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
     async def ResumeJob(self, request: scheduler_pb2.ResumeJobRequest, _: Context) -> jobs_pb2.Job:
         """Queues a paused job again."""
         name = JobName.parse(request.name)
-        return jobs_pb2.Job.FromString(await self._parts.verbs.resume(name, call_of(request, name.project, "ResumeJob")))
+        call = call_of(request, name.project, "ResumeJob")
+        return jobs_pb2.Job.FromString(await self._parts.verbs.resume(name, call))
 
     async def WatchJob(
         self, request: scheduler_pb2.WatchJobRequest, _: Context

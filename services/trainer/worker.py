@@ -186,7 +186,8 @@ class Worker:
         request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
         inputs = bring(request, assignment, self)
         checkpoints = Path(assignment.checkpoints)
-        bring_checkpoint(request.checkpoints, checkpoints, Path(assignment.cache), self._connect, self)
+        if request.node_rank == 0:  # it sends the others what they need of it
+            bring_checkpoint(request.checkpoints, checkpoints, Path(assignment.cache), self._connect, self)
         self._log.change_state(
             AttemptState.STARTING,
             AttemptState.RUNNING,

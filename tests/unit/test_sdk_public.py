@@ -20,6 +20,8 @@ BETWEEN_SERVICES = {
     "RegisterNode",
     "Heartbeat",
     "PublishVersion",
+    "HoldVersions",
+    "ListHolds",
     "HoldBlobs",
     "ReleaseBlobs",
     "StartAttempt",

@@ -215,21 +215,31 @@ def with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]
     for flag, place in _PLACES.items():
         if flags[flag] not in (None, ()):
             _put(content, place, flags[flag])
-    chosen = flags["method"] or next((name for name in _METHODS if name in content), "lora")
-    adapter = {key: flags[flag] for flag, key in _ADAPTER.items() if flags[flag] not in (None, ())}
     if flags["merge"]:
         _put(content, ("output", "merge"), content.get("output", {}).get("merge", {}))
+    return content if _takes_over(content, flags) else _with_method(content, flags)
+
+
+def _takes_over(content: dict[str, Any], flags: dict[str, Any]) -> bool:
+    """Tells whether method and task are those of the job that the checkpoint to begin from is of."""
+    asked = [flags[name] for name in ("method", "task", "freeze_layers", *_ADAPTER, *_PREFERENCE)]
+    is_asked = any(value not in (None, ()) for value in asked)
+    is_said = any(name in content for name in (*_METHODS, *_TASKS.values()))
+    return bool(flags.get("from_checkpoint")) and not is_asked and not is_said
+
+
+def _with_method(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the spec's JSON form with its method and its task."""
+    chosen = flags["method"] or next((name for name in _METHODS if name in content), "lora")
+    adapter = {key: flags[flag] for flag, key in _ADAPTER.items() if flags[flag] not in (None, ())}
     if chosen in _WITHOUT_ADAPTERS and adapter:
         flag = next(flag for flag, key in _ADAPTER.items() if key in adapter)
         raise click.UsageError(f"{_flag(flag)} is for adapters, not {chosen}.")
     if chosen != "full" and flags["freeze_layers"] is not None:
         raise click.UsageError(f"--freeze-layers is for full, not {chosen}: beside adapters nothing else moves.")
-    is_left_out = flags.get("from_checkpoint") and not (flags["method"] or adapter or chosen in content)
     for name in _METHODS:
         if name != chosen:
             content.pop(name, None)
-    if is_left_out:
-        return content
     content.setdefault(chosen, {})
     if flags["freeze_layers"] is not None:
         _put(content, ("full", "freeze_layers"), flags["freeze_layers"])

@@ -116,6 +116,14 @@ def load(found: SavedCheckpoint) -> Checkpoint:
     )
 
 
+def load_step(folder: Path, step: int) -> Checkpoint | None:
+    """Reads the checkpoint of a step; None when there is none that verifies."""
+    for found in saved(folder):
+        if isinstance(found, SavedCheckpoint) and found.step == step:
+            return load(found)
+    return None
+
+
 def place_of(folder: Path, step: int) -> Path:
     """Returns where a step's checkpoint is, if there is one."""
     return folder / f"step-{step:010d}"

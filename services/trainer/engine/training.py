@@ -4,7 +4,7 @@ The order of things: what is on disk (checkpoint, rows), what is decided (`resol
 (`loop`, read that first), and the files of the result (`results`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from services.modelkit.loading import read_config
-from services.trainer.engine import checkpoints, gang_state, reports
+from services.trainer.engine import beginnings, checkpoints, gang_state, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.faults import faults_named
@@ -56,7 +56,6 @@ from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.spec import ActivationRecompute, Architecture, MergeMethod, TrainingSpec
-from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
 
 __all__ = [
@@ -117,7 +116,7 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     check_stop = partial(_check_stop, stop, found.step if found else 0)
     texts = Texts(task, spec, check_stop)
     resolution = _resolution(gang, task, spec, found, texts)
-    _tell_what_was_replaced(spec, resolution, sink)
+    beginnings.tell_what_was_replaced(spec, resolution, sink)
     # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
     resolution = replace(
         resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing, guards=spec.guards)
@@ -145,7 +144,7 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     learned = make_task(resolution.spec, prepared.model, rows, reference)
     engine = Engine(prepared.model, learned, replace(options, gang=gang, layout=layout))
     progress = _begin(engine, run, found, sink, gang)
-    _report_start(resolution, prepared, texts.train, sink)
+    beginnings.report_start(resolution, prepared, texts.train, sink)
     task.pulse.beat()
     try:
         result = train_loop(run, engine, progress, sink, gang.agreed(stop))
@@ -219,7 +218,9 @@ def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress
     """Takes back the weights with the lowest validation loss, where these were asked for and are not the last ones."""
     if not run.spec.evaluation.use_best or progress.best_step in (0, progress.step):
         return
-    best = gang_state.shared(gang, _checkpoint_after(progress.best_step, task.checkpoints) if gang.is_first else None)
+    best = gang_state.shared(
+        gang, checkpoints.load_step(task.checkpoints, progress.best_step) if gang.is_first else None
+    )
     if best is None:
         raise TrainingFault(
             Reason.INTEGRITY,
@@ -231,19 +232,6 @@ def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress
     completions = engine.sample([ids for _, ids in run.prompts], run.spec.evaluation.max_new_tokens)
     progress.completions = [run.decode(completion) for completion in completions]
     reports.note(sink, f"The result has the weights after step {best.step}, with the lowest validation loss.")
-
-
-def _checkpoint_after(step: int, folder: Path) -> checkpoints.Checkpoint | None:
-    for found in checkpoints.saved(folder):
-        if isinstance(found, checkpoints.SavedCheckpoint) and found.step == step:
-            return checkpoints.load(found)
-    return None
-
-
-def _tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: EventSink) -> None:
-    wanted, used = spec.optimization.optimizer, resolution.spec.optimization.optimizer
-    if used is not wanted:
-        reports.warn(sink, f"The optimiser {wanted} pages its state to the host's memory; without a GPU it is {used}.")
 
 
 def _check_stop(stop: Stop, step: int) -> None:
@@ -368,29 +356,3 @@ def _begin(engine: Engine, run: Run, found: checkpoints.Checkpoint | None, sink:
     engine.restore(found)
     sink.emit(events_pb2.ResumedFrom(step=found.step, attempt=found.attempt, digest=found.digest))
     return Progress(**found.facts["progress"])
-
-
-def _environment(resolution: Resolution, prepared: PreparedModel) -> Mapping[str, str]:
-    """Returns versions and devices as they are reported; with drawn weights, their digest too."""
-    drawn = prepared.base.initial_weights
-    return {**resolution.environment, **({"initial_weights": drawn} if drawn else {})}
-
-
-def _report_start(resolution: Resolution, prepared: PreparedModel, corpus: Corpus, sink: EventSink) -> None:
-    sink.emit(
-        events_pb2.Resolved(
-            spec=spec_to_proto(resolution.spec),
-            environment=_environment(resolution, prepared),
-            trainable_parameters=prepared.trainable_parameters,
-            total_parameters=prepared.total_parameters,
-            rows=len(corpus.examples),
-            rows_dropped=corpus.dropped,
-        )
-    )
-    if corpus.dropped or corpus.cut:
-        limit = resolution.spec.data.max_tokens
-        reports.note(
-            sink,
-            f"Rows longer than {limit} tokens: {corpus.dropped} left out, {corpus.cut} cut; "
-            f"{len(corpus.examples)} rows are learned from.",
-        )
