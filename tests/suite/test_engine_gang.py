@@ -9,7 +9,18 @@ import pytest
 
 from tests.support.gang_run import GangRunner, Ran, gang_runner
 from tests.support.training_run import SPEC
-from tuneforge.specs.spec import Evaluation, FullMethod, LoraMethod, Method, QloraMethod, TrainingSpec
+from tuneforge.specs.spec import (
+    ContinuedPretrainingTask,
+    Evaluation,
+    FullMethod,
+    LoraMethod,
+    Method,
+    PreferenceTask,
+    QloraMethod,
+    RewardModelTask,
+    Task,
+    TrainingSpec,
+)
 from tuneforge.v1 import events_pb2
 
 METHODS: dict[str, Method] = {
@@ -64,6 +75,39 @@ def test_two_processes_learn_what_one_learns(method: str, gangs: GangRunner, tmp
     assert first.sink.of(events_pb2.Sample)[-1].completion == alone.sink.of(events_pb2.Sample)[-1].completion
     assert second.sink.payloads == []
     assert second.end["digest"] is None
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        (PreferenceTask(), "lora"),
+        pytest.param(PreferenceTask(), "full", marks=pytest.mark.heavy),
+        pytest.param(PreferenceTask(), "qlora", marks=pytest.mark.heavy),
+        pytest.param(RewardModelTask(), "lora", marks=pytest.mark.heavy),
+        pytest.param(RewardModelTask(), "full", marks=pytest.mark.heavy),
+        pytest.param(ContinuedPretrainingTask(), "full", marks=pytest.mark.heavy),
+    ],
+)
+def test_every_task_is_learned_together(task: Task, method: str, gangs: GangRunner, tmp_path: Path) -> None:
+    """Two processes give the losses and the figures of one, whatever a loss counts."""
+    # At a rate that is not too high for the task: else each step makes the last bits' difference ten times as large.
+    spec = replace(SPEC, method=METHODS[method], task=task)
+    spec = replace(spec, optimization=replace(spec.optimization, learning_rate=1e-3))
+    alone = gangs.train(tmp_path / "alone", spec, size=1, rows=9)[0]
+    first, second = gangs.train(tmp_path / "two", spec, rows=9)
+    assert [ran.end["result"] for ran in (alone, first, second)] == ["SUCCEEDED"] * 3, (
+        alone.end,
+        first.end,
+        second.end,
+    )
+    for step, (loss, norm, rows) in numbers(alone).items():
+        assert rows == numbers(first)[step][2]
+        assert numbers(first)[step][0] == pytest.approx(loss, abs=1e-5)
+        assert numbers(first)[step][1] == pytest.approx(norm, rel=1e-3)
+    ours, theirs = ([dict(each.values) for each in ran.sink.of(events_pb2.TaskMetrics)] for ran in (first, alone))
+    assert len(ours) == len(theirs)
+    for found, expected in zip(ours, theirs, strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ class FakeTrainer:
     def _add(self, attempt: HeldAttempt, event: events_pb2.Event) -> None:
         name, _, number = attempt.request.name.rpartition("/attempts/")
         event.job, event.attempt, event.seq = name, int(number), len(attempt.events) + 1
+        event.node_rank = attempt.request.node_rank
         attempt.events.append(event)
         attempt.status.last_seq = event.seq
 
@@ -171,7 +172,9 @@ class _Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             await fake.tell()
             await fake.gate.wait()
         if request.name not in fake.held:
-            status = nodes_pb2.AttemptStatus(name=request.name, state=nodes_pb2.ATTEMPT_STATE_STARTING)
+            status = nodes_pb2.AttemptStatus(
+                name=request.name, node_rank=request.node_rank, state=nodes_pb2.ATTEMPT_STATE_STARTING
+            )
             fake.held[request.name] = HeldAttempt(request=request, status=status)
         fake.starts.append(request.name)
         await fake.tell()

@@ -20,9 +20,10 @@ from typing import Any
 from services.trainer.engine.training_task import Payload, Seat, StopRequest, TrainingFault, TrainingInputs
 from services.trainer.forkserver import PACKET_BYTES
 from services.trainer.launching import PRELOAD
+from tests.support.task_rows import write_task_rows
 from tests.support.trainer_node import eventually
 from tests.support.training_run import RecordingSink, tiny_inputs
-from tuneforge.specs.spec import TrainingSpec
+from tuneforge.specs.spec import SupervisedTask, TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
 from tuneforge.v1 import events_pb2, spec_pb2
 
@@ -127,7 +128,9 @@ class GangRunner:
             validation: Whether the rows are validated on too.
             ranks: Orders for single processes: `kill_after` or `stop_after` so many steps, and what to `stop` for.
         """
-        tiny_inputs(job, spec, rows=rows)
+        task = tiny_inputs(job, spec, rows=rows)
+        if spec.task is not None and not isinstance(spec.task, SupervisedTask):
+            write_task_rows(task.train[0], spec.task, rows)
         folders = [job / f"{attempt}-{size}-{rank}" for rank in range(size)]
         for rank, folder in enumerate(folders):
             folder.mkdir()

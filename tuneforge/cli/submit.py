@@ -41,6 +41,7 @@ _PLACES = {
     "patience": ("evaluation", "patience"),
     "use_best": ("evaluation", "use_best"),
     "sample": ("evaluation", "prompts"),
+    "nodes": ("resources", "nodes"),
     "devices": ("resources", "devices_per_node"),
     "output": ("output", "model"),
     "merge_format": ("output", "merge", "format"),
@@ -141,6 +142,7 @@ _NO_ZERO = {
 @click.option("--patience", type=int, help="Evaluations without a new lowest loss that end it.  [default: none]")
 @click.option("--use-best", is_flag=True, default=None, help="Keep the weights of the lowest validation loss.")
 @click.option("--sample", multiple=True, metavar="PROMPT", help="Completed at each evaluation; may be repeated.")
+@click.option("--nodes", type=int, help="Nodes that train together, taken all at once.  [default: 1]")
 @click.option("--devices", type=int, help="Accelerators, 0 = CPU.  [default: 1 where there is one]")
 @click.option("--output", metavar="MODEL", help="Model that gets the version.  [default: named like the job]")
 @click.option("--merge", is_flag=True, help="Make the result a whole model, if that agrees with its adapter.")
