@@ -29,11 +29,15 @@ def gate_to_proto(gate: Gate) -> pb.Gate:
         case MetricGate():
             comparator = pb.Comparator.Value(_COMPARATOR + gate.comparator.value)
             metric = pb.MetricGate(
-                metric=gate.metric, comparator=comparator, threshold=gate.threshold, dataset=gate.dataset or ""
+                metric=gate.metric,
+                comparator=comparator,
+                threshold=gate.threshold,
+                dataset=gate.dataset or "",
+                by=gate.by,
             )
             return pb.Gate(id=gate.id, metric=metric)
         case CheckGate():
-            return pb.Gate(id=gate.id, check=pb.CheckGate(check=gate.check))
+            return pb.Gate(id=gate.id, check=pb.CheckGate(check=gate.check, by=gate.by))
         case ApprovalGate():
             return pb.Gate(id=gate.id, approval=pb.ApprovalGate(approvals=gate.approvals))
     comparison = pb.ComparisonGate(
@@ -46,6 +50,7 @@ def gate_to_proto(gate: Gate) -> pb.Gate:
         seed=gate.seed,
         min_rows=gate.min_rows,
         slices=(pb.SliceGuard(slice=label, tolerance=tolerance) for label, tolerance in gate.slices.items()),
+        by=gate.by,
     )
     return pb.Gate(id=gate.id, comparison=comparison)
 
@@ -53,7 +58,7 @@ def gate_to_proto(gate: Gate) -> pb.Gate:
 def _gate(message: pb.Gate) -> Gate:
     match message.WhichOneof("rule"):
         case "check":
-            return CheckGate(id=message.id, check=message.check.check)
+            return CheckGate(id=message.id, check=message.check.check, by=tuple(message.check.by))
         case "approval":
             return ApprovalGate(id=message.id, approvals=message.approval.approvals)
         case "comparison":
@@ -69,6 +74,7 @@ def _gate(message: pb.Gate) -> Gate:
                 seed=rule.seed,
                 min_rows=rule.min_rows,
                 slices={guard.slice: guard.tolerance for guard in rule.slices},
+                by=tuple(rule.by),
             )
     metric = message.metric
     return MetricGate(
@@ -77,6 +83,7 @@ def _gate(message: pb.Gate) -> Gate:
         comparator=Comparator(pb.Comparator.Name(metric.comparator).removeprefix(_COMPARATOR)),
         threshold=metric.threshold,
         dataset=metric.dataset or None,
+        by=tuple(metric.by),
     )
 
 
@@ -176,4 +183,5 @@ def evaluation(message: pb.VersionEvaluation) -> RecordedEvaluation:
         digest=message.digest,
         create_time=_wire.instant(message.create_time),
         creator=message.creator,
+        roles=tuple(message.roles),
     )

@@ -11,6 +11,7 @@ at_least = 0.8               # or more_than, at_most, less_than
 [[gates]]
 id = "safe"
 check = "safety"
+by = ["red-team"]            # whose reports count: principals, or roles as "role:editor"; evaluators unless it is said
 
 [[gates]]
 id = "better"
@@ -135,7 +136,9 @@ def _gate(reader: _Reader) -> Gate | None:
         return None
     makers: dict[str, Callable[[_Reader, str], Gate]] = {
         "metric": _metric,
-        "check": lambda entry, gate_id: CheckGate(id=gate_id, check=entry.take("check", str, default="")),
+        "check": lambda entry, gate_id: CheckGate(
+            id=gate_id, check=entry.take("check", str, default=""), by=_reporters(entry)
+        ),
         "compare": _comparison,
         "approvals": lambda entry, gate_id: ApprovalGate(id=gate_id, approvals=entry.take("approvals", int, default=0)),
     }
@@ -154,7 +157,22 @@ def _metric(reader: _Reader, name: str) -> Gate:
     for other in given[1:]:
         reader.take(other, float, default=0.0)
     dataset = reader.take("on", str, default=None)
-    return MetricGate(id=name, metric=metric, comparator=_COMPARATORS[word], threshold=threshold, dataset=dataset)
+    return MetricGate(
+        id=name,
+        metric=metric,
+        comparator=_COMPARATORS[word],
+        threshold=threshold,
+        dataset=dataset,
+        by=_reporters(reader),
+    )
+
+
+def _reporters(reader: _Reader) -> tuple[str, ...]:
+    by = reader.take("by", list, default=[])
+    if not all(isinstance(entry, str) for entry in by):
+        reader.wrong("by", 'is no list of texts; give principals, or roles such as "role:evaluator"')
+        return ()
+    return tuple(by)
 
 
 def _comparison(reader: _Reader, name: str) -> Gate:
@@ -169,4 +187,4 @@ def _comparison(reader: _Reader, name: str) -> Gate:
             reader.wrong(f"slices.{label}", f"is {tolerance!r}; give the loss that is put up with, a number")
     given = {attribute: reader.take(key, kind) for key, (attribute, kind) in _COMPARISON.items() if key in reader}
     options = {key: value for key, value in given.items() if value is not None}
-    return ComparisonGate(id=name, metric=metric, dataset=dataset, slices=slices, **options)
+    return ComparisonGate(id=name, metric=metric, dataset=dataset, slices=slices, by=_reporters(reader), **options)

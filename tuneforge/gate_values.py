@@ -28,6 +28,9 @@ class MetricGate:
     threshold: float
     dataset: str | None = None
     """Data set version on which the figure is the mean of recorded scores; None: one of the version's own metrics."""
+    by: tuple[str, ...] = ()
+    """With a data set, whose scores count: principals, and roles as `role:evaluator`; empty: evaluators, admins and the
+    services that run jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class CheckGate:
 
     id: str
     check: str
+    by: tuple[str, ...] = ()
+    """Whose reports count, as in `MetricGate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,8 @@ class ComparisonGate:
     """10 or more."""
     slices: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Parts of the rows on which it must not be worse -> the loss that is put up with, >= 0."""
+    by: tuple[str, ...] = ()
+    """Whose scores count, as in `MetricGate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +190,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvaluation:
-    """Scores of one version on one data set version, without the scores themselves."""
+    """Scores of one version on one data set version by one reporter, without the scores themselves."""
 
     version: str
     dataset: str
@@ -195,3 +202,6 @@ class RecordedEvaluation:
     digest: str
     create_time: datetime
     creator: str
+    """Who recorded it."""
+    roles: tuple[str, ...]
+    """Roles with which it was recorded; gates go by them."""

@@ -164,7 +164,7 @@ class Evaluations:
         *,
         slices: Mapping[str, Collection[str]] | None = None,
     ) -> RecordedEvaluation:
-        """Keeps the scores of a version on a data set version, for good.
+        """Keeps the scores that the caller gives a version on a data set version, for good; gates say whose count.
 
         Args:
             version: `id/3`, `id@alias` or whole name.
@@ -174,7 +174,7 @@ class Evaluations:
             slices: Name -> ids of the rows in it.
 
         Raises:
-            AlreadyExists: The metric has other scores there.
+            AlreadyExists: The caller gave other scores before.
         """
         row_ids = tuple(scores)
         place = {row_id: number for number, row_id in enumerate(row_ids)}
@@ -195,7 +195,7 @@ class Evaluations:
         return _gate_wire.evaluation(registry.call(registry.stub.RecordEvaluation, request))
 
     def list(self, version: str) -> Iterator[RecordedEvaluation]:
-        """Yields what a version was evaluated on, by data set and metric."""
+        """Yields what a version was evaluated on, by data set, metric and creator."""
         whole = version_name(self._connections, self._project, None, version)
         registry = self._connections.registry
         for page in registry.pages(registry.stub.ListEvaluations, pb.ListEvaluationsRequest(parent=whole)):

@@ -171,11 +171,14 @@ class ValidationReport:
     passed: bool
     """Whether every check passed."""
     source: str
-    """Who examined."""
+    """Which tool or person examined, in the words of who stored it."""
     not_run: Mapping[str, str]
     """Checks that could not be made, by name, with the reason."""
     create_time: datetime
     creator: str
+    """Who stored it."""
+    roles: tuple[str, ...]
+    """Roles with which it was stored; gates go by them."""
     text: str
     """The report for people."""
 
@@ -273,6 +276,7 @@ def report_from_proto(message: validations_pb2.ValidationReport) -> ValidationRe
         not_run=_wire.frozen(message.not_run),
         create_time=_wire.instant(message.create_time),
         creator=message.creator,
+        roles=tuple(message.roles),
         text=message.text,
     )
 

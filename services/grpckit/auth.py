@@ -5,10 +5,14 @@ to start when one is missing, or when the field that names the project does not 
 the verb decides which roles have it:
 
     verb       roles                              examples
-    read       viewer, editor, admin, service     Get*, List*, Watch*, Download*, Generate
+    read       viewer, editor, evaluator,         Get*, List*, Watch*, Download*, Generate
+               admin, service
+    report     editor, evaluator, admin, service  RecordEvaluation, CreateValidationReport
     write      editor, admin, service             Create*, Cancel*, Upload*, Delete*, StartAttempt
     admin      admin                              Set*Policy, Unrevoke*, forced moves: for everybody
     internal   service                            RegisterNode, Heartbeat, PublishVersion
+
+What an editor reports is kept; whether a gate counts it is the gate's to say (`services/registry/reporters.py`).
 """
 
 import hashlib
@@ -29,14 +33,15 @@ from tuneforge.names import is_digest, is_id
 _log = get_logger(__name__)
 
 ROLES_BY_VERB: Mapping[str, frozenset[str]] = {
-    "read": frozenset({"viewer", "editor", "admin", "service"}),
+    "read": frozenset({"viewer", "editor", "evaluator", "admin", "service"}),
+    "report": frozenset({"editor", "evaluator", "admin", "service"}),
     "write": frozenset({"editor", "admin", "service"}),
     "admin": frozenset({"admin"}),
     "internal": frozenset({"service"}),
 }
 """Verb of a permission → roles that have it."""
 
-ALL_ROLES = frozenset({"viewer", "editor", "admin", "service"})
+ALL_ROLES = frozenset({"viewer", "editor", "evaluator", "admin", "service"})
 """Every role."""
 
 LOCAL = Principal(name="local", roles=ALL_ROLES, projects=frozenset({ALL_PROJECTS}), is_service=True)

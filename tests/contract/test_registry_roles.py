@@ -1,38 +1,15 @@
 """What an editor may not do for everybody: take a revocation back, or speak for the trainer."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from tests.support.event_loop import on_loop
+from tests.support.principals import of, tokens_file
 from tests.support.registry import PROJECT, refused, running_registry
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge.errors import Reason
 from tuneforge.v1 import datasets_pb2, lineage_pb2, validations_pb2
 
-ROLES = {"ed": "editor", "ada": "admin", "scheduler": "service"}
-
-
-def tokens(folder: Path) -> Path:
-    """Writes a token for each role; the token of `ed` is 40 times e."""
-    path = folder / "tokens.json"
-    entries = [
-        {
-            "token_sha256": hashlib.sha256((name[0] * 40).encode()).hexdigest(),
-            "principal": name,
-            "roles": ["editor", role],
-            "projects": ["*"],
-            "is_service": role == "service",
-        }
-        for name, role in ROLES.items()
-    ]
-    path.write_text(json.dumps(entries))
-    return path
-
-
-def of(name: str) -> tuple[tuple[str, str]]:
-    """Returns the metadata of a caller."""
-    return (("authorization", f"Bearer {name[0] * 40}"),)
+ROLES = {"ed": ["editor"], "ada": ["editor", "admin"], "scheduler": ["editor", "service"]}
 
 
 @on_loop
@@ -43,7 +20,7 @@ async def test_who_may_take_back_a_revocation_and_speak_for_the_trainer(tmp_path
         rows = await registry.put_files({"rows.jsonl": write_rows(tmp_path / "rows.jsonl").read_bytes()})
         version = datasets_pb2.CreateDatasetVersionRequest(parent=await registry.dataset(), manifest=rows)
         data = (await registry.stub.CreateDatasetVersion(version)).name
-    async with running_registry(tmp_path / "data", tokens_file=tokens(tmp_path)) as registry:
+    async with running_registry(tmp_path / "data", tokens_file=tokens_file(tmp_path, ROLES)) as registry:
         stub = registry.stub
         await stub.RevokeDataset(lineage_pb2.RevokeDatasetRequest(name=data, reason="asked"), metadata=of("ed"))
         back = lineage_pb2.UnrevokeDatasetRequest(name=data, reason="a mistake")

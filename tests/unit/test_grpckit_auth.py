@@ -32,9 +32,10 @@ def _write(path: Path, content: object) -> Path:
     ("role", "verbs"),
     [
         ("viewer", {"read"}),
-        ("editor", {"read", "write"}),
-        ("admin", {"read", "write", "admin"}),
-        ("service", {"read", "write", "internal"}),
+        ("editor", {"read", "report", "write"}),
+        ("evaluator", {"read", "report"}),
+        ("admin", {"read", "report", "write", "admin"}),
+        ("service", {"read", "report", "write", "internal"}),
     ],
 )
 def test_a_role_has_its_verbs_and_no_more(role: str, verbs: set[str]) -> None:

@@ -64,14 +64,21 @@ def _words(gate: "Gate") -> str:
     from tuneforge.gate_values import ApprovalGate, CheckGate, ComparisonGate
 
     if isinstance(gate, CheckGate):
-        return f"the check {gate.check!r} has passed"
+        return f"the check {gate.check!r} has passed{_by(gate.by)}"
     if isinstance(gate, ApprovalGate):
         return f"{gate.approvals} approvals by others than the mover"
     if isinstance(gate, ComparisonGate):
         gain = f"at least {gate.min_effect:g}" if gate.min_effect else "more than 0"
-        return f"{gate.metric} on {short(gate.dataset)} gains {gain} with {100 * gate.confidence:g} % confidence"
+        return f"{gate.metric} on {short(gate.dataset)} gains {gain} with {100 * gate.confidence:g} % confidence" + _by(
+            gate.by
+        )
     place = f" on {short(gate.dataset)}" if gate.dataset else ""
-    return f"{gate.metric}{place} {gate.comparator.lower().replace('_', ' ')} {gate.threshold:g}"
+    return f"{gate.metric}{place} {gate.comparator.lower().replace('_', ' ')} {gate.threshold:g}{_by(gate.by)}"
+
+
+def _by(reporters: tuple[str, ...]) -> str:
+    """Returns whose reports count, where that is not who always counts."""
+    return f", as reported by {', '.join(reporters)}" if reporters else ""
 
 
 # The letter \b, on a line of its own, keeps the lines below it as they are; in a docstring it would be two letters.
@@ -82,7 +89,7 @@ alias = "production"                  # or a pattern: prod-*
 rollback_skips_gates = true
 gates = [
   { id = "floor", metric = "accuracy", at_least = 0.8 },      # more_than, at_most, less_than
-  { id = "safe", check = "safety" },
+  { id = "safe", check = "safety", by = ["red-team"] },       # whose reports count
   { id = "better", compare = "accuracy", on = "held-out/1", min_effect = 0.01, slices = { short = 0.02 } },
   { id = "people", approvals = 2 },
 ]
@@ -266,6 +273,7 @@ def list_evaluations(connection: Connection, version: str, as_json: bool) -> Non
                 ("slices", lambda row: ", ".join(row.slices)),
                 ("recorded", lambda row: row.create_time),
                 ("creator", lambda row: row.creator),
+                ("roles", lambda row: ", ".join(row.roles)),
             ],
             as_json=as_json,
             nothing=f"no evaluations; record one: tuneforge evaluations record {version} DATASET/1 METRIC FILE",

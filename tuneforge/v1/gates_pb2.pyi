@@ -203,6 +203,7 @@ class MetricGate(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
     DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Required. Name of the figure, at most 100 characters."""
     comparator: Global___Comparator.ValueType
@@ -215,6 +216,10 @@ class MetricGate(_message.Message):
     """
     dataset_digest: _builtins.str
     """Output only. Digest of that data set version, by which the scores are held to be on the same rows."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With a data set: whose scores count, as in `CheckGate`; the first that were recorded by one of them."""
+
     def __init__(
         self,
         *,
@@ -223,10 +228,11 @@ class MetricGate(_message.Message):
         threshold: _builtins.float = ...,
         dataset: _builtins.str = ...,
         dataset_digest: _builtins.str = ...,
+        by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparator", b"comparator", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "metric", b"metric", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "comparator", b"comparator", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "metric", b"metric", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,16 +245,25 @@ class CheckGate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECK_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     check: _builtins.str
     """Required. Name of the check, at most 100 characters."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose reports count: names of principals, and roles as `role:evaluator`; at most 20. Empty: `role:admin`,
+        `role:evaluator` and `role:service`, which is who runs the jobs; what an editor reports is kept and does not count.
+        Roles are those that the reporter had then; a service that calls for a user reports with none of its own.
+        """
+
     def __init__(
         self,
         *,
         check: _builtins.str = ...,
+        by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "check", b"check"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,6 +288,7 @@ class ComparisonGate(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     MIN_ROWS_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Required. Name of the evaluation's metric, at most 100 characters."""
     dataset: _builtins.str
@@ -295,6 +311,10 @@ class ComparisonGate(_message.Message):
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceGuard]:
         """Parts of the rows on which the version must not be worse."""
 
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose scores count, as in `CheckGate`; the first that were recorded by one of them."""
+
     def __init__(
         self,
         *,
@@ -308,10 +328,11 @@ class ComparisonGate(_message.Message):
         seed: _builtins.int = ...,
         min_rows: _builtins.int = ...,
         slices: _abc.Iterable[Global___SliceGuard] | None = ...,
+        by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "lower_is_better", b"lower_is_better", "metric", b"metric", "min_effect", b"min_effect", "min_rows", b"min_rows", "resamples", b"resamples", "seed", b"seed", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "confidence", b"confidence", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "lower_is_better", b"lower_is_better", "metric", b"metric", "min_effect", b"min_effect", "min_rows", b"min_rows", "resamples", b"resamples", "seed", b"seed", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,7 +689,7 @@ Global___Approval: _TypeAlias = Approval  # noqa: Y015
 
 @_typing.final
 class VersionEvaluation(_message.Message):
-    """Scores of one version, row by row, on one data set version; never changed."""
+    """Scores of one version, row by row, on one data set version, by one reporter; never changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -682,6 +703,7 @@ class VersionEvaluation(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """`projects/{project}/models/{model}/versions/{version}`."""
     dataset: _builtins.str
@@ -697,7 +719,7 @@ class VersionEvaluation(_message.Message):
     digest: _builtins.str
     """Digest of rows, scores and slices, 64 lower-case hexadecimal digits."""
     creator: _builtins.str
-    """Who recorded it."""
+    """Who recorded it: the caller."""
     @_builtins.property
     def slices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels of the slices, in order."""
@@ -705,6 +727,10 @@ class VersionEvaluation(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles with which it was recorded, in order; gates go by them."""
 
     def __init__(
         self,
@@ -719,10 +745,11 @@ class VersionEvaluation(_message.Message):
         digest: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "digest", b"digest", "mean", b"mean", "metric", b"metric", "rows", b"rows", "slices", b"slices", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "digest", b"digest", "mean", b"mean", "metric", b"metric", "roles", b"roles", "rows", b"rows", "slices", b"slices", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1214,7 +1241,7 @@ class ListEvaluationsResponse(_message.Message):
     """Token of the next page; empty at the end."""
     @_builtins.property
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionEvaluation]:
-        """The entries of this page, by data set and metric."""
+        """The entries of this page, by data set, metric and creator."""
 
     def __init__(
         self,

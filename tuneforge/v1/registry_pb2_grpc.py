@@ -967,7 +967,8 @@ class RegistryServiceServicer(object):
     def CreateValidationReport(self, request, context):
         """--- validations ---
 
-        Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+        Stores what an examination of a version found; reports are only ever added. Whether a gate counts it depends on who
+        calls (see `CheckGate`). Idempotent by `request_id`.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
@@ -1101,14 +1102,14 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecordEvaluation(self, request, context):
-        """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
-        `request_id`.
+        """Keeps the scores that the caller gives a version on a data set version, row by row, for good; those of others stand
+        beside them, and gates say whose count (see `CheckGate`). Idempotent by content, and by `request_id`.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
-        ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+        ALREADY_EXISTS `ALREADY_EXISTS`: the caller gave other scores before, which stay; give the metric another name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -406,7 +406,8 @@ class RegistryServiceStub:
     CreateValidationReport: _grpc.UnaryUnaryMultiCallable[_validations_pb2.CreateValidationReportRequest, _validations_pb2.ValidationReport]
     """--- validations ---
 
-    Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+    Stores what an examination of a version found; reports are only ever added. Whether a gate counts it depends on who
+    calls (see `CheckGate`). Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
@@ -496,14 +497,14 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     RecordEvaluation: _grpc.UnaryUnaryMultiCallable[_gates_pb2.RecordEvaluationRequest, _gates_pb2.VersionEvaluation]
-    """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
-    `request_id`.
+    """Keeps the scores that the caller gives a version on a data set version, row by row, for good; those of others stand
+    beside them, and gates say whose count (see `CheckGate`). Idempotent by content, and by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
-      ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+      ALREADY_EXISTS `ALREADY_EXISTS`: the caller gave other scores before, which stay; give the metric another name.
     """
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ListEvaluationsRequest, _gates_pb2.ListEvaluationsResponse]
     """Lists what a version was evaluated on, without the scores. Idempotent.
@@ -1147,7 +1148,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     CreateValidationReport: _aio.UnaryUnaryMultiCallable[_validations_pb2.CreateValidationReportRequest, _validations_pb2.ValidationReport]  # type: ignore[assignment]
     """--- validations ---
 
-    Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+    Stores what an examination of a version found; reports are only ever added. Whether a gate counts it depends on who
+    calls (see `CheckGate`). Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
@@ -1237,14 +1239,14 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     RecordEvaluation: _aio.UnaryUnaryMultiCallable[_gates_pb2.RecordEvaluationRequest, _gates_pb2.VersionEvaluation]  # type: ignore[assignment]
-    """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
-    `request_id`.
+    """Keeps the scores that the caller gives a version on a data set version, row by row, for good; those of others stand
+    beside them, and gates say whose count (see `CheckGate`). Idempotent by content, and by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
-      ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+      ALREADY_EXISTS `ALREADY_EXISTS`: the caller gave other scores before, which stay; give the metric another name.
     """
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_gates_pb2.ListEvaluationsRequest, _gates_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
     """Lists what a version was evaluated on, without the scores. Idempotent.
@@ -2101,7 +2103,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_validations_pb2.ValidationReport, _abc.Awaitable[_validations_pb2.ValidationReport]]:
         """--- validations ---
 
-        Stores what an examination of a version found; reports are only ever added. Idempotent by `request_id`.
+        Stores what an examination of a version found; reports are only ever added. Whether a gate counts it depends on who
+        calls (see `CheckGate`). Idempotent by `request_id`.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the report has no check, or one is malformed.
@@ -2257,14 +2260,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gates_pb2.RecordEvaluationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gates_pb2.VersionEvaluation, _abc.Awaitable[_gates_pb2.VersionEvaluation]]:
-        """Keeps the scores of a version on a data set version, row by row, for good. Idempotent by content, and by
-        `request_id`.
+        """Keeps the scores that the caller gives a version on a data set version, row by row, for good; those of others stand
+        beside them, and gates say whose count (see `CheckGate`). Idempotent by content, and by `request_id`.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: rows, scores or slices are malformed; all are told at once.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: the version or the data set version does not exist.
-          ALREADY_EXISTS `ALREADY_EXISTS`: the metric has other scores there, which stay; give the metric another name.
+          ALREADY_EXISTS `ALREADY_EXISTS`: the caller gave other scores before, which stay; give the metric another name.
         """
 
     @_abc_1.abstractmethod

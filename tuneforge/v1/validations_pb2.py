@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etuneforge/v1/validations.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x02\n\x10ValidationReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06\x63hecks\x18\x02 \x03(\x0b\x32\x19.tuneforge.v1.CheckResult\x12\x0e\n\x06passed\x18\x03 \x01(\x08\x12\x0e\n\x06source\x18\x04 \x01(\t\x12;\n\x07not_run\x18\x05 \x03(\x0b\x32*.tuneforge.v1.ValidationReport.NotRunEntry\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x1a-\n\x0bNotRunEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xef\x01\n\x0b\x43heckResult\x12\x12\n\ncheck_name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x37\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32&.tuneforge.v1.CheckResult.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_scoreB\x0c\n\n_threshold\"s\n\x1d\x43reateValidationReportRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\x06report\x18\x02 \x01(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"U\n\x1cListValidationReportsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x1dListValidationReportsResponse\x12/\n\x07reports\x18\x01 \x03(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etuneforge/v1/validations.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x02\n\x10ValidationReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06\x63hecks\x18\x02 \x03(\x0b\x32\x19.tuneforge.v1.CheckResult\x12\x0e\n\x06passed\x18\x03 \x01(\x08\x12\x0e\n\x06source\x18\x04 \x01(\t\x12;\n\x07not_run\x18\x05 \x03(\x0b\x32*.tuneforge.v1.ValidationReport.NotRunEntry\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\r\n\x05roles\x18\t \x03(\t\x1a-\n\x0bNotRunEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xef\x01\n\x0b\x43heckResult\x12\x12\n\ncheck_name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x37\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32&.tuneforge.v1.CheckResult.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_scoreB\x0c\n\n_threshold\"s\n\x1d\x43reateValidationReportRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\x06report\x18\x02 \x01(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"U\n\x1cListValidationReportsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x1dListValidationReportsResponse\x12/\n\x07reports\x18\x01 \x03(\x0b\x32\x1e.tuneforge.v1.ValidationReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKRESULT_DETAILSENTRY']._loaded_options = None
   _globals['_CHECKRESULT_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_VALIDATIONREPORT']._serialized_start=82
-  _globals['_VALIDATIONREPORT']._serialized_end=377
-  _globals['_VALIDATIONREPORT_NOTRUNENTRY']._serialized_start=332
-  _globals['_VALIDATIONREPORT_NOTRUNENTRY']._serialized_end=377
-  _globals['_CHECKRESULT']._serialized_start=380
-  _globals['_CHECKRESULT']._serialized_end=619
-  _globals['_CHECKRESULT_DETAILSENTRY']._serialized_start=549
-  _globals['_CHECKRESULT_DETAILSENTRY']._serialized_end=595
-  _globals['_CREATEVALIDATIONREPORTREQUEST']._serialized_start=621
-  _globals['_CREATEVALIDATIONREPORTREQUEST']._serialized_end=736
-  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_start=738
-  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_end=823
-  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_start=825
-  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_end=930
+  _globals['_VALIDATIONREPORT']._serialized_end=392
+  _globals['_VALIDATIONREPORT_NOTRUNENTRY']._serialized_start=347
+  _globals['_VALIDATIONREPORT_NOTRUNENTRY']._serialized_end=392
+  _globals['_CHECKRESULT']._serialized_start=395
+  _globals['_CHECKRESULT']._serialized_end=634
+  _globals['_CHECKRESULT_DETAILSENTRY']._serialized_start=564
+  _globals['_CHECKRESULT_DETAILSENTRY']._serialized_end=610
+  _globals['_CREATEVALIDATIONREPORTREQUEST']._serialized_start=636
+  _globals['_CREATEVALIDATIONREPORTREQUEST']._serialized_end=751
+  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_start=753
+  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_end=838
+  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_start=840
+  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_end=945
 # @@protoc_insertion_point(module_scope)

@@ -53,16 +53,17 @@ class ValidationReport(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/models/{model}/versions/{version}/validations/{validation}`, validation = 1, 2, ..."""
     passed: _builtins.bool
     """Output only. Whether every check passed."""
     source: _builtins.str
-    """Who examined; at most 200 characters. Empty: the caller. `trainer` is for the report that a run ends with, and is
+    """Which tool or person examined, in the words of the caller; at most 200 characters. Empty: the caller. `trainer` is for the report that a run ends with, and is
     refused from others.
     """
     creator: _builtins.str
-    """Output only. Who stored it."""
+    """Output only. Who stored it: the caller."""
     text: _builtins.str
     """Output only. The report as text: a line of PASS or FAIL for each check, and `Summary: x/y checks passed`."""
     @_builtins.property
@@ -77,6 +78,10 @@ class ValidationReport(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was stored."""
 
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Roles with which it was stored, in order; gates go by them, not by `source`."""
+
     def __init__(
         self,
         *,
@@ -88,10 +93,11 @@ class ValidationReport(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
         text: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "create_time", b"create_time", "creator", b"creator", "name", b"name", "not_run", b"not_run", "passed", b"passed", "source", b"source", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "create_time", b"create_time", "creator", b"creator", "name", b"name", "not_run", b"not_run", "passed", b"passed", "roles", b"roles", "source", b"source", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

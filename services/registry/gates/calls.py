@@ -17,6 +17,7 @@ from services.registry.gates.policy_store import PolicyWish
 from services.registry.gates.rules import Evaluated
 from services.registry.library import Library, now_us
 from services.registry.models.store import get_model_version
+from services.registry.reporters import roles_of_reporter
 from tuneforge.names import AliasName, DatasetVersionName, ModelName, ModelVersionName, PolicyName
 from tuneforge.v1 import gates_pb2 as pb
 
@@ -160,7 +161,7 @@ class GateCalls(Calls):
         require_project(dataset.project)
         scores = requests.checked_scores(request)
         data = scores.to_bytes()
-        actor, time_us = current().actor, now_us()
+        actor, roles, time_us = current().actor, roles_of_reporter(current()), now_us()
 
         def record(connection: Connection) -> pb.VersionEvaluation:
             get_model_version(connection, version)
@@ -182,6 +183,7 @@ class GateCalls(Calls):
                 slices=tuple(scores.slices),
                 create_time_us=time_us,
                 creator=actor,
+                roles=roles,
             )
             return wire.evaluation_to_proto(evaluation_store.add_evaluation(connection, row, data))
 
@@ -192,7 +194,7 @@ class GateCalls(Calls):
         name = ModelVersionName.parse(request.parent)
         page = page_of_request(request)
         rows = await self._database.read(lambda c: evaluation_store.list_evaluations(c, name, page))
-        entries, token = cut(rows, page, lambda row: f"{row.dataset_digest} {row.metric}")
+        entries, token = cut(rows, page, evaluation_store.place_of)
         return pb.ListEvaluationsResponse(evaluations=map(wire.evaluation_to_proto, entries), next_page_token=token)
 
 

@@ -28,16 +28,25 @@ from services.registry.gates.resources import (
     MetricGate,
     SliceEvidence,
 )
-from services.registry.gates.rules import Candidate, Check, Evaluated, EvaluationKey, Facts, comparisons, judge
+from services.registry.gates.rules import (
+    Candidate,
+    Check,
+    CheckKey,
+    Evaluated,
+    EvaluationKey,
+    Facts,
+    comparisons,
+    judge,
+)
 from services.registry.gates.scores import Scores, differences
 from services.registry.library import now_us
-from services.registry.models.report_store import list_reports
+from services.registry.models.report_store import counting_reports
 from services.registry.models.store import get_model_version
 from services.registry.shared_work import SharedWork
 from tuneforge.names import AliasName
 
 MOST_REPORTS = 100
-"""Validation reports that are looked through for a check, newest first."""
+"""Validation reports by those who count that are looked through for a check, newest first."""
 _PROCESSES = 2
 _LIMIT_S = 110.0
 
@@ -79,7 +88,7 @@ class Examiner:
         return judge(facts, candidate, evidence, now_us())
 
     async def _compare(self, rule: ComparisonGate, facts: Facts, candidate: Candidate) -> ComparisonEvidence:
-        keys = [(version, rule.dataset_digest, rule.metric) for version in (candidate.version, facts.champion)]
+        keys = [(version, rule.dataset_digest, rule.metric, rule.by) for version in (candidate.version, facts.champion)]
         known = (rule, *(facts.evaluations[key].digest for key in keys))
         return await self._evidence.share(known, lambda: self._compute(rule, facts, candidate))
 
@@ -88,7 +97,11 @@ class Examiner:
 
         def load(connection: Connection) -> tuple[Scores, Scores]:
             new, old = (
-                evaluation_store.scores_of(connection, model.version(number), rule.dataset_digest, rule.metric)
+                evaluation_store.scores_of(
+                    connection,
+                    model.version(number),
+                    facts.evaluations[number, rule.dataset_digest, rule.metric, rule.by].digest,
+                )
                 for number in (candidate.version, facts.champion)
             )
             return new, old
@@ -160,14 +173,20 @@ def _champion(connection: Connection, alias: AliasName) -> int:
 
 def _checks(
     connection: Connection, alias: AliasName, version: int, policies: tuple[GatePolicy, ...]
-) -> Mapping[str, Check]:
-    asked = {gate.rule.check for policy in policies for gate in policy.gates if isinstance(gate.rule, CheckGate)}
-    if not asked:
-        return {}
-    page = Page(scope="", size=MOST_REPORTS, after=None)
-    reports = list_reports(connection, alias.parent.version(version), page)
-    found = wire.checks_of_records(report.record for report in reports)
-    return {name: check for name, check in found.items() if name in asked}
+) -> Mapping[CheckKey, Check]:
+    asked = {
+        (gate.rule.check, gate.rule.by)
+        for policy in policies
+        for gate in policy.gates
+        if isinstance(gate.rule, CheckGate)
+    }
+    found: dict[CheckKey, Check] = {}
+    for by in sorted({by for _, by in asked}):
+        # Sought by reporter, so that reports that do not count push none out of sight that does.
+        reports = counting_reports(connection, alias.parent.version(version), by, most=MOST_REPORTS)
+        checks = wire.checks_of_records(report.record for report in reports)
+        found |= {(name, by): check for name, check in checks.items() if (name, by) in asked}
+    return found
 
 
 def _evaluations(
@@ -175,17 +194,17 @@ def _evaluations(
 ) -> Mapping[EvaluationKey, Evaluated]:
     rules = [gate.rule for policy in policies for gate in policy.gates]
     asked = {
-        (number, rule.dataset_digest, rule.metric)
+        (number, rule.dataset_digest, rule.metric, rule.by)
         for rule in rules
         if isinstance(rule, MetricGate | ComparisonGate) and rule.dataset
         for number in versions
         if number
     }
     found: dict[EvaluationKey, Evaluated] = {}
-    for number, digest, metric in sorted(asked):
-        row = evaluation_store.find_evaluation(connection, alias.parent.version(number), digest, metric)
+    for number, digest, metric, by in sorted(asked):
+        row = evaluation_store.counting_evaluation(connection, alias.parent.version(number), digest, metric, by)
         if row is not None:
-            found[number, digest, metric] = row.evaluated
+            found[number, digest, metric, by] = row.evaluated
     return found
 
 

@@ -13,6 +13,7 @@ from services.registry.gates.resources import (
 )
 from services.registry.gates.scores import MOST_ROWS, MOST_SLICES, Scores
 from services.registry.manifests import listed
+from services.registry.reporters import reporter_violations
 from tuneforge.names import ID_FORM, DatasetVersionName, InvalidName, PolicyName, is_digest, is_id
 from tuneforge.v1 import gates_pb2 as pb
 
@@ -71,6 +72,7 @@ def _rule_violations(place: str, gate: pb.Gate) -> Iterator[FieldViolation]:
             yield from _metric_violations(f"{place}.metric", gate.metric)
         case "check":
             yield from text_violations(f"{place}.check.check", gate.check.check)
+            yield from reporter_violations(f"{place}.check.by", gate.check.by)
         case "approval" if not 1 <= gate.approval.approvals <= MOST_APPROVALS:
             problem = f"is {gate.approval.approvals}; give 1 to {MOST_APPROVALS}"
             yield FieldViolation(f"{place}.approval.approvals", problem)
@@ -87,11 +89,15 @@ def _metric_violations(place: str, rule: pb.MetricGate) -> Iterator[FieldViolati
         yield FieldViolation(f"{place}.threshold", f"is {rule.threshold}; give a finite number")
     if rule.dataset:
         yield from _dataset_violations(f"{place}.dataset", rule.dataset)
+        yield from reporter_violations(f"{place}.by", rule.by)
+    elif rule.by:
+        yield FieldViolation(f"{place}.by", "is set without dataset; a version's own figures come from its run alone")
 
 
 def _comparison_violations(place: str, rule: pb.ComparisonGate) -> Iterator[FieldViolation]:
     yield from text_violations(f"{place}.metric", rule.metric)
     yield from _dataset_violations(f"{place}.dataset", rule.dataset)
+    yield from reporter_violations(f"{place}.by", rule.by)
     if not (math.isfinite(rule.min_effect) and rule.min_effect >= 0):
         yield FieldViolation(f"{place}.min_effect", f"is {rule.min_effect}; give 0 or more")
     confidence, resamples = rule.confidence or DEFAULT_CONFIDENCE, rule.resamples or DEFAULT_RESAMPLES

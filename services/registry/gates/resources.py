@@ -38,6 +38,8 @@ class MetricGate:
     dataset: str = ""
     """Name of the data set version whose scores are averaged; empty: a metric of the version itself."""
     dataset_digest: str = ""
+    by: tuple[str, ...] = ()
+    """Whose scores count: principals, and roles as `role:evaluator`; empty: `reporters.TRUSTED`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class CheckGate:
     """A check of the validation reports that has to have passed."""
 
     check: str
+    by: tuple[str, ...] = ()
+    """Whose reports count, as in `MetricGate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,8 @@ class ComparisonGate:
     seed: int = 0
     min_rows: int = DEFAULT_MIN_ROWS
     slices: tuple[SliceGuard, ...] = ()
+    by: tuple[str, ...] = ()
+    """Whose scores count, as in `MetricGate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from services.registry.gates.resources import (
     GateResult,
     MetricGate,
 )
+from services.registry.reporters import words
 from tuneforge.names import AliasName
 
 
@@ -38,8 +39,12 @@ class Evaluated:
     mean: float
 
 
-EvaluationKey = tuple[int, str, str]
-"""Version, digest of the data set version, metric."""
+By = tuple[str, ...]
+"""Who counts, as a gate says it."""
+CheckKey = tuple[str, By]
+"""Name of the check, and whose reports count."""
+EvaluationKey = tuple[int, str, str, By]
+"""Version, digest of the data set version, metric, and whose scores count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,7 @@ class Facts:
     """Version that the alias names, or named last before it was deleted; 0: none."""
     sequence: int
     """Number of the alias' last move."""
-    checks: Mapping[str, Check] = field(default_factory=dict)
+    checks: Mapping[CheckKey, Check] = field(default_factory=dict)
     evaluations: Mapping[EvaluationKey, Evaluated] = field(default_factory=dict)
     approvers: frozenset[str] = frozenset()
     """Who agrees with the version behind the alias."""
@@ -145,13 +150,14 @@ class _Finding:
 
 def _metric(rule: MetricGate, facts: Facts, candidate: Candidate) -> _Finding:
     if rule.dataset:
-        evaluated = facts.evaluations.get((candidate.version, rule.dataset_digest, rule.metric))
+        evaluated = facts.evaluations.get((candidate.version, rule.dataset_digest, rule.metric, rule.by))
         value, place = evaluated.mean if evaluated else None, f" on {rule.dataset}"
     else:
         value, place = candidate.metrics.get(rule.metric), ""
     asked = f"{rule.comparator.words} {rule.threshold:g}"
     if value is None:
-        sentence = f"{rule.metric}{place} is not recorded for version {candidate.version}; it has to be {asked}"
+        who = f" by {words(rule.by)}" if rule.dataset else ""
+        sentence = f"{rule.metric}{place} is not recorded for version {candidate.version}{who}; it has to be {asked}"
         return _Finding(is_passed=False, required=rule.threshold, sentence=sentence)
     is_floor = rule.comparator in {Comparator.AT_LEAST, Comparator.MORE_THAN}
     margin = value - rule.threshold if is_floor else rule.threshold - value
@@ -163,9 +169,9 @@ def _metric(rule: MetricGate, facts: Facts, candidate: Candidate) -> _Finding:
 
 
 def _check(rule: CheckGate, facts: Facts) -> _Finding:
-    check = facts.checks.get(rule.check)
+    check = facts.checks.get((rule.check, rule.by))
     if check is None:
-        sentence = f"no validation report has the check {rule.check!r}"
+        sentence = f"no validation report has the check {rule.check!r} by {words(rule.by)}"
         return _Finding(is_passed=False, required=1.0, sentence=sentence)
     said = f": {check.message}" if check.message else ""
     sentence = f"the check {rule.check!r} {'passed' if check.is_passed else 'did not pass'}{said}"
@@ -230,12 +236,13 @@ def _obstacle(rule: ComparisonGate, facts: Facts, candidate: Candidate) -> str:
     if not facts.champion or facts.champion == candidate.version:
         return "there is nothing to compare with"
     found = {
-        version: facts.evaluations.get((version, rule.dataset_digest, rule.metric))
+        version: facts.evaluations.get((version, rule.dataset_digest, rule.metric, rule.by))
         for version in (candidate.version, facts.champion)
     }
     missing = [str(version) for version, evaluated in found.items() if evaluated is None]
     if missing:
-        return f"{rule.metric} on {rule.dataset} is not recorded for version {' and '.join(missing)}"
+        whose = f"{' and '.join(missing)} by {words(rule.by)}"
+        return f"{rule.metric} on {rule.dataset} is not recorded for version {whose}"
     new, old = found[candidate.version], found[facts.champion]
     if new is None or old is None:
         return "nothing is recorded"

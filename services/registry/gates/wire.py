@@ -59,9 +59,10 @@ def _rule_of(message: pb.Gate) -> Rule:
                 threshold=metric.threshold,
                 dataset=metric.dataset,
                 dataset_digest=metric.dataset_digest,
+                by=tuple(metric.by),
             )
         case "check":
-            return CheckGate(check=message.check.check)
+            return CheckGate(check=message.check.check, by=tuple(message.check.by))
         case "approval":
             return ApprovalGate(approvals=message.approval.approvals)
     comparison = message.comparison
@@ -76,6 +77,7 @@ def _rule_of(message: pb.Gate) -> Rule:
         seed=comparison.seed,
         min_rows=comparison.min_rows or DEFAULT_MIN_ROWS,
         slices=tuple(SliceGuard(slice=each.slice, tolerance=each.tolerance) for each in comparison.slices),
+        by=tuple(comparison.by),
     )
 
 
@@ -220,4 +222,5 @@ def evaluation_to_proto(row: EvaluationRow) -> pb.VersionEvaluation:
         digest=row.evaluated.digest,
         create_time=timestamp(row.create_time_us),
         creator=row.creator,
+        roles=row.roles,
     )

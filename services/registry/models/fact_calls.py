@@ -15,6 +15,7 @@ from services.registry.lineage.marks import marked
 from services.registry.models import fact_store, facts, references, report_store, reports, store, wire
 from services.registry.models.listing import get_listed_model
 from services.registry.models.resources import Report
+from services.registry.reporters import roles_of_reporter
 from services.registry.tables import MODELS
 from tuneforge.names import ModelName, ModelVersionName, parse_model_reference
 from tuneforge.v1 import models_pb2, validations_pb2
@@ -71,7 +72,7 @@ class FactCalls(Calls):
     ) -> validations_pb2.ValidationReport:
         """Stores what an examination of a version found."""
         name = ModelVersionName.parse(request.parent)
-        actor, time_us = current().actor, now_us()
+        actor, roles, time_us = current().actor, roles_of_reporter(current()), now_us()
         if request.report.source == reports.TRAINER and not current().principal.is_service:
             problem = f"is {reports.TRAINER!r}, which only a run's own report may say; leave it out, or name the tool"
             raise invalid_fields([FieldViolation("report.source", problem)])
@@ -79,7 +80,7 @@ class FactCalls(Calls):
 
         def add(connection: Connection) -> validations_pb2.ValidationReport:
             store.get_model_version(connection, name)
-            added = report_store.add_report(connection, name, report, creator=actor, time_us=time_us)
+            added = report_store.add_report(connection, name, report, creator=actor, roles=roles, time_us=time_us)
             return reports.report_to_proto(name, added)
 
         return await self._change(request, name.project, validations_pb2.ValidationReport, add)

@@ -1,16 +1,27 @@
 """The rows of validation reports; they are only ever added. See `collections.py` for the manners of such functions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
 
 from services.grpckit.pages import Page
 from services.registry.models.resources import Report
+from services.registry.reporters import is_by, kept
 from services.registry.tables import VALIDATION_REPORTS
 from tuneforge.names import ModelVersionName
 
 
-def add_report(connection: Connection, name: ModelVersionName, report: Report, *, creator: str, time_us: int) -> Report:
+def add_report(
+    connection: Connection,
+    name: ModelVersionName,
+    report: Report,
+    *,
+    creator: str,
+    roles: tuple[str, ...],
+    time_us: int,
+) -> Report:
     """Adds a report on a version that exists, and returns it with its number."""
     newest = connection.execute(
         select(func.max(VALIDATION_REPORTS.c.validation)).where(*_of(name))
@@ -26,9 +37,10 @@ def add_report(connection: Connection, name: ModelVersionName, report: Report, *
             record=report.record,
             create_time_us=time_us,
             creator=creator,
+            roles=kept(roles),
         )
     )
-    return replace(report, number=number, create_time_us=time_us, creator=creator)
+    return replace(report, number=number, create_time_us=time_us, creator=creator, roles=roles)
 
 
 def list_reports(connection: Connection, name: ModelVersionName, page: Page) -> list[Report]:
@@ -40,16 +52,29 @@ def list_reports(connection: Connection, name: ModelVersionName, page: Page) -> 
         .order_by(VALIDATION_REPORTS.c.validation.desc())
         .limit(page.size + 1)
     )
-    return [
-        Report(
-            passed=row.passed,
-            record=row.record,
-            number=row.validation,
-            create_time_us=row.create_time_us,
-            creator=row.creator,
-        )
-        for row in rows
-    ]
+    return [_report(row) for row in rows]
+
+
+def counting_reports(connection: Connection, name: ModelVersionName, by: Sequence[str], *, most: int) -> list[Report]:
+    """Returns the newest reports on a version by those who count (see `reporters.is_by`), newest first."""
+    rows = connection.execute(
+        select(VALIDATION_REPORTS)
+        .where(*_of(name), is_by(VALIDATION_REPORTS, by))
+        .order_by(VALIDATION_REPORTS.c.validation.desc())
+        .limit(most)
+    )
+    return [_report(row) for row in rows]
+
+
+def _report(row: Row[Any]) -> Report:
+    return Report(
+        passed=row.passed,
+        record=row.record,
+        number=row.validation,
+        create_time_us=row.create_time_us,
+        creator=row.creator,
+        roles=tuple(row.roles.split()),
+    )
 
 
 def _of(name: ModelVersionName) -> list[ColumnElement[bool]]:

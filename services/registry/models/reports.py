@@ -62,6 +62,7 @@ def report_to_proto(name: ModelVersionName, report: Report) -> validations_pb2.V
     message.passed = report.passed
     message.create_time.CopyFrom(timestamp(report.create_time_us))
     message.creator = report.creator
+    message.roles.extend(report.roles)
     message.text = report_text(str(name), [check_from_proto(check) for check in message.checks], dict(message.not_run))
     return message
 

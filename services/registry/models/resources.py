@@ -35,6 +35,8 @@ class Report:
     """From 1; 0 before it is stored."""
     create_time_us: int = 0
     creator: str = ""
+    roles: tuple[str, ...] = ()
+    """Of the creator when it was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from services.registry.collections import Collection, create_collection, find_co
 from services.registry.models.fact_store import FACT_COLUMNS, add_facts, add_metrics, facts_of
 from services.registry.models.report_store import add_report
 from services.registry.models.resources import ArtifactKind, ModelContent, ModelVersion, Origin
+from services.registry.reporters import SERVICE
 from services.registry.tables import MODEL_FACTS, MODEL_VERSIONS
 from tuneforge.names import LATEST, ModelName, ModelVersionName
 
@@ -66,7 +67,9 @@ def _add_model_version(
     add_facts(connection, name, number, content.facts, time_us=time_us)
     add_metrics(connection, name, number, content.metrics)
     if content.report is not None:
-        add_report(connection, name.version(number), content.report, creator=creator, time_us=time_us)
+        # It is the run's own, and services alone publish.
+        own = name.version(number)
+        add_report(connection, own, content.report, creator=creator, roles=(SERVICE,), time_us=time_us)
     return ModelVersion(name=name.version(number), content=content, create_time_us=time_us, creator=creator)
 
 

@@ -62,5 +62,5 @@ __all__ = [
     "VALIDATION_REPORTS",
 ]
 
-SCHEMA_HEAD = "0010"
+SCHEMA_HEAD = "0011"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

@@ -68,15 +68,19 @@ APPROVALS = Table(
     ),
 )
 
-# Written once each, never changed.
+# Written once each by every reporter; scores are never changed.
 EVALUATIONS = Table(
-    "evaluations",
+    "reported_evaluations",
     METADATA,
     Column("project", String(63), primary_key=True),
     Column("model", String(63), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("dataset_digest", String(64), primary_key=True),
     Column("metric", String(100), primary_key=True),
+    # Who reported: what one says does not keep another one from saying something else.
+    Column("creator", String(256), primary_key=True),
+    # Of the creator at that time; see `reporters.py`.
+    Column("roles", String, nullable=False),
     Column("dataset", String(255), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("rows_digest", String(64), nullable=False),
@@ -87,10 +91,9 @@ EVALUATIONS = Table(
     # See `gates/scores.py`.
     Column("scores", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
-    Column("creator", String, nullable=False),
     ForeignKeyConstraint(
         ["project", "model", "version"],
         ["model_versions.project", "model_versions.model", "model_versions.version"],
-        name="evaluations_version",
+        name="reported_evaluations_version",
     ),
 )

@@ -119,6 +119,8 @@ VALIDATION_REPORTS = Table(
     Column("record", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("creator", String, nullable=False),
+    # Of the creator at that time; see `reporters.py`.
+    Column("roles", String, nullable=False),
     ForeignKeyConstraint(
         ["project", "model", "version"],
         ["model_versions.project", "model_versions.model", "model_versions.version"],

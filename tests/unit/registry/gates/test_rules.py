@@ -101,9 +101,13 @@ def test_a_threshold_on_a_data_set_takes_the_mean_of_its_scores() -> None:
     rule = MetricGate(
         metric="accuracy", comparator=Comparator.AT_LEAST, threshold=0.7, dataset=DATA, dataset_digest="e" * 64
     )
-    facts = Facts(policies=(policy(rule),), champion=0, sequence=0, evaluations={(4, "e" * 64, "accuracy"): EVALUATED})
+    facts = Facts(
+        policies=(policy(rule),), champion=0, sequence=0, evaluations={(4, "e" * 64, "accuracy", ()): EVALUATED}
+    )
     assert result(rule, facts, accuracy=0.1).observed == 0.8
-    other = Facts(policies=(policy(rule),), champion=0, sequence=0, evaluations={(4, "f" * 64, "accuracy"): EVALUATED})
+    other = Facts(
+        policies=(policy(rule),), champion=0, sequence=0, evaluations={(4, "f" * 64, "accuracy", ()): EVALUATED}
+    )
     assert not result(rule, other, accuracy=0.9).is_passed
 
 
@@ -112,10 +116,11 @@ def test_checks_have_to_have_passed() -> None:
     rule = CheckGate(check="safety")
     for checks, is_passed, words in (
         ({}, False, "no validation report has"),
-        ({"safety": Check(is_passed=False, message="3 rows leak")}, False, "3 rows leak"),
-        ({"safety": Check(is_passed=True, message="")}, True, "passed"),
+        ({("safety", ()): Check(is_passed=False, message="3 rows leak")}, False, "3 rows leak"),
+        ({("safety", ()): Check(is_passed=True, message="")}, True, "passed"),
     ):
-        said = result(rule, Facts(policies=(policy(rule),), champion=0, sequence=0, checks=checks))
+        facts = Facts(policies=(policy(rule),), champion=0, sequence=0, checks=checks)  # type: ignore[arg-type]
+        said = result(rule, facts)
         assert (said.is_passed, words in said.sentence) == (is_passed, True)
 
 
@@ -132,7 +137,7 @@ def test_the_mover_does_not_approve() -> None:
 
 def compared(**changes: object) -> Facts:
     """Returns facts under which version 4 is compared with version 3, unless changed."""
-    evaluations = {(number, "e" * 64, "accuracy"): EVALUATED for number in (3, 4)}
+    evaluations = {(number, "e" * 64, "accuracy", ()): EVALUATED for number in (3, 4)}
     values: dict[str, object] = {
         "policies": (policy(COMPARISON),),
         "champion": 3,
@@ -146,7 +151,7 @@ def test_a_comparison_needs_both_on_the_same_rows() -> None:
     """Scores that are missing, of other rows or of too few, refuse and say so; without a champion it passes."""
     other = Evaluated(digest="c" * 64, rows_digest="d" * 64, rows=100, mean=0.8)
     few = Evaluated(digest="c" * 64, rows_digest="b" * 64, rows=29, mean=0.8)
-    key3, key4 = (3, "e" * 64, "accuracy"), (4, "e" * 64, "accuracy")
+    key3, key4 = (3, "e" * 64, "accuracy", ()), (4, "e" * 64, "accuracy", ())
     for evaluations, words in (
         ({key4: EVALUATED}, "not recorded for version 3"),
         ({}, "not recorded for version 4 and 3"),
