@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -23,6 +24,9 @@ from tuneforge.job_values import (
 from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
+
+if TYPE_CHECKING:
+    from tuneforge.exports.run import Export
 
 _POLL_MAX_S = 2.0
 
@@ -129,6 +133,19 @@ class JobHandle:
         """
         self._job = self._jobs.resume(self.name)
         return self._job
+
+    def export(self, target: "Export", *, follow: bool = False) -> str:
+        """Puts its figures into another tool; returns where they are.
+
+        One point a figure and step, that of the newest attempt. An export that is repeated adds nothing.
+
+        Args:
+            target: `tuneforge.exports.tensorboard.TensorBoardExport` or `tuneforge.exports.mlflow.MlflowExport`.
+            follow: Stay until the job has ended.
+        """
+        from tuneforge.exports.run import export_job
+
+        return export_job(self._jobs, self.name, target, follow=follow)
 
     def attempts(self) -> Iterator[Attempt]:
         """Yields its attempts, newest first."""

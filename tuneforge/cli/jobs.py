@@ -3,6 +3,7 @@
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.export import export_command
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
 from tuneforge.job_values import Job
@@ -29,6 +30,7 @@ def jobs() -> None:
 
 
 jobs.add_command(submit)
+jobs.add_command(export_command)
 
 
 @jobs.command()
