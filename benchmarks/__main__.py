@@ -14,6 +14,7 @@ NAMES = (
     "watch_fanout",
     "cold_start",
     "demo_gain",
+    "artifact_loads",
     "registry_reads",
     "lint",
     "lineage",
