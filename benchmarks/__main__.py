@@ -21,6 +21,7 @@ NAMES = (
     "blobs",
     "blobs_s3",
     "scheduling",
+    "checkpoint_stall",
 )
 
 

@@ -28,7 +28,7 @@ from tuneforge.specs.spec import (
 
 pytestmark = pytest.mark.heavy
 
-STEPS = 120
+STEPS = 60
 QUICK = {"TUNEFORGE_SCHEDULER_HEARTBEAT_S": "0.2", "TUNEFORGE_SCHEDULER_LEASE_TTL_S": "1"}
 SPEC = TrainingSpec(
     base=BaseModel(model="small/1"),
@@ -61,7 +61,7 @@ def second_node(folder: Path, registry: str, scheduler: str) -> TrainerProcess:
 def test_a_job_outlives_its_node(tmp_path: Path) -> None:
     """Node and worker are killed for good: the job goes on elsewhere, from a durable checkpoint, bit for bit."""
     with running_suite(tmp_path / "suite", QUICK) as suite, connect(suite) as client:
-        client.models.import_folder(make_tiny_model(tmp_path / "model", layers=4, hidden=256), "small")
+        client.models.import_folder(make_tiny_model(tmp_path / "model", layers=2, hidden=128), "small")
         client.datasets.upload(write_rows(tmp_path / "rows.jsonl", 64), "animals")
         job = client.jobs.create(SPEC, job_id="moved")
         for event in job.watch():

@@ -164,6 +164,30 @@ def validation(context: click.Context, version: str, as_json: bool) -> None:
     context.exit(0 if report.passed else 1)
 
 
+@click.command()
+@click.argument("version", metavar="MODEL[/VERSION|@ALIAS]")
+@json_option
+@click.pass_context
+def certificate(context: click.Context, version: str, as_json: bool) -> None:
+    """Print the newest proof that the run behind a version resumes exactly; exit code 1 when there is none, or it failed.
+
+    `tuneforge checkpoints verify` makes one.
+    """
+    connection: Connection = context.obj
+    with connection.client() as client:
+        reports = client.models.validations(version)
+        found = next((check for report in reports for check in report.checks if check.name == "resume"), None)
+    if found is None:
+        click.echo(f"{version} has no certificate; make one: tuneforge checkpoints verify JOB/STEP", err=True)
+        context.exit(1)
+        return
+    if as_json:
+        print_json({"passed": found.passed, "message": found.message, **found.details})
+    else:
+        print_fields([("passed", "yes" if found.passed else "NO"), ("found", found.message), *found.details.items()])
+    context.exit(0 if found.passed else 1)
+
+
 def _facts(flags: Mapping[str, Any], tags: tuple[str, ...], metadata: Mapping[str, str]) -> "ModelFacts":
     """Returns what the flags say, tags and metadata added to what is there."""
     from tuneforge.model_values import ModelFacts

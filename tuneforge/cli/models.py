@@ -8,7 +8,7 @@ import click
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.imports import ModelImport, origin
 from tuneforge.cli.merging import merge
-from tuneforge.cli.model_facts import card, create, filter_of, filter_options, profile, update, validation
+from tuneforge.cli.model_facts import card, certificate, create, filter_of, filter_options, profile, update, validation
 from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size, transfer
 from tuneforge.cli.stopping import stoppable
 
@@ -21,7 +21,7 @@ def models() -> None:
     """Models and their versions; see `aliases` for the names that point to them."""
 
 
-for command in (card, create, merge, profile, update, validation):
+for command in (card, certificate, create, merge, profile, update, validation):
     models.add_command(command)
 
 

@@ -1,0 +1,238 @@
+"""How long a run stands still for a checkpoint, beside PyTorch's ways to save the same state.
+
+SmolLM2-135M, all weights moving: 135M weights and two moments each. Ours: what `CheckpointSaved` tells. Peers, on the
+same tensors, interleaved: `torch.distributed.checkpoint.async_save` until it returns, `torch.save` with an fsync, and
+our own save made synchronously. The time that saves add to a run, slower steps included, is taken from pairs of runs with
+and without them, for LoRA too. Equal work: a run resumed from the checkpoint has the weights that were saved.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from benchmarks.record import Record
+from examples import smollm2
+from services.modelkit.artifacts import LocalArtifact
+from services.trainer.engine import checkpoints
+from services.trainer.engine.checkpoint_writer import CheckpointWriter
+from services.trainer.engine.training import train
+from services.trainer.engine.training_task import Payload, TrainingInputs
+from tuneforge.manifest import build
+from tuneforge.specs.spec import (
+    Checkpointing,
+    ComputeType,
+    FullMethod,
+    LoraMethod,
+    Method,
+    Optimization,
+    TrainingSpec,
+)
+from tuneforge.v1 import events_pb2
+
+ROUNDS = 7
+PAIRS = 7
+STEPS = 12
+EVERY_STEPS = 6
+BLOCKED_SHARE = 0.05
+"""Of a synchronous save, at most."""
+ADDED_SHARE = {"lora": 0.05, "full": 0.25}
+"""Of the run's time, at most, with a save every `EVERY_STEPS` steps."""
+ROWS = Path("examples/support_routing/train.jsonl")
+METHODS: dict[str, Method] = {"lora": LoraMethod(rank=16), "full": FullMethod()}
+
+
+class _Sink:
+    """Keeps the reports."""
+
+    def __init__(self) -> None:
+        self.payloads: list[Payload] = []
+
+    def emit(self, payload: Payload) -> None:
+        """Keeps one report."""
+        self.payloads.append(payload)
+
+
+def run() -> Record:
+    """Runs the rounds and returns the record."""
+    weights = smollm2.ensure()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        added = {name: _added_share(root, weights, name) for name in METHODS}
+        state = _state(root, weights)
+        rounds = [_round(root / f"round-{number}", state) for number in range(ROUNDS)]
+        is_equal = _is_equal(root, state)
+    return _record(rounds, added, checkpoints_bytes=_size(state), is_equal=is_equal)
+
+
+def _inputs(root: Path, weights: Path, method: str, every_steps: int) -> TrainingInputs:
+    manifest = build(weights)
+    base = LocalArtifact(folder=weights, manifest=manifest, kind="model", ref_version="", digest=manifest.digest)
+    name = f"{method}-{every_steps}"
+    shutil.rmtree(root / name, ignore_errors=True)
+    return TrainingInputs(
+        spec=TrainingSpec(
+            method=METHODS[method],
+            optimization=Optimization(max_steps=STEPS, rows_per_step=4, learning_rate=1e-5),
+            checkpointing=Checkpointing(every_steps=every_steps),
+            compute=ComputeType.BF16,
+        ),
+        base=[base],
+        train=[ROWS],
+        checkpoints=root / name / "checkpoints",
+        attempt=1,
+        output=root / name / "output",
+        threads=os.cpu_count() or 1,
+    )
+
+
+def _added_share(root: Path, weights: Path, method: str) -> float:
+    """Returns by how much saves lengthen a run's steps: the median over interleaved pairs."""
+    shares = []
+    for _ in range(PAIRS):
+        with_saves, without = (_loop_seconds(_inputs(root, weights, method, every)) for every in (EVERY_STEPS, 0))
+        shares.append(with_saves / without - 1)
+    return statistics.median(shares)
+
+
+def _loop_seconds(task: TrainingInputs) -> float:
+    """Returns the time from the first step's event to the end of the last save or step."""
+    times: list[float] = []
+
+    class Timed(_Sink):
+        def emit(self, payload: Payload) -> None:
+            if isinstance(payload, events_pb2.StepMetrics | events_pb2.CheckpointSaved):
+                times.append(time.monotonic())
+
+    train(task, Timed(), lambda: None)
+    return times[-1] - times[0]
+
+
+def _state(root: Path, weights: Path) -> checkpoints.Checkpoint:
+    """Returns the state of a short run, in memory."""
+    task = _inputs(root, weights, "full", STEPS)
+    train(task, _Sink(), lambda: None)
+    newest = next(found for found in checkpoints.saved(task.checkpoints))
+    if not isinstance(newest, checkpoints.SavedCheckpoint):
+        raise newest
+    return checkpoints.load(newest)
+
+
+def _round(folder: Path, state: checkpoints.Checkpoint) -> dict[str, float]:
+    """Saves a state in every way, twice in ours and the peer's asynchronous one, for the second reuses its memory."""
+    writer = CheckpointWriter(folder / "ours", keep_last=1)
+    for step in (1, 2):
+        writer.begin(replace(state, step=step), ())
+        (ours,) = writer.ended(wait=True)
+    with _timed() as synchronous:
+        checkpoints.save(folder / "synchronous", state, keep_last=1)
+    with _timed() as plain:
+        with (folder / "plain.pt").open("wb") as file:
+            torch.save(dict(state.tensors), file)
+            os.fsync(file.fileno())
+    found = {
+        "ours": ours.blocked_seconds,
+        "written": ours.written_seconds,
+        "synchronous": synchronous[0],
+        "torch_save": plain[0],
+        "async_save": _async_save(folder, state),
+        "copy": _copy_seconds(state),
+    }
+    shutil.rmtree(folder)
+    return found
+
+
+def _async_save(folder: Path, state: checkpoints.Checkpoint) -> float:
+    """Returns how long `async_save` takes to return."""
+    store = dist.FileStore(str(folder / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        for number in (1, 2):
+            with _timed() as blocked:
+                pending = dcp.async_save(dict(state.tensors), checkpoint_id=str(folder / f"dcp-{number}"))
+            pending.result()
+    finally:
+        dist.destroy_process_group()
+    return blocked[0]
+
+
+def _copy_seconds(state: checkpoints.Checkpoint) -> float:
+    """Returns how long a plain copy into warm memory takes: no snapshot can be quicker."""
+    tensors = [tensor for named in state.tensors.values() for tensor in named.values()]
+    places = [tensor.clone() for tensor in tensors]
+    with _timed() as seconds:
+        for place, tensor in zip(places, tensors, strict=True):
+            place.copy_(tensor)
+    return seconds[0]
+
+
+def _is_equal(root: Path, state: checkpoints.Checkpoint) -> bool:
+    writer = CheckpointWriter(root / "equal", keep_last=1)
+    writer.begin(state, ())
+    (ended,) = writer.ended(wait=True)
+    if not isinstance(ended.result, checkpoints.SavedCheckpoint):
+        return False
+    read = checkpoints.load(ended.result)
+    return all(
+        torch.equal(tensor, read.tensors[file][name])
+        for file, named in state.tensors.items()
+        for name, tensor in named.items()
+    )
+
+
+def _size(state: checkpoints.Checkpoint) -> int:
+    return sum(tensor.nbytes for named in state.tensors.values() for tensor in named.values())
+
+
+@contextmanager
+def _timed() -> Iterator[list[float]]:
+    """Gives a list that has the seconds of the block when it is over."""
+    seconds: list[float] = []
+    began = time.monotonic()
+    yield seconds
+    seconds.append(time.monotonic() - began)
+
+
+def _record(
+    rounds: list[dict[str, float]], added: dict[str, float], *, checkpoints_bytes: int, is_equal: bool
+) -> Record:
+    def median(key: str) -> float:
+        return statistics.median(each[key] for each in rounds)
+
+    share = statistics.median(each["ours"] / each["synchronous"] for each in rounds)
+    return Record(
+        name="checkpoint_stall",
+        what="seconds that a run of SmolLM2-135M, all weights moving, stands still for a checkpoint",
+        ours=median("ours"),
+        peer=median("async_save"),
+        peer_name="torch.distributed.checkpoint.async_save until it returns",
+        ratio=statistics.median(each["async_save"] / each["ours"] for each in rounds),
+        target=1.0,
+        limit=median("copy"),
+        unit="s",
+        equal_output=is_equal,
+        command="make bench NAME=checkpoint_stall",
+        details={
+            "bytes": checkpoints_bytes,
+            "rounds": len(rounds),
+            "pairs": PAIRS,
+            "written_s": median("written"),
+            "synchronous_s": median("synchronous"),
+            "torch_save_s": median("torch_save"),
+            "blocked_of_synchronous": share,
+            "blocked_of_synchronous_at_most": BLOCKED_SHARE,
+            **{f"added_wall_time_{name}": value for name, value in added.items()},
+            **{f"added_wall_time_{name}_at_most": value for name, value in ADDED_SHARE.items()},
+        },
+    )
