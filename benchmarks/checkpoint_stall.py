@@ -2,8 +2,8 @@
 
 SmolLM2-135M, all weights moving: 135M weights and two moments each. Ours: what `CheckpointSaved` tells. Peers, on the
 same tensors, interleaved: `torch.distributed.checkpoint.async_save` until it returns, `torch.save` with an fsync, and
-our own save made synchronously. The time that saves add to a run, slower steps included, is taken from pairs of runs with
-and without them, for LoRA too. Equal work: a run resumed from the checkpoint has the weights that were saved.
+our own save made synchronously. The time that saves add to a run, slower steps included, is taken from pairs of runs
+with and without them, for LoRA too. Equal work: what is read back is what was saved, bit for bit.
 """
 
 from __future__ import annotations
@@ -137,10 +137,9 @@ def _round(folder: Path, state: checkpoints.Checkpoint) -> dict[str, float]:
         (ours,) = writer.ended(wait=True)
     with _timed() as synchronous:
         checkpoints.save(folder / "synchronous", state, keep_last=1)
-    with _timed() as plain:
-        with (folder / "plain.pt").open("wb") as file:
-            torch.save(dict(state.tensors), file)
-            os.fsync(file.fileno())
+    with _timed() as plain, (folder / "plain.pt").open("wb") as file:
+        torch.save(dict(state.tensors), file)
+        os.fsync(file.fileno())
     found = {
         "ours": ours.blocked_seconds,
         "written": ours.written_seconds,

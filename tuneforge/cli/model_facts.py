@@ -169,7 +169,7 @@ def validation(context: click.Context, version: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def certificate(context: click.Context, version: str, as_json: bool) -> None:
-    """Print the newest proof that the run behind a version resumes exactly; exit code 1 when there is none, or it failed.
+    """Print the newest proof that a version's run resumes exactly; exit code 1 when there is none, or it failed.
 
     `tuneforge checkpoints verify` makes one.
     """
