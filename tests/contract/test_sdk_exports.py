@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ import pytest
 from tests.support import fake_scheduler
 from tests.support.fake_scheduler import JOB, FakeScheduler
 from tuneforge import Client
+from tuneforge.charts import RIGHT, WIDTH
 from tuneforge.events import event_from_proto
-from tuneforge.exports.history import History
+from tuneforge.exports.history import History, Point
 from tuneforge.exports.mlflow import MlflowExport
+from tuneforge.exports.page import MOST_POINTS, PageExport
 from tuneforge.exports.run import Export
 from tuneforge.exports.tensorboard import TensorBoardExport
 from tuneforge.job_values import job_from_proto
+from tuneforge.report_page import PREAMBLE
 from tuneforge.v1 import events_pb2 as pb
 from tuneforge.v1 import jobs_pb2
 
@@ -168,3 +173,31 @@ def test_a_missing_package_is_named(environment: Mapping[str, str], tmp_path: Pa
     done = export({**environment, "PYTHONPATH": path}, "--to", "tensorboard", "--out", str(tmp_path))
     assert done.returncode == 1
     assert "pip install 'tuneforge[tensorboard]'" in done.stderr
+
+
+def test_a_page_shows_speeds_and_memory_too(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """One corner a step of the newest attempt in each plot; what a later attempt made void is not drawn."""
+    path = tmp_path / "pages" / "job.html"
+    done = export(environment, "--to", "html", "--out", str(path))
+    assert done.returncode == 0, done.stderr
+    page = path.read_text()
+    assert page.startswith(PREAMBLE)
+    drawn = dict(re.findall(r'aria-label="([^"]+)">.*?<polyline points="([^"]+)"', page))
+    corners = {title: len(points.split()) for title, points in drawn.items()}
+    assert corners["Loss of each step"] == corners["Tokens a second"] == len(LOSSES)
+    assert "projects/default/models/router/versions/3" in page
+    assert "SUCCEEDED" in page
+    assert [each.name for each in path.parent.iterdir()] == ["job.html"]
+    refused = export(environment, "--to", "html")
+    assert refused.returncode == 2
+    assert "--out FILE" in refused.stderr
+
+
+def test_a_page_draws_few_points_of_a_long_run(tmp_path: Path) -> None:
+    """However long the run, a line has at most a thousand points and ends at the last step."""
+    page = PageExport(tmp_path / "long.html")
+    now = datetime.now(UTC)
+    page.begin(job_from_proto(FakeScheduler().job), [Point("train/loss", step, 1.0, now) for step in range(1, 5001)])
+    (line,) = re.findall(r'<polyline points="([^"]+)"', (tmp_path / "long.html").read_text())
+    assert 500 <= len(line.split()) <= MOST_POINTS + 1
+    assert line.split()[-1].startswith(f"{WIDTH - RIGHT:.1f},")

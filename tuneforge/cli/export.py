@@ -1,4 +1,4 @@
-"""`tuneforge jobs export`: a job's figures in TensorBoard or MLflow."""
+"""`tuneforge jobs export`: a job's figures in TensorBoard, in MLflow, or as a page of plots."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,19 @@ from tuneforge.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from tuneforge.exports.mlflow import MlflowExport
+    from tuneforge.exports.page import PageExport
     from tuneforge.exports.tensorboard import TensorBoardExport
 
 
 @click.command("export", cls=ConnectedCommand)
 @click.argument("job")
-@click.option("--to", "target", required=True, type=click.Choice(["tensorboard", "mlflow"]), help="Which tool.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="tensorboard: log folder of all runs.")
+@click.option("--to", "target", required=True, type=click.Choice(["tensorboard", "mlflow", "html"]), help="Which tool.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PLACE",
+    help="tensorboard: folder of all runs; html: the file.",
+)
 @click.option("--tracking-uri", metavar="URI", help="mlflow: a server, or sqlite:///FILE.")
 @click.option("--experiment", default="tuneforge", show_default=True, metavar="NAME", help="mlflow: made when missing.")
 @click.option("--follow", is_flag=True, help="Stay until the job has ended.")
@@ -35,7 +41,8 @@ def export_command(
 ) -> None:
     """Put a job's figures into another tool: one point a step, that of the newest attempt. Repeating it adds nothing.
 
-    Needs the package `tuneforge[tensorboard]` or `tuneforge[mlflow]`.
+    html writes one file with plots that needs nothing else to be read. The others need the package
+    `tuneforge[tensorboard]` or `tuneforge[mlflow]`.
     """
     with (
         stoppable("stopped; what was exported stays, run the command again to go on"),
@@ -51,7 +58,13 @@ def export_command(
 
 def _target(
     target: str, out: Path | None, tracking_uri: str | None, experiment: str
-) -> "TensorBoardExport | MlflowExport":
+) -> "TensorBoardExport | MlflowExport | PageExport":
+    if target == "html":
+        from tuneforge.exports.page import PageExport
+
+        if out is None:
+            raise click.UsageError("--to html needs --out FILE.")
+        return PageExport(out)
     try:
         if target == "tensorboard":
             from tuneforge.exports.tensorboard import TensorBoardExport
