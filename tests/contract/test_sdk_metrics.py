@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.launcher import free_ports
 from tests.support import fake_scheduler
 from tests.support.exposition import Page
 from tests.support.fake_scheduler import FakeScheduler
@@ -74,6 +78,49 @@ def test_a_run_that_has_ended_is_shown_from_its_file(tmp_path: Path) -> None:
     assert after.value("finetuning_training_progress") == 100.0
     assert after.value("finetuning_samples_per_second") == 4.5
     assert after.value("finetuning_job_duration_seconds_sum") == pytest.approx(120.0)
+
+
+@contextmanager
+def prometheus(program: str, target: str, folder: Path) -> Iterator[str]:
+    """Runs a Prometheus server that scrapes a target each second; yields its own address."""
+    config = {"scrape_configs": [{"job_name": "t", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}]}
+    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    arguments = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    with subprocess.Popen(
+        [program, *arguments, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            yield f"http://{address}"
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
+    """Where the server is installed it answers a query with the figure; elsewhere its parser stands in for it."""
+    path = tmp_path / "training_info.json"
+    path.write_text(json.dumps(INFO))
+    with serving("--training-info", str(path)) as address:
+        program = shutil.which("prometheus")
+        if program is None:
+            assert Page.fetch(address).value("finetuning_train_loss", job_name="out") == 0.75
+            return
+        target = address.removeprefix("http://").removesuffix("/metrics")
+        with prometheus(program, target, tmp_path) as server:
+            query = f"{server}/api/v1/query?query=finetuning_train_loss"
+
+            def found() -> list[Any]:
+                try:
+                    with urllib.request.urlopen(query, timeout=10) as answer:
+                        result: list[Any] = json.load(answer)["data"]["result"]
+                        return result
+                except OSError:  # it is not up yet
+                    return []
+
+            (series,) = eventually(found, "a scrape")
+    assert series["value"][1] == "0.75"
+    assert series["metric"].items() >= {"job_name": "out", "model_id": "owner/base", "epoch": "3"}.items()
 
 
 def test_wrong_usage_is_told() -> None:

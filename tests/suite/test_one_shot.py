@@ -14,11 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.launcher import Suite
+from services.launcher import Suite, free_ports
 from tests.support.exposition import Page
 from tests.support.suite import running_suite, tiny_inputs
 from tuneforge.manifest import Manifest, verify
+from tuneforge.one_shot.settings import RunSettings, check, with_file
 
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "examples/one_command"
+CONFIG = SCRIPTS / "config.json"
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "training_info.json"}
 MODEL = {"config.json", "model.safetensors", "tokenizer.json", "training_info.json"}
 LIMIT_S = 300.0
@@ -134,3 +138,39 @@ def test_rows_of_a_wrong_shape_end_it_with_what_was_found(suite: Suite, tmp_path
     assert done.returncode == 1
     assert "question" in done.stderr
     assert "instruction" in done.stderr
+
+
+def run_script(name: str, env: Mapping[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
+    """Runs an example script as a user does, from the checkout."""
+    command = [str(SCRIPTS / name), *flags]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(env), capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_there_is_a_script_for_each_method(tmp_path: Path, method: str) -> None:
+    """It trains small, and checks what it made (003-25); what they run together is the test below."""
+    done = run_script(f"test_{method}.sh", {"TUNEFORGE": "echo", "OUT": str(tmp_path)}, "--seed", "1")
+    train, validate = done.stdout.splitlines()
+    assert f"--method {method} --epochs 1 --batch-size 1 --max-seq-length 512" in train
+    assert train.endswith("--seed 1")
+    assert validate.startswith(f"validate --training-info {tmp_path}/training_info.json")
+
+
+def test_the_script_with_metrics_ends_well(suite: Suite, tmp_path: Path) -> None:
+    """It trains, sees the metrics meanwhile, and checks the content of what was made (003-25)."""
+    model, _ = tiny_inputs(tmp_path)
+    addresses = {f"TUNEFORGE_{name.upper()}_ADDRESS": suite.address(name) for name in ("registry", "scheduler")}
+    places = {"MODEL": str(model), "OUT": str(tmp_path / "out"), "PORT": str(free_ports(1)[0])}
+    command = {"TUNEFORGE": f"{sys.executable} -m tuneforge.cli"}
+    done = run_script("test_monitoring.sh", addresses | places | command, "--attach", "--epochs", "20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS  model_output" in done.stdout
+    assert "Summary: 3/3 checks passed" in done.stdout
+    assert re.search(r"^finetuning_job_status\{.*\} 1\.0$", done.stdout, re.MULTILINE)
+
+
+def test_a_file_of_settings_is_an_example() -> None:
+    """The example is one that the command takes."""
+    check(with_file(RunSettings(model_id="m", dataset_path="d", output_dir="o"), json.loads(CONFIG.read_text())))

@@ -14,9 +14,12 @@ import pytest
 
 from services.trainer import devices
 from services.trainer.devices import DeviceInfo, DeviceReading, Sampler, find_devices
+from services.trainer.events import EventLog, parse
 from services.trainer.node import Capacity
-from services.trainer.sampling import device_metrics
+from services.trainer.sampling import Sampling, device_metrics
 from services.trainer.sensors.rapl import PackageEnergy
+from services.trainer.spool import SpoolReader
+from tuneforge.names import AttemptName
 from tuneforge.specs.spec import Resources
 
 
@@ -35,6 +38,7 @@ class _FakeNvml(types.ModuleType):
     has_slices = False
     reasons = 0
     millijoules = 5_000_000
+    millijoules_a_look = 0
 
     def nvmlInit(self) -> None:
         self.open_handles += 1
@@ -85,6 +89,7 @@ class _FakeNvml(types.ModuleType):
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
         if handle == 1:
             raise _NVMLError
+        self.millijoules += self.millijoules_a_look
         return self.millijoules
 
     def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
@@ -195,6 +200,20 @@ def test_unset_sensors_stay_unset_on_the_wire(nvml: _FakeNvml) -> None:
     assert (first.HasField("energy_joules"), second.HasField("energy_joules")) == (True, False)
     assert not message.HasField("host_energy_joules")
     assert not message.HasField("energy_joules")
+
+
+def test_energy_of_an_attempt(nvml: _FakeNvml, tmp_path: Path) -> None:
+    """It is that of the last sample, taken when the work is over; a device that does not tell leaves no sum."""
+    nvml.millijoules_a_look = 1_000
+    log = EventLog(tmp_path / "spool", AttemptName.parse("projects/p/jobs/j/attempts/1"), 0)
+    with (first := Sampling(log, [0])):
+        pass
+    samples = [parse(record.payload).device for record in SpoolReader(tmp_path / "spool").read()]
+    assert first.energy()["gpu_energy_joules"] == len(samples) == samples[-1].devices[0].energy_joules
+    with (second := Sampling(log, [0, 1])):
+        pass
+    assert "gpu_energy_joules" not in second.energy()
+    log.close()
 
 
 @pytest.fixture
