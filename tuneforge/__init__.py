@@ -150,6 +150,7 @@ if TYPE_CHECKING:
         PreferenceLoss,
         PreferenceTask,
         QloraMethod,
+        Quantization,
         Resources,
         RewardModelTask,
         SupervisedTask,
@@ -208,7 +209,7 @@ _HOMES: Final[dict[str, str]] = {
     "specs.spec": (
         "BaseModel Checkpointing ComputeType ContinuedPretrainingTask DataConfig DataSource Evaluation FullMethod "
         "Guards LearningRateSchedule LoraMethod Optimization Optimizer OverlongPolicy PreferenceLoss PreferenceTask "
-        "QloraMethod Resources RewardModelTask SupervisedTask TrainingSpec"
+        "QloraMethod Quantization Resources RewardModelTask SupervisedTask TrainingSpec"
     ),
     "telemetry": "ThrottleReason",
     "values": "ArtifactKind Failure FaultClass VersionRef",
@@ -335,6 +336,7 @@ __all__ = [
     "PromotionChange",
     "PromotionState",
     "QloraMethod",
+    "Quantization",
     "Reason",
     "RecipeInfo",
     "RecipeProblem",

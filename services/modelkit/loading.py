@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -21,10 +21,11 @@ from transformers.utils import logging as transformers_logging
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
 from services.modelkit.initialization import ATTRIBUTE, draw_model, seed_of
-from services.modelkit.quantization import quantize_nf4
+from services.modelkit.quantization import quantize
 from tuneforge.architectures import SUPPORTED_ARCHITECTURES
 from tuneforge.data.rendering import TRAINING_TIME, ChatFormat
 from tuneforge.data.vocabulary import load_tokenizer
+from tuneforge.specs.spec import Quantization
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,15 +74,15 @@ def load_base(
     layers: Sequence[LocalArtifact],
     *,
     dtype: torch.dtype,
-    quantization: Literal["nf4"] | None = None,
+    quantization: Quantization | None = None,
     device: str | torch.device = "cpu",
 ) -> LoadedBase:
     """Loads a model, merges the adapters above it, and quantises it if asked to.
 
     Args:
         layers: the base, a whole model, then adapters in the order they were trained, each on all below it.
-        dtype: number format of the weights; with NF4, of its products and of the weights that stay whole.
-        quantization: `nf4` keeps linear layers of the decoder blocks in 4 bits with double quantisation.
+        dtype: number format of the weights; of quantised ones, of their products and of the weights that stay whole.
+        quantization: how the linear layers of the decoder blocks are kept; None: whole.
         device: where the weights go, `cpu` or `cuda:N`.
 
     Raises:
@@ -104,7 +105,7 @@ def load_base(
         for adapter in adapters:
             model = merge_adapter(model, adapter)
     model.requires_grad_(False).eval()
-    model = quantize_nf4(model, dtype, device) if quantization == "nf4" else model.to(device)
+    model = quantize(model, quantization, dtype, device) if quantization else model.to(device)
     tokenizer = load_tokenizer(base.folder)
     return LoadedBase(
         model=model,

@@ -40,8 +40,10 @@ from tuneforge.specs.spec import (
     Method,
     OverlongPolicy,
     QloraMethod,
+    Quantization,
     TrainingSpec,
 )
+from tuneforge.specs.wire import spec_from_proto
 from tuneforge.v1 import events_pb2
 
 
@@ -56,7 +58,10 @@ def one_thread() -> Iterator[None]:
 LONGER = replace(SPEC, optimization=replace(SPEC.optimization, max_steps=60, learning_rate=2e-2))
 
 
-@pytest.mark.parametrize("method", [LoraMethod(rank=8), QloraMethod(lora=LoraMethod(rank=8)), FullMethod()])
+INT8 = QloraMethod(lora=LoraMethod(rank=8), quantization=Quantization.INT8)
+
+
+@pytest.mark.parametrize("method", [LoraMethod(rank=8), QloraMethod(lora=LoraMethod(rank=8)), INT8, FullMethod()])
 def test_a_model_learns_its_rows(method: Method, tmp_path: Path) -> None:
     """With every method the loss falls to a small part of its start."""
     rate = 5e-3 if isinstance(method, FullMethod) else 2e-2
@@ -396,3 +401,15 @@ def test_memory_that_runs_out_is_named(error: Exception, tmp_path: Path, monkeyp
     fault = fault_of(tiny_inputs(tmp_path))
     assert (fault.reason, fault.fault) == (Reason.OUT_OF_MEMORY, Fault.USER)
     assert "rows_per_micro_batch" in fault.cure
+
+
+def test_float16_on_a_cpu_is_told_and_replaced(tmp_path: Path) -> None:
+    """A CPU has no use for it: the run says what it computes in, and that is what the result's spec says."""
+    sink = RecordingSink()
+    train(tiny_inputs(tmp_path, replace(SPEC, compute=ComputeType.FP16, deterministic=True)), sink, never)
+    told = [line.message for line in sink.of(events_pb2.LogLine) if line.severity == events_pb2.LOG_SEVERITY_WARNING]
+    (resolved,) = sink.of(events_pb2.Resolved)
+    used = spec_from_proto(resolved.spec)
+    assert used.compute in (ComputeType.BF16, ComputeType.FP32)
+    assert used.deterministic
+    assert any("FP16 is for GPUs" in line and used.compute.name in line for line in told)

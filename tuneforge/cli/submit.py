@@ -33,6 +33,7 @@ _PLACES = {
     "rows_per_step": ("optimization", "rows_per_step"),
     "rows_per_micro_batch": ("optimization", "rows_per_micro_batch"),
     "compute": ("precision", "compute"),
+    "deterministic": ("precision", "deterministic"),
     "checkpoint_every": ("checkpointing", "every_steps"),
     "keep_checkpoints": ("checkpointing", "keep_last"),
     "durable_every": ("checkpointing", "durable_every_steps"),
@@ -104,6 +105,7 @@ _NO_ZERO = {
 @click.option("--target", multiple=True, metavar="LAYER", help="Layer with adapters, e.g. q_proj; may be repeated.")
 @click.option("--rslora", is_flag=True, default=None, help="Scale the adapters by alpha / sqrt(rank).")
 @click.option("--dora", is_flag=True, default=None, help="Learn a magnitude for each output beside the adapters.")
+@click.option("--quantization", metavar="FORM", help="qlora: nf4, nf4_single or int8.  [default: nf4]")
 @click.option("--freeze-layers", type=int, help="full: lowest layers that stay as they are.  [default: 0]")
 @click.option("--epochs", type=float, help="Passes over the rows.  [default: 3; other tasks than sft 1]")
 @click.option("--max-steps", type=int, help="Optimiser steps, instead of epochs.")
@@ -133,7 +135,8 @@ _NO_ZERO = {
     metavar="POLICY",
     help="Activations computed again in the backward pass: auto, none, selective or full.  [default: auto]",
 )
-@click.option("--compute", metavar="TYPE", help="auto, bf16 or fp32.  [default: auto]")
+@click.option("--compute", metavar="TYPE", help="auto, bf16, fp16 or fp32.  [default: auto]")
+@click.option("--deterministic", is_flag=True, default=None, help="Only kernels that give the same bits each time.")
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.  [default: 50]")
 @click.option("--keep-checkpoints", type=int, help="How many stay.  [default: 2]")
 @click.option("--durable-every", type=int, help="Steps between copies to the blob store, 0 = none.  [default: each]")
@@ -243,12 +246,20 @@ def _with_method(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, An
         if name != chosen:
             content.pop(name, None)
     content.setdefault(chosen, {})
+    _put_quantization(content, chosen, flags["quantization"])
     if flags["freeze_layers"] is not None:
         _put(content, ("full", "freeze_layers"), flags["freeze_layers"])
     for key, value in adapter.items():
         _put(content, ("qlora", "lora", key) if chosen == "qlora" else (chosen, key), value)
     _put_task(content, flags)
     return content
+
+
+def _put_quantization(content: dict[str, Any], method: str, form: str | None) -> None:
+    if form is not None and method != "qlora":
+        raise click.UsageError(f"--quantization is for --method qlora, not {method}.")
+    if form is not None:
+        _put(content, ("qlora", "quantization"), form)
 
 
 def _put_task(content: dict[str, Any], flags: dict[str, Any]) -> None:

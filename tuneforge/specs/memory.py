@@ -21,17 +21,27 @@ from tuneforge.specs.spec import (
     MergeMethod,
     Optimizer,
     QloraMethod,
+    Quantization,
     TrainingSpec,
 )
 
 # NF4: 4 bits a weight, one 8-bit scale a block of 64, one float32 scale of scales a 256 blocks (arXiv 2305.14314, 3).
 NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
+NF4_SINGLE_BYTES_PER_WEIGHT = 0.5 + 4 / 64
+# LLM.int8: a byte a weight; its float32 scale for each output is less than a hundredth of that.
+_PACKED_BYTES: Mapping[Quantization, float] = {
+    Quantization.NF4: NF4_BYTES_PER_WEIGHT,
+    Quantization.NF4_SINGLE: NF4_SINGLE_BYTES_PER_WEIGHT,
+    Quantization.INT8: 1.01,
+}
 # Python, torch and the libraries beside it, as a warm worker shows them before it loads a model.
 OVERHEAD_BYTES = 700_000_000
 SMALLEST_8BIT = 4096
 """Numbers of the smallest weight whose moments are kept in 8 bits."""
 FP32 = 4
 BF16 = 2
+_HALF = frozenset({ComputeType.BF16, ComputeType.FP16})
+"""Formats of two bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +171,8 @@ def _weights_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     total = architecture.parameters
     if isinstance(spec.method, QloraMethod):
         packed = sum(tensor.size for tensors in architecture.linear_layers().values() for tensor in tensors)
-        return round(packed * NF4_BYTES_PER_WEIGHT) + (total - packed) * FP32
-    if isinstance(spec.method, LoraMethod) and spec.compute is ComputeType.BF16:
+        return round(packed * _PACKED_BYTES[spec.method.quantization]) + (total - packed) * FP32
+    if isinstance(spec.method, LoraMethod) and spec.compute in _HALF:
         return total * BF16
     return total * FP32
 
@@ -177,7 +187,7 @@ def _activations_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     hidden, inner = max(sides), max(widths)
     tokens = spec.data.max_tokens * (spec.optimization.rows_per_micro_batch or 1)
     vocabulary = max((tensor.shape[0] for tensor in architecture.tensors if len(tensor.shape) == 2), default=0)
-    item = BF16 if spec.compute is ComputeType.BF16 else FP32
+    item = BF16 if spec.compute in _HALF else FP32
     block = 18 * hidden + 4 * inner
     kept = {
         ActivationRecompute.SELECTIVE: depth * (8 * hidden + 2 * inner) + block,  # and one block while it is recomputed

@@ -17,10 +17,13 @@ from tuneforge.specs.spec import (
     LoraMethod,
     MergeMethod,
     QloraMethod,
+    Quantization,
     RewardModelTask,
     TrainingSpec,
 )
 
+INT8_THRESHOLD = 6.0
+"""Inputs beyond it are multiplied in 16 bits (arXiv 2208.07339, section 3.2)."""
 VOLATILE = ("train_runtime", "train_samples_per_second")
 """Results of a run that differ between two equal runs."""
 
@@ -56,7 +59,7 @@ def method_word(spec: TrainingSpec) -> str:
 
 def precision_word(compute: ComputeType) -> str:
     """Returns the number format of the products as a word."""
-    return "bf16" if compute is ComputeType.BF16 else "fp32"
+    return compute.value if compute in (ComputeType.BF16, ComputeType.FP16) else "fp32"
 
 
 def lora_document(spec: TrainingSpec) -> dict[str, Any] | None:
@@ -78,11 +81,14 @@ def quantization_document(spec: TrainingSpec) -> dict[str, Any] | None:
     """Returns how the frozen weights were kept; None where they were whole."""
     if not isinstance(spec.method, QloraMethod):
         return None
+    if spec.method.quantization is Quantization.INT8:
+        return {"load_in_8bit": True, "llm_int8_threshold": INT8_THRESHOLD}
+    compute = {ComputeType.BF16: "bfloat16", ComputeType.FP16: "float16"}.get(spec.compute, "float32")
     return {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": "bfloat16" if spec.compute is ComputeType.BF16 else "float32",
+        "bnb_4bit_use_double_quant": spec.method.quantization is Quantization.NF4,
+        "bnb_4bit_compute_dtype": compute,
     }
 
 

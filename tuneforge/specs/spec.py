@@ -69,6 +69,15 @@ class ComputeType(StrEnum):
     AUTO = "auto"
     BF16 = "bf16"
     FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class Quantization(StrEnum):
+    """How frozen weights are kept."""
+
+    NF4 = "nf4"
+    NF4_SINGLE = "nf4_single"
+    INT8 = "int8"
 
 
 class WeightFormat(StrEnum):
@@ -142,10 +151,12 @@ class LoraMethod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QloraMethod:
-    """Low-rank adapters beside weights kept in NF4 (arXiv 2305.14314)."""
+    """Low-rank adapters beside quantised weights (arXiv 2305.14314)."""
 
     lora: LoraMethod = field(default_factory=LoraMethod)
     """The adapters."""
+    quantization: Quantization = Quantization.NF4
+    """How the linear layers of the decoder blocks are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +329,8 @@ class TrainingSpec:
     """How the weights move."""
     compute: ComputeType = ComputeType.AUTO
     """Format of the matrix products (`precision.compute`)."""
+    deterministic: bool = False
+    """Only kernels that give the same bits each time (`precision.deterministic`)."""
     checkpointing: Checkpointing = field(default_factory=Checkpointing)
     """When the state is saved."""
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -11,6 +11,7 @@ from tuneforge.specs.spec import (
     PreferenceLoss,
     PreferenceTask,
     QloraMethod,
+    Quantization,
     RewardModelTask,
     SupervisedTask,
     Task,
@@ -23,6 +24,14 @@ PREFERENCE_LOSSES = {
     spec_pb2.PREFERENCE_LOSS_IPO: PreferenceLoss.IPO,
 }
 """Number of the contract -> loss."""
+QUANTIZATIONS = {
+    spec_pb2.QUANTIZATION_UNSPECIFIED: Quantization.NF4,
+    spec_pb2.QUANTIZATION_NF4: Quantization.NF4,
+    spec_pb2.QUANTIZATION_NF4_SINGLE: Quantization.NF4_SINGLE,
+    spec_pb2.QUANTIZATION_INT8: Quantization.INT8,
+}
+"""Number of the contract -> how weights are kept."""
+_QUANTIZATION_NUMBER = {value: number for number, value in QUANTIZATIONS.items()}
 _LOSS_NUMBER = {value: number for number, value in PREFERENCE_LOSSES.items()}
 
 
@@ -66,7 +75,10 @@ def method_from_proto(message: spec_pb2.TrainingSpec) -> Method | None:
         case "lora":
             return _lora_from_proto(message.lora)
         case "qlora":
-            return QloraMethod(lora=_lora_from_proto(message.qlora.lora))
+            return QloraMethod(
+                lora=_lora_from_proto(message.qlora.lora),
+                quantization=QUANTIZATIONS.get(message.qlora.quantization, Quantization.NF4),
+            )
         case "full":
             return FullMethod(freeze_layers=message.full.freeze_layers)
         case "merge":
@@ -84,6 +96,7 @@ def put_method(message: spec_pb2.TrainingSpec, method: Method | None) -> None:
         message.merge.SetInParent()
     elif isinstance(method, QloraMethod):
         message.qlora.lora.CopyFrom(_lora_to_proto(method.lora))
+        message.qlora.quantization = _QUANTIZATION_NUMBER[method.quantization]
     elif method is not None:
         message.lora.CopyFrom(_lora_to_proto(method))
 

@@ -26,6 +26,7 @@ from tuneforge.specs.spec import (
     Optimization,
     Optimizer,
     QloraMethod,
+    Quantization,
     Resources,
     TrainingSpec,
 )
@@ -64,6 +65,8 @@ def _violations(spec: TrainingSpec, architecture: Architecture | None, allow_loc
             f"{ModelTask.TEXT_GENERATION} can be trained in this release; choose one of those",
         )
     yield from task_violations(spec)
+    if isinstance(spec.method, QloraMethod):
+        yield from _quantized(spec.method, spec.merge)
     if spec.method is None:
         yield FieldViolation("method", "is missing: set one of `lora`, `qlora`, `full`, `merge`")
     if spec.lora is not None:
@@ -238,6 +241,13 @@ def _keywords(evaluation: Evaluation) -> Iterator[FieldViolation]:
                 f"evaluation.keywords[{index}].any_of",
                 f"has {len(words)} entries: use at most {KEYWORDS_MAX} of 1 to {KEYWORD_CHARACTERS} characters",
             )
+
+
+def _quantized(method: QloraMethod, merge: Merge | None) -> Iterator[FieldViolation]:
+    if method.quantization is Quantization.INT8 and method.lora.use_dora:
+        yield FieldViolation("qlora.lora.use_dora", "is set beside `int8`: DoRA goes with `nf4` or whole weights")
+    if merge is not None and method.quantization is not Quantization.NF4:
+        yield FieldViolation("output.merge", f"is for `nf4`, not `{method.quantization}`: leave one of them out")
 
 
 def _merge(merge: Merge, *, is_full: bool) -> Iterator[FieldViolation]:

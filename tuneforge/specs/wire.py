@@ -27,7 +27,14 @@ from tuneforge.specs.spec import (
     TrainingSpec,
     WeightFormat,
 )
-from tuneforge.specs.task_wire import PREFERENCE_LOSSES, method_from_proto, put_method, put_task, task_from_proto
+from tuneforge.specs.task_wire import (
+    PREFERENCE_LOSSES,
+    QUANTIZATIONS,
+    method_from_proto,
+    put_method,
+    put_task,
+    task_from_proto,
+)
 from tuneforge.v1 import models_pb2, spec_pb2
 
 _OVERLONG = {
@@ -66,6 +73,7 @@ _COMPUTE = {
     spec_pb2.COMPUTE_TYPE_AUTO: ComputeType.AUTO,
     spec_pb2.COMPUTE_TYPE_BF16: ComputeType.BF16,
     spec_pb2.COMPUTE_TYPE_FP32: ComputeType.FP32,
+    spec_pb2.COMPUTE_TYPE_FP16: ComputeType.FP16,
 }
 _FORMAT = {
     spec_pb2.WEIGHT_FORMAT_UNSPECIFIED: WeightFormat.STORED,
@@ -86,6 +94,7 @@ _FORMAT_NUMBER = {value: number for number, value in _FORMAT.items()}
 def unknown_enums(message: spec_pb2.TrainingSpec) -> list[str]:
     """Returns the paths of enum fields whose number this release does not know; they would not convert."""
     fields: dict[str, tuple[Any, dict[Any, Any]]] = {
+        "qlora.quantization": (message.qlora.quantization, QUANTIZATIONS),
         "preference.loss": (message.preference.loss, PREFERENCE_LOSSES),
         "data.overlong": (message.data.overlong, _OVERLONG),
         "optimization.optimizer": (message.optimization.optimizer, _OPTIMIZER),
@@ -106,6 +115,7 @@ def spec_from_proto(message: spec_pb2.TrainingSpec) -> TrainingSpec:
         data=_data_from_proto(message.data),
         optimization=_optimization_from_proto(message.optimization),
         compute=_COMPUTE.get(message.precision.compute, ComputeType.AUTO),
+        deterministic=message.precision.deterministic,
         checkpointing=Checkpointing(
             every_steps=message.checkpointing.every_steps if message.checkpointing.HasField("every_steps") else None,
             keep_last=message.checkpointing.keep_last,
@@ -222,7 +232,7 @@ def spec_to_proto(spec: TrainingSpec) -> spec_pb2.TrainingSpec:
     message = spec_pb2.TrainingSpec(
         data=_data_to_proto(spec.data),
         optimization=_optimization_to_proto(spec.optimization),
-        precision=spec_pb2.Precision(compute=_COMPUTE_NUMBER[spec.compute]),
+        precision=spec_pb2.Precision(compute=_COMPUTE_NUMBER[spec.compute], deterministic=spec.deterministic),
         checkpointing=spec_pb2.Checkpointing(
             every_steps=spec.checkpointing.every_steps,
             keep_last=spec.checkpointing.keep_last,

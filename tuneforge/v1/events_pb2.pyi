@@ -341,7 +341,9 @@ class StepMetrics(_message.Message):
     learning_rate: _builtins.float
     """Learning rate that the step was made with."""
     grad_norm: _builtins.float
-    """Euclidean norm of all gradients before clipping. The exact value, as for `loss`."""
+    """Euclidean norm of all gradients before clipping. The exact value, as for `loss`. Infinite for a step that moved
+    nothing, which FP16 alone knows.
+    """
     tokens: _builtins.int
     """Tokens of the step's rows, padding left out."""
     supervised_tokens: _builtins.int

@@ -46,6 +46,38 @@ PREFERENCE_LOSS_IPO: PreferenceLoss.ValueType  # 2
 """(h - 1 / (2 * beta))^2: IPO (Azar et al., arXiv 2310.12036), which does not push a margin on for ever."""
 Global___PreferenceLoss: _TypeAlias = PreferenceLoss  # noqa: Y015
 
+class _Quantization:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QuantizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Quantization.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUANTIZATION_UNSPECIFIED: _Quantization.ValueType  # 0
+    """As NF4."""
+    QUANTIZATION_NF4: _Quantization.ValueType  # 1
+    """4-bit NormalFloat with double quantisation (arXiv 2305.14314, section 3): 0.516 bytes a weight."""
+    QUANTIZATION_NF4_SINGLE: _Quantization.ValueType  # 2
+    """The same without double quantisation: 0.5625 bytes a weight."""
+    QUANTIZATION_INT8: _Quantization.ValueType  # 3
+    """8 bits with a scale for each output, large inputs apart (LLM.int8, Dettmers et al., arXiv 2208.07339): a byte a
+    weight. Takes no DoRA.
+    """
+
+class Quantization(_Quantization, metaclass=_QuantizationEnumTypeWrapper):
+    """How frozen weights are kept."""
+
+QUANTIZATION_UNSPECIFIED: Quantization.ValueType  # 0
+"""As NF4."""
+QUANTIZATION_NF4: Quantization.ValueType  # 1
+"""4-bit NormalFloat with double quantisation (arXiv 2305.14314, section 3): 0.516 bytes a weight."""
+QUANTIZATION_NF4_SINGLE: Quantization.ValueType  # 2
+"""The same without double quantisation: 0.5625 bytes a weight."""
+QUANTIZATION_INT8: Quantization.ValueType  # 3
+"""8 bits with a scale for each output, large inputs apart (LLM.int8, Dettmers et al., arXiv 2208.07339): a byte a
+weight. Takes no DoRA.
+"""
+Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
+
 class _OverlongPolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -224,6 +256,11 @@ class _ComputeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ComputeTy
     """bfloat16 products, float32 master weights."""
     COMPUTE_TYPE_FP32: _ComputeType.ValueType  # 3
     """float32 throughout."""
+    COMPUTE_TYPE_FP16: _ComputeType.ValueType  # 4
+    """float16 products, float32 master weights; the loss is scaled so that small gradients do not vanish, and a step whose
+    gradients overflow moves nothing: its `grad_norm` is infinite, and the scale is halved. On a CPU: AUTO, with a
+    warning.
+    """
 
 class ComputeType(_ComputeType, metaclass=_ComputeTypeEnumTypeWrapper):
     """Format of the matrix products."""
@@ -236,6 +273,11 @@ COMPUTE_TYPE_BF16: ComputeType.ValueType  # 2
 """bfloat16 products, float32 master weights."""
 COMPUTE_TYPE_FP32: ComputeType.ValueType  # 3
 """float32 throughout."""
+COMPUTE_TYPE_FP16: ComputeType.ValueType  # 4
+"""float16 products, float32 master weights; the loss is scaled so that small gradients do not vanish, and a step whose
+gradients overflow moves nothing: its `grad_norm` is infinite, and the scale is halved. On a CPU: AUTO, with a
+warning.
+"""
 Global___ComputeType: _TypeAlias = ComputeType  # noqa: Y015
 
 class _WeightFormat:
@@ -589,11 +631,14 @@ Global___LoraMethod: _TypeAlias = LoraMethod  # noqa: Y015
 
 @_typing.final
 class QloraMethod(_message.Message):
-    """QLoRA (Dettmers et al., arXiv 2305.14314): LoRA beside NF4 weights with double quantisation."""
+    """QLoRA (Dettmers et al., arXiv 2305.14314): LoRA beside quantised weights."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LORA_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    quantization: Global___Quantization.ValueType
+    """How the linear layers of the decoder blocks are kept; embeddings and output head stay whole."""
     @_builtins.property
     def lora(self) -> Global___LoraMethod:
         """The adapters."""
@@ -602,10 +647,11 @@ class QloraMethod(_message.Message):
         self,
         *,
         lora: Global___LoraMethod | None = ...,
+        quantization: Global___Quantization.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "quantization", b"quantization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -833,16 +879,22 @@ class Precision(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPUTE_FIELD_NUMBER: _builtins.int
+    DETERMINISTIC_FIELD_NUMBER: _builtins.int
     compute: Global___ComputeType.ValueType
     """Format of the matrix products."""
+    deterministic: _builtins.bool
+    """Only kernels that give the same bits each time; one that has no such form ends the run. On a CPU all are that; on a
+    GPU some are slower. A resume is exact on a GPU with it alone.
+    """
     def __init__(
         self,
         *,
         compute: Global___ComputeType.ValueType = ...,
+        deterministic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "deterministic", b"deterministic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

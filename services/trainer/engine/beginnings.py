@@ -7,7 +7,7 @@ from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.methods import PreparedModel
 from services.trainer.engine.resolution import Resolution
 from services.trainer.engine.training_task import EventSink
-from tuneforge.specs.spec import TrainingSpec
+from tuneforge.specs.spec import ComputeType, TrainingSpec
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
 
@@ -17,6 +17,8 @@ def tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: Eve
     wanted, used = spec.optimization.optimizer, resolution.spec.optimization.optimizer
     if used is not wanted:
         reports.warn(sink, f"The optimiser {wanted} pages its state to the host's memory; without a GPU it is {used}.")
+    if spec.compute is ComputeType.FP16 and resolution.spec.compute is not ComputeType.FP16:
+        reports.warn(sink, f"FP16 is for GPUs; this processor computes in {resolution.spec.compute.name}.")
 
 
 def _environment(resolution: Resolution, prepared: PreparedModel) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from services.trainer.engine.batches import BatchLimits
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.gang import ALONE, Gang
 from services.trainer.engine.losses import LossTotal, StepLoss, Totals
-from services.trainer.engine.precision import autocast, is_four_bit
+from services.trainer.engine.precision import autocast, is_quantized
 from services.trainer.engine.randomness import random_state, restore_random_state
 from tuneforge.specs.spec import ComputeType
 
@@ -59,13 +59,13 @@ def judging(model: Any) -> Iterator[None]:
 
 
 def keep_four_bit_weights(model: Any) -> None:
-    """Puts the 4-bit layers of a model in evaluation mode back into that of training; they have no dropout.
+    """Puts the quantised layers of a model in evaluation mode back into that of training; they have no dropout.
 
-    In evaluation mode bitsandbytes packs such weights for good, in a form that computes in bfloat16, from which DoRA
+    In evaluation mode bitsandbytes packs 4-bit weights for good, in a form that computes in bfloat16, from which DoRA
     cannot take a norm, and which has no backward pass: the next training step would get wrong gradients.
     """
     for module in model.modules():
-        if is_four_bit(module):
+        if is_quantized(module):
             module.train()
 
 

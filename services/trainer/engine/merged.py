@@ -11,6 +11,7 @@ import torch
 
 from services.modelkit.adapters import load_adapter
 from services.modelkit.artifacts import LocalArtifact
+from services.modelkit.faults import InvalidModel
 from services.modelkit.initialization import METADATA
 from services.modelkit.loading import load_base, load_weights
 from services.modelkit.merging import MergeOptions, merge_layers
@@ -20,7 +21,7 @@ from services.trainer.engine.documents import MergeFacts
 from services.trainer.engine.evaluation import keep_four_bit_weights
 from services.trainer.engine.methods import choose_attention, load_format
 from services.trainer.engine.precision import set_formats
-from tuneforge.specs.spec import ComputeType, Merge, QloraMethod, TrainingSpec, WeightFormat
+from tuneforge.specs.spec import ComputeType, Merge, QloraMethod, Quantization, TrainingSpec, WeightFormat
 
 ADAPTER_FOLDER = "adapters"
 """Folder of a merged model with the files of the adapter that is in it."""
@@ -56,8 +57,18 @@ def form_of_run(below: Sequence[LocalArtifact], spec: TrainingSpec) -> BaseForm:
 
 
 def form_of_version(below: Sequence[LocalArtifact], adapter: LocalArtifact) -> BaseForm:
-    """Returns how the weights below a published adapter were kept, by what it says; whole where it says nothing."""
+    """Returns how the weights below a published adapter were kept, by what it says; whole where it says nothing.
+
+    Raises:
+        InvalidModel: They were kept in a form whose rounding cannot be merged into.
+    """
     told = read_metadata(adapter.folder)
+    kept = told.get("quantization") or {}
+    if kept and not kept.get("bnb_4bit_use_double_quant"):
+        raise InvalidModel(
+            "The adapter was trained beside weights in 8 bits, or in 4 without double quantisation.",
+            "Merge adapters that were trained beside whole weights or NF4; serve this one beside its base.",
+        )
     compute = ComputeType.BF16 if told.get("precision") == "bf16" else ComputeType.FP32
     return BaseForm("nf4" if told.get("quantization") else None, load_format(below, compute, is_frozen=True))
 
@@ -102,7 +113,12 @@ def merge(
     )
     merge_layers(layers, folder, options)
     *below, adapter = layers
-    base = load_base(below, dtype=form.dtype, quantization=form.quantization, device=device)
+    base = load_base(
+        below,
+        dtype=form.dtype,
+        quantization=Quantization(form.quantization) if form.quantization else None,
+        device=device,
+    )
     if not fits_in_float32(base.model.num_parameters(), device):
         base.model.to("cpu")
     # Before the adapter comes: PEFT would round it to the format of the layers that it finds.

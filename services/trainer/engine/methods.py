@@ -6,7 +6,7 @@ products (see `precision`), everything else in float32.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -52,7 +52,7 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
         IntegrityError: A file of a layer is not what its manifest says.
         TrainingFault: INVALID_MODEL, or INVALID_FIELD when the method does not fit the model.
     """
-    quantization: Literal["nf4"] | None = "nf4" if isinstance(spec.method, QloraMethod) else None
+    quantization = spec.method.quantization if isinstance(spec.method, QloraMethod) else None
     try:
         base = load_base(
             layers,

@@ -61,6 +61,11 @@ def update(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
             with torch.no_grad():
                 torch._foreach_mul_(group["params"], 1.0 - learning_rate * decay)
     optimizer.step()
+    forget_gradients(optimizer)
+
+
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Drops the gradients of all weights."""
     optimizer.zero_grad(set_to_none=True)
 
 

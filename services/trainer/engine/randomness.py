@@ -1,10 +1,44 @@
 """Every random number generator that a run could draw from, as tensors: read for a checkpoint, put back at a resume."""
 
+import contextlib
+import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+
+from services.trainer.engine.training_task import TrainingFault
+from tuneforge.errors import Reason
+
+
+@contextlib.contextmanager
+def exact_kernels(*, is_asked: bool) -> Iterator[None]:
+    """Has torch choose only kernels that give the same bits each time, and puts back what was there.
+
+    Raises:
+        TrainingFault: INVALID_FIELD, when something has no such kernel.
+    """
+    if not is_asked:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    # cuBLAS reads it when it is first used; without it its sums may be split otherwise from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise TrainingFault(
+            Reason.INVALID_FIELD,
+            f"precision.deterministic is set, and torch says: {str(error).splitlines()[0]}",
+            "Leave precision.deterministic out, or choose another method or optimiser.",
+            metadata={"field": "precision.deterministic"},
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def seed_all(seed: int) -> None:

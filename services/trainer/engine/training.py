@@ -23,7 +23,7 @@ from services.trainer.engine.merge_run import merge_version
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
 from services.trainer.engine.plan import StepPlan
 from services.trainer.engine.preloading import preload
-from services.trainer.engine.randomness import seed_all
+from services.trainer.engine.randomness import exact_kernels, seed_all
 from services.trainer.engine.rendezvous import seated
 from services.trainer.engine.resolution import (
     Resolution,
@@ -96,7 +96,7 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
         TrainingFault: The run cannot go on; the reason says why.
         IntegrityError: A file of the base is not what its manifest says; whoever keeps the files should drop them.
     """
-    with faults_named():
+    with faults_named(), exact_kernels(is_asked=task.spec.deterministic):
         try:
             return _train(task, sink, stop)
         except _StoppedEarly as stopped:

@@ -23,6 +23,7 @@ from services.trainer.engine.gang import ALONE, Gang
 from services.trainer.engine.losses import LossSum, LossTotal, StepLoss
 from services.trainer.engine.precision import autocast
 from services.trainer.engine.randomness import random_state, restore_random_state
+from services.trainer.engine.scaling import LossScale
 from services.trainer.engine.spread import Layout, SpreadModel
 from services.trainer.engine.tasks import Task
 from services.trainer.engine.tensor_file import digest_of_tensors
@@ -79,6 +80,7 @@ class Engine:
             options.optimizer, self.parameters, weight_decay=options.weight_decay
         )
         self._writer = CheckpointWriter(options.checkpoints, keep_last=options.keep_last)
+        self._scale = LossScale(options.compute)
         self._open_saves = 0
         model.train()
 
@@ -100,7 +102,7 @@ class Engine:
         with autocast(self._options.compute, self._options.device):
             for index, part in enumerate(share.parts):
                 counts = index < share.own
-                divisor = share.totals.count if counts else math.inf
+                divisor = share.totals.count / self._scale.factor if counts else math.inf
                 part = part.to(self._options.device)
                 value = self._spread.backward(loss_sum, part, divisor=divisor, is_last=index == last)
                 total.add(value, computed[0], counts=counts)
@@ -113,11 +115,17 @@ class Engine:
     def optim_step(self, learning_rate: float) -> float:
         """Clips the gradients, moves the weights and drops the gradients; returns the norm before clipping.
 
+        In float16 gradients may overflow: then nothing moves, and the norm is infinite.
+
         Raises:
             TrainingFault: LOSS_NOT_FINITE, when the norm is no finite number; the weights have not moved.
         """
         clip_at = self._options.max_grad_norm or math.inf
+        self._scale.unscale(self.parameters.values())
         grad_norm = self._spread.clip(self.parameters, clip_at)
+        if not self._scale.moves(grad_norm):
+            optimizers.forget_gradients(self._optimizer)
+            return math.inf
         if not math.isfinite(grad_norm):
             raise _not_finite("norm of the gradients", grad_norm)
         self._writer.release()
@@ -140,6 +148,8 @@ class Engine:
             "optimizer": self._spread.gathered(optimizers.state_tensors(self._optimizer, self.parameters)),
             "random": gang_state.collected_random(self._gang, random_state(options.device)),
         }
+        if self._scale.is_used:
+            tensors["scale"] = self._scale.tensors()
         if self._gang.is_first:
             checkpoint = checkpoints.Checkpoint(step=step, attempt=options.attempt, facts=facts, tensors=tensors)
             self._writer.begin(checkpoint, keep_steps)
@@ -170,6 +180,7 @@ class Engine:
             for key, tensor in checkpoint.tensors.get("optimizer", {}).items()
         }
         optimizers.load_state_tensors(self._optimizer, self.parameters, state)
+        self._scale.load(checkpoint.tensors.get("scale", {}))
         restore_random_state(gang_state.own_random(self._gang, checkpoint.tensors["random"]), self._options.device)
 
     def restore_weights(self, checkpoint: checkpoints.Checkpoint) -> None:

@@ -16,6 +16,7 @@ from services.modelkit.loading import load_base
 from tests.unit.modelkit.conftest import artifact
 from tuneforge.data.masks import encode_prompt
 from tuneforge.manifest import IntegrityError
+from tuneforge.specs.spec import Quantization
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
 
@@ -69,7 +70,7 @@ def test_adapters_below_are_merged_in_order(
 def test_nf4_is_made_of_merged_weights_on_the_cpu(base: LocalArtifact, adapter: LocalArtifact) -> None:
     """A model in 4 bits is near the whole one, adapters below included, and its blocks are eight times smaller."""
     whole = load_base([base, adapter], dtype=torch.float32).model
-    quantized = load_base([base, adapter], dtype=torch.float32, quantization="nf4").model
+    quantized = load_base([base, adapter], dtype=torch.float32, quantization=Quantization.NF4).model
     ratio = (_logits(quantized) - _logits(whole)).norm() / _logits(whole).norm()
     assert 0 < ratio < 0.5
     block = sum(p.numel() * p.element_size() for p in quantized.model.layers.parameters())

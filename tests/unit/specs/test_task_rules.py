@@ -20,6 +20,8 @@ from tuneforge.specs.spec import (
     OverlongPolicy,
     PreferenceLoss,
     PreferenceTask,
+    QloraMethod,
+    Quantization,
     Resources,
     RewardModelTask,
     SupervisedTask,
@@ -45,6 +47,12 @@ SPEC = TrainingSpec(
         ({"task": PreferenceTask(label_smoothing=0.5)}, "preference.label_smoothing", "less than 0.5"),
         ({"task": PreferenceTask(label_smoothing=0.1, loss=PreferenceLoss.IPO)}, "preference.label_smoothing", "ipo"),
         ({"data": replace(SPEC.data, overlong=OverlongPolicy.SPLIT)}, "data.overlong", "continued_pretraining"),
+        (
+            {"method": QloraMethod(lora=LoraMethod(use_dora=True), quantization=Quantization.INT8)},
+            "qlora.lora.use_dora",
+            "int8",
+        ),
+        ({"method": QloraMethod(quantization=Quantization.INT8), "merge": Merge()}, "output.merge", "`int8`"),
         ({"task": RewardModelTask(), "merge": Merge()}, "output.merge", "reward_model"),
         (
             {"task": RewardModelTask(), "evaluation": Evaluation(prompts=("Say.",))},

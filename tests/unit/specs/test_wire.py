@@ -32,6 +32,7 @@ from tuneforge.specs.spec import (
     PreferenceLoss,
     PreferenceTask,
     QloraMethod,
+    Quantization,
     Resources,
     RewardModelTask,
     SupervisedTask,
@@ -80,6 +81,7 @@ def optimizations(draw: st.DrawFn) -> Optimization:
     )
 
 
+qloras = st.builds(QloraMethod, lora=loras, quantization=st.sampled_from(Quantization))
 tasks = st.sampled_from([None, SupervisedTask(), ContinuedPretrainingTask(), RewardModelTask()]) | st.builds(
     PreferenceTask, beta=numbers, label_smoothing=numbers, loss=st.sampled_from(PreferenceLoss)
 )
@@ -87,7 +89,11 @@ specs = st.builds(
     TrainingSpec,
     task=tasks,
     base=st.sampled_from(["model", "output_of_job", "local_path"]).map(lambda name: BaseModel(**{name: "x"})),
-    method=st.none() | loras | loras.map(lambda lora: QloraMethod(lora=lora)) | fulls | st.just(MergeMethod()),
+    method=st.none()
+    | loras
+    | st.builds(QloraMethod, lora=loras, quantization=st.sampled_from(Quantization))
+    | fulls
+    | st.just(MergeMethod()),
     data=st.builds(
         DataConfig,
         train=sources,
@@ -97,6 +103,7 @@ specs = st.builds(
     ),
     optimization=optimizations(),
     compute=st.sampled_from(ComputeType),
+    deterministic=st.booleans(),
     checkpointing=st.builds(
         Checkpointing,
         every_steps=st.none() | counts,
