@@ -7,14 +7,17 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from services.launcher import Suite
+from services.launcher import SERVICES, Suite
 from tests.support.suite import connect, running_suite
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tests.support.trainer_node import eventually
 from tuneforge import Client, JobHandle
+from tuneforge.cli.app import cli
 from tuneforge.events import Event, ResumedFrom, StepMetrics
 from tuneforge.job_values import JobState
 
@@ -70,6 +73,14 @@ def run_with_kills(suite: Suite, client: Client) -> list[Event]:
     return seen
 
 
+def say(suite: Suite, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """Runs a command and returns what it printed as JSON."""
+    env = {f"TUNEFORGE_{service.upper()}_ADDRESS": suite.address(service) for service in SERVICES}
+    done = CliRunner().invoke(cli, [*arguments, "--json"], env=env)
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout) if code == 0 else {}
+
+
 def test_a_run_of_kills_is_certified(tmp_path: Path) -> None:
     """After six kills a repetition on the node gives the same bits; a branch goes on from the same state."""
     model = make_tiny_model(tmp_path / "model", layers=4, hidden=128)
@@ -104,6 +115,14 @@ def test_a_run_of_kills_is_certified(tmp_path: Path) -> None:
         assert branch.version.version == "projects/default/models/killed/versions/2"
         steps = [event.payload.step for event in client.jobs.watch("branch") if isinstance(event.payload, StepMetrics)]
         assert steps == list(range(STEPS - 4, STEPS + 6))
-        folder = tmp_path / "here"
-        client.checkpoints.download(begin, folder)
-        assert (folder / "weights.safetensors").exists()
+
+        assert say(suite, "models", "certificate", "killed/1")["passed"] is True
+        assert say(suite, "checkpoints", "pin", begin)["is_pinned"] is True
+        assert say(suite, "checkpoints", "delete", begin, code=1) == {}  # it is pinned
+        assert say(suite, "checkpoints", "unpin", begin)["is_pinned"] is False
+        got = say(suite, "checkpoints", "download", begin, str(tmp_path / "here"))
+        assert got["digest"] == client.checkpoints.get(begin).digest
+        assert (tmp_path / "here" / "weights.safetensors").exists()
+        assert say(suite, "checkpoints", "delete", begin)["step"] == kept[-1]
+        assert [each.step for each in client.checkpoints.list("killed")] == [STEPS]
+        assert say(suite, "checkpoints", "get", begin, code=1) == {}

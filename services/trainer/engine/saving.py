@@ -1,7 +1,8 @@
 """When a run's state is saved and what is said of it: begun at a step's end, reported once it is on disk."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from services.trainer.engine import reports
@@ -36,6 +37,8 @@ class Saves:
     """Step of the newest state that is saved, or being saved."""
     _required: int = 0
     """Step whose save must not fail; 0: none is open."""
+    _waited: float = 0.0
+    """How long the newest save waited for the one before, in seconds."""
 
     def begin(self, progress: Progress, *, is_required: bool = False) -> None:
         """Begins to save the state after the last step, unless that has begun before.
@@ -44,10 +47,16 @@ class Saves:
             progress: How far the run is.
             is_required: Whether the run ends when this save fails; else it goes on with a warning.
         """
+        if self.step != progress.step:
+            self._begin(progress)
         if is_required:
             self._required = progress.step
-        if self.step == progress.step:
-            return
+
+    def _begin(self, progress: Progress) -> None:
+        # The one before is told of while it is there: this one may be what removes it.
+        started = time.monotonic()
+        self.report(wait=True)
+        self._waited = time.monotonic() - started
         kept = {progress.best_step} if self.keeps_best else set()
         self.engine.save_state(progress.step, {**self.facts, "progress": asdict(progress)}, keep_steps=kept)
         self.step = progress.step
@@ -62,7 +71,8 @@ class Saves:
             if isinstance(ended.result, Exception):
                 self._failed(ended, ended.result)
             else:
-                self.sink.emit(reports.checkpoint_saved(ended, ended.result.manifest))
+                told = replace(ended, blocked_seconds=ended.blocked_seconds + self._waited)
+                self.sink.emit(reports.checkpoint_saved(told, ended.result.manifest))
             if ended.step == self._required:
                 self._required = 0
 
