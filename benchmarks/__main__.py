@@ -11,6 +11,11 @@ from benchmarks.record import RESULTS, Record
 
 NAMES = (
     "submit_to_first_step",
+    "sft_lora_cpu",
+    "full_cpu",
+    "pack_lengths",
+    "token_cache",
+    "metric_path",
     "watch_fanout",
     "cold_start",
     "demo_gain",

@@ -3,8 +3,8 @@
     python -m benchmarks.cold_script MODEL_FOLDER ROWS.jsonl bf16|fp32
 
 Prints one JSON line: `loss` of the step (nats a supervised token), `loaded_s` and `step_s` (seconds of loading and of
-the step, imports left out). The same base, rows, rank, number format and optimiser as the job; written as a person who
-knows the libraries would write it.
+the step, imports left out), `forward_at` (Unix time at which the forward pass began). The same base, rows, rank, number
+format and optimiser as the job; written as a person who knows the libraries would write it.
 """
 
 from __future__ import annotations
@@ -50,13 +50,20 @@ def main(folder: str, rows: str, compute: str) -> None:
         tokens_BT[row, : len(ids)] = torch.tensor(ids)
         labels_BT[row, start : len(ids)] = torch.tensor(ids[start:])
         mask_BT[row, : len(ids)] = 1
+    forward_at = time.time()
     with torch.autocast("cpu", torch.bfloat16, enabled=compute == "bf16"):
         loss = model(input_ids=tokens_BT, attention_mask=mask_BT, labels=labels_BT).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     done = time.monotonic()
-    print(json.dumps({"loss": loss.item(), "loaded_s": loaded - began, "step_s": done - loaded}), flush=True)
+    found = {
+        "loss": loss.item(),
+        "loaded_s": loaded - began,
+        "step_s": done - loaded,
+        "forward_at": forward_at,
+    }
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from services.trainer.engine.batches import MicroBatch
 from services.trainer.engine.gang import Gang
+from services.trainer.engine.row_attention import attention_arguments
 
 if TYPE_CHECKING:
     from services.trainer.engine.tasks import Part
@@ -148,7 +149,7 @@ def hidden_at(decoder: Any, batch: MicroBatch, positions_S: torch.Tensor) -> tor
     output = decoder(
         input_ids=batch.input_ids_BT,
         position_ids=batch.position_ids_BT,
-        attention_mask=batch.attention_mask(),
+        **attention_arguments(decoder, batch),
         use_cache=False,  # with a cache, packed rows would not be kept apart
     )
     # index_select, because its backward pass adds in a fixed order on a CPU.

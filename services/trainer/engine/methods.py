@@ -16,6 +16,7 @@ from services.modelkit.faults import InvalidModel
 from services.modelkit.layers import decoder_blocks, decoder_linears, linear_names
 from services.modelkit.loading import LoadedBase, load_base, read_config
 from services.modelkit.reward import HEAD, with_reward_head
+from services.trainer.engine import row_attention
 from services.trainer.engine.precision import set_formats
 from services.trainer.engine.recompute import apply_recompute
 from services.trainer.engine.training_task import TrainingFault
@@ -145,7 +146,8 @@ def _check_magnitudes(layers: Sequence[LocalArtifact], lora: LoraMethod) -> None
 
 def choose_attention(model: Any) -> None:
     """Takes torch's fused attention, but for models whose scores are capped (Gemma 2): it would leave the cap out."""
-    model.set_attn_implementation("eager" if _caps_attention(model) else "sdpa")
+    row_attention.register()
+    model.set_attn_implementation("eager" if _caps_attention(model) else row_attention.NAME)
 
 
 def can_share_beginnings(model: Any, max_tokens: int) -> bool:

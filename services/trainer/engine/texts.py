@@ -3,10 +3,12 @@
 All are written in the form of the base's chat template, so a model is measured as it is taught and served.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.modelkit.loading import TOKENIZER_FILES
 from services.trainer.engine.corpus import Corpus, read_corpus
@@ -19,6 +21,9 @@ from tuneforge.data.rows import Turn
 from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import OverlongPolicy, TrainingSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 class Texts:
@@ -37,27 +42,33 @@ class Texts:
             TrainingFault: INVALID_DATA, or NOTHING_TO_LEARN when no row is left.
         """
         self._spec = spec
-        folder = task.base[0].folder
+        self._folder = folder = task.base[0].folder
         self._tokenizer_files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
         self._cache = task.tokens
-        self._tokenizer = load_tokenizer(folder)
-        self._format = ChatFormat.load(folder, self._tokenizer)
         self.train = self._read("training", task.train, task.train_rows, check_stop)
         validation = task.validation
         self.validation = self._read("validation", validation, task.validation_rows, check_stop) if validation else None
 
+    @functools.cached_property
+    def _tokenizer(self) -> "Tokenizer":
+        return load_tokenizer(self._folder)  # a tenth of a second that rows from the cache do without
+
+    @functools.cached_property
+    def _format(self) -> ChatFormat:
+        return ChatFormat.load(self._folder, self._tokenizer)
+
     def _read(self, name: str, paths: Sequence[Path], choice: RowChoice, check_stop: Callable[[], None]) -> Corpus:
         data = self._spec.data
         overlong = data.overlong or OverlongPolicy.DROP
-        encode_text = partial(
-            encode,
-            tokenizer=self._tokenizer,
-            chat_format=self._format,
-            max_tokens=data.max_tokens,
-            overlong=overlong,
-        )
 
         def read() -> Corpus:
+            encode_text = partial(
+                encode,
+                tokenizer=self._tokenizer,
+                chat_format=self._format,
+                max_tokens=data.max_tokens,
+                overlong=overlong,
+            )
             return read_corpus(
                 paths,
                 encode_text,

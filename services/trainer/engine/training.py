@@ -298,6 +298,7 @@ def _engine_options(
     share = attention_share(
         width=config.hidden_size, layers=config.num_hidden_layers, linear_parameters=prepared.linear_parameters
     )
+    can_share = can_share_beginnings(prepared.base.model, max(corpus.lengths))
     return EngineOptions(
         device=device,
         compute=resolution.spec.compute,
@@ -305,7 +306,8 @@ def _engine_options(
             max_rows=optimization.rows_per_micro_batch,
             max_tokens=resolution.micro_batch_tokens,
             attention_share=share,
-            can_share=can_share_beginnings(prepared.base.model, max(corpus.lengths)),
+            can_share=can_share,
+            rows_apart=can_share,
         ),
         optimizer=optimization.optimizer,
         weight_decay=optimization.weight_decay or 0.0,

@@ -1,0 +1,120 @@
+"""Attention over packed rows that computes each row alone: its cost is the sum of the rows' squares, not their square.
+
+On a GPU the kernel for rows of different lengths (`torch.nn.attention.varlen`) is used; elsewhere each row is a call of
+the fused attention. Where the rows begin is worked out once a micro-batch, and no mask is built.
+
+Suffixes: B lines, H heads, T positions, D width of a head, R rows.
+"""
+# ruff: noqa: N803, N806  (tensors carry their shape in upper case at the end of their names)
+
+import inspect
+from typing import Any
+
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from services.trainer.engine.batches import MicroBatch
+
+NAME = "tuneforge_rows"
+"""Name of the implementation in transformers."""
+_BOUNDS = "cu_seq_lens_q"
+_LONGEST = "max_length_q"
+
+
+def register() -> None:
+    """Makes the implementation known to transformers; again does no harm."""
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+
+
+def attention_arguments(decoder: Any, batch: MicroBatch) -> dict[str, Any]:
+    """Returns what a decoder has to be told of where the rows of a micro-batch lie.
+
+    Args:
+        decoder: Of a model of transformers.
+        batch: On its device.
+    """
+    positions_BT = batch.position_ids_BT
+    is_packed = positions_BT is not None and batch.rows_T is None
+    if not is_packed or decoder.config._attn_implementation != NAME:  # noqa: SLF001 - transformers' own name for it
+        return {"attention_mask": batch.attention_mask()}
+    assert positions_BT is not None
+    starts_R = (positions_BT[0] == 0).nonzero().flatten()
+    bounds_R = torch.cat([starts_R, starts_R.new_tensor([positions_BT.shape[1]])]).to(torch.int32)
+    return {
+        # One of four dimensions is passed on as it is; with None, transformers would build the mask of the packed line.
+        "attention_mask": torch.ones((1, 1, 1, 1), dtype=torch.bool, device=positions_BT.device),
+        _BOUNDS: bounds_R,
+        _LONGEST: int(positions_BT.max()) + 1,
+    }
+
+
+def attend(
+    module: torch.nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BHTD: torch.Tensor,
+    value_BHTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Computes attention as transformers asks for it: (B, H, T, D) in, (B, T, H, D) out."""
+    bounds_R = kwargs.get(_BOUNDS)
+    if bounds_R is None:
+        output, _ = sdpa_attention_forward(
+            module, query_BHTD, key_BHTD, value_BHTD, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+        return output, None
+    if query_BHTD.is_cuda and query_BHTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
+        return _varlen(query_BHTD, key_BHTD, value_BHTD, bounds_R, kwargs[_LONGEST], scaling), None
+    groups = query_BHTD.shape[1] // key_BHTD.shape[1]
+    lengths = bounds_R.diff().tolist()
+    rows = zip(*(each.split(lengths, dim=2) for each in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
+    outputs = [
+        torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=groups > 1
+        )
+        for q, k, v in rows
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _varlen(
+    query_BHTD: torch.Tensor,
+    key_BHTD: torch.Tensor,
+    value_BHTD: torch.Tensor,
+    bounds_R: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Calls the kernel for rows of different lengths; one line only. Unproven: no GPU has run it yet."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    takes = inspect.signature(varlen_attn).parameters
+    # Releases of torch tell a causal mask in two ways, and not all take grouped heads.
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in takes else {"is_causal": True}
+    scale: dict[str, Any] = {"scale": scaling} if "scale" in takes else {}
+    groups = query_BHTD.shape[1] // key_BHTD.shape[1]
+    query, key, value = (each[0].transpose(0, 1) for each in (query_BHTD, key_BHTD, value_BHTD))
+    if groups > 1 and "enable_gqa" in takes:
+        causal["enable_gqa"] = True
+    elif groups > 1:
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    if not scale and scaling is not None:
+        query = query * (scaling * query.shape[-1] ** 0.5)
+    output: torch.Tensor = varlen_attn(
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        bounds_R,
+        bounds_R,
+        longest,
+        longest,
+        **causal,
+        **scale,
+    )
+    return output[None]

@@ -1,0 +1,90 @@
+"""Attention over packed rows: each row is computed as if it were alone."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from services.trainer.engine import row_attention
+from services.trainer.engine.batches import BatchLimits, line_batch, micro_batches, padded_batch
+from services.trainer.engine.losses import supervised_loss
+from services.trainer.engine.precision import autocast
+from services.trainer.engine.recompute import apply_recompute
+from tests.support.tiny_networks import FAMILIES, examples, network
+from tuneforge.specs.spec import ActivationRecompute, ComputeType
+
+
+def with_row_attention(family: str) -> Any:
+    """Returns a random model whose weights move, with the attention under test."""
+    row_attention.register()
+    model = network(family).requires_grad_(True).train()
+    model.set_attn_implementation(row_attention.NAME)
+    return model
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Returns the gradients of a loss and drops them."""
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("compute", [ComputeType.FP32, ComputeType.BF16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_do_not_see_each_other(family: str, compute: ComputeType) -> None:
+    """Loss and gradients of rows in one line are those of the same rows in lines of their own."""
+    model, rows = with_row_attention(family), examples([20, 1 + 4, 33, 12])
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if compute is ComputeType.FP32 else {"rtol": 5e-2, "atol": 5e-2}
+    with autocast(compute, torch.device("cpu")):
+        alone = supervised_loss(model, padded_batch(rows)).sum
+        expected = gradients(model, alone)
+        together = supervised_loss(model, line_batch(rows)).sum
+        found = gradients(model, together)
+    torch.testing.assert_close(together, alone, rtol=tolerance["rtol"], atol=tolerance["atol"])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, **tolerance)
+
+
+def test_another_row_changes_nothing() -> None:
+    """The loss of a row has the same bits whatever lies before and behind it in the line."""
+    model = with_row_attention("llama")
+    first, middle, last, other = examples([20, 15, 30, 25])
+
+    def hidden(rows: list[Any], start: int) -> torch.Tensor:
+        batch = line_batch(rows)
+        decoder = model.get_decoder()
+        output = decoder(
+            input_ids=batch.input_ids_BT,
+            position_ids=batch.position_ids_BT,
+            use_cache=False,
+            **row_attention.attention_arguments(decoder, batch),
+        )
+        found: torch.Tensor = output.last_hidden_state[0, start : start + 15]
+        return found
+
+    with torch.no_grad():
+        torch.testing.assert_close(hidden([first, middle, last], 20), hidden([other, middle, last], 25))
+        torch.testing.assert_close(hidden([first, middle, last], 20), hidden([middle, last], 0))
+
+
+def test_recompute_keeps_rows_apart() -> None:
+    """The second computation of a block is told where rows lie too."""
+    plain, again = with_row_attention("llama"), with_row_attention("llama")
+    apply_recompute(again, ActivationRecompute.FULL)
+    batch = line_batch(examples([9, 14]))
+    expected = gradients(plain, supervised_loss(plain, batch).sum)
+    for name, value in gradients(again, supervised_loss(again, batch).sum).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_lines_are_packed_by_best_fit() -> None:
+    """Where rows are computed alone, a step's rows are packed into as few lines as best fit finds, none twice."""
+    rows = examples([60, 40, 35, 30, 20, 10, 5])
+    limits = BatchLimits(max_rows=7, max_tokens=100, attention_share=1e-3, can_share=False, rows_apart=True)
+    batches = micro_batches(rows, limits)
+    assert [batch.input_ids_BT.shape for batch in batches] == [(1, 100), (1, 100)]
+    assert sum(batch.tokens for batch in batches) == 200
+    tokens = sorted(token for batch in batches for token in batch.input_ids_BT.flatten().tolist())
+    assert tokens == sorted(token for row in rows for token in row.tokens_T.tolist())
