@@ -49,6 +49,7 @@ def log_of_two_attempts() -> list[pb.Event]:
         put(2, step=pb.StepMetrics(step=step, total_steps=8, loss=20.0 + step, learning_rate=1e-3))
     put(2, evaluation=pb.EvaluationMetrics(step=8, loss=1.5))
     put(2, device=pb.DeviceMetrics(cpu_percent=150, memory_bytes=7, devices=[pb.DeviceSample(index=1, power_watts=9)]))
+    put(2, device=pb.DeviceMetrics(cpu_percent=50, memory_bytes=8), node_rank=1)
     return events
 
 
@@ -112,6 +113,7 @@ def test_tensorboard_reads_one_point_a_step(environment: Mapping[str, str], tmp_
     assert found["train/loss"] == LOSSES
     assert found["eval/loss"] == {8: 1.5}
     assert found["system/cpu_percent"] == {8: 150.0}
+    assert found["system/node1_cpu_percent"] == {8: 50.0}
     assert found["system/gpu1_power_watts"] == {8: 9.0}
 
 

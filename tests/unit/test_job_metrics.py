@@ -26,9 +26,9 @@ _FIELDS = {
 }
 
 
-def event(payload: Message, *, attempt: int = 1, after_s: float = 0.0) -> Event:
+def event(payload: Message, *, attempt: int = 1, after_s: float = 0.0, node_rank: int = 0) -> Event:
     """Makes an event."""
-    message = pb.Event(job="projects/p/jobs/j", attempt=attempt)
+    message = pb.Event(job="projects/p/jobs/j", attempt=attempt, node_rank=node_rank)
     message.time.FromDatetime(BEGIN + timedelta(seconds=after_s))
     getattr(message, _FIELDS[payload.DESCRIPTOR.full_name]).CopyFrom(payload)
     return event_from_proto(message)
@@ -153,6 +153,13 @@ def test_accelerators_are_shown_while_it_runs() -> None:
     assert found.value("finetuning_gpu_memory_total_bytes", gpu_id="0") == 9
     over = shown(figures(*running, state("SUCCEEDED"), event(sample)))
     assert over.labels("finetuning_gpu_memory_used_bytes") == []
+
+
+def test_accelerators_of_several_nodes_are_told_apart() -> None:
+    """A node's number stands before that of its device, but for the first one's."""
+    sample = pb.DeviceMetrics(devices=[pb.DeviceSample(index=0, memory_used_bytes=5)])
+    found = shown(figures(state("RUNNING"), event(sample), event(sample, node_rank=1), event(sample)))
+    assert [labels["gpu_id"] for labels in found.labels("finetuning_gpu_memory_used_bytes")] == ["0", "1-0"]
 
 
 def test_checkpoints_are_counted_with_their_sizes() -> None:

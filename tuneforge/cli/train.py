@@ -102,7 +102,7 @@ class _Run:
                 services = stack.enter_context(self._services())
                 self._train(stack.enter_context(_client_of(services)), services, figures)
         except KeyboardInterrupt:
-            raise Stopped("stopped before the job was queued; the same command goes on") from None
+            raise Stopped("stopped; the same command goes on") from None
 
     @contextlib.contextmanager
     def _services(self) -> "Iterator[EmbeddedServices]":

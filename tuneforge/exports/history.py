@@ -49,7 +49,7 @@ class History:
             case EvaluationMetrics() as evaluation:
                 return self._keep({"eval/loss": evaluation.loss}, evaluation.step, event.time)
             case DeviceMetrics() as sample:
-                return self._keep(_of_device(sample), self._step, event.time)
+                return self._keep(_of_device(sample, event.node_rank), self._step, event.time)
             case _:
                 return []
 
@@ -85,11 +85,12 @@ def _of_step(step: StepMetrics) -> dict[str, float]:
     }
 
 
-def _of_device(sample: DeviceMetrics) -> dict[str, float]:
+def _of_device(sample: DeviceMetrics, node_rank: int) -> dict[str, float]:
     """What one sample says, at the newest step: the last sample of a step stays."""
-    values = {"system/cpu_percent": sample.cpu_percent, "system/memory_bytes": float(sample.memory_bytes)}
+    node = f"system/node{node_rank}_" if node_rank else "system/"
+    values = {f"{node}cpu_percent": sample.cpu_percent, f"{node}memory_bytes": float(sample.memory_bytes)}
     for each in sample.devices:
-        place = f"system/gpu{each.index}"
+        place = f"{node}gpu{each.index}"
         values |= {
             f"{place}_utilization_percent": each.utilization_percent,
             f"{place}_memory_used_bytes": float(each.memory_used_bytes),

@@ -85,8 +85,8 @@ class JobFigures:
     last: StepMetrics | None = None
     """The newest step."""
     samples_per_second: float | None = None
-    devices: tuple[DeviceSample, ...] = ()
-    """Accelerators while it runs."""
+    devices: dict[int, tuple[DeviceSample, ...]] = field(default_factory=dict)
+    """Rank of a node -> its accelerators, while it runs."""
     final_loss: float | None = None
     """Of a run that is known by its end only."""
     checkpoints: int = 0
@@ -112,7 +112,8 @@ class JobFigures:
                 self._step(step)
             case DeviceMetrics() as sample:
                 # A sample that was taken while the run ended comes after its end.
-                self.devices = () if self.status.is_over else sample.devices
+                if not self.status.is_over:
+                    self.devices = {**self.devices, event.node_rank: sample.devices}
             case CheckpointSaved() as checkpoint:
                 self.checkpoints += 1
                 self.checkpoint_sizes.observe(checkpoint.size_bytes)
@@ -157,7 +158,7 @@ class JobFigures:
         if status is JobStatus.RUNNING:
             self._began = self._began or time
         else:
-            self.devices = ()
+            self.devices = {}
         if status.is_over:
             self.durations.observe(max(0.0, (time - (self._began or time)).total_seconds()))
             self._began = None
@@ -205,8 +206,15 @@ def _of_step(value: Callable[[StepMetrics], float]) -> Callable[[JobFigures], Va
 
 def _of_device(value: Callable[[DeviceSample], float]) -> Callable[[JobFigures], Values]:
     return lambda job: [
-        ({"job_name": job.labels.job_name, "gpu_id": str(device.index)}, value(device)) for device in job.devices
+        ({"job_name": job.labels.job_name, "gpu_id": _gpu_id(rank, device)}, value(device))
+        for rank, devices in job.devices.items()
+        for device in devices
     ]
+
+
+def _gpu_id(rank: int, device: DeviceSample) -> str:
+    # The first node's are called as if it were alone, which it nearly always is.
+    return f"{rank}-{device.index}" if rank else str(device.index)
 
 
 def _loss(job: JobFigures) -> Values:
