@@ -158,12 +158,12 @@ if TYPE_CHECKING:
     )
     from tuneforge.telemetry import ThrottleReason
     from tuneforge.values import ArtifactKind, Failure, FaultClass, VersionRef
-    from tuneforge.verification_values import ReplayedStep, ResumeCertificate, ResumeVerification
+    from tuneforge.verification_values import ResumeCertificate
 
     __version__: str
 
 _HOMES: Final[dict[str, str]] = {
-    "verification_values": "ReplayedStep ResumeCertificate ResumeVerification",
+    "verification_values": "ResumeCertificate",
     "aliases": "ABSENT Alias AliasChange AliasWatch MoveKind",
     "blobs": "BlobClient",
     "client": "Client",
@@ -343,13 +343,11 @@ __all__ = [
     "RecipeResources",
     "RecordCheck",
     "RecordedEvaluation",
-    "ReplayedStep",
     "Resolved",
     "ResolvedRecipe",
     "ResourceExhausted",
     "Resources",
     "ResumeCertificate",
-    "ResumeVerification",
     "ResumedFrom",
     "Retention",
     "Revocation",

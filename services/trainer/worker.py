@@ -11,6 +11,7 @@ import errno
 import faulthandler
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -228,6 +229,8 @@ class Worker:
             self._step = result.step
             if result.result is RunResult.SUCCEEDED:
                 self._store(result, output)
+            if result.replayed_weights_digest:  # what it began from is of no use here any more
+                shutil.rmtree(checkpoints, ignore_errors=True)
             if result.result is not RunResult.CANCELLED:
                 sink.finish(self._stop.may_wait)
         finally:

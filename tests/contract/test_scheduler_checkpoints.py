@@ -246,6 +246,8 @@ async def test_a_job_begins_from_a_checkpoint(tmp_path: Path) -> None:
         assert other.request.replay_steps == 0
         await save(stage, attempt, 4, 6, 8)
         await held(stage, 2, 6, 8)
+        await stage.trainer.end(other, SUCCEEDED)
+        await held(stage, 6, 8)  # it has ended: nobody begins from it any more
 
 
 @on_loop

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from tuneforge.specs.architecture import Architecture as Architecture
+from tuneforge.specs.architecture import TensorShape as TensorShape
+
 
 class OverlongPolicy(StrEnum):
     """What happens to a row with more tokens than `DataConfig.max_tokens`."""
@@ -352,56 +355,3 @@ class TrainingSpec:
         if isinstance(self.method, QloraMethod):
             return self.method.lora
         return self.method if isinstance(self.method, LoraMethod) else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorShape:
-    """Shape of one weight."""
-
-    name: str
-    """Its name in the file, e.g. `model.layers.0.self_attn.q_proj.weight`."""
-    shape: tuple[int, ...]
-    """Its sides, outermost first."""
-    dtype: str
-    """Its number format as safetensors names it, e.g. `BF16`."""
-
-    @property
-    def size(self) -> int:
-        """Number of weights in it."""
-        product = 1
-        for side in self.shape:
-            product *= side
-        return product
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """What is known of a model without loading it."""
-
-    class_name: str
-    """Class in the model's configuration, e.g. `LlamaForCausalLM`."""
-    config: Mapping[str, object]
-    """The model's `config.json`."""
-    tensors: tuple[TensorShape, ...]
-    """Shapes of all weights."""
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return sum(tensor.size for tensor in self.tensors)
-
-    @property
-    def max_positions(self) -> int | None:
-        """Longest sequence in tokens that the configuration allows; `None` when it does not say."""
-        value = self.config.get("max_position_embeddings", self.config.get("n_positions"))
-        return value if isinstance(value, int) else None
-
-    def linear_layers(self) -> dict[str, tuple[TensorShape, ...]]:
-        """Returns the two-dimensional weights of the decoder blocks by module name (e.g. `q_proj`)."""
-        layers: dict[str, list[TensorShape]] = {}
-        for tensor in self.tensors:
-            parts = tensor.name.split(".")
-            in_block = any(part.isdigit() for part in parts)
-            if in_block and parts[-1] == "weight" and len(tensor.shape) == 2:
-                layers.setdefault(parts[-2], []).append(tensor)
-        return {name: tuple(tensors) for name, tensors in layers.items()}

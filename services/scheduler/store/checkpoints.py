@@ -92,6 +92,13 @@ def release_old(tx: Transaction, job: int) -> None:
             release(tx, job, name, checkpoint.step)
 
 
+def release_origin(tx: Transaction, name: str) -> None:
+    """Lets go of a checkpoint that a job began from which has ended, unless something else keeps it."""
+    job = _number(tx.connection, CheckpointName.parse(name))
+    if job is not None:
+        release_old(tx, job)
+
+
 def release(tx: Transaction, job: int, name: str, step: int) -> None:
     """Lets go of the copy of one checkpoint."""
     _set(tx, job, [step], manifest=None, durable_ms=None)
@@ -120,8 +127,7 @@ def find(connection: Connection, job: int, step: int) -> Checkpoint | None:
 
 def find_by_name(connection: Connection, name: CheckpointName) -> Checkpoint | None:
     """Returns a checkpoint by name, or None."""
-    job = select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
-    number = connection.execute(job).scalar_one_or_none()
+    number = _number(connection, name)
     return None if number is None else find(connection, number, name.step)
 
 
@@ -171,15 +177,22 @@ def lost(tx: Transaction, hold: BlobHold) -> None:
     """Notes that the registry does not have what it was to keep: the checkpoint is not durable after all."""
     told(tx, hold)
     name = CheckpointName.parse(hold.name)
-    job = tx.connection.execute(
-        select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
-    ).scalar_one()
+    job = _number(tx.connection, name)
+    if job is None:
+        return
     tx.connection.execute(
         update(checkpoints)
         .where(_TABLE.job == job, _TABLE.step == name.step, _TABLE.manifest == hold.manifest)
         .values(manifest=None, durable_ms=None)
     )
     _drop_gone(tx, job)
+
+
+def _number(connection: Connection, name: CheckpointName) -> int | None:
+    """Returns the number of a checkpoint's job, or None."""
+    query = select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+    number: int | None = connection.execute(query).scalar_one_or_none()
+    return number
 
 
 def _tell(tx: Transaction, name: str, manifest: bytes | None) -> None:

@@ -46,7 +46,7 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     legal = sources_of(step.to)
     allowed = legal if step.sources is None else legal & step.sources
     before = tx.connection.execute(
-        select(jobs.c.state, jobs.c.project, jobs.c.job_id, jobs.c.start_ms)
+        select(jobs.c.state, jobs.c.project, jobs.c.job_id, jobs.c.start_ms, jobs.c.origin_name)
         .where(jobs.c.number == job)
         .with_for_update()
     ).one_or_none()
@@ -82,6 +82,8 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     tx.turned.add(job)
     if step.to in TERMINAL:
         tx.ended.add(job)
+        if before.origin_name:
+            checkpoints.release_origin(tx, before.origin_name)
     return True
 
 
