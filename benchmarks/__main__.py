@@ -27,6 +27,7 @@ NAMES = (
     "blobs_s3",
     "scheduling",
     "checkpoint_stall",
+    "resume_table",
 )
 
 
