@@ -117,6 +117,7 @@ def test_a_run_of_kills_is_certified(tmp_path: Path) -> None:
         assert steps == list(range(STEPS - 4, STEPS + 6))
 
         assert say(suite, "models", "certificate", "killed/1")["passed"] is True
+        assert say(suite, "jobs", "show", done.id)["verification"]["checkpoint"].endswith(f"/{kept[-1]}")
         assert say(suite, "checkpoints", "pin", begin)["is_pinned"] is True
         assert say(suite, "checkpoints", "delete", begin, code=1) == {}  # it is pinned
         assert say(suite, "checkpoints", "unpin", begin)["is_pinned"] is False

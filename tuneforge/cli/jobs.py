@@ -24,6 +24,23 @@ _STATES = (
 )
 
 
+def _result(job: Job) -> str:
+    if job.verification is not None:
+        return f"verifies {_verified(job)}"
+    return short(job.version.version) if job.version else "-"
+
+
+def _verified(job: Job) -> str:
+    """Returns which checkpoint a verification is of, and its verdict once there is one."""
+    verification = job.verification
+    if verification is None:
+        return ""
+    _, _, _, verified, _, step = verification.checkpoint.split("/")
+    certificate = verification.certificate
+    verdict = "" if certificate is None else ": passed" if certificate.passed else ": FAILED"
+    return f"{verified}/{step}{verdict}"
+
+
 @click.group(cls=CommandGroup)
 def jobs() -> None:
     """Fine-tuning runs."""
@@ -62,7 +79,7 @@ def list_jobs(connection: Connection, state: tuple[str, ...], as_json: bool) -> 
                 ("step", lambda row: f"{row.step}/{row.total_steps}" if row.total_steps else "-"),
                 ("base", lambda row: short(row.base.version) if row.base else "-"),
                 ("data", lambda row: short(row.train.version) if row.train else "-"),
-                ("result", lambda row: short(row.version.version) if row.version else "-"),
+                ("result", _result),
                 ("created", lambda row: row.create_time),
             ],
             as_json=as_json,
@@ -95,6 +112,8 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
             ("base", f"{found.base.version} {found.base.digest[:12]}" if found.base else None),
             ("data", f"{found.train.version} {found.train.digest[:12]}" if found.train else None),
             ("validation", found.validation.version if found.validation else None),
+            ("begins from", short(found.from_checkpoint) if found.from_checkpoint else None),
+            ("verifies", _verified(found) if found.verification else None),
             ("result", f"{found.version.version} {found.version.digest[:12]}" if found.version else None),
             ("peak memory", f"about {size(memory.total_bytes)}" if memory else None),
             ("labels", found.labels),
