@@ -101,11 +101,11 @@ class Revocation:
     """That data is revoked."""
 
     name: str
-    """The data set or data set version."""
+    """The data set or data set version; empty, as all else is, when the caller may not touch its project."""
     reason: str
     actor: str
     time: datetime | None
-    """None: it is not, only what would happen was asked for."""
+    """None: it is not, only what would happen was asked for; or it is of such a project."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,11 @@ class RegistryPeer:
 
 def _refuse_tainted(version: models_pb2.ModelVersion) -> None:
     if version.taints:
-        first = version.taints[0]
+        own = [each for each in version.taints if each.name and project_of(each.name) == project_of(version.name)]
+        if not own:  # a refusal is kept and passed on, so it names no data of other projects
+            what = f"{version.name} was made from data of another project, which is revoked"
+            raise ServiceError(Reason.REVOKED, what, metadata={"name": version.name})
+        first = own[0]
         when = first.time.ToDatetime().strftime("%Y-%m-%d %H:%M UTC")
         raise ServiceError(
             Reason.REVOKED,

@@ -26,11 +26,12 @@ class Calls:
         self._database = library.database
 
     async def _read(self, request: Any, read: Callable[[Connection], Message]) -> Any:
-        """Answers a call that depends on nothing but its request and the database; the answer is serialised already.
+        """Answers a call from its request, the database and which projects the caller may touch, serialised already.
 
-        Not for answers that depend on the time or on who asks.
+        Not for answers that depend on the time, or on anything else of who asks.
         """
-        return await self._library.answers.of(request, read)
+        scope = ",".join(sorted(current().principal.projects))
+        return await self._library.answers.of(request, read, scope=scope)
 
     async def _change(
         self, request: Any, project: str, kind: type[Answer], change: Callable[[Connection], Answer]

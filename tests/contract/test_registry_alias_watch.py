@@ -11,10 +11,13 @@ import pytest
 
 from tests.contract.test_registry_aliases import ALIAS, MODEL, registry_with_versions, to
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry
 from tuneforge.errors import Reason
 from tuneforge.v1 import aliases_pb2 as pb
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
+
+pytestmark = EACH_DATABASE
 
 
 class Watch:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from services.registry.lint import process
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, folder_files, refused, running_registry
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tests.unit.lint import corpus
@@ -26,6 +28,8 @@ from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.specs.spec import OverlongPolicy
 from tuneforge.v1 import aliases_pb2, datasets_pb2, lint_pb2, models_pb2, spec_pb2, types_pb2
 
+pytestmark = EACH_DATABASE
+
 # What the registry takes as a version has no row that cannot be read.
 READABLE = tuple(row for row in corpus.TRAIN if row[0] not in {
     "cut-json", "two-values", "not-an-object", "empty-target", "missing-target", "unknown-role", "same-role-twice",
@@ -33,9 +37,9 @@ READABLE = tuple(row for row in corpus.TRAIN if row[0] not in {
 })  # fmt: skip
 
 
-async def _version(registry: RunningRegistry, dataset: str, path: Path) -> str:
-    name = await registry.dataset(dataset)
-    manifest = await registry.put_files({path.name: await asyncio.to_thread(path.read_bytes)})
+async def _version(registry: RunningRegistry, dataset: str, path: Path, *, project: str = PROJECT) -> str:
+    name = await registry.dataset(dataset, project=project)
+    manifest = await registry.put_files({path.name: await asyncio.to_thread(path.read_bytes)}, project=project)
     request = datasets_pb2.CreateDatasetVersionRequest(parent=name, manifest=manifest)
     return (await registry.stub.CreateDatasetVersion(request)).name
 
@@ -247,14 +251,42 @@ def _until_no_worker() -> None:
 
 
 @on_loop
-async def test_more_lints_than_may_run_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller is told to come again, and when."""
-    monkeypatch.setattr("services.registry.lint.calls.AT_ONCE", 0)
+async def test_no_project_takes_the_last_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four places one project gets three; the last is for another, then nobody gets any; ends give places free."""
+    go_on, begun = asyncio.Event(), asyncio.Queue[None]()
+    messages = process.messages
+
+    async def held(order: process.Order) -> AsyncIterator[bytes]:
+        await begun.put(None)
+        await go_on.wait()
+        async for data in messages(order):
+            yield data
+
+    monkeypatch.setattr("services.registry.lint.calls.messages", held)
     async with running_registry(tmp_path / "data") as registry:
-        rows = await _version(registry, "rows", corpus.write(tmp_path / "train.jsonl", READABLE[:1]))
-        request = lint_pb2.LintDatasetVersionRequest(name=rows)
-        error = await refused(_items(registry.stub.LintDatasetVersion(request)), Reason.TOO_MANY_CALLS)
+        path = corpus.write(tmp_path / "train.jsonl", READABLE[:1])
+        own = lint_pb2.LintDatasetVersionRequest(name=await _version(registry, "rows", path))
+        theirs = lint_pb2.LintDatasetVersionRequest(
+            name=await _version(registry, "rows", path, project="projects/other")
+        )
+
+        async def begin(
+            request: lint_pb2.LintDatasetVersionRequest,
+        ) -> asyncio.Task[list[Finding | Progress | Summary]]:
+            running = asyncio.ensure_future(_items(registry.stub.LintDatasetVersion(request)))
+            await begun.get()
+            return running
+
+        running = [await begin(own) for _ in range(3)]
+        error = await refused(_items(registry.stub.LintDatasetVersion(own)), Reason.TOO_MANY_CALLS)
         assert error.retry_after_s
+        assert error.metadata["project"] == "default"
+        running.append(await begin(theirs))
+        for request in (own, theirs):
+            await refused(_items(registry.stub.LintDatasetVersion(request)), Reason.TOO_MANY_CALLS)
+        go_on.set()
+        assert all(await asyncio.gather(*running))
+        assert await _items(registry.stub.LintDatasetVersion(own))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import urllib3
 from services.registry.blobs import presigned
 from services.registry.blobs.settings import StorageSettings
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, pieces, refused, running_registry
 from tests.support.s3_proxy import Fault, Proxy, faulty_proxy
 from tests.support.seaweedfs import Bucket
@@ -25,6 +26,8 @@ from tuneforge.blobs import BlobClient
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError
 from tuneforge.v1 import blobs_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 CONTENT = os.urandom(1024) * 3 * 1024  # 3 MiB: above what goes through the registry
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -12,11 +12,14 @@ from click.testing import CliRunner
 from services.grpckit.settings import Environment
 from services.registry.recipes.settings import RecipeSettings
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import fields_of, refused, running_registry
 from tuneforge.cli.app import cli
 from tuneforge.client import Client
 from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.v1 import recipes_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 GOOD = (EXAMPLES / "mnist.py").read_text()

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.principals import of, tokens_file
 from tests.support.registry import PROJECT, refused, running_registry
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge.errors import Reason
 from tuneforge.v1 import datasets_pb2, lineage_pb2, validations_pb2
+
+pytestmark = EACH_DATABASE
 
 ROLES = {"ed": ["editor"], "ada": ["editor", "admin"], "scheduler": ["editor", "service"]}
 

@@ -7,13 +7,15 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from services.grpckit.folder_lock import StartRefused
 from services.registry.signing.keys import KEY_FILE, Signer
 from tests.contract.test_registry_publish import publication
 from tests.support.event_loop import on_loop
+from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, refused, running_registry
+from tests.support.registry_rows import registry_rows
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import _wire, signatures
 from tuneforge.errors import Reason
@@ -21,6 +23,8 @@ from tuneforge.manifest import Manifest, ManifestFile, build
 from tuneforge.signatures import SIGNATURE_FILE, Signature, SignatureError, bundle_of, trusted_from, verify_bundle
 from tuneforge.v1 import datasets_pb2, models_pb2
 from tuneforge.v1 import signing_pb2 as pb
+
+pytestmark = EACH_DATABASE
 
 TOOL = Path(os.environ.get("VIRTUAL_ENV", Path(__file__).parents[2] / ".venv")) / "bin" / "model_signing"
 
@@ -155,11 +159,10 @@ async def test_a_manifest_changed_in_the_database_does_not_fit_its_signature(tmp
         version = await registry.stub.CreateDatasetVersion(request)
         other = await registry.put(b'{"messages": []}\n')
     manifest = Manifest.of(ManifestFile(file.path, other, 17) for file in version.manifest.files)
-    engine = create_engine(f"sqlite:///{tmp_path / 'data' / 'registry.sqlite'}")
-    with engine.begin() as connection:
+    with registry_rows(tmp_path / "data") as database:
         values = {"manifest": manifest.to_json().encode(), "digest": manifest.digest}
-        connection.execute(text("UPDATE dataset_versions SET manifest = :manifest, digest = :digest"), values)
-    engine.dispose()
+        change = text("UPDATE dataset_versions SET manifest = :manifest, digest = :digest")
+        await database.write(lambda connection: connection.execute(change, values))
     async with running_registry(tmp_path / "data") as registry:
         assert (Reason.SIGNATURE, "") in await problems(registry, version.name)
 

@@ -96,6 +96,18 @@ async def test_revoked_data_is_refused_for_new_jobs(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_a_refusal_names_no_revoked_data_of_another_project(tmp_path: Path) -> None:
+    """What the scheduler is told as a service goes into no answer: neither name nor words of another project."""
+    foreign = lineage_pb2.Revocation(name="projects/secret/datasets/letters", actor="ana", reason="a customer asked")
+    async with staged(tmp_path) as stage:
+        stage.registry.models[BASE].taints.append(foreign)
+        status = await refusal(stage.create(), "FAILED_PRECONDITION")
+        assert status.reason == "REVOKED"
+        assert "data of another project, which is revoked" in status.message
+        assert not [word for word in ("secret", "letters", "ana", "customer") if word in status.message]
+
+
+@on_loop
 async def test_a_tower_of_adapters_is_refused(tmp_path: Path) -> None:
     """Fourteen adapters may lie below a new one, fifteen may not: all of them are read at every load."""
     async with staged(tmp_path) as stage:

@@ -18,7 +18,7 @@ from tuneforge.v1 import models_pb2
 
 @contextmanager
 def registry_rows(folder: Path) -> Iterator[Database]:
-    """Gives an open, empty database of a registry."""
+    """Gives the open database of a registry that does not run; an empty one where there was none."""
     database = Database(
         folder / "registry.sqlite",
         migrations=MIGRATIONS,

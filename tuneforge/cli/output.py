@@ -132,7 +132,12 @@ def short(name: str | None) -> str:
 
 def revoked(revocations: "Iterable[Revocation]") -> str:
     """Returns which data was revoked, by whom, when and why, on one line; empty: none was."""
-    return "; ".join(f"{short(each.name)} by {each.actor}, {shown(each.time)}: {each.reason}" for each in revocations)
+    return "; ".join(
+        f"{short(each.name)} by {each.actor}, {shown(each.time)}: {each.reason}"
+        if each.name
+        else "data of another project"
+        for each in revocations
+    )
 
 
 @contextlib.contextmanager

@@ -249,7 +249,9 @@ class Revocation(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The data set or data set version that was revoked."""
+    """The data set or data set version that was revoked. Empty, as is all else, when it is of a project that the caller may
+    not touch.
+    """
     reason: _builtins.str
     """Why, in the words of who did it."""
     actor: _builtins.str

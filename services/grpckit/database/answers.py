@@ -22,6 +22,10 @@ LARGEST_BYTES = 1024 * 1024
 """Larger answers are made anew each time: a few of them would push all others out."""
 
 
+_Key = tuple[str, str, bytes]
+"""Scope, type and content of the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     content: bytes
@@ -30,9 +34,10 @@ class _Answer:
 
 
 class Answers:
-    """The serialised answers of one service to calls that depend on nothing but the request and the database.
+    """The serialised answers of one service to calls that depend on the request, the database and a scope alone.
 
-    Not for answers that depend on the time or on who asks. To be used in the event loop's thread.
+    Not for answers that depend on the time, or on more of who asks than the scope says. To be used in the event loop's
+    thread.
 
     Args:
         database: The service's database.
@@ -42,22 +47,23 @@ class Answers:
     def __init__(self, database: Database, kept_bytes: int = KEPT_BYTES) -> None:
         self._database = database
         self._kept_bytes = kept_bytes
-        self._answers: OrderedDict[tuple[str, bytes], _Answer] = OrderedDict()
+        self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._size = 0
         self.hits = 0
         """Answers that were given from memory, for tests and metrics."""
 
-    async def of(self, request: Message, read: Callable[[Connection], Message]) -> bytes:
+    async def of(self, request: Message, read: Callable[[Connection], Message], *, scope: str = "") -> bytes:
         """Returns the answer to a request, serialised, from memory where it still holds.
 
         Args:
             request: The request; its type and content are the key.
             read: Makes the answer, on a reader's connection.
+            scope: What else the answer depends on, such as what the caller may see; answers are kept for each.
 
         Raises:
             ServiceError: What `read` raises; refusals are not kept.
         """
-        key = (request.DESCRIPTOR.full_name, request.SerializeToString(deterministic=True))
+        key = (scope, request.DESCRIPTOR.full_name, request.SerializeToString(deterministic=True))
         commits, now_s = self._database.commits, time.monotonic()
         found = self._answers.get(key)
         if found and found.commits == commits and now_s - found.made_s < self._database.longest_belief_s:
@@ -69,7 +75,7 @@ class Answers:
         self._keep(key, _Answer(content, commits, now_s))
         return content
 
-    def _keep(self, key: tuple[str, bytes], answer: _Answer) -> None:
+    def _keep(self, key: _Key, answer: _Answer) -> None:
         old = self._answers.pop(key, None)
         self._size -= len(old.content) if old else 0
         if len(answer.content) > min(LARGEST_BYTES, self._kept_bytes):

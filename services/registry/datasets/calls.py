@@ -75,12 +75,12 @@ class DatasetCalls(Calls):
         manifest = manifest_of_request(request.manifest)
         split = examination.split_of(request.split)
         content = await examination.examine(self._library, name, manifest, split)
-        actor, time_us = current().actor, now_us()
+        actor, sees, time_us = current().actor, current().principal.may_touch, now_us()
 
         def add(connection: Connection) -> datasets_pb2.DatasetVersion:
             version = store.add_dataset_version(connection, name, content, creator=actor, time_us=time_us)
             seal_dataset_version(connection, self._library.signer, version)
-            return marked(connection, wire.dataset_version_to_proto(version))
+            return marked(connection, wire.dataset_version_to_proto(version), sees)
 
         return await self._change(request, name.project, datasets_pb2.DatasetVersion, add)
 
@@ -89,9 +89,11 @@ class DatasetCalls(Calls):
     ) -> datasets_pb2.DatasetVersion:
         """Returns a version of a data set."""
         name = DatasetVersionName.parse(request.name, allow_latest=True)
+        sees = current().principal.may_touch
 
         def get(connection: Connection) -> datasets_pb2.DatasetVersion:
-            return marked(connection, wire.dataset_version_to_proto(store.get_dataset_version(connection, name)))
+            version = store.get_dataset_version(connection, name)
+            return marked(connection, wire.dataset_version_to_proto(version), sees)
 
         return await self._database.read(get)
 
@@ -100,11 +102,11 @@ class DatasetCalls(Calls):
     ) -> datasets_pb2.ListDatasetVersionsResponse:
         """Lists the versions of a data set."""
         name = DatasetName.parse(request.parent)
-        page = page_of_request(request)
+        page, sees = page_of_request(request), current().principal.may_touch
 
         def read(connection: Connection) -> Sequence[datasets_pb2.DatasetVersion]:
             rows = store.list_dataset_versions(connection, name, page)
-            return mark_all(connection, [wire.dataset_version_to_proto(row, with_details=False) for row in rows])
+            return mark_all(connection, [wire.dataset_version_to_proto(row, with_details=False) for row in rows], sees)
 
         versions = await self._database.read(read)
         entries, token = cut(versions, page, version_number, size_bytes=size_bytes)

@@ -46,6 +46,7 @@ class GateCalls(Calls):
                 etag=request.policy.etag,
                 alias_pattern=request.policy.alias_pattern,
                 record=wire.record_of(request.policy, digests),
+                datasets=frozenset(map(str, parsed.values())),
                 actor=actor,
                 reason=request.reason,
                 time_us=now_us(),

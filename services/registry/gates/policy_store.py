@@ -4,12 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page
 from services.registry.collections import get_collection
-from services.registry.tables import GATE_POLICIES, GATE_POLICY_CHANGES
+from services.registry.tables import GATE_POLICIES, GATE_POLICY_CHANGES, GATE_POLICY_DATASETS
 from tuneforge.names import ModelName, PolicyName
 
 ABSENT = "absent"
@@ -38,6 +38,8 @@ class PolicyWish:
     etag: str
     alias_pattern: str = ""
     record: bytes = b""
+    datasets: frozenset[str] = frozenset()
+    """Data set versions that its gates name."""
     is_deletion: bool = False
     actor: str
     reason: str
@@ -89,6 +91,9 @@ def change_policy(connection: Connection, wish: PolicyWish) -> PolicyRow:
         connection.execute(update(GATE_POLICIES).where(*_is_policy(GATE_POLICIES, name)).values(**head, **pattern))
     log = {"record": row.record, "actor": row.actor, "reason": row.reason, "time_us": row.time_us}
     connection.execute(insert(GATE_POLICY_CHANGES).values(**key, **head, **log))
+    connection.execute(delete(GATE_POLICY_DATASETS).where(*_is_policy(GATE_POLICY_DATASETS, name)))
+    if wish.datasets:
+        connection.execute(insert(GATE_POLICY_DATASETS), [{**key, "dataset": each} for each in sorted(wish.datasets)])
     return row
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, bindparam, exists, select
 
 from services.registry.lineage import revocations
+from services.registry.lineage.sight import Sees
 from services.registry.lineage.wire import revocation_to_proto
 from services.registry.sources.marks import fill_sources
 from services.registry.tables.lineage import REVOCATIONS
@@ -19,8 +20,14 @@ _MARKS = select(
 ).where(SIGNATURES.c.version == bindparam("version"))
 
 
-def marked(connection: Connection, version: Version) -> Version:
-    """Adds signature, source and revocations to a version's message, and returns it."""
+def marked(connection: Connection, version: Version, sees: Sees) -> Version:
+    """Adds signature, source and revocations to a version's message, and returns it.
+
+    Args:
+        connection: To the database.
+        version: The message.
+        sees: Of which projects revoked data may be named.
+    """
     # One query for signature and revocations: every read of a version pays for it, and hardly any registry has one.
     row = connection.execute(_MARKS, {"version": version.name}).one_or_none()
     if row is not None and row.key_id:
@@ -28,15 +35,15 @@ def marked(connection: Connection, version: Version) -> Version:
         if not row.has_revocations:
             fill_sources(connection, [version])
             return version
-    return mark_all(connection, [version])[0]
+    return mark_all(connection, [version], sees)[0]
 
 
-def mark_all(connection: Connection, versions: Sequence[Version]) -> Sequence[Version]:
-    """Adds revocations and sources to the messages of a list, and returns them."""
+def mark_all(connection: Connection, versions: Sequence[Version], sees: Sees) -> Sequence[Version]:
+    """Adds revocations and sources to the messages of a list, and returns them; as `marked`."""
     fill_sources(connection, versions)
     found = revocations.taints(connection, [version.name for version in versions])
     for version in versions:
-        messages = map(revocation_to_proto, found.get(version.name, ()))
+        messages = map(revocation_to_proto, revocations.seen_by(found.get(version.name, ()), sees))
         if isinstance(version, models_pb2.ModelVersion):
             version.taints.extend(messages)
         else:

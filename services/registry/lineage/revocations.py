@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.pages import Page
 from services.registry.lineage.graph import Direction, Walk, batches, everything
+from services.registry.lineage.sight import Sees
 from services.registry.lineage.things import LEARNED, thing_of
 from services.registry.tables.lineage import LINEAGE_NODES, REVOCATIONS
 from tuneforge.names import project_of
@@ -32,6 +33,10 @@ class Revocation:
     time_us: int
     sequence: int = 0
     """Number in the log; 0 until it is in it."""
+
+
+HIDDEN = Revocation(name="", is_revoked=True, actor="", reason="", time_us=0)
+"""What is told of a revocation in a project that the caller may not touch."""
 
 
 def standing(connection: Connection) -> dict[str, Revocation]:
@@ -115,19 +120,32 @@ def tainted_numbers(connection: Connection) -> set[int]:
     return everything(connection, connection.execute(statement).scalars(), Direction.DESCENDANTS, roles=LEARNED)
 
 
+def seen_by(found: Sequence[Revocation], sees: Sees) -> tuple[Revocation, ...]:
+    """Returns revocations as somebody may see them: all those of other projects are one, without name and words."""
+    named = tuple(each for each in found if sees(project_of(each.name)))
+    return named if len(named) == len(found) else (*named, HIDDEN)
+
+
 def require_usable(connection: Connection, name: str) -> None:
     """Refuses the use of a version that is revoked or tainted.
 
+    A refusal is kept and passed on, so it names data of the version's own project only; whoever may touch the others
+    reads it in the version.
+
     Raises:
-        ServiceError: `REVOKED`, naming the data, and when, by whom and why it was revoked.
+        ServiceError: `REVOKED`, naming the data, and when, by whom and why it was revoked; of data of another project
+            that it is revoked, and nothing else.
     """
     if found := taints(connection, [name]).get(name):
-        raise refusal(name, found)
+        raise refusal(name, seen_by(found, lambda project: project == project_of(name)))
 
 
 def refusal(name: str, found: Sequence[Revocation]) -> ServiceError:
     """Returns the error that says why a version may not be used."""
     first = found[0]
+    if first == HIDDEN:
+        what = f"{name} was made from data of another project, which is revoked"
+        return ServiceError(Reason.REVOKED, what, metadata={"name": name})
     when = datetime.fromtimestamp(first.time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M UTC")
     is_itself = name == first.name or thing_of(name).collection == first.name
     what = f"{name} is revoked" if is_itself else f"{name} was made from {first.name}, which is revoked"

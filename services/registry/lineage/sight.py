@@ -1,4 +1,4 @@
-"""What a caller may see of the graph, which crosses the borders of projects."""
+"""What a caller may see of the graph and of revocations, which both cross the borders of projects."""
 
 from collections.abc import Callable, Collection
 
@@ -9,6 +9,10 @@ from services.registry.lineage.store import in_projects
 
 Sight = Callable[[Connection, Collection[int]], Collection[int]]
 """Gives those of some things that the caller may see."""
+
+
+Sees = Callable[[str], bool]
+"""Whether the things of a project may be named to whom an answer is for."""
 
 
 def sight_of(principal: Principal) -> Sight:

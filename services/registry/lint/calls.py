@@ -2,8 +2,8 @@
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
 import importlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Final, overload
@@ -11,7 +11,7 @@ from typing import Final, overload
 from sqlalchemy import Connection
 
 from services.grpckit.context import require_project
-from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
+from services.grpckit.errors import FieldViolation, Reason, invalid_fields
 from services.registry.calls import Calls, Context
 from services.registry.datasets.resources import DatasetContent
 from services.registry.datasets.store import get_dataset_version
@@ -19,13 +19,13 @@ from services.registry.library import Library
 from services.registry.lint.process import Order, messages
 from services.registry.models.files import Folder
 from services.registry.models.references import resolve
+from services.registry.slots import Slots
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.names import DatasetVersionName, ModelVersionName, parse_model_reference
 from tuneforge.v1 import lint_pb2, models_pb2
 
 AT_ONCE: Final = 4
 """Lints and previews that run at once, each on a core of its own."""
-_RETRY_S: Final = 5.0
 _TOKENIZER_FILES: Final = frozenset(
     {
         "tokenizer.json",
@@ -52,7 +52,7 @@ class LintCalls(Calls):
 
     def __init__(self, library: Library) -> None:
         super().__init__(library)
-        self._running = 0
+        self._slots = Slots("lints and previews")
 
     async def LintDatasetVersion(
         self, request: lint_pb2.LintDatasetVersionRequest, context: Context
@@ -72,7 +72,7 @@ class LintCalls(Calls):
             return rows, others, _tokenizer_of(connection, request.model) if model else None
 
         rows, others, tokenizer = await self._database.read(read)
-        with self._slot():
+        with self._slots.one_for(name.project, most=AT_ONCE):
             async with AsyncExitStack() as stack:
                 order = Order(
                     kind="lint",
@@ -101,7 +101,7 @@ class LintCalls(Calls):
 
         rows, found = await self._database.read(read)
         tokenizer = _allowed(found)
-        with self._slot():
+        with self._slots.one_for(name.project, most=AT_ONCE):
             async with self._library.fetched(rows) as files, self._library.fetched(tokenizer) as folder:
                 order = Order(kind="preview", request=request.SerializeToString(), files=files, model=folder)
                 async with aclosing(messages(order)) as answers:
@@ -113,17 +113,6 @@ class LintCalls(Calls):
         if manifest is None:
             return None
         return await stack.enter_async_context(self._library.fetched(manifest))
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if self._running >= AT_ONCE:
-            message = f"{AT_ONCE} lints and previews are running, which is as many as may"
-            raise ServiceError(Reason.TOO_MANY_CALLS, message, retry_after_s=_RETRY_S)
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
 
 
 def _requests() -> ModuleType:

@@ -72,12 +72,12 @@ class ModelCalls(Calls):
         else:
             architecture = await examination.examine_import(self._library, name, manifest, base)
             content = wire.imported_content(manifest, architecture, base, wanted)
-        actor, time_us = current().actor, now_us()
+        actor, sees, time_us = current().actor, current().principal.may_touch, now_us()
 
         def add(connection: Connection) -> models_pb2.ModelVersion:
             version = store.import_model_version(connection, name, content, creator=actor, time_us=time_us)
             seal_model_version(connection, self._library.signer, version)
-            return marked(connection, wire.model_version_to_proto(version))
+            return marked(connection, wire.model_version_to_proto(version), sees)
 
         return await self._change(request, name.project, models_pb2.ModelVersion, add)
 
@@ -98,7 +98,8 @@ class ModelCalls(Calls):
             content = wire.published_content(publication, request, architecture, base)
             version = await self._publish(publication.model, content)
         message = wire.model_version_to_proto(version)
-        return await self._database.read(lambda connection: marked(connection, message))
+        sees = current().principal.may_touch
+        return await self._database.read(lambda connection: marked(connection, message, sees))
 
     async def _publish(self, model: ModelName, content: ModelContent) -> ModelVersion:
         actor, time_us = current().actor, now_us()
@@ -116,10 +117,11 @@ class ModelCalls(Calls):
     ) -> models_pb2.ModelVersion:
         """Returns a version of a model, by version or by alias."""
         name = parse_model_reference(request.name)
+        sees = current().principal.may_touch
 
         def get(connection: Connection) -> models_pb2.ModelVersion:
             version = references.resolve(connection, name)
-            return marked(connection, wire.model_version_to_proto(version))
+            return marked(connection, wire.model_version_to_proto(version), sees)
 
         return cast("models_pb2.ModelVersion", await self._read(request, get))
 
@@ -129,10 +131,11 @@ class ModelCalls(Calls):
         """Lists the versions of a model."""
         name = ModelName.parse(request.parent)
         wanted = _wanted(request, "date desc")
+        sees = current().principal.may_touch
 
         def read(connection: Connection) -> models_pb2.ListModelVersionsResponse:
             found = listing.list_versions(connection, name, wanted)
-            versions = mark_all(connection, [wire.model_version_to_proto(row) for row, _ in found])
+            versions = mark_all(connection, [wire.model_version_to_proto(row) for row, _ in found], sees)
             rows = list(zip(versions, (place for _, place in found), strict=True))
             entries, token = cut(rows, wanted.page, lambda row: row[1], size_bytes=lambda row: row[0].ByteSize())
             return models_pb2.ListModelVersionsResponse(versions=[row for row, _ in entries], next_page_token=token)

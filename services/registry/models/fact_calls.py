@@ -56,6 +56,7 @@ class FactCalls(Calls):
         paths = list(request.update_mask.paths)
         facts.check_mask(paths)
         wanted, time_us = facts.described(request.version, "version."), now_us()
+        sees = current().principal.may_touch
 
         def change(connection: Connection) -> models_pb2.ModelVersion:
             before = store.get_model_version(connection, name).content.facts
@@ -63,7 +64,8 @@ class FactCalls(Calls):
                 before, wanted, paths, etag=request.version.etag, time_us=time_us, name=request.version.name
             )
             fact_store.change_facts(connection, name.parent, name.version, after)
-            return marked(connection, wire.model_version_to_proto(store.get_model_version(connection, name)))
+            changed = store.get_model_version(connection, name)
+            return marked(connection, wire.model_version_to_proto(changed), sees)
 
         return await self._change(request, name.project, models_pb2.ModelVersion, change)
 

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
-from google.protobuf.message import Message
 from sqlalchemy import Connection, and_, select, tuple_
 
 from services.registry.lineage.things import Kind, thing_of
@@ -11,8 +10,7 @@ from services.registry.retention.resources import Holder, HolderKind, VersionNam
 from services.registry.tables import (
     ALIASES,
     DATASET_VERSIONS,
-    GATE_POLICIES,
-    GATE_POLICY_CHANGES,
+    GATE_POLICY_DATASETS,
     HOLDS,
     LINEAGE_EDGES,
     LINEAGE_NODES,
@@ -20,7 +18,6 @@ from services.registry.tables import (
     PINS,
 )
 from tuneforge.names import AliasName, DatasetVersionName, ModelVersionName
-from tuneforge.v1 import gates_pb2
 
 T = TypeVar("T")
 _NAMES_PER_QUERY = 500
@@ -99,36 +96,13 @@ def living(connection: Connection, names: set[str]) -> Iterable[str]:
 
 
 def _policies(connection: Connection, names: set[str]) -> Iterable[Holder]:
-    """Yields the gate policies that compare on some data."""
-    if not names:
-        return
-    newest = (
-        select(GATE_POLICY_CHANGES)
-        .join(
-            GATE_POLICIES,
-            and_(
-                GATE_POLICIES.c.project == GATE_POLICY_CHANGES.c.project,
-                GATE_POLICIES.c.model == GATE_POLICY_CHANGES.c.model,
-                GATE_POLICIES.c.policy == GATE_POLICY_CHANGES.c.policy,
-                GATE_POLICIES.c.revision == GATE_POLICY_CHANGES.c.revision,
-            ),
-        )
-        .where(GATE_POLICIES.c.is_deletion.is_(False))
-    )
-    for row in connection.execute(newest):
-        if names & set(_datasets_in(gates_pb2.GatePolicy.FromString(bytes(row.record)))):
+    """Yields the gate policies that judge by some data."""
+    table = GATE_POLICY_DATASETS.c
+    for some in _batches(names):
+        statement = select(table.project, table.model, table.policy).where(table.dataset.in_(some)).distinct()
+        for row in connection.execute(statement):
             name = f"projects/{row.project}/models/{row.model}/policies/{row.policy}"
             yield Holder(name, HolderKind.GATE_POLICY)
-
-
-def _datasets_in(message: Message) -> Iterable[str]:
-    """Yields all data that a policy names, in whatever gate."""
-    for field, value in message.ListFields():
-        if field.name == "dataset":
-            yield value
-        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
-            for inner in value if field.is_repeated else (value,):
-                yield from _datasets_in(inner)
 
 
 def _batches(items: Iterable[T]) -> Iterable[list[T]]:

@@ -4,24 +4,26 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields, not_found
+from services.grpckit.errors import FieldViolation, invalid_fields, not_found
 from services.registry.calls import Calls, Context
-from services.registry.library import now_us
+from services.registry.library import Library, now_us
 from services.registry.signing import store, verification, wire
 from services.registry.signing.adoption import manifest_of_version
 from services.registry.signing.store import StoredKey
-from tuneforge.names import is_digest
+from services.registry.slots import Slots
+from tuneforge.names import is_digest, project_of
 from tuneforge.v1 import signing_pb2 as pb
 
 AT_ONCE = 8
 """Versions that are verified at once: each may be read from a store, and takes its files' place on the disk."""
-_RETRY_S = 5.0
 
 
 class SigningCalls(Calls):
     """The methods of signatures."""
 
-    _verifying = 0
+    def __init__(self, library: Library) -> None:
+        super().__init__(library)
+        self._slots = Slots("verifications")
 
     async def GetSigningKey(self, request: pb.GetSigningKeyRequest, context: Context) -> pb.SigningKey:
         """Returns a public key."""
@@ -53,17 +55,11 @@ class SigningCalls(Calls):
             lambda c: (manifest_of_version(c, name), store.find_signature(c, name))
         )
         keys = {key.key_id: key.pem for key, _ in (await self._signing_keys())[0]}
-        if self._verifying >= AT_ONCE:
-            message = f"{AT_ONCE} versions are being verified, which is as many as may"
-            raise ServiceError(Reason.TOO_MANY_CALLS, message, retry_after_s=_RETRY_S)
-        self._verifying += 1
-        try:
+        with self._slots.one_for(project_of(name), most=AT_ONCE):
             checks = verification.verify_version(self._library, name, manifest, signature, keys)
             async with aclosing(checks) as progress:
                 async for each in progress:
                     yield wire.progress_to_proto(each)
-        finally:
-            self._verifying -= 1
 
     async def _signing_keys(self) -> tuple[list[StoredKey], str]:
         """Returns every key and the id of the one that signs; makes the first one when there is none yet."""

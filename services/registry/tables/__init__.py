@@ -5,7 +5,13 @@ from pathlib import Path
 from services.registry.tables.aliases import ALIAS_CHANGES, ALIAS_CLOCKS, ALIASES
 from services.registry.tables.blobs import BLOB_OWNER, BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
 from services.registry.tables.datasets import DATASET_TAGS, DATASET_VERSIONS, DATASETS
-from services.registry.tables.gates import APPROVALS, EVALUATIONS, GATE_POLICIES, GATE_POLICY_CHANGES
+from services.registry.tables.gates import (
+    APPROVALS,
+    EVALUATIONS,
+    GATE_POLICIES,
+    GATE_POLICY_CHANGES,
+    GATE_POLICY_DATASETS,
+)
 from services.registry.tables.lineage import LINEAGE_EDGES, LINEAGE_NODES, REVOCATIONS
 from services.registry.tables.metadata import METADATA
 from services.registry.tables.models import (
@@ -40,6 +46,7 @@ __all__ = [
     "EXPIRATIONS",
     "GATE_POLICIES",
     "GATE_POLICY_CHANGES",
+    "GATE_POLICY_DATASETS",
     "HOLDS",
     "LINEAGE_EDGES",
     "LINEAGE_NODES",
@@ -62,5 +69,5 @@ __all__ = [
     "VALIDATION_REPORTS",
 ]
 
-SCHEMA_HEAD = "0011"
+SCHEMA_HEAD = "0012"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

@@ -48,6 +48,21 @@ GATE_POLICY_CHANGES = Table(
     ),
 )
 
+# Data set versions that the present revisions name, so that a deletion need not read every policy.
+GATE_POLICY_DATASETS = Table(
+    "gate_policy_datasets",
+    METADATA,
+    Column("dataset", String(255), primary_key=True),
+    Column("project", String(63), primary_key=True),
+    Column("model", String(63), primary_key=True),
+    Column("policy", String(63), primary_key=True),
+    ForeignKeyConstraint(
+        ["project", "model", "policy"],
+        ["gate_policies.project", "gate_policies.model", "gate_policies.policy"],
+        name="gate_policy_datasets_policy",
+    ),
+)
+
 # Only ever added to: the newest entry of an actor for an alias and a version counts.
 APPROVALS = Table(
     "approvals",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.scheduler.records import Ref
+from tuneforge.names import project_of
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.spec import Architecture
 from tuneforge.specs.wire import architecture_from_proto
@@ -55,7 +56,7 @@ def model_facts(message: models_pb2.ModelVersion) -> ModelFacts:
         base=_ref(message.lineage.base),
         architecture=architecture_from_proto(message.architecture),
         layer=layer.SerializeToString(),
-        taint=_revocation(message.taints),
+        taint=_revocation(message.name, message.taints),
     )
 
 
@@ -75,7 +76,7 @@ def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
         data=data.SerializeToString(),
         shape="" if shape is None else shape.name.removeprefix("ROW_SHAPE_"),
         validation_rows=message.statistics.validation_rows if is_divided else None,
-        revocation=_revocation(message.revocations),
+        revocation=_revocation(message.name, message.revocations),
     )
 
 
@@ -108,9 +109,13 @@ def _ref(message: types_pb2.VersionRef) -> Ref | None:
     return Ref(version=message.version, digest=message.digest) if message.version else None
 
 
-def _revocation(revocations: Sequence[lineage_pb2.Revocation]) -> str:
+def _revocation(version: str, revocations: Sequence[lineage_pb2.Revocation]) -> str:
+    """Returns a version's first revocation as a sentence that a job may keep: it names no data of other projects."""
     if not revocations:
         return ""
-    first = revocations[0]
+    own = [each for each in revocations if each.name and project_of(each.name) == project_of(version)]
+    if not own:
+        return "it was made from data of another project, which is revoked"
+    first = own[0]
     when = first.time.ToDatetime().strftime("%Y-%m-%d %H:%M UTC")
     return f"{first.name} was revoked by {first.actor} on {when}: {first.reason}"
