@@ -16,7 +16,7 @@ import pytest
 
 from services.launcher import Suite, free_ports
 from tests.support.exposition import Page
-from tests.support.suite import running_suite, tiny_inputs
+from tests.support.suite import connect, running_suite, tiny_inputs
 from tuneforge.manifest import Manifest, verify
 from tuneforge.one_shot.settings import RunSettings, check, with_file
 
@@ -125,6 +125,30 @@ def test_every_method_on_services_that_run(suite: Suite, tmp_path: Path, method:
     info = json.loads((tmp_path / "out/training_info.json").read_text())
     assert (info["method"], info["training_config"]["per_device_batch_size"]) == (method, 2)
     assert not (tmp_path / "out/.tuneforge/trainer").exists()
+
+
+def test_a_job_that_was_paused_goes_on(suite: Suite, tmp_path: Path) -> None:
+    """The same command takes it up again, and does not wait for somebody else to."""
+    addresses = {f"TUNEFORGE_{name.upper()}_ADDRESS": suite.address(name) for name in ("registry", "scheduler")}
+    arguments = command(tmp_path, "--attach", "--epochs", "20")
+    with connect(suite) as client:
+        with subprocess.Popen(arguments, env=environment(addresses), stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for line in process.stdout:
+                if "  step  " in line:
+                    newest = next(client.jobs.list()).name
+                    client.jobs.pause(newest)
+                    break
+            for line in process.stdout:
+                if "-> PAUSED" in line:
+                    process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT_S) == 130
+        done = subprocess.run(
+            arguments, env=environment(addresses), capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+        assert done.returncode == 0, done.stderr
+        assert "which is PAUSED" in done.stdout
+        assert client.jobs.read(newest).state == "SUCCEEDED"
 
 
 def test_rows_of_a_wrong_shape_end_it_with_what_was_found(suite: Suite, tmp_path: Path) -> None:

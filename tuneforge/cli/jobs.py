@@ -1,12 +1,16 @@
 """`tuneforge jobs`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.export import export_command
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
-from tuneforge.job_values import Job
+
+if TYPE_CHECKING:
+    from tuneforge.job_values import Job
 
 _STATES = (
     "BLOCKED",
@@ -24,13 +28,13 @@ _STATES = (
 )
 
 
-def _result(job: Job) -> str:
+def _result(job: "Job") -> str:
     if job.verification is not None:
         return f"verifies {_verified(job)}"
     return short(job.version.version) if job.version else "-"
 
 
-def _verified(job: Job) -> str:
+def _verified(job: "Job") -> str:
     """Returns which checkpoint a verification is of, and its verdict once there is one."""
     verification = job.verification
     if verification is None:
@@ -157,7 +161,7 @@ def resume(connection: Connection, job: str, as_json: bool) -> None:
         _print_changed(client.jobs.resume(job), as_json=as_json)
 
 
-def _print_changed(job: Job, *, as_json: bool) -> None:
+def _print_changed(job: "Job", *, as_json: bool) -> None:
     if as_json:
         print_json(job)
     else:

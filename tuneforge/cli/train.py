@@ -156,6 +156,8 @@ class _Run:
                 known = client.jobs.read(state.job_id)
                 if known.state not in {JobState.FAILED, JobState.CANCELLED}:
                     self._say(f"going on with {known.id}, which is {known.state} after step {known.step}")
+                    if known.state is JobState.PAUSED:
+                        client.jobs.resume(known.name)
                     return known.name
         for each in (*plan.notes, *([note] if note else [])):
             self._say(f"note: {each}")
