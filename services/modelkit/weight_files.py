@@ -122,7 +122,11 @@ def _write_file(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor, dtype in tensors:
-            numbers = numbers_of(tensor)
-            if numbers.dtype is not dtype or tuple(numbers.shape) != tensor.shape:
-                raise ValueError(f"{tensor.name} came as {numbers.dtype} {tuple(numbers.shape)}")
-            file.write(numbers.contiguous().flatten().view(torch.uint8).numpy().data)
+            # No name holds the numbers, so that they are gone before the next ones come.
+            file.write(_bytes_of(numbers_of(tensor), tensor, dtype))
+
+
+def _bytes_of(numbers: torch.Tensor, tensor: StoredTensor, dtype: torch.dtype) -> memoryview:
+    if numbers.dtype is not dtype or tuple(numbers.shape) != tensor.shape:
+        raise ValueError(f"{tensor.name} came as {numbers.dtype} {tuple(numbers.shape)}")
+    return memoryview(numbers.contiguous().flatten().view(torch.uint8).numpy())
