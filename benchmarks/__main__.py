@@ -18,6 +18,7 @@ NAMES = (
     "metric_path",
     "watch_fanout",
     "cold_start",
+    "memory",
     "demo_gain",
     "artifact_loads",
     "registry_reads",

@@ -1,7 +1,7 @@
 """What the scheduler knows of a job, its attempts and its checkpoints, as plain values; the calls are in `jobs.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from tuneforge import _wire
@@ -71,6 +71,61 @@ class JobCondition(Word):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A figure that is not known exactly."""
+
+    expected: float
+    lowest: float
+    """It lies above this."""
+    highest: float
+    """It lies below this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceEstimate:
+    """What a run takes: memory by arithmetic, time by counted operations over a rate that was measured."""
+
+    memory: MemoryEstimate | None
+    """None while the shapes of the base are not known."""
+    device: str
+    """Kind of device that all of it is for, `cpu` without an accelerator."""
+    steps: int
+    tokens_per_step: int
+    flops_per_token: float
+    step_seconds: Interval | None
+    total_seconds: Interval | None
+    """Waiting in a queue left out."""
+    device_seconds: Interval | None
+    energy_joules: Interval | None
+    """None: no run on such a device has measured it."""
+    cost: Interval | None
+    """None: no price is set for a device's hour."""
+    currency: str
+    rate_runs: int
+    """Measured runs that the rate comes from; 0: the default for such a device."""
+    problem: str
+    """Why no known node could ever hold it; empty: one could."""
+    family: str
+    """Class of the model."""
+    arithmetic_bytes: int
+    """Peak memory by arithmetic alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Predictions beside what was measured, for runs of one family, method and number format on one kind of device."""
+
+    family: str
+    method: str
+    compute: str
+    device: str
+    runs: int
+    memory_ratio: Interval
+    """Real peak memory over the one by arithmetic: the median run, and the runs furthest off."""
+    flops_per_second: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One fine-tuning run as it was when it was read."""
 
@@ -101,6 +156,8 @@ class Job:
     labels: Mapping[str, str]
     memory_estimate: MemoryEstimate | None
     """Predicted peak memory of one attempt."""
+    resource_estimate: ResourceEstimate | None
+    """What it was predicted to take when it was created."""
     conditions: tuple[JobCondition, ...]
     latest_job_seq: int
     """Number of its newest event."""
@@ -191,6 +248,9 @@ def job_from_proto(message: pb.Job) -> Job:
         creator=message.creator,
         labels=_wire.frozen(message.labels),
         memory_estimate=_memory(message.memory_estimate) if message.HasField("memory_estimate") else None,
+        resource_estimate=resource_estimate_from_proto(message.resource_estimate)
+        if message.HasField("resource_estimate")
+        else None,
         conditions=tuple(_wire.word(JobCondition, pb.JobCondition.DESCRIPTOR, each) for each in message.conditions),
         latest_job_seq=message.latest_job_seq,
         from_checkpoint=message.from_checkpoint,
@@ -198,16 +258,51 @@ def job_from_proto(message: pb.Job) -> Job:
     )
 
 
-def _memory(message: pb.MemoryEstimate) -> MemoryEstimate:
-    return MemoryEstimate(
-        weights_bytes=message.weights_bytes,
-        adapter_bytes=message.adapter_bytes,
-        gradients_bytes=message.gradients_bytes,
-        optimizer_bytes=message.optimizer_bytes,
-        activations_bytes=message.activations_bytes,
-        overhead_bytes=message.overhead_bytes,
-        snapshot_bytes=message.snapshot_bytes,
+def resource_estimate_from_proto(message: pb.ResourceEstimate) -> ResourceEstimate:
+    """Converts a prediction."""
+    return ResourceEstimate(
+        memory=_memory(message.memory) if message.HasField("memory") else None,
+        device=message.device,
+        steps=message.steps,
+        tokens_per_step=message.tokens_per_step,
+        flops_per_token=message.flops_per_token,
+        step_seconds=_range(message, "step_seconds"),
+        total_seconds=_range(message, "total_seconds"),
+        device_seconds=_range(message, "device_seconds"),
+        energy_joules=_range(message, "energy_joules"),
+        cost=_range(message, "cost"),
+        currency=message.currency,
+        rate_runs=message.rate_runs,
+        problem=message.problem,
+        family=message.family,
+        arithmetic_bytes=message.arithmetic_bytes,
     )
+
+
+def calibration_from_proto(message: pb.Calibration) -> Calibration:
+    """Converts predictions beside what was measured."""
+    return Calibration(
+        family=message.family,
+        method=message.method,
+        compute=message.compute,
+        device=message.device,
+        runs=message.runs,
+        memory_ratio=_figures(message.memory_ratio),
+        flops_per_second=_figures(message.flops_per_second),
+    )
+
+
+def _range(message: pb.ResourceEstimate, field: str) -> Interval | None:
+    return _figures(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
+
+
+def _figures(message: pb.Interval) -> Interval:
+    return Interval(expected=message.expected, lowest=message.lowest, highest=message.highest)
+
+
+def _memory(message: pb.MemoryEstimate) -> MemoryEstimate:
+    parts = (field.name for field in fields(MemoryEstimate))
+    return MemoryEstimate(**{name: getattr(message, name) for name in parts})
 
 
 def attempt_from_proto(message: pb.Attempt) -> Attempt:

@@ -14,12 +14,16 @@ from tuneforge._watch import JobWatch, WatchOptions
 from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError, Unavailable
 from tuneforge.job_values import (
     Attempt,
+    Calibration,
     Checkpoint,
     Job,
     JobState,
+    ResourceEstimate,
     attempt_from_proto,
+    calibration_from_proto,
     checkpoint_from_proto,
     job_from_proto,
+    resource_estimate_from_proto,
 )
 from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as pb
@@ -201,6 +205,26 @@ class Jobs:
     ) -> Job:
         """Checks a spec as `create` does and returns the job as it would be; nothing is stored."""
         return self._create(spec, job_id, labels, from_checkpoint, validate_only=True)
+
+    def estimate(self, spec: SpecInput) -> ResourceEstimate:
+        """Returns what a spec would take: peak memory by part, time of a step, total time and cost, with intervals.
+
+        A spec that no known node could hold is answered too, with `problem`.
+
+        Raises:
+            InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
+        """
+        scheduler = self._connections.scheduler
+        request = calls.EstimateResourcesRequest(
+            parent=names.parent(self._project), spec=read_spec(spec, self._project)
+        )
+        return resource_estimate_from_proto(scheduler.call(scheduler.stub.EstimateResources, request))
+
+    def calibrations(self) -> Iterator[Calibration]:
+        """Yields how far predictions were off, by family, method, number format and kind of device."""
+        scheduler = self._connections.scheduler
+        for page in scheduler.pages(scheduler.stub.ListCalibrations, calls.ListCalibrationsRequest()):
+            yield from map(calibration_from_proto, page.calibrations)
 
     def get(self, job: str) -> JobHandle:
         """Returns a job by id or name."""

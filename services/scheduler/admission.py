@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from services.grpckit.errors import FieldViolation, invalid_fields
+from services.scheduler.estimating import NO_PRICE, Price, Rows, look_up, memory_of, predict
 from services.scheduler.fitting import misfit, needs_of
 from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import label_problems
-from services.scheduler.records import Job, NewJob, Node, Pinned
+from services.scheduler.records import Job, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.store import jobs as job_store
-from services.scheduler.store import nodes as node_store
+from services.scheduler.wire.estimates import prediction_bytes
 from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
 from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
+from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import with_defaults
-from tuneforge.specs.memory import estimate
-from tuneforge.specs.spec import Architecture, DataSource, MergeMethod, Task, TrainingSpec
+from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.spec import DataSource, MergeMethod, Task, TrainingSpec
 from tuneforge.specs.validation import validate
 
 PREFIX = "spec."
@@ -66,9 +68,14 @@ class Admission:
 
     ledger: Ledger
     registry: VersionSource
+    price: Price = NO_PRICE
 
-    async def admit(self, draft: Draft) -> NewJob:
+    async def admit(self, draft: Draft, *, must_fit: bool = True) -> NewJob:
         """Returns the job that a draft becomes; stores nothing.
+
+        Args:
+            draft: What a caller asks for.
+            must_fit: Refuses what no known node could ever hold; else its estimate says so.
 
         Raises:
             ServiceError: INVALID_FIELD with every wrong field, DOES_NOT_FIT, or PEER_UNAVAILABLE.
@@ -87,8 +94,21 @@ class Admission:
             raise invalid_fields(problems)
         if isinstance(start, Problem) or isinstance(train, Problem) or isinstance(validation, Problem) or train is None:
             raise AssertionError("a problem was not listed")
-        nodes = await self.ledger.read(node_store.list_by_name)
-        return _new_job(draft, name, start, (train, validation), nodes)
+        spec = _whole_spec(draft, name, start, (train, validation))
+        family = architecture.class_name if architecture is not None else ""
+        known = await self.ledger.read(lambda connection: look_up(connection, spec, family, train.ref.digest))
+        found = None
+        if architecture is not None:
+            rows = Rows(count=train.rows, characters=train.characters)
+            found = predict(spec, architecture, rows, known, self.price)
+        problem = misfit(
+            spec, known.nodes, None if architecture is None else lambda each: memory_of(each, architecture, known)
+        )
+        if problem is not None and must_fit:
+            raise problem.error()
+        new = _new_job(draft, name, spec, start, (train, validation), found.memory if found else None)
+        words = problem.message if problem is not None else ""
+        return replace(new, resource_estimate=prediction_bytes(found, words) if found else None)
 
     async def _start(self, draft: Draft) -> _Start | Problem:
         base = draft.spec.base
@@ -185,20 +205,23 @@ def _output_problems(project: str, name: str) -> list[FieldViolation]:
     return []
 
 
+def _whole_spec(
+    draft: Draft, name: JobName, start: _Start, data: tuple[DatasetFacts, DatasetFacts | None]
+) -> TrainingSpec:
+    """Returns the spec with every default filled in and every name pinned."""
+    spec = with_defaults(_pinned_names(draft.spec, start, data), start.architecture)
+    return replace(spec, output_model=spec.output_model or str(ModelName(name.project, name.job)))
+
+
 def _new_job(
     draft: Draft,
     name: JobName,
+    spec: TrainingSpec,
     start: _Start,
     data: tuple[DatasetFacts, DatasetFacts | None],
-    nodes: list[Node],
+    memory: MemoryEstimate | None,
 ) -> NewJob:
     train, validation = data
-    spec = with_defaults(_pinned_names(draft.spec, start, data), start.architecture)
-    output = spec.output_model or str(ModelName(name.project, name.job))
-    spec = replace(spec, output_model=output)
-    if (problem := misfit(spec, start.architecture, nodes)) is not None:
-        raise problem.error()
-    memory = estimate(spec, start.architecture) if start.architecture is not None else None
     pinned = None
     if start.base is not None:
         pinned = Pinned(base=start.base.top.ref, inputs=inputs_bytes(start.base.layers, train, validation))
@@ -212,7 +235,7 @@ def _new_job(
         pinned=pinned,
         depends_on=start.waits_for.name if start.waits_for is not None else None,
         architecture_version=start.architecture_version,
-        output_model=output,
+        output_model=spec.output_model or "",
         estimate=estimate_bytes(memory) if memory is not None else None,
         needs=needs_of(spec, memory),
         lost_after_ms=round((spec.resources.lost_after_s or 0.0) * 1000),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.grpckit.errors import ServiceError
 from services.scheduler.placement import gigabytes, shortage
 from services.scheduler.records import Needs, Node
 from tuneforge.specs.cheaper import cheapest_fit
-from tuneforge.specs.memory import MemoryEstimate, estimate
-from tuneforge.specs.spec import Architecture, TrainingSpec
+from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.spec import TrainingSpec
 
 
 def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
@@ -18,7 +18,7 @@ def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
     return Needs(
         nodes=spec.resources.nodes or 1,
         devices=spec.resources.devices_per_node,
-        peak_bytes=memory.total_bytes if memory is not None else 0,
+        peak_bytes=memory.highest_bytes if memory is not None else 0,
         host_bytes=spec.resources.memory_bytes,
         cpu_millis=spec.resources.cpu_millis,
         labels=dict(spec.resources.node_labels),
@@ -38,15 +38,17 @@ class Misfit:
         return ServiceError("DOES_NOT_FIT", self.message, metadata=self.metadata)
 
 
-def misfit(spec: TrainingSpec, architecture: Architecture | None, nodes: Sequence[Node]) -> Misfit | None:
+def misfit(
+    spec: TrainingSpec, nodes: Sequence[Node], memory_of: Callable[[TrainingSpec], MemoryEstimate] | None
+) -> Misfit | None:
     """Returns why no known node could ever hold a spec, or None when one could, or when no node is known yet.
 
     Args:
         spec: With defaults.
-        architecture: Of its base; None: its memory is not known, the rest is looked at.
         nodes: All known nodes, reachable or not.
+        memory_of: Gives the memory of a spec on its base; None: that is not known, the rest is looked at.
     """
-    memory = estimate(spec, architecture) if architecture is not None else None
+    memory = memory_of(spec) if memory_of is not None else None
     needs = needs_of(spec, memory)
     lacking = [(node, lack) for node in nodes if (lack := shortage(needs, node)) is not None]
     if not nodes or len(lacking) < len(nodes):
@@ -66,13 +68,13 @@ def misfit(spec: TrainingSpec, architecture: Architecture | None, nodes: Sequenc
         f"{gigabytes(missing)} too little"
     )
     metadata = {"node": f"nodes/{best}", "missing_bytes": str(missing), "needed_bytes": str(needs.peak_bytes)}
-    if architecture is None:
+    if memory_of is None:
         return Misfit(message=message, metadata=metadata)
     found = cheapest_fit(
-        spec, architecture, lambda changed, less: any(shortage(needs_of(changed, less), node) is None for node in nodes)
+        spec, memory_of, lambda changed, less: any(shortage(needs_of(changed, less), node) is None for node in nodes)
     )
     if found is None:
         return Misfit(message=f"{message}; use a smaller base or a larger node", metadata=metadata)
     change, less = found
-    words = f"{message}; with {change.words} it needs {gigabytes(less.total_bytes)}"
+    words = f"{message}; with {change.words} it needs {gigabytes(less.highest_bytes)}"
     return Misfit(message=words, metadata=metadata | {"change": change.words})

@@ -169,6 +169,8 @@ def label_problems(path: str, labels: Mapping[str, str]) -> list[FieldViolation]
     for key, value in sorted(labels.items()):
         if not 1 <= len(key) <= LABEL_LENGTH_MAX:
             problems.append(FieldViolation(path, f"has a key of {len(key)} characters: use 1 to {LABEL_LENGTH_MAX}"))
+        if not (key + value).isprintable():
+            problems.append(FieldViolation(f"{path}[{key!r}]", "has a control character: use printable ones"))
         if len(value) > LABEL_LENGTH_MAX:
             problems.append(
                 FieldViolation(f"{path}[{key}]", f"has {len(value)} characters: use at most {LABEL_LENGTH_MAX}")

@@ -6,6 +6,8 @@ from services.grpckit.auth import Policy
 
 POLICIES: dict[str, Policy] = {
     "CreateJob": Policy("jobs.write", "parent"),
+    "EstimateResources": Policy("jobs.read", "parent"),
+    "ListCalibrations": Policy("nodes.read"),
     "GetJob": Policy("jobs.read", "name"),
     "ListJobs": Policy("jobs.read", "parent"),
     "CancelJob": Policy("jobs.write", "name"),

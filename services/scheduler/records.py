@@ -82,6 +82,8 @@ class NewJob:
     """Where its run begins; None: at the beginning."""
     verifies: bytes | None = None
     """Serialised `ResumeVerification`; None: it is a run that publishes."""
+    resource_estimate: bytes | None = None
+    """Serialised `ResourceEstimate`; None while the shapes of its base are not known."""
 
     @property
     def versions(self) -> list[str]:
@@ -134,6 +136,8 @@ class Job:
     """Where its run begins; None: at the beginning."""
     verifies: bytes | None = None
     """Serialised `ResumeVerification`; None: it is a run that publishes."""
+    resource_estimate: bytes | None = None
+    """Serialised `ResourceEstimate`; None: not known, or a job of an earlier release."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False
@@ -224,6 +228,8 @@ class Capacity:
 
     device_bytes: tuple[int, ...]
     """Memory of each accelerator; empty: attempts run on the CPU."""
+    device_models: tuple[str, ...] = ()
+    """What each of them is."""
     cpu_millis: int
     memory_bytes: int
     slots: int

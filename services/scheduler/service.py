@@ -37,7 +37,7 @@ from services.scheduler.watch import Watches
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0006"
+SCHEMA_HEAD = "0007"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) ->
     chance = random.Random()  # noqa: S311 - jitter, not a secret
     registry = Registry(settings.registry, settings.server.peers)
     trainers = Trainers(settings.server.peers)
-    admission = Admission(ledger=ledger, registry=registry)
+    admission = Admission(ledger=ledger, registry=registry, price=settings.price)
     timing = settings.timing
     holding = Holding(
         VersionHolds(registry.channel, lambda: ledger.write(lambda tx: identity(tx.connection, "scheduler"))),

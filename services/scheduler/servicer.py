@@ -19,11 +19,13 @@ from services.scheduler.nodes import Nodes, registration_problems
 from services.scheduler.records import Job
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
+from services.scheduler.store import measured_runs
 from services.scheduler.store import nodes as node_store
 from services.scheduler.verbs import Verbs, call_of
 from services.scheduler.verification import Verification
 from services.scheduler.watch import Watches, WatchRequest
 from services.scheduler.wire.drafts import draft_of, preview, registration_of
+from services.scheduler.wire.estimates import calibration_to_proto
 from services.scheduler.wire.reports import status_from_proto
 from services.scheduler.wire.resources import (
     attempt_to_proto,
@@ -72,6 +74,29 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
         if request.validate_only:
             return preview(await self._parts.verbs.check(draft))
         return jobs_pb2.Job.FromString(await self._parts.verbs.create(draft, call_of(request, project, "CreateJob")))
+
+    async def EstimateResources(
+        self, request: scheduler_pb2.EstimateResourcesRequest, _: Context
+    ) -> jobs_pb2.ResourceEstimate:
+        """Says what a spec would take."""
+        project = ProjectName.parse(request.parent).project
+        if not request.HasField("spec"):
+            raise invalid_fields([FieldViolation("spec", "is missing: say what to train")])
+        create = scheduler_pb2.CreateJobRequest(parent=request.parent, spec=request.spec)
+        draft = draft_of(create, project, calls.current().actor)
+        return jobs_pb2.ResourceEstimate.FromString(await self._parts.verbs.estimate(draft))
+
+    async def ListCalibrations(
+        self, request: scheduler_pb2.ListCalibrationsRequest, _: Context
+    ) -> scheduler_pb2.ListCalibrationsResponse:
+        """Lists how far predictions were off."""
+        page = page_of(request.page_size, request.page_token, scope="ListCalibrations")
+        kinds = sorted((await self._parts.ledger.read(measured_runs.kinds)).items(), key=lambda item: str(item[0]))
+        rows = [item for item in kinds if str(item[0]) > (page.after or "")][: page.size + 1]
+        shown, token = cut(rows, page, lambda item: str(item[0]))
+        return scheduler_pb2.ListCalibrationsResponse(
+            calibrations=[calibration_to_proto(kind, runs) for kind, runs in shown], next_page_token=token
+        )
 
     async def GetJob(self, request: scheduler_pb2.GetJobRequest, _: Context) -> jobs_pb2.Job:
         """Returns a job."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
+from services.scheduler.estimating import Price
 from services.scheduler.jobs import RetryPolicy
 
 DEFAULT_PORT = 7102
@@ -56,6 +57,9 @@ class SchedulerSettings:
     """How often and how long."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How infrastructure faults are retried."""
+    price: Price = field(default_factory=Price)
+    """What an hour of one device costs; estimates then name a cost. TUNEFORGE_SCHEDULER_PRICE_PER_DEVICE_HOUR and
+    ..._PRICE_CURRENCY; default: no price, for it is the operator's."""
     postgres: PostgresAddress | None = None
     """The database on a PostgreSQL server; None: SQLite in the data folder. TUNEFORGE_SCHEDULER_DATABASE_URL with the
     password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
@@ -87,6 +91,12 @@ class SchedulerSettings:
             retry=RetryPolicy(
                 budget=reader.integer("TUNEFORGE_SCHEDULER_RETRY_BUDGET", default=5, minimum=0, maximum=100),
                 first_delay_s=reader.seconds("TUNEFORGE_SCHEDULER_RETRY_FIRST_S", default=1.0, maximum=3600),
+            ),
+            price=Price(
+                per_device_hour=reader.number(
+                    "TUNEFORGE_SCHEDULER_PRICE_PER_DEVICE_HOUR", default=0.0, minimum=0.0, maximum=1e6
+                ),
+                currency=reader.text("TUNEFORGE_SCHEDULER_PRICE_CURRENCY").strip(),
             ),
             postgres=PostgresAddress.from_env("scheduler", reader),
         )

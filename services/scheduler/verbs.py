@@ -17,6 +17,7 @@ from services.scheduler.ledger import Ledger
 from services.scheduler.records import Job, NewJob
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.wire.estimates import unknown_bytes
 from services.scheduler.wire.resources import job_bytes
 from tuneforge.names import JobName
 
@@ -107,6 +108,15 @@ class Verbs:
             return await self.admission.admit(draft)
         branch = await self.ledger.read(lambda connection: branching.begin(connection, draft))
         return branching.checked(await self.admission.admit(branch.draft), branch)
+
+    async def estimate(self, draft: Draft) -> bytes:
+        """Returns what a draft would take, whether a known node could hold it or not; stores nothing.
+
+        Raises:
+            ServiceError: as `EstimateResources` documents.
+        """
+        new = await self.admission.admit(draft, must_fit=False)
+        return new.resource_estimate or unknown_bytes(str(new.depends_on))
 
     async def cancel(self, name: JobName, reason: str, call: Call) -> bytes:
         """Cancels a job: at once while it waits, else as soon as its device is free.

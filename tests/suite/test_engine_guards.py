@@ -1,5 +1,8 @@
 """Runs that cannot come to anything end with a reason and a cure, and say so in time; all on real models."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from services.trainer.engine.training import train
 from services.trainer.engine.training_task import Fault, RunResult, TrainingFault
+from tests.support.tiny_model import make_tiny_model
 from tests.support.training_run import SPEC, Killed, RecordingSink, never, tiny_inputs
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import FullMethod, Guards, LearningRateSchedule, Optimization
+from tuneforge.specs.wire import spec_to_proto
 
 RUNAWAY = replace(
     SPEC,
@@ -89,3 +94,52 @@ def _without_gradient(path: Path) -> None:
     weights = load_file(path)
     weights["model.norm.weight"] = torch.zeros_like(weights["model.norm.weight"])
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_memory_that_runs_out_is_told_with_a_way_out(tmp_path: Path) -> None:
+    """Under a limit of its own a run fails with its peak, the limit and the cheapest change that fits, not repeated."""
+    tokens = 2048
+    base = tmp_path / "base"
+    make_tiny_model(base, layers=2, hidden=256)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2 * tokens}))
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "z" * (tokens - 80)}]
+    (tmp_path / "rows.jsonl").write_text(8 * (json.dumps({"messages": turns}) + "\n"))
+    spec = replace(
+        SPEC,
+        data=replace(SPEC.data, max_tokens=tokens),
+        optimization=Optimization(max_steps=2, rows_per_step=8, rows_per_micro_batch=8),
+    )
+    code = _IN_A_CHILD.format(folder=str(tmp_path), headroom=200_000_000)
+    (tmp_path / "spec.bin").write_bytes(spec_to_proto(spec).SerializeToString())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["reason"], told["is_user"]) == ("OUT_OF_MEMORY", True)
+    assert told["metadata"]["change"] == "`optimization.rows_per_micro_batch` 1"
+    assert 0 < int(told["metadata"]["peak_bytes"]) <= int(told["metadata"]["limit_bytes"]) * 2
+    assert "Set `optimization.rows_per_micro_batch` 1" in told["cure"]
+
+
+# The limit must not hold for the tests themselves.
+_IN_A_CHILD = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from services.trainer.engine import training
+from services.trainer.engine.training_task import Fault, TrainingFault
+from tests.support.training_run import RecordingSink, never, tiny_inputs
+from tuneforge.specs.wire import spec_from_proto
+from tuneforge.v1 import spec_pb2
+
+training.preload()
+folder = Path("{folder}")
+spec = spec_from_proto(spec_pb2.TrainingSpec.FromString((folder / "spec.bin").read_bytes()))
+used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData:"))
+resource.setrlimit(resource.RLIMIT_DATA, (used + {headroom}, resource.RLIM_INFINITY))
+try:
+    training.train(tiny_inputs(folder, spec), RecordingSink(), never)
+except TrainingFault as fault:
+    told = dict(reason=fault.reason, cure=fault.cure, is_user=fault.fault is Fault.USER, metadata=fault.metadata)
+    print(json.dumps(told))
+"""

@@ -29,6 +29,7 @@ class FakeScheduler:
     job: jobs.Job = field(default_factory=lambda: jobs.Job(name=JOB, state=jobs.JOB_STATE_RUNNING))
     events: list[events_pb2.Event] = field(default_factory=list)
     end: jobs.JobState.ValueType = jobs.JOB_STATE_SUCCEEDED
+    estimate: jobs.ResourceEstimate = field(default_factory=jobs.ResourceEstimate)
     batch: int = 3
     cut: Callable[[int, int], str] = field(default=lambda _stream, _message: "")
     """(number of the stream, of the message in it, both from 0) -> how the stream ends there; empty: it goes on."""
@@ -63,6 +64,20 @@ class _Servicer(SchedulerServiceServicer):
         job = jobs.Job(name=f"{request.parent}/jobs/{request.job_id or 'job-1'}", spec=request.spec)
         job.state = jobs.JOB_STATE_QUEUED
         return job
+
+    def EstimateResources(self, request: pb.EstimateResourcesRequest, context: Any) -> jobs.ResourceEstimate:
+        self.fake.note(request, context)
+        return self.fake.estimate
+
+    def ListCalibrations(self, request: pb.ListCalibrationsRequest, context: Any) -> pb.ListCalibrationsResponse:
+        self.fake.note(request, context)
+        ratio = jobs.Interval(expected=1.02, lowest=0.9, highest=1.1)
+        rate = jobs.Interval(expected=2e11, lowest=1e11, highest=3e11)
+        row = jobs.Calibration(
+            family="LlamaForCausalLM", method="lora", compute="bf16", device="cpu", runs=4,
+            memory_ratio=ratio, flops_per_second=rate,
+        )  # fmt: skip
+        return pb.ListCalibrationsResponse(calibrations=[row])
 
     def GetJob(self, request: pb.GetJobRequest, context: Any) -> jobs.Job:
         self.fake.note(request, context)

@@ -6,7 +6,7 @@ It keeps no processes and trains nothing; its answers are those of the contract.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,10 +105,19 @@ class FakeTrainer:
         attempt.events.append(event)
         attempt.status.last_seq = event.seq
 
-    async def end(self, attempt: HeldAttempt, state: nodes_pb2.AttemptState.ValueType, failure: Any = None) -> None:
+    async def end(
+        self,
+        attempt: HeldAttempt,
+        state: nodes_pb2.AttemptState.ValueType,
+        failure: Any = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         """Ends an attempt, with its outcome event unless it is LOST."""
         if state in RESULTS:
-            outcome = events_pb2.AttemptOutcome(result=RESULTS[state], failure=failure, metrics={"loss": 0.5})
+            outcome = events_pb2.AttemptOutcome(
+                result=RESULTS[state], failure=failure, metrics={"loss": 0.5, **(metrics or {})}
+            )
+            outcome.step = attempt.status.step
             if state == nodes_pb2.ATTEMPT_STATE_SUCCEEDED:
                 outcome.manifest.files.add(path="adapter.safetensors", sha256="a" * 64, size_bytes=1)
                 outcome.manifest.digest = "d" * 64

@@ -30,7 +30,7 @@ REASONS = [
 CALL = r"\.{name}\b"
 # Machines, recipes and public keys are the operator's, for all projects; so is what a collection frees.
 OF_NO_PROJECT = {
-    *("RegisterNode", "Heartbeat", "ListNodes", "GetNode"),
+    *("RegisterNode", "Heartbeat", "ListNodes", "GetNode", "ListCalibrations"),
     *("ListRecipes", "GetRecipe", "ResolveRecipe"),
     *("GetSigningKey", "ListSigningKeys", "CollectGarbage", "ListHolds"),
 }
@@ -47,6 +47,7 @@ READS = (
     "Verify",
     "Resolve",
     "Generate",
+    "Estimate",
 )
 # A job, an attempt, a digest, a node's generation tell a repetition from a new call.
 SAFE_TO_REPEAT = {

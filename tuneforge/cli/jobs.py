@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.estimates import calibration, estimate
 from tuneforge.cli.export import export_command
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
@@ -52,6 +53,8 @@ def jobs() -> None:
 
 jobs.add_command(submit)
 jobs.add_command(export_command)
+jobs.add_command(estimate)
+jobs.add_command(calibration)
 
 
 @jobs.command()

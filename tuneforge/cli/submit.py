@@ -165,8 +165,7 @@ _NO_ZERO = {
 @click.pass_obj
 def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Queue a job."""
-    _refuse(flags)
-    content = with_flags(_read(spec) if spec else {}, flags)
+    content = read_flags(spec, flags)
     begin = flags["from_checkpoint"]
     labels = _labels(flags["label"])
     with connection.client() as client:
@@ -186,6 +185,16 @@ def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags:
         from tuneforge.cli.watch import watch_job
 
         watch_job(client.jobs, handle.name, as_json=as_json)
+
+
+def read_flags(spec: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the JSON form of a spec from a file and the flags on top of it.
+
+    Raises:
+        UsageError: Flags contradict each other.
+    """
+    _refuse(flags)
+    return with_flags(_read(spec) if spec else {}, flags)
 
 
 def _refuse(flags: dict[str, Any]) -> None:

@@ -18,6 +18,11 @@ class TensorShape:
     """Its number format as safetensors names it, e.g. `BF16`."""
 
     @property
+    def is_in_block(self) -> bool:
+        """Whether it belongs to one of the numbered blocks."""
+        return any(part.isdigit() for part in self.name.split("."))
+
+    @property
     def size(self) -> int:
         """Number of weights in it."""
         product = 1
@@ -53,7 +58,6 @@ class Architecture:
         layers: dict[str, list[TensorShape]] = {}
         for tensor in self.tensors:
             parts = tensor.name.split(".")
-            in_block = any(part.isdigit() for part in parts)
-            if in_block and parts[-1] == "weight" and len(tensor.shape) == 2:
+            if tensor.is_in_block and parts[-1] == "weight" and len(tensor.shape) == 2:
                 layers.setdefault(parts[-2], []).append(tensor)
         return {name: tuple(tensors) for name, tensors in layers.items()}

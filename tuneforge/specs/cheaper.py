@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from tuneforge.specs.memory import MemoryEstimate, estimate
-from tuneforge.specs.spec import Architecture, ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
+from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
 
 SHORTEST_TOKENS = 64
 """Rows are not advised to be cut shorter than this."""
@@ -41,17 +41,19 @@ def cheaper(spec: TrainingSpec) -> Iterator[Change]:
 
 
 def cheapest_fit(
-    spec: TrainingSpec, architecture: Architecture, fits: Callable[[TrainingSpec, MemoryEstimate], bool]
+    spec: TrainingSpec,
+    memory_of: Callable[[TrainingSpec], MemoryEstimate],
+    fits: Callable[[TrainingSpec, MemoryEstimate], bool],
 ) -> tuple[Change, MemoryEstimate] | None:
     """Returns the first change after which a spec fits, with what it needs then; None when none is enough.
 
     Args:
         spec: With defaults.
-        architecture: Of the base.
+        memory_of: Gives the memory of a spec on its base.
         fits: Tells whether a spec with this need has room.
     """
     for change in cheaper(spec):
-        less = estimate(change.spec, architecture)
+        less = memory_of(change.spec)
         if fits(change.spec, less):
             return change, less
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.guards import with_guard_defaults
 from tuneforge.specs.spec import (
-    Architecture,
     Checkpointing,
     ContinuedPretrainingTask,
     Evaluation,

@@ -1,52 +1,62 @@
 """Peak memory of one attempt, by plain arithmetic over shapes; loads nothing.
 
-Weights, adapters, gradients and optimiser state are exact up to allocator rounding. Activations are an upper estimate
-after Korthikanti et al. (arXiv 2205.05198, eq. 2, without the attention matrix, which fused attention does not keep).
+Weights, adapters, gradients, optimiser state and the copy for checkpoints are exact up to allocator rounding
+(`state_sizes`). Activations follow Korthikanti et al. (arXiv 2205.05198, eq. 2, without the attention matrix, which
+fused attention does not keep), with the constants of this engine; `docs/memory.md` has them beside what was measured.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-from tuneforge.specs.defaults import LORA_RANK, with_defaults
-from tuneforge.specs.freezing import is_frozen
+from tuneforge.specs.architecture import Architecture
+from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.spec import (
     ActivationRecompute,
-    Architecture,
-    ComputeType,
     FullMethod,
     LoraMethod,
-    MergeMethod,
-    Optimizer,
+    PreferenceTask,
     QloraMethod,
-    Quantization,
+    RewardModelTask,
     TrainingSpec,
 )
+from tuneforge.specs.state_sizes import (
+    BF16,
+    FP32,
+    HALF,
+    adapter_parameters,
+    block_sides,
+    input_side,
+    loading_bytes,
+    mapped_bytes,
+    moving_shapes,
+    optimizer_bytes,
+    weights_bytes,
+)
 
-# NF4: 4 bits a weight, one 8-bit scale a block of 64, one float32 scale of scales a 256 blocks (arXiv 2305.14314, 3).
-NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
-NF4_SINGLE_BYTES_PER_WEIGHT = 0.5 + 4 / 64
-# LLM.int8: a byte a weight; its float32 scale for each output is less than a hundredth of that.
-_PACKED_BYTES: Mapping[Quantization, float] = {
-    Quantization.NF4: NF4_BYTES_PER_WEIGHT,
-    Quantization.NF4_SINGLE: NF4_SINGLE_BYTES_PER_WEIGHT,
-    Quantization.INT8: 1.01,
-}
-# Python, torch and the libraries beside it, as a warm worker shows them before it loads a model.
-OVERHEAD_BYTES = 700_000_000
-SMALLEST_8BIT = 4096
-"""Numbers of the smallest weight whose moments are kept in 8 bits."""
-FP32 = 4
-BF16 = 2
-_HALF = frozenset({ComputeType.BF16, ComputeType.FP16})
-"""Formats of two bytes."""
+__all__ = ["MARGIN", "MemoryEstimate", "adapter_parameters", "estimate"]
+
+HOST_OVERHEAD_BYTES: Final = 400_000_000
+"""Python, torch and the libraries beside it in a worker that has made its first step on a CPU."""
+DEVICE_OVERHEAD_BYTES: Final = 800_000_000
+"""CUDA's context and the workspaces of its libraries."""
+DRIVER_BYTES: Final = 3_000_000_000
+"""What CUDA keeps of the host's memory for one process, its libraries among it."""
+MARGIN: Final = 0.15
+"""Share of an estimate that a run may lie beside it: that of 24 and more measured runs, see `docs/memory.md`."""
+CHUNK_TOKENS: Final = 1024
+"""Most tokens whose logits the engine holds at once."""
+_LOGIT_BYTES: Final = {BF16: 10, FP32: 12}
+"""Logits in the format of the products and in float32, and their gradients, by the size of a number in products."""
+_TOKENS_AT_ONCE: Final = {"lora": 512, "other": 1024, "device": 8192}
+"""Tokens that the engine computes at once where a spec leaves it the choice (`resolution`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Predicted peak memory of one attempt in bytes, by part."""
+    """Predicted peak memory of one attempt in bytes, by part: of the device, or of the host where there is none."""
 
     weights_bytes: int
     """Frozen and moving weights."""
@@ -57,140 +67,116 @@ class MemoryEstimate:
     optimizer_bytes: int
     """State of the optimiser."""
     activations_bytes: int
-    """Activations of one micro-batch at `max_tokens`; an upper estimate."""
-    overhead_bytes: int = OVERHEAD_BYTES
+    """Activations and logits of one micro-batch at `max_tokens`, every token of it learned from."""
+    overhead_bytes: int = HOST_OVERHEAD_BYTES
     """Libraries and allocator."""
     snapshot_bytes: int = 0
     """Copy of weights that move and of the optimiser's state, on the host, from which checkpoints are written."""
+    mapped_bytes: int = 0
+    """Pages of the base's files that stay beside their converted weights; the kernel takes them back when it must."""
+    loading_bytes: int = 0
+    """What loading the base needs beyond the peak of training; mostly 0."""
+    host_bytes: int = 0
+    """Peak of the host's memory beside an accelerator; 0: there is none, and all else is the host's."""
+    lowest_bytes: int = 0
+    """The peak lies above this; 0: not said."""
+    highest_bytes: int = 0
+    """The peak lies below this: what an attempt is granted; 0: not said."""
+    runs: int = 0
+    """Measured runs that the figures were corrected by; 0: arithmetic alone."""
+
+    @property
+    def state_bytes(self) -> int:
+        """What is held for certain, whatever is computed."""
+        return (
+            self.weights_bytes + self.adapter_bytes + self.gradients_bytes + self.optimizer_bytes + self.snapshot_bytes
+        )
 
     @property
     def total_bytes(self) -> int:
         """The sum."""
-        return (
-            self.weights_bytes
-            + self.adapter_bytes
-            + self.gradients_bytes
-            + self.optimizer_bytes
-            + self.activations_bytes
-            + self.overhead_bytes
-            + self.snapshot_bytes
-        )
+        return self.state_bytes + self.activations_bytes + self.overhead_bytes + self.mapped_bytes + self.loading_bytes
 
 
-def estimate(spec: TrainingSpec, architecture: Architecture) -> MemoryEstimate:
+def estimate(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool | None = None) -> MemoryEstimate:
     """Predicts the peak memory of one attempt.
 
     Args:
         spec: A valid spec, with or without defaults. Precision AUTO counts as float32, the larger one.
         architecture: Of the base.
+        on_cpu: Whether it computes on the host; None: only where the spec asks for no device.
     """
     spec = with_defaults(spec, architecture)
-    adapter = adapter_parameters(spec.lora, architecture) if spec.lora else 0
-    moving = sum(math.prod(shape) for shape in _moving_shapes(spec, architecture))
-    return MemoryEstimate(
-        weights_bytes=_weights_bytes(spec, architecture),
-        adapter_bytes=adapter * FP32,
+    if on_cpu is None:
+        on_cpu = spec.resources.devices_per_node == 0
+    moving = sum(math.prod(shape) for shape in moving_shapes(spec, architecture))
+    optimizer = optimizer_bytes(spec, architecture)
+    snapshot, mapped = moving * FP32 + optimizer, mapped_bytes(spec, architecture)
+    loading = loading_bytes(spec, architecture)
+    found = MemoryEstimate(
+        weights_bytes=weights_bytes(spec, architecture),
+        adapter_bytes=(adapter_parameters(spec.lora, architecture) if spec.lora else 0) * FP32,
         gradients_bytes=moving * FP32,
-        optimizer_bytes=_optimizer_bytes(spec, architecture),
-        activations_bytes=_activations_bytes(spec, architecture),
-        snapshot_bytes=_snapshot_bytes(spec, architecture),
+        optimizer_bytes=optimizer,
+        activations_bytes=_activations_bytes(spec, architecture, on_cpu=on_cpu),
+        overhead_bytes=HOST_OVERHEAD_BYTES if on_cpu else DEVICE_OVERHEAD_BYTES,
+        snapshot_bytes=snapshot if on_cpu else 0,
+        mapped_bytes=mapped if on_cpu else 0,
+        host_bytes=0 if on_cpu else HOST_OVERHEAD_BYTES + DRIVER_BYTES + snapshot + loading,
+    )
+    if on_cpu:
+        beyond = HOST_OVERHEAD_BYTES + loading - found.total_bytes
+        found = replace(found, loading_bytes=max(0, beyond))
+    return with_interval(found, low=1 - MARGIN, high=1 + MARGIN)
+
+
+def with_interval(found: MemoryEstimate, *, low: float, high: float) -> MemoryEstimate:
+    """Returns an estimate with the interval that its peak lies in, never below what is held for certain.
+
+    Args:
+        found: The estimate.
+        low: Its lower end as a share of the sum, <= 1.
+        high: Its upper end as a share of the sum, >= 1.
+    """
+    return replace(
+        found,
+        lowest_bytes=max(found.state_bytes, round(found.total_bytes * low)),
+        highest_bytes=max(found.state_bytes, round(found.total_bytes * high)),
     )
 
 
-def adapter_parameters(lora: LoraMethod, architecture: Architecture) -> int:
-    """Returns the number of adapter weights: rank x (inputs + outputs) for each target layer, DoRA's magnitudes too."""
-    return sum(math.prod(shape) for shape in _adapter_shapes(lora, architecture))
-
-
-def _snapshot_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
-    """Returns the bytes of the copy that checkpoints are written from; with accelerators it is not in their memory."""
-    if spec.resources.devices_per_node != 0:
-        return 0
-    moving = sum(math.prod(shape) for shape in _moving_shapes(spec, architecture))
-    return moving * FP32 + _optimizer_bytes(spec, architecture)
-
-
-def _adapter_shapes(lora: LoraMethod, architecture: Architecture) -> list[tuple[int, ...]]:
+def _activations_bytes(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool) -> int:
     layers = architecture.linear_layers()
-    rank = lora.rank or LORA_RANK
-    shapes: list[tuple[int, ...]] = []
-    for name in lora.target_modules or tuple(layers):
-        for tensor in layers.get(name, ()):
-            shapes += [(rank, side) for side in tensor.shape]
-            if lora.use_dora:
-                shapes.append((_outputs(tensor.shape, architecture),))
-    return shapes
-
-
-def _outputs(shape: tuple[int, ...], architecture: Architecture) -> int:
-    """Returns how many outputs a linear layer has; GPT-2 keeps its weights with the inputs first."""
-    return shape[-1] if architecture.class_name.startswith("GPT2") else shape[0]
-
-
-def _moving_shapes(spec: TrainingSpec, architecture: Architecture) -> list[tuple[int, ...]]:
-    """Returns the shapes of the weights that the optimiser moves."""
-    if spec.lora is not None:
-        return _adapter_shapes(spec.lora, architecture)
-    if isinstance(spec.method, MergeMethod):
-        return []
-    frozen = spec.method.freeze_layers if isinstance(spec.method, FullMethod) else 0
-    return [tensor.shape for tensor in architecture.tensors if not is_frozen(tensor.name, frozen)]
-
-
-def _optimizer_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
-    """Returns the bytes of the optimiser's state, exact but for single counters."""
-    per_weight = _STATE_BYTES[spec.optimization.optimizer.unpaged]
-    return sum(per_weight(shape) for shape in _moving_shapes(spec, architecture))
-
-
-def _eight_bits(shape: tuple[int, ...]) -> int:
-    """Two moments of one byte, a scale a block of 256, and two tables of 256 numbers; small weights in 32 bits."""
-    size = math.prod(shape)
-    if size < SMALLEST_8BIT:
-        return 2 * FP32 * size
-    return 2 * (size + FP32 * -(-size // 256) + FP32 * 256)
-
-
-def _factored(shape: tuple[int, ...]) -> int:
-    """One number a row and one a column; a vector has a whole second moment."""
-    if len(shape) < 2:
-        return FP32 * math.prod(shape)
-    *outer, rows, columns = shape
-    return FP32 * math.prod(outer) * (rows + columns)
-
-
-_STATE_BYTES: Mapping[Optimizer, Callable[[tuple[int, ...]], int]] = {
-    Optimizer.ADAMW: lambda shape: 2 * FP32 * math.prod(shape),
-    Optimizer.SGD: lambda shape: FP32 * math.prod(shape),
-    Optimizer.ADAMW_8BIT: _eight_bits,
-    Optimizer.ADAFACTOR: _factored,
-}
-
-
-def _weights_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
-    total = architecture.parameters
-    if isinstance(spec.method, QloraMethod):
-        packed = sum(tensor.size for tensors in architecture.linear_layers().values() for tensor in tensors)
-        return round(packed * _PACKED_BYTES[spec.method.quantization]) + (total - packed) * FP32
-    if isinstance(spec.method, LoraMethod) and spec.compute in _HALF:
-        return total * BF16
-    return total * FP32
-
-
-def _activations_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
-    layers = list(architecture.linear_layers().values())
     if not layers:
         return 0
-    depth = max(len(tensors) for tensors in layers)
-    sides = [min(tensor.shape) for tensors in layers for tensor in tensors]
-    widths = [max(tensor.shape) for tensors in layers for tensor in tensors]
-    hidden, inner = max(sides), max(widths)
-    tokens = spec.data.max_tokens * (spec.optimization.rows_per_micro_batch or 1)
-    vocabulary = max((tensor.shape[0] for tensor in architecture.tensors if len(tensor.shape) == 2), default=0)
-    item = BF16 if spec.compute in _HALF else FP32
-    block = 18 * hidden + 4 * inner
+    depth, hidden, inner = block_sides(architecture)
+    tokens = tokens_at_once(spec, on_cpu=on_cpu)
+    is_half = spec.compute in HALF
+    item = BF16 if is_half else FP32
+    block = (20 * hidden + 4 * inner) * item
+    if is_half and spec.lora is not None:
+        # An adapter's input is kept once more in the format of the products, for each layer of its own.
+        targets = spec.lora.target_modules or tuple(layers)
+        block += BF16 * sum(input_side(layers[name][0], architecture) for name in targets if name in layers)
     kept = {
-        ActivationRecompute.SELECTIVE: depth * (8 * hidden + 2 * inner) + block,  # and one block while it is recomputed
-        ActivationRecompute.FULL: depth * 2 * hidden + block,
+        # Beside what is kept, one block while it is recomputed.
+        ActivationRecompute.SELECTIVE: depth * (8 * hidden + 2 * inner) * item + block,
+        ActivationRecompute.FULL: depth * 2 * hidden * item + block,
     }.get(spec.optimization.recompute, depth * block)
-    return tokens * kept * item + tokens * vocabulary * 2 * FP32
+    vocabulary = max((tensor.shape[0] for tensor in architecture.tensors if len(tensor.shape) == 2), default=0)
+    casts = architecture.parameters * BF16 if is_half and isinstance(spec.method, FullMethod) else 0
+    return tokens * kept + min(tokens, CHUNK_TOKENS) * vocabulary * _LOGIT_BYTES[item] + casts
+
+
+def tokens_at_once(spec: TrainingSpec, *, on_cpu: bool) -> int:
+    """Returns how many tokens a micro-batch has at most; a pair has two rows."""
+    in_row = 2 if isinstance(spec.task, PreferenceTask | RewardModelTask) else 1
+    longest, rows = spec.data.max_tokens * in_row, spec.optimization.rows_per_micro_batch
+    if rows:
+        return longest * min(rows, spec.optimization.rows_per_step or rows)
+    if not on_cpu:
+        budget = _TOKENS_AT_ONCE["device"]
+    else:
+        is_plain = isinstance(spec.method, LoraMethod) and not isinstance(spec.method, QloraMethod)
+        budget = _TOKENS_AT_ONCE["lora" if is_plain else "other"]
+    return max(longest, min(budget, longest * (spec.optimization.rows_per_step or 1)))

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tuneforge.specs.memory import OVERHEAD_BYTES, adapter_parameters
-from tuneforge.specs.spec import Architecture, LoraMethod
+from tuneforge.specs.architecture import Architecture
+from tuneforge.specs.spec import LoraMethod
+from tuneforge.specs.state_sizes import adapter_parameters
 
+OVERHEAD_BYTES: Final = 700_000_000
+"""Python, torch and the libraries beside it in a process that serves."""
 BYTES_PER_PARAMETER: Final[Mapping[str, float]] = {
     "fp32": 4.0,
     "fp16": 2.0,

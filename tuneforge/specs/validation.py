@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from tuneforge.architectures import ModelTask, task_of
 from tuneforge.errors import FieldViolation
+from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import DECAY_RATIO, LORA_RANK, WARMUP_RATIO
 from tuneforge.specs.freezing import count_layers
 from tuneforge.specs.guards import guard_violations
 from tuneforge.specs.spec import (
-    Architecture,
     BaseModel,
     DataConfig,
     DataSource,
@@ -34,6 +34,9 @@ from tuneforge.specs.task_rules import task_violations
 
 MAX_TOKENS_RANGE = (8, 131_072)
 ROWS_PER_STEP_MAX = 65_536
+EPOCHS_MAX = 10_000.0
+LEARNING_RATE_MAX = 100.0
+"""Far above any rate that learns: a mistake of units."""
 SAMPLE_PROMPTS_MAX = 16
 SAMPLE_TOKENS_MAX = 512
 KEYWORDS_MAX = 50
@@ -161,7 +164,10 @@ def _frozen(full: FullMethod, architecture: Architecture | None) -> Iterator[Fie
 
 def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:
     prefix = "optimization"
-    yield from _number(f"{prefix}.learning_rate", optimization.learning_rate, "use a number > 0, or 0 for the default")
+    rate = optimization.learning_rate
+    yield from _number(f"{prefix}.learning_rate", rate, "use a number > 0, or 0 for the default")
+    if math.isfinite(rate) and rate > LEARNING_RATE_MAX:
+        yield FieldViolation(f"{prefix}.learning_rate", f"is {rate:g}: use at most {LEARNING_RATE_MAX:g}")
     if optimization.warmup_ratio is not None and not 0 <= optimization.warmup_ratio < 1:
         yield FieldViolation(f"{prefix}.warmup_ratio", f"is {optimization.warmup_ratio}: use 0 or more and less than 1")
     yield from _decay(optimization)
@@ -175,10 +181,14 @@ def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:
             f"{prefix}.rows_per_step", f"is {rows}: use 1 to {ROWS_PER_STEP_MAX}, or 0 for the default"
         )
     yield from _count(f"{prefix}.rows_per_micro_batch", optimization.rows_per_micro_batch, minimum=0)
+    if optimization.rows_per_micro_batch > ROWS_PER_STEP_MAX:
+        found = optimization.rows_per_micro_batch
+        yield FieldViolation(f"{prefix}.rows_per_micro_batch", f"is {found}: use at most {ROWS_PER_STEP_MAX}")
     if optimization.epochs is not None and optimization.max_steps is not None:
         yield FieldViolation(f"{prefix}.epochs", "is set beside `max_steps`: set one of them")
-    elif optimization.epochs is not None and not (math.isfinite(optimization.epochs) and optimization.epochs > 0):
-        yield FieldViolation(f"{prefix}.epochs", f"is {optimization.epochs}: use a number > 0")
+    elif optimization.epochs is not None and not 0 < optimization.epochs <= EPOCHS_MAX:
+        allowed = f"use a number > 0, at most {EPOCHS_MAX:g}"
+        yield FieldViolation(f"{prefix}.epochs", f"is {optimization.epochs}: {allowed}")
     elif optimization.max_steps is not None:
         yield from _count(f"{prefix}.max_steps", optimization.max_steps, minimum=1)
 

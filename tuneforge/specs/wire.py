@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from tuneforge import durations
+from tuneforge.specs.architecture import Architecture, TensorShape
 from tuneforge.specs.spec import (
     ActivationRecompute,
-    Architecture,
     BaseModel,
     Checkpointing,
     ComputeType,
@@ -23,7 +23,6 @@ from tuneforge.specs.spec import (
     Optimizer,
     OverlongPolicy,
     Resources,
-    TensorShape,
     TrainingSpec,
     WeightFormat,
 )

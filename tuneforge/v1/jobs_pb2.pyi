@@ -158,6 +158,7 @@ class Job(_message.Message):
     MEMORY_ESTIMATE_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     LATEST_JOB_SEQ_FIELD_NUMBER: _builtins.int
+    RESOURCE_ESTIMATE_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -231,6 +232,10 @@ class Job(_message.Message):
         """Output only. Conditions on its state, e.g. that its node does not answer."""
 
     @_builtins.property
+    def resource_estimate(self) -> Global___ResourceEstimate:
+        """Output only. What it was predicted to take when it was created; unset when its base's shapes are not known yet."""
+
+    @_builtins.property
     def verification(self) -> Global___ResumeVerification:
         """Output only. What it verifies; unset: it is no verification but a run that publishes a version."""
 
@@ -257,12 +262,13 @@ class Job(_message.Message):
         memory_estimate: Global___MemoryEstimate | None = ...,
         conditions: _abc.Iterable[Global___JobCondition.ValueType] | None = ...,
         latest_job_seq: _builtins.int = ...,
+        resource_estimate: Global___ResourceEstimate | None = ...,
         from_checkpoint: _builtins.str = ...,
         verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "memory_estimate", b"memory_estimate", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "memory_estimate", b"memory_estimate", "resource_estimate", b"resource_estimate", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "memory_estimate", b"memory_estimate", "name", b"name", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "memory_estimate", b"memory_estimate", "name", b"name", "resource_estimate", b"resource_estimate", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -410,7 +416,9 @@ Global___ReplayedStep: _TypeAlias = ReplayedStep  # noqa: Y015
 
 @_typing.final
 class MemoryEstimate(_message.Message):
-    """Predicted peak memory of one attempt in bytes, by part: arithmetic over the base's configuration and shapes."""
+    """Predicted peak memory of one attempt in bytes, by part: arithmetic over the base's configuration and shapes, corrected
+    by measured runs where there are some. Of the device, or of the host where there is none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -421,6 +429,12 @@ class MemoryEstimate(_message.Message):
     ACTIVATIONS_BYTES_FIELD_NUMBER: _builtins.int
     OVERHEAD_BYTES_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    MAPPED_BYTES_FIELD_NUMBER: _builtins.int
+    LOADING_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_FIELD_NUMBER: _builtins.int
+    LOWEST_BYTES_FIELD_NUMBER: _builtins.int
+    HIGHEST_BYTES_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
     weights_bytes: _builtins.int
     """Frozen and moving weights."""
@@ -431,11 +445,23 @@ class MemoryEstimate(_message.Message):
     optimizer_bytes: _builtins.int
     """State of the optimiser."""
     activations_bytes: _builtins.int
-    """Activations of one micro-batch at `max_tokens`; an upper estimate."""
+    """Activations and logits of one micro-batch at `max_tokens`, every token of it learned from."""
     overhead_bytes: _builtins.int
     """Libraries and allocator."""
     total_bytes: _builtins.int
     """The sum."""
+    mapped_bytes: _builtins.int
+    """Pages of the base's files that stay beside their converted weights; the kernel takes them back when it must."""
+    loading_bytes: _builtins.int
+    """What loading the base needs beyond the peak of training; mostly 0."""
+    host_bytes: _builtins.int
+    """Peak of the host's memory beside an accelerator; 0: there is none, and all else is the host's."""
+    lowest_bytes: _builtins.int
+    """The peak lies above this."""
+    highest_bytes: _builtins.int
+    """The peak lies below this: what an attempt is granted."""
+    runs: _builtins.int
+    """Measured runs that the figures were corrected by; 0: arithmetic alone."""
     snapshot_bytes: _builtins.int
     """Copy of moving weights and optimiser state from which checkpoints are written; 0 where it is not known that the run
     is on a CPU.
@@ -450,15 +476,191 @@ class MemoryEstimate(_message.Message):
         activations_bytes: _builtins.int = ...,
         overhead_bytes: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
+        mapped_bytes: _builtins.int = ...,
+        loading_bytes: _builtins.int = ...,
+        host_bytes: _builtins.int = ...,
+        lowest_bytes: _builtins.int = ...,
+        highest_bytes: _builtins.int = ...,
+        runs: _builtins.int = ...,
         snapshot_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations_bytes", b"activations_bytes", "adapter_bytes", b"adapter_bytes", "gradients_bytes", b"gradients_bytes", "optimizer_bytes", b"optimizer_bytes", "overhead_bytes", b"overhead_bytes", "snapshot_bytes", b"snapshot_bytes", "total_bytes", b"total_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations_bytes", b"activations_bytes", "adapter_bytes", b"adapter_bytes", "gradients_bytes", b"gradients_bytes", "highest_bytes", b"highest_bytes", "host_bytes", b"host_bytes", "loading_bytes", b"loading_bytes", "lowest_bytes", b"lowest_bytes", "mapped_bytes", b"mapped_bytes", "optimizer_bytes", b"optimizer_bytes", "overhead_bytes", b"overhead_bytes", "runs", b"runs", "snapshot_bytes", b"snapshot_bytes", "total_bytes", b"total_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemoryEstimate: _TypeAlias = MemoryEstimate  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """A figure that is not known exactly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    LOWEST_FIELD_NUMBER: _builtins.int
+    HIGHEST_FIELD_NUMBER: _builtins.int
+    expected: _builtins.float
+    """What is expected."""
+    lowest: _builtins.float
+    """It lies above this."""
+    highest: _builtins.float
+    """It lies below this."""
+    def __init__(
+        self,
+        *,
+        expected: _builtins.float = ...,
+        lowest: _builtins.float = ...,
+        highest: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "highest", b"highest", "lowest", b"lowest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class ResourceEstimate(_message.Message):
+    """What a run takes: memory by arithmetic, time by counted operations over a rate that was measured on such devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_STEP_FIELD_NUMBER: _builtins.int
+    FLOPS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
+    DEVICE_SECONDS_FIELD_NUMBER: _builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    RATE_RUNS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    ARITHMETIC_BYTES_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Kind of device that all of it is for, e.g. `NVIDIA H200`, or `cpu`."""
+    steps: _builtins.int
+    """Optimiser steps."""
+    tokens_per_step: _builtins.int
+    """Tokens of one step, padding left out."""
+    flops_per_token: _builtins.float
+    """Floating-point operations for one token."""
+    currency: _builtins.str
+    """Currency of the price, e.g. `EUR`."""
+    rate_runs: _builtins.int
+    """Measured runs that the rate comes from; 0: the default for such a device, which may be off by a factor of 3."""
+    problem: _builtins.str
+    """Why no known node could ever hold it, and the cheapest change that would fit; empty: one could, or none is known."""
+    family: _builtins.str
+    """Class of the model that it is for, e.g. `LlamaForCausalLM`."""
+    arithmetic_bytes: _builtins.int
+    """Peak memory by arithmetic alone, in bytes."""
+    @_builtins.property
+    def memory(self) -> Global___MemoryEstimate:
+        """Peak memory of one attempt."""
+
+    @_builtins.property
+    def step_seconds(self) -> Global___Interval:
+        """Time of one step in seconds."""
+
+    @_builtins.property
+    def total_seconds(self) -> Global___Interval:
+        """Time of all steps in seconds, waiting in a queue left out."""
+
+    @_builtins.property
+    def device_seconds(self) -> Global___Interval:
+        """Time of all its devices together in seconds; without an accelerator its processor counts as one."""
+
+    @_builtins.property
+    def energy_joules(self) -> Global___Interval:
+        """Energy in joules; unset: no run on such a device has measured it."""
+
+    @_builtins.property
+    def cost(self) -> Global___Interval:
+        """Price in `currency`; unset: none is set for a device's hour."""
+
+    def __init__(
+        self,
+        *,
+        memory: Global___MemoryEstimate | None = ...,
+        device: _builtins.str = ...,
+        steps: _builtins.int = ...,
+        tokens_per_step: _builtins.int = ...,
+        flops_per_token: _builtins.float = ...,
+        step_seconds: Global___Interval | None = ...,
+        total_seconds: Global___Interval | None = ...,
+        device_seconds: Global___Interval | None = ...,
+        energy_joules: Global___Interval | None = ...,
+        cost: Global___Interval | None = ...,
+        currency: _builtins.str = ...,
+        rate_runs: _builtins.int = ...,
+        problem: _builtins.str = ...,
+        family: _builtins.str = ...,
+        arithmetic_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "memory", b"memory", "step_seconds", b"step_seconds", "total_seconds", b"total_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic_bytes", b"arithmetic_bytes", "cost", b"cost", "currency", b"currency", "device", b"device", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "family", b"family", "flops_per_token", b"flops_per_token", "memory", b"memory", "problem", b"problem", "rate_runs", b"rate_runs", "step_seconds", b"step_seconds", "steps", b"steps", "tokens_per_step", b"tokens_per_step", "total_seconds", b"total_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceEstimate: _TypeAlias = ResourceEstimate  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """Predictions beside what was measured, for runs of one family, method and number format on one kind of device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAMILY_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    COMPUTE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    MEMORY_RATIO_FIELD_NUMBER: _builtins.int
+    FLOPS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    family: _builtins.str
+    """Class of the model, e.g. `LlamaForCausalLM`."""
+    method: _builtins.str
+    """`lora`, `qlora` or `full`."""
+    compute: _builtins.str
+    """Number format that was asked for: `auto`, `bf16` or `fp32`."""
+    device: _builtins.str
+    """Kind of device, e.g. `NVIDIA H200`, or `cpu`."""
+    runs: _builtins.int
+    """Measured runs."""
+    @_builtins.property
+    def memory_ratio(self) -> Global___Interval:
+        """Real peak memory over the one by arithmetic: the median run, and the runs furthest off."""
+
+    @_builtins.property
+    def flops_per_second(self) -> Global___Interval:
+        """Floating-point operations a second: the median run, the slowest and the fastest."""
+
+    def __init__(
+        self,
+        *,
+        family: _builtins.str = ...,
+        method: _builtins.str = ...,
+        compute: _builtins.str = ...,
+        device: _builtins.str = ...,
+        runs: _builtins.int = ...,
+        memory_ratio: Global___Interval | None = ...,
+        flops_per_second: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flops_per_second", b"flops_per_second", "memory_ratio", b"memory_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "device", b"device", "family", b"family", "flops_per_second", b"flops_per_second", "memory_ratio", b"memory_ratio", "method", b"method", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):

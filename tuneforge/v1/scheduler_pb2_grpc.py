@@ -47,6 +47,16 @@ class SchedulerServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.CreateJobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.EstimateResources = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/EstimateResources',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.EstimateResourcesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.ResourceEstimate.FromString,
+                _registered_method=True)
+        self.ListCalibrations = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ListCalibrations',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCalibrationsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCalibrationsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/GetJob',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.GetJobRequest.SerializeToString,
@@ -152,6 +162,33 @@ class SchedulerServiceServicer(object):
         FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why. Use other data.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateResources(self, request, context):
+        """Says what a spec would take, without making a job: peak memory by part, time of a step, total time and cost, each
+        with an interval and where it comes from. A spec that no known node could hold is answered too, with `problem`.
+        Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+        INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+        FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+        UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCalibrations(self, request, context):
+        """Lists how far predictions were off, by family, method, number format and kind of device, the families by name.
+        Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,6 +405,16 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.CreateJobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
+            'EstimateResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateResources,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.EstimateResourcesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.ResourceEstimate.SerializeToString,
+            ),
+            'ListCalibrations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCalibrations,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCalibrationsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListCalibrationsResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.GetJobRequest.FromString,
@@ -483,6 +530,60 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/CreateJob',
             tuneforge_dot_v1_dot_scheduler__pb2.CreateJobRequest.SerializeToString,
             tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/EstimateResources',
+            tuneforge_dot_v1_dot_scheduler__pb2.EstimateResourcesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.ResourceEstimate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCalibrations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ListCalibrations',
+            tuneforge_dot_v1_dot_scheduler__pb2.ListCalibrationsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.ListCalibrationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,25 @@ class SchedulerServiceStub:
         when and why. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
+    EstimateResources: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.EstimateResourcesRequest, _jobs_pb2.ResourceEstimate]
+    """Says what a spec would take, without making a job: peak memory by part, time of a step, total time and cost, each
+    with an interval and where it comes from. A spec that no known node could hold is answered too, with `problem`.
+    Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    ListCalibrations: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListCalibrationsRequest, _scheduler_pb2.ListCalibrationsResponse]
+    """Lists how far predictions were off, by family, method, number format and kind of device, the families by name.
+    Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetJobRequest, _jobs_pb2.Job]
     """Returns a job. Idempotent.
 
@@ -220,6 +239,25 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    EstimateResources: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.EstimateResourcesRequest, _jobs_pb2.ResourceEstimate]  # type: ignore[assignment]
+    """Says what a spec would take, without making a job: peak memory by part, time of a step, total time and cost, each
+    with an interval and where it comes from. A spec that no known node could hold is answered too, with `problem`.
+    Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    ListCalibrations: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListCalibrationsRequest, _scheduler_pb2.ListCalibrationsResponse]  # type: ignore[assignment]
+    """Lists how far predictions were off, by family, method, number format and kind of device, the families by name.
+    Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Returns a job. Idempotent.
@@ -389,6 +427,37 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
             when and why. Use other data.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def EstimateResources(
+        self,
+        request: _scheduler_pb2.EstimateResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ResourceEstimate, _abc.Awaitable[_jobs_pb2.ResourceEstimate]]:
+        """Says what a spec would take, without making a job: peak memory by part, time of a step, total time and cost, each
+        with an interval and where it comes from. A spec that no known node could hold is answered too, with `problem`.
+        Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+          INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+          FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+          UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCalibrations(
+        self,
+        request: _scheduler_pb2.ListCalibrationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ListCalibrationsResponse, _abc.Awaitable[_scheduler_pb2.ListCalibrationsResponse]]:
+        """Lists how far predictions were off, by family, method, number format and kind of device, the families by name.
+        Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
 
     @_abc_1.abstractmethod

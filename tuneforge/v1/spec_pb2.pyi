@@ -794,7 +794,7 @@ class Optimization(_message.Message):
     optimizer: Global___Optimizer.ValueType
     """The update rule."""
     learning_rate: _builtins.float
-    """Peak learning rate, > 0, finite. 0: 2e-4 for adapters, 2e-5 for full fine-tuning; for preference tuning 1e-5 and
+    """Peak learning rate, > 0, at most 100. 0: 2e-4 for adapters, 2e-5 for full fine-tuning; for preference tuning 1e-5 and
     1e-6, for a reward model 1e-4 and 1e-5.
     """
     schedule: Global___LearningRateSchedule.ValueType
@@ -808,9 +808,11 @@ class Optimization(_message.Message):
     rows_per_step: _builtins.int
     """Rows behind one optimiser step, over all nodes and devices, 1 to 65536. 0: 8."""
     rows_per_micro_batch: _builtins.int
-    """Rows computed at once on one device; the rest is accumulated, weighted by tokens. 0: chosen by the trainer."""
+    """Rows computed at once on one device, at most 65536; the rest is accumulated, weighted by tokens. 0: chosen by the
+    trainer.
+    """
     epochs: _builtins.float
-    """Passes over the rows, > 0; a fraction ends in the middle of a pass."""
+    """Passes over the rows, > 0, at most 10000; a fraction ends in the middle of a pass."""
     max_steps: _builtins.int
     """Optimiser steps, >= 1."""
     decay_ratio: _builtins.float

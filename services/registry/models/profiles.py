@@ -6,6 +6,7 @@ from typing import Any
 from services.grpckit.errors import FieldViolation, invalid_fields
 from tuneforge.names import ModelVersionName
 from tuneforge.specs import profile as rules
+from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.memory import estimate
 from tuneforge.specs.profile import Profile, ProfileFacts
 from tuneforge.specs.profile_documents import (
@@ -18,7 +19,7 @@ from tuneforge.specs.profile_documents import (
     training_info,
     tuned_id,
 )
-from tuneforge.specs.spec import Architecture, MergeMethod, TrainingSpec
+from tuneforge.specs.spec import MergeMethod, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
 from tuneforge.v1 import events_pb2, models_pb2, profiles_pb2
 

@@ -21,7 +21,7 @@ from services.scheduler.jobs import (
     verdict,
 )
 from services.scheduler.records import Attempt, Job
-from services.scheduler.store import checkpoints, events, outbox
+from services.scheduler.store import checkpoints, events, measured_runs, outbox
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.tables import attempts, counters, jobs
 from services.scheduler.store.transaction import Transaction
@@ -262,8 +262,20 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     if ruling.to is JobState.PUBLISHING:
         kept = load(tx.connection, attempt.job, attempt.name.attempt)
         job = jobs_store.load(tx.connection, job.number)
+        _keep_measures(tx, job, kept)
         outbox.add(tx, job.number, attempt.token, wire.publish_request(job, kept) if job.verifies is None else b"")
     return ruling
+
+
+def _keep_measures(tx: Transaction, job: Job, attempt: Attempt) -> None:
+    """Keeps what a run was measured at, which corrects the predictions for the next ones."""
+    if (
+        job.verifies is None
+        and attempt.outcome is not None
+        and (found := wire.measured_run(job, attempt.outcome)) is not None
+    ):
+        row_tokens, run = found
+        measured_runs.add(tx, job.number, job.train.digest, row_tokens, run)
 
 
 def close(tx: Transaction, attempt: Attempt) -> None:

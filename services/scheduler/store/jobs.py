@@ -106,6 +106,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             labels=json.dumps(dict(new.labels)),
             spec=new.spec,
             estimate=new.estimate,
+            resource_estimate=new.resource_estimate,
             train_version=new.train.version,
             train_digest=new.train.digest,
             validation_version=new.validation.version if new.validation else None,
@@ -147,6 +148,7 @@ def release(tx: Transaction, job: int, new: NewJob) -> bool:
         **_needs_values(new.needs),
         "spec": new.spec,
         "estimate": new.estimate,
+        "resource_estimate": new.resource_estimate,
         "architecture_version": new.architecture_version,
     }
     message = f"Its base {new.pinned.base.version} is there."
@@ -293,6 +295,7 @@ def _job(row: Row[Any]) -> Job:
         spec=row.spec,
         inputs=row.inputs,
         estimate=row.estimate,
+        resource_estimate=row.resource_estimate,
         base=_ref(row.base_version, row.base_digest),
         train=Ref(version=row.train_version, digest=row.train_digest),
         validation=_ref(row.validation_version, row.validation_digest),

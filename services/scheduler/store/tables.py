@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -42,6 +43,7 @@ jobs = Table(
     Column("spec", LargeBinary, nullable=False, comment="TrainingSpec with defaults and pinned names"),
     Column("inputs", LargeBinary, comment="StartAttemptRequest with base, train, validation; NULL while BLOCKED"),
     Column("estimate", LargeBinary, comment="MemoryEstimate"),
+    Column("resource_estimate", LargeBinary, comment="ResourceEstimate; of releases without: NULL"),
     Column("base_version", Text),
     Column("base_digest", String(64)),
     Column("train_version", Text, nullable=False),
@@ -169,6 +171,25 @@ outbox = Table(
     Column("token", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False, comment="PublishVersionRequest"),
     Column("create_ms", BigInteger, nullable=False),
+)
+
+measured_runs = Table(
+    "measured_runs",
+    metadata,
+    Column("job", _Number, ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
+    Column("family", String(128), nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("compute", String(16), nullable=False, comment="as it was asked for"),
+    Column("device", String(128), nullable=False),
+    Column("train_digest", String(64), nullable=False),
+    Column("row_tokens", Double, nullable=False),
+    Column("arithmetic_bytes", BigInteger, nullable=False, comment="peak memory by arithmetic"),
+    Column("real_bytes", BigInteger, nullable=False),
+    Column("flops_per_token", Double, nullable=False),
+    Column("tokens", Double, nullable=False),
+    Column("seconds", Double, nullable=False, comment="in steps"),
+    Column("joules", Double, nullable=False, comment="0: not measured"),
+    Index("measured_runs_kind", "device", "method", "compute", "family"),
 )
 
 counters = Table(

@@ -1,5 +1,6 @@
 """Messages of the contract <-> dataclasses of the scheduler; only servicer and peers know both too."""
 
+from services.scheduler.wire.estimates import measured_run
 from services.scheduler.wire.events import (
     Batch,
     Change,
@@ -25,6 +26,7 @@ __all__ = [
     "failure_from_bytes",
     "failure_from_proto",
     "has_stacks",
+    "measured_run",
     "publish_request",
     "stall_event",
     "state_event",

@@ -41,6 +41,8 @@ def preview(new: NewJob) -> jobs_pb2.Job:
     )
     if new.estimate is not None:
         message.memory_estimate.MergeFromString(new.estimate)
+    if new.resource_estimate is not None:
+        message.resource_estimate.MergeFromString(new.resource_estimate)
     return message
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from services.scheduler.records import Ref
 from tuneforge.names import project_of
+from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.memory import MemoryEstimate
-from tuneforge.specs.spec import Architecture
 from tuneforge.specs.wire import architecture_from_proto
 from tuneforge.v1 import datasets_pb2, events_pb2, jobs_pb2, lineage_pb2, models_pb2, trainer_pb2, types_pb2
 
@@ -36,6 +36,8 @@ class DatasetFacts:
     rows: int
     data: bytes
     """Serialised `DataInput`."""
+    characters: float = 0.0
+    """In the texts of a row, mean; 0: not known."""
     shape: str = ""
     """A value of `RowShape` without its prefix."""
     validation_rows: int | None = None
@@ -74,6 +76,7 @@ def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
         ref=Ref(version=ref.version, digest=ref.digest),
         rows=message.statistics.train_rows if is_divided else message.rows,
         data=data.SerializeToString(),
+        characters=message.statistics.characters.total / message.rows if message.rows else 0.0,
         shape="" if shape is None else shape.name.removeprefix("ROW_SHAPE_"),
         validation_rows=message.statistics.validation_rows if is_divided else None,
         revocation=_revocation(message.name, message.revocations),
@@ -90,19 +93,15 @@ def inputs_bytes(layers: Sequence[ModelFacts], train: DatasetFacts, validation: 
     return request.SerializeToString()
 
 
+def estimate_to_proto(estimate: MemoryEstimate) -> jobs_pb2.MemoryEstimate:
+    """Converts a memory estimate to its message."""
+    names = jobs_pb2.MemoryEstimate.DESCRIPTOR.fields_by_name
+    return jobs_pb2.MemoryEstimate(**{name: getattr(estimate, name) for name in names})
+
+
 def estimate_bytes(estimate: MemoryEstimate) -> bytes:
     """Returns a memory estimate as it is stored."""
-    message = jobs_pb2.MemoryEstimate(
-        weights_bytes=estimate.weights_bytes,
-        adapter_bytes=estimate.adapter_bytes,
-        gradients_bytes=estimate.gradients_bytes,
-        optimizer_bytes=estimate.optimizer_bytes,
-        activations_bytes=estimate.activations_bytes,
-        overhead_bytes=estimate.overhead_bytes,
-        snapshot_bytes=estimate.snapshot_bytes,
-        total_bytes=estimate.total_bytes,
-    )
-    return message.SerializeToString()
+    return estimate_to_proto(estimate).SerializeToString()
 
 
 def _ref(message: types_pb2.VersionRef) -> Ref | None:

@@ -59,6 +59,8 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         message.failure.MergeFromString(job.failure)
     if job.estimate is not None:
         message.memory_estimate.MergeFromString(job.estimate)
+    if job.resource_estimate is not None:
+        message.resource_estimate.MergeFromString(job.resource_estimate)
     return message
 
 
@@ -162,6 +164,7 @@ def capacity_from_bytes(stored: bytes) -> Capacity:
     message = nodes_pb2.NodeCapacity.FromString(stored)
     return Capacity(
         device_bytes=tuple(device.memory_bytes for device in message.devices),
+        device_models=tuple(device.model for device in message.devices),
         cpu_millis=message.cpu_millis,
         memory_bytes=message.memory_bytes,
         slots=message.slots,

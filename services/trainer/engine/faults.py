@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from safetensors import SafetensorError
@@ -20,8 +20,11 @@ _GANG_WORDS = ("/gloo/", "Connection closed by peer", "Connection reset by peer"
 
 
 @contextlib.contextmanager
-def faults_named() -> Iterator[None]:
+def faults_named(out_of_memory: Callable[[str], TrainingFault]) -> Iterator[None]:
     """Turns what libraries raise into `TrainingFault` where a person can act on it; lets everything else through.
+
+    Args:
+        out_of_memory: Makes the fault of an allocator that refused, from what it said.
 
     Raises:
         TrainingFault: OUT_OF_MEMORY, DISK_FULL, INVALID_MODEL or GANG_BROKEN.
@@ -40,11 +43,8 @@ def faults_named() -> Iterator[None]:
             ) from error
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, *_NO_MEMORY):
             raise
-        raise TrainingFault(
-            Reason.OUT_OF_MEMORY,
-            f"Memory ran out: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
-            "Lower optimization.rows_per_micro_batch or data.max_tokens, or train with QLoRA or on a larger node.",
-        ) from error
+        detail = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise out_of_memory(detail) from error
     except (OSError, SafetensorError) as error:
         if not is_disk_full(error):
             raise

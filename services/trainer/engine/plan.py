@@ -61,19 +61,3 @@ class StepPlan:
 def steps_per_epoch(rows: int, rows_per_step: int) -> int:
     """Returns the steps of one pass over the rows."""
     return math.ceil(rows / rows_per_step)
-
-
-def total_steps(rows: int, rows_per_step: int, *, epochs: float | None, max_steps: int | None) -> int:
-    """Returns the steps of a whole run, >= 1.
-
-    Args:
-        rows: Rows to learn from, >= 1.
-        rows_per_step: Rows behind one optimiser step, >= 1.
-        epochs: Passes over the rows, > 0; a fraction ends in the middle of a pass.
-        max_steps: Optimiser steps, >= 1; counts alone when given.
-    """
-    if max_steps is not None:
-        return max_steps
-    whole, fraction = divmod(epochs or 0.0, 1.0)
-    in_pass = steps_per_epoch(rows, rows_per_step)
-    return max(1, int(whole) * in_pass + math.ceil(round(fraction * rows / rows_per_step, 9)))

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from services.modelkit.layers import decoder_blocks
 from services.modelkit.loading import read_config
+from tuneforge.specs.architecture import Architecture, TensorShape
 from tuneforge.specs.memory import estimate
-from tuneforge.specs.spec import ActivationRecompute, Architecture, TensorShape, TrainingSpec
+from tuneforge.specs.spec import ActivationRecompute, TrainingSpec
 
 _SHARE_OF_DEVICE = 0.92
 """Share of a device's memory that an estimate may take: the allocator keeps some for itself."""
@@ -43,7 +44,7 @@ def resolve_recompute(
     if device.type != "cuda":
         return ActivationRecompute.NONE
     room = torch.cuda.get_device_properties(device).total_memory * _SHARE_OF_DEVICE
-    return cheapest_that_fits(spec, _architecture(folder), micro_batch_tokens, room)
+    return cheapest_that_fits(spec, architecture_of(folder), micro_batch_tokens, room)
 
 
 def cheapest_that_fits(
@@ -88,7 +89,8 @@ def _keep_wide_products(_context: Any, operation: Any, *args: Any, **_kwargs: An
     return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _architecture(folder: Path) -> Architecture:
+def architecture_of(folder: Path) -> Architecture:
+    """Returns the shapes of a model by its configuration alone."""
     config = read_config(folder)
     name = config["architectures"][0]
     with torch.device("meta"):

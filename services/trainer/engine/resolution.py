@@ -19,13 +19,13 @@ from services.trainer.engine.batches import common_beginning
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.gang import Gang
 from services.trainer.engine.optimizers import resolve_optimizer
-from services.trainer.engine.plan import total_steps
 from services.trainer.engine.precision import resolve_compute
 from services.trainer.engine.recompute import resolve_recompute
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ActivationRecompute, LoraMethod, TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
+from tuneforge.specs.workload import steps_of
 from tuneforge.v1 import spec_pb2
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -158,7 +158,7 @@ def resolve(
         processes: How many train together.
     """
     optimization = spec.optimization
-    steps = total_steps(
+    steps = steps_of(
         len(corpus.examples),
         optimization.rows_per_step,
         epochs=optimization.epochs,

@@ -1,6 +1,5 @@
 """The end of a run: its weights are looked at, written as files that the ecosystem loads, described and checked."""
 
-import resource
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from services.trainer.engine.corpus import Example
 from services.trainer.engine.documents import MergeFacts, ResultFacts, write_documents
 from services.trainer.engine.merged import form_of_run, merge, merge_facts, put_together, release
 from services.trainer.engine.methods import PreparedModel
+from services.trainer.engine.peak import read_peaks
 from services.trainer.engine.report import write_report
 from services.trainer.engine.resolution import Resolution
 from services.trainer.engine.result_checks import check_result
@@ -44,14 +44,10 @@ _ANSWER_TOKENS: Final = 16
 
 def figures(progress: Progress, device: torch.device, rows_per_step: int = 0) -> Mapping[str, float]:
     """Returns the final figures of a run, as `TrainingResult.metrics` names them."""
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     metrics = {
         "train_seconds": progress.train_seconds,
         "tokens": float(progress.tokens),
-        "peak_memory_bytes": float(peak),
+        **read_peaks(device).figures(),
         "train_samples_per_second": progress.step * rows_per_step / progress.train_seconds
         if rows_per_step and progress.train_seconds
         else None,

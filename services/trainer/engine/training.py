@@ -21,6 +21,8 @@ from services.trainer.engine.guards import check_effect
 from services.trainer.engine.loop import train_loop
 from services.trainer.engine.merge_run import merge_version
 from services.trainer.engine.methods import PreparedModel, can_share_beginnings, prepare_model
+from services.trainer.engine.out_of_memory import out_of_memory
+from services.trainer.engine.peak import reset_peaks
 from services.trainer.engine.plan import StepPlan
 from services.trainer.engine.preloading import preload
 from services.trainer.engine.randomness import exact_kernels, seed_all
@@ -54,8 +56,9 @@ from services.trainer.engine.training_task import (
 from services.trainer.engine.verbs import Engine, EngineOptions
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
+from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import with_defaults
-from tuneforge.specs.spec import ActivationRecompute, Architecture, MergeMethod, TrainingSpec
+from tuneforge.specs.spec import ActivationRecompute, MergeMethod, TrainingSpec
 from tuneforge.v1 import events_pb2
 
 __all__ = [
@@ -96,7 +99,7 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
         TrainingFault: The run cannot go on; the reason says why.
         IntegrityError: A file of the base is not what its manifest says; whoever keeps the files should drop them.
     """
-    with faults_named(), exact_kernels(is_asked=task.spec.deterministic):
+    with faults_named(partial(out_of_memory, task)), exact_kernels(is_asked=task.spec.deterministic):
         try:
             return _train(task, sink, stop)
         except _StoppedEarly as stopped:
@@ -105,6 +108,7 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
 
 def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     device = torch.device(task.device)
+    reset_peaks(device)
     with seated(task.seat, device, partial(_check_stop, stop, 0)) as gang:
         return _train_with(gang, task, voice(gang, sink), stop)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuneforge.specs.spec import Architecture, TensorShape
+from tuneforge.specs.architecture import Architecture, TensorShape
 
 LAYERS = 2
 HIDDEN = 8

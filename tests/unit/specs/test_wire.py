@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tuneforge import durations
 from tuneforge.specs import wire
+from tuneforge.specs.architecture import Architecture, TensorShape
 from tuneforge.specs.spec import (
     ActivationRecompute,
-    Architecture,
     BaseModel,
     Checkpointing,
     ComputeType,
@@ -36,7 +36,6 @@ from tuneforge.specs.spec import (
     Resources,
     RewardModelTask,
     SupervisedTask,
-    TensorShape,
     TrainingSpec,
     WeightFormat,
 )

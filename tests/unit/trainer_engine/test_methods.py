@@ -6,18 +6,9 @@ from services.modelkit.adapters import attach_lora
 from services.trainer.engine.methods import can_share_beginnings, check_adapters, freeze
 from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_networks import FAMILIES, network
+from tuneforge.specs.architecture import Architecture, TensorShape
 from tuneforge.specs.memory import adapter_parameters, estimate
-from tuneforge.specs.spec import (
-    Architecture,
-    BaseModel,
-    ComputeType,
-    DataConfig,
-    DataSource,
-    FullMethod,
-    LoraMethod,
-    TensorShape,
-    TrainingSpec,
-)
+from tuneforge.specs.spec import BaseModel, ComputeType, DataConfig, DataSource, FullMethod, LoraMethod, TrainingSpec
 
 
 def architecture_of(family: str) -> Architecture:

@@ -13,18 +13,9 @@ from services.trainer.engine.optimizers import (
     state_tensors,
     update,
 )
+from tuneforge.specs.architecture import Architecture, TensorShape
 from tuneforge.specs.memory import estimate
-from tuneforge.specs.spec import (
-    Architecture,
-    BaseModel,
-    DataConfig,
-    DataSource,
-    FullMethod,
-    Optimization,
-    Optimizer,
-    TensorShape,
-    TrainingSpec,
-)
+from tuneforge.specs.spec import BaseModel, DataConfig, DataSource, FullMethod, Optimization, Optimizer, TrainingSpec
 
 RULES = [kind for kind in Optimizer if kind is kind.unpaged]
 SHAPES = ((64, 80), (80,))

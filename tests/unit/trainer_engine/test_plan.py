@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.engine.plan import StepPlan, plan, steps_per_epoch, total_steps
+from services.trainer.engine.plan import StepPlan, plan, steps_per_epoch
+from tuneforge.specs.workload import steps_of
 
 
 @given(rows=st.integers(1, 200), rows_per_step=st.integers(1, 40), seed=st.integers(0, 2**64 - 1))
@@ -34,7 +35,7 @@ def test_steps_count_through_passes() -> None:
 
 def test_the_length_of_a_run() -> None:
     """Whole passes end with a pass, a fraction in its middle, and a number of steps counts alone."""
-    assert total_steps(10, 4, epochs=3.0, max_steps=None) == 9
-    assert total_steps(10, 4, epochs=1.5, max_steps=None) == 5
-    assert total_steps(1000, 8, epochs=0.001, max_steps=None) == 1
-    assert total_steps(10, 4, epochs=3.0, max_steps=2) == 2
+    assert steps_of(10, 4, epochs=3.0, max_steps=None) == 9
+    assert steps_of(10, 4, epochs=1.5, max_steps=None) == 5
+    assert steps_of(1000, 8, epochs=0.001, max_steps=None) == 1
+    assert steps_of(10, 4, epochs=3.0, max_steps=2) == 2

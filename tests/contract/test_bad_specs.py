@@ -1,0 +1,135 @@
+"""Bad input that touches a spec, row by row of the table of bad inputs: each is refused with all its fields, by name.
+
+Rows about files of a data set are in `tests/unit/data/test_bad_inputs.py`, those about a damaged checkpoint in
+`tests/unit/trainer_engine/test_checkpoints.py`, a resume with another spec in `tests/suite/test_engine_resume.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import fake_scheduler
+from tests.support.answers import refusal
+from tests.support.event_loop import on_loop
+from tests.support.fake_scheduler import FakeScheduler
+from tests.support.scheduling import staged, tiny_spec
+from tuneforge import Client, InvalidArgument
+from tuneforge.v1 import scheduler_pb2, spec_pb2
+
+
+def changed(path: str, value: object) -> spec_pb2.TrainingSpec:
+    """Returns the good spec with one field set."""
+    spec = tiny_spec()
+    *parents, last = path.split(".")
+    message: Any = spec
+    for parent in parents:
+        message = getattr(message, parent)
+    if isinstance(value, list):
+        getattr(message, last).extend(value)
+    else:
+        setattr(message, last, value)
+    return spec
+
+
+ON_THE_WIRE: tuple[tuple[str, str, object], ...] = (
+    ("B1", "optimization.epochs", 0.0),
+    ("B1", "optimization.epochs", -1.0),
+    ("B2", "optimization.epochs", 1e9),
+    ("B3", "optimization.epochs", math.nan),
+    ("B3", "optimization.learning_rate", math.nan),
+    ("B3", "optimization.learning_rate", math.inf),
+    ("B3", "optimization.learning_rate", -math.inf),
+    ("B3", "guards.loss_explosion_factor", math.nan),
+    ("B5", "optimization.learning_rate", -1e-4),
+    ("B5", "optimization.learning_rate", 1e6),
+    ("B6", "optimization.rows_per_step", 2**31),
+    ("B6", "optimization.rows_per_micro_batch", 2**32 - 1),
+    ("B8", "lora.rank", 4096),
+    ("B8", "lora.alpha", math.nan),
+    ("B8", "lora.dropout", 1.0),
+    ("B8", "lora.target_modules", ["no_proj"]),
+    ("B9", "optimization.warmup_ratio", 1.0),
+    ("B9", "evaluation.patience", 1),
+    ("B10", "data.max_tokens", 1),
+    ("B10", "data.max_tokens", 513),
+    ("B12", "optimization.optimizer", 9999),
+    ("B12", "optimization.schedule", 9999),
+    ("B12", "precision.compute", 9999),
+    ("B95", "resources.nodes", 2**31),
+)
+
+
+@on_loop
+async def test_every_bad_field_is_named(tmp_path: Path) -> None:
+    """INVALID_ARGUMENT, INVALID_FIELD, and the field with its value; the service answers the next call all the same."""
+    async with staged(tmp_path) as stage:
+        for row, path, value in ON_THE_WIRE:
+            error = await refusal(stage.create(row.lower(), spec=changed(path, value)), "INVALID_ARGUMENT")
+            assert error.reason == "INVALID_FIELD", row
+            assert any(each.field.startswith(f"spec.{path}") for each in error.fields), (row, path, error.fields)
+        assert (await stage.create()).name
+
+
+@on_loop
+async def test_missing_parts_are_named(tmp_path: Path) -> None:
+    """B13: an empty spec lacks its base, task, method and rows, all named at once."""
+    async with staged(tmp_path) as stage:
+        error = await refusal(stage.create(spec=spec_pb2.TrainingSpec(seed=1)), "INVALID_ARGUMENT")
+        fields = {each.field for each in error.fields}
+        assert {"spec.base", "spec.task", "spec.method", "spec.data.train"} <= fields
+
+
+@on_loop
+async def test_labels_have_limits(tmp_path: Path) -> None:
+    """B19: too many labels, a long one, and control characters in one are refused by name."""
+    async with staged(tmp_path) as stage:
+        cases: tuple[Mapping[str, str], ...] = (
+            {f"key-{number}": "" for number in range(10_000)},
+            {"k" * 64: ""},
+            {"key\n": "value"},
+            {"key": "\x1b[31m"},
+        )
+        for labels in cases:
+            request = scheduler_pb2.CreateJobRequest(parent="projects/p", spec=tiny_spec(), labels=labels)
+            error = await refusal(stage.stub.CreateJob(request), "INVALID_ARGUMENT")
+            assert all(each.field.startswith("labels") for each in error.fields)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A client whose scheduler would take anything: what is refused is refused before it is sent."""
+    fake = FakeScheduler()
+    with fake_scheduler.serve(fake) as address, Client(scheduler=address) as found:
+        yield found
+    assert not fake.requests
+
+
+GOOD = '{"base": {"model": "tiny/1"}, "data": {"train": {"dataset": "rows"}}, "supervised": {}, "lora": {}, %s}'
+
+
+@pytest.mark.parametrize(
+    ("row", "more", "words"),
+    [
+        ("B4", '"optimization": {"learning_rate": 1e309}', "learning_rate"),
+        ("B7", '"optimization": {"max_steps": "9223372036854775808000"}', "max_steps"),
+        ("B7", f'"seed": {"9" * 400}', "seed"),
+        ("B11", '"optimization": {"learning_rat": 1}', "learning_rate"),
+        ("B12", '"optimization": {"optimizer": "adamx"}', "optimizer"),
+        ("B16", '"seed": -1', "seed"),
+        ("B16", f'"seed": {2**64}', "seed"),
+        ("B14", '"seed": 1,', "is not JSON"),
+        ("B14", '"seed": 1 // the first', "is not JSON"),
+    ],
+)
+def test_bad_json_is_refused_before_it_is_sent(client: Client, tmp_path: Path, row: str, more: str, words: str) -> None:
+    """Numbers that no field carries, unknown names (with the nearest one) and malformed JSON (with the place)."""
+    path = tmp_path / f"{row}.json"
+    path.write_text(GOOD % more)
+    with pytest.raises(InvalidArgument) as error:
+        client.jobs.create(path)
+    assert words in str(error.value)
