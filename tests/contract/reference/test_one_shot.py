@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from tuneforge.cli.app import cli
 from tuneforge.data.locations import LocationKind
 from tuneforge.one_shot.inputs import place_of_rows
 from tuneforge.one_shot.settings import RunSettings, SettingsFault, check, with_file
@@ -222,3 +224,20 @@ def test_a_file_may_name_all_that_is_required(tmp_path: Path) -> None:
     named = {"model_id": "nowhere", "dataset_path": "rows.jsonl", "output_dir": "o"}
     (tmp_path / "c.json").write_text(json.dumps(named))
     assert "there is no folder 'nowhere'" in run("--config=c.json", folder=tmp_path).stderr
+
+
+@pytest.mark.parametrize("case", ["003-40"])
+def test_without_the_services_it_is_said_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """The package alone has the client only: exit code 1, and what to do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tuneforge.one_shot.services.are_installed", lambda: False)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "model").mkdir()
+    arguments = ["train", "--model-id=model", "--dataset-path=rows.jsonl", "--output-dir=out"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
+    assert "make setup" in done.output
+    assert "--attach" in done.output
+    assert not (tmp_path / "out").exists()
