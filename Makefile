@@ -84,6 +84,10 @@ test: lint protos-clean  ## Everything that is checked and tested, the same exam
 	$(TESTS) -n 2 -m 'not heavy'
 	$(TESTS) -m heavy
 
+.PHONY: chaos
+chaos: setup  ## Faults at random moments, 20 a test in place of one; the seed is printed, TUNEFORGE_CHAOS_SEED repeats it
+	TUNEFORGE_CHAOS_KILLS=20 $(TESTS) -s -m chaos
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 .PHONY: bench
 bench: setup  ## Run a benchmark beside its peer: make bench NAME=...; all of them without NAME
