@@ -24,7 +24,7 @@ from tuneforge.manifest import build
 from tuneforge.names import AttemptName
 from tuneforge.v1 import events_pb2
 
-STEPS, ROWS_PER_STEP = 12, 8
+STEPS, ROWS_PER_STEP = 6, 8
 TARGET_SHARE = 0.005
 FIGURES = ("loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "step_seconds", "epoch")
 """What the peer stores of a step."""
