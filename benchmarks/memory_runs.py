@@ -69,6 +69,8 @@ class Case:
         size = "small" if self.size == SMALL else "middle"
         stored = "" if self.stored == "float32" else f" from {self.stored}"
         kind = type(self.method).__name__.removesuffix("Method").lower()
+        if isinstance(self.method, FullMethod) and self.method.freeze_layers:
+            kind += f" above layer {self.method.freeze_layers}"
         rows = self.rows or "auto"
         return f"{self.family} {size}{stored}, {kind} {self.compute}, {self.optimizer}, {rows} x {self.tokens}"
 
