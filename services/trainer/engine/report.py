@@ -1,6 +1,7 @@
 """The report beside a result: only what repeats with the run, as in every file of a version (see `documents`)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -51,7 +52,9 @@ def write_report(
     charts.insert(1, Chart(title="Validation loss", x_label="steps", y_label="loss", points=measured))
     found = [[check.name, "PASS" if check.passed else "FAIL", _score(check), check.message] for check in checks]
     found += [[name, "not run", "", reason] for name, reason in sorted(not_run.items())]
-    message = json_format.MessageToJson(spec_to_proto(facts.spec), preserving_proto_field_name=True, sort_keys=True)
+    # Where the result goes is by default the job's own name, which must not be in it.
+    spec = spec_to_proto(replace(facts.spec, output_model=None))
+    message = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
     sections = [
         Section(title="Result", facts=_result(facts)),
         Section(title="Run", charts=[chart for chart in charts if chart.points]),
