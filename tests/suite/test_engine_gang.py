@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gang_run import GangRunner, Ran, gang_runner
-from tests.support.training_run import SPEC
+from tests.support.training_run import SPEC, tiny_inputs
 from tuneforge.specs.spec import (
     ContinuedPretrainingTask,
     Evaluation,
@@ -111,25 +111,56 @@ def test_every_task_is_learned_together(task: Task, method: str, gangs: GangRunn
 
 
 @pytest.mark.parametrize(
-    "method", ["lora", pytest.param("qlora", marks=pytest.mark.heavy), pytest.param("full", marks=pytest.mark.heavy)]
+    ("method", "size"),
+    [
+        ("lora", 2),
+        pytest.param("qlora", 3, marks=pytest.mark.heavy),  # of three numbers the order of adding matters
+        pytest.param("full", 3, marks=pytest.mark.heavy),
+    ],
 )
-def test_a_broken_gang_goes_on_with_the_same_bits(method: str, gangs: GangRunner, tmp_path: Path) -> None:
-    """One process is killed, then one is asked to stop: both end each time, and go on from the first's checkpoint."""
+def test_a_broken_gang_goes_on_with_the_same_bits(method: str, size: int, gangs: GangRunner, tmp_path: Path) -> None:
+    """One process is killed, then one is asked to stop: all end each time, and go on from the first's checkpoint."""
     evaluation = Evaluation(every_steps=2, use_best=True)
     spec = replace(with_dropout(METHODS[method]), evaluation=evaluation)
-    unbroken = gangs.train(tmp_path / "unbroken", spec, validation=True)[0]
-    job = tmp_path / "broken"
-    first, killed = gangs.train(job, spec, validation=True, ranks={1: {"kill_after": 3}})
+    unbroken = gangs.train(tmp_path / "unbroken", spec, size=size, validation=True)[0]
+    job, last_rank = tmp_path / "broken", size - 1
+    first, *_, killed = gangs.train(job, spec, size=size, validation=True, ranks={last_rank: {"kill_after": 3}})
     assert killed.status == -signal.SIGKILL
     assert (first.end["reason"], first.end["fault"]) == ("GANG_BROKEN", "infrastructure"), first.end
-    stopped = gangs.train(job, spec, attempt=2, validation=True, ranks={1: {"stop_after": 2}})
-    assert [ran.end["result"] for ran in stopped] == ["INTERRUPTED", "INTERRUPTED"], [ran.end for ran in stopped]
-    assert stopped[0].end["step"] == stopped[1].end["step"]
+    stopped = gangs.train(job, spec, size=size, attempt=2, validation=True, ranks={last_rank: {"stop_after": 2}})
+    assert [ran.end["result"] for ran in stopped] == ["INTERRUPTED"] * size, [ran.end for ran in stopped]
+    assert len({ran.end["step"] for ran in stopped}) == 1
     assert list((job / "checkpoints-1").glob("*")) == []
-    last = gangs.train(job, spec, attempt=3, validation=True)[0]
+    last = gangs.train(job, spec, size=size, attempt=3, validation=True)[0]
     assert [each.step for each in last.sink.of(events_pb2.ResumedFrom)] == [stopped[0].end["step"]]
     assert numbers(first, stopped[0], last) == numbers(unbroken)
     assert last.end["digest"] == unbroken.end["digest"]
+
+
+def test_a_frozen_process_ends_the_others(gangs: GangRunner, tmp_path: Path) -> None:
+    """A process that neither answers nor dies costs the others their patience and not for ever."""
+    spec = replace(SPEC, method=METHODS["lora"])
+    orders = {0: {"timeout_s": 5.0}, 1: {"timeout_s": 5.0, "freeze_after": 2}}
+    first, _ = gangs.train(tmp_path, spec, ranks=orders)
+    assert (first.end["reason"], first.end["fault"]) == ("GANG_BROKEN", "infrastructure"), first.end
+
+
+def test_who_does_not_come_is_not_waited_for_for_ever(gangs: GangRunner, tmp_path: Path) -> None:
+    """A process that waits for others that never come says so."""
+    spec = replace(SPEC, method=METHODS["lora"])
+    (alone,) = gangs.train(tmp_path / "alone", spec, size=1, ranks={0: {"size": 2, "timeout_s": 1.0}})
+    assert (alone.end["reason"], alone.end["fault"]) == ("GANG_BROKEN", "infrastructure")
+    assert "Not all 2 processes" in alone.end["message"]
+
+
+def test_processes_with_other_rows_are_refused(gangs: GangRunner, tmp_path: Path) -> None:
+    """Nobody trains with a process that read something else, and the answer names what."""
+    spec = replace(SPEC, method=METHODS["lora"])
+    tiny_inputs(tmp_path / "other", spec, rows=8)
+    first, second = gangs.train(tmp_path / "job", spec, ranks={1: {"inputs": str(tmp_path / "other")}})
+    assert (second.end["reason"], second.end["fault"]) == ("GANG_MIXED", "user")
+    assert "has train" in second.end["message"]
+    assert first.end["reason"] == "GANG_BROKEN"
 
 
 def test_a_gang_of_another_size_is_refused(gangs: GangRunner, tmp_path: Path) -> None:

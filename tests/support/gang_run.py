@@ -61,7 +61,9 @@ def run(folder: Path) -> int:
         eventually(meeting.exists, "the first process")
         address = meeting.read_text()
         descriptor = None if listening is None else listening.fileno()
-        seat = Seat(rank=rank, size=orders["size"], address=address, listening=descriptor, timeout_s=60.0)
+        seat = Seat(
+            rank=rank, size=orders["size"], address=address, listening=descriptor, timeout_s=orders["timeout_s"]
+        )
     task = replace(
         _inputs(job, folder, orders), seat=seat, checkpoints=job / f"checkpoints-{rank}", attempt=orders["attempt"]
     )
@@ -71,6 +73,8 @@ def run(folder: Path) -> int:
         steps = first.read_text().count(events_pb2.StepMetrics.__name__) if first.exists() else 0
         if 0 < orders["kill_after"] <= steps:
             os.kill(os.getpid(), signal.SIGKILL)
+        if 0 < orders["freeze_after"] <= steps:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return StopRequest(orders["stop"]) if 0 < orders["stop_after"] <= steps else None
 
     try:
@@ -84,7 +88,7 @@ def run(folder: Path) -> int:
 
 def _inputs(job: Path, folder: Path, orders: dict[str, Any]) -> TrainingInputs:
     spec = spec_from_proto(spec_pb2.TrainingSpec.FromString((folder / "spec.binpb").read_bytes()))
-    task = replace(tiny_inputs(job, spec, rows=orders["rows"]), output=folder / "output")
+    task = replace(tiny_inputs(Path(orders["inputs"]), spec, rows=orders["rows"]), output=folder / "output")
     return replace(task, validation=task.train) if orders["validation"] else task
 
 
@@ -126,7 +130,9 @@ class GangRunner:
             attempt: Number of the attempt.
             rows: Rows of the data set.
             validation: Whether the rows are validated on too.
-            ranks: Orders for single processes: `kill_after` or `stop_after` so many steps, and what to `stop` for.
+            ranks: Orders for single processes: `kill_after`, `freeze_after` or `stop_after` so many steps, what to
+                `stop` for, how long to wait for others (`timeout_s`), and the folder of their `inputs`. A process that
+                is frozen is killed when the others have ended.
         """
         task = tiny_inputs(job, spec, rows=rows)
         if spec.task is not None and not isinstance(spec.task, SupervisedTask):
@@ -135,7 +141,8 @@ class GangRunner:
         for rank, folder in enumerate(folders):
             folder.mkdir()
             orders = {"job": str(job), "rank": rank, "size": size, "attempt": attempt, "rows": rows}
-            orders |= {"validation": validation, "kill_after": 0, "stop_after": 0, "stop": "checkpoint"}
+            orders |= {"validation": validation, "inputs": str(job), "timeout_s": 60.0}
+            orders |= {"kill_after": 0, "freeze_after": 0, "stop_after": 0, "stop": "checkpoint"}
             orders |= (ranks or {}).get(rank, {})
             (folder / "orders.json").write_text(json.dumps(orders))
             (folder / "spec.binpb").write_bytes(spec_to_proto(spec).SerializeToString())
@@ -148,6 +155,11 @@ class GangRunner:
                 ranks_by_pid[message["pid"]] = message["forked"]
             else:
                 statuses[ranks_by_pid[message["exited"]]] = message["status"]
+            frozen = [rank for rank, orders in (ranks or {}).items() if "freeze_after" in orders]
+            if frozen and len(statuses) == size - len(frozen):
+                for pid, rank in ranks_by_pid.items():
+                    if rank in frozen:
+                        os.kill(pid, signal.SIGKILL)
         return [_ran(folder, statuses[rank]) for rank, folder in enumerate(folders)]
 
 

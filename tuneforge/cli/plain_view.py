@@ -87,7 +87,8 @@ class JsonView:
 def line(event: Event) -> str:
     """Returns what happened in one line; empty for what is not shown."""
     describe = _LINES.get(event.kind)
-    return describe(event.payload, event.attempt) if describe and event.payload is not None else ""
+    line = describe(event.payload, event.attempt) if describe and event.payload is not None else ""
+    return f"{line}  (node rank {event.node_rank})" if line and event.node_rank else line
 
 
 def step_line(step: StepMetrics) -> str:

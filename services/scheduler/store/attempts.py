@@ -94,10 +94,12 @@ def _same_attempt(attempt: Attempt) -> Any:
 
 
 def _job_runs(tx: Transaction, attempt: Attempt) -> None:
+    parts = parts_of(tx.connection, attempt.job, attempt.name.attempt)
+    nodes = ", ".join(f"nodes/{part.node}" for part in parts)
     step = jobs_store.Step(
         to=JobState.RUNNING,
         reason="STARTED",
-        message=f"Attempt {attempt.name.attempt} runs on nodes/{attempt.node}.",
+        message=f"Attempt {attempt.name.attempt} runs on {nodes}.",
         token=attempt.token,
     )
     jobs_store.advance(tx, attempt.job, step)

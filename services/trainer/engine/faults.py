@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,6 +15,7 @@ from tuneforge.data.faults import RenderingError
 from tuneforge.errors import Reason
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words on a CPU and on a GPU
+_SOURCE_PLACE = re.compile(r"\[[^\]\s]*\.(?:cc|cpp|h|hpp):\d+\]\s*")
 _NO_SPACE = "No space left on device"
 _GANG_WORDS = ("/gloo/", "Connection closed by peer", "Connection reset by peer")
 """Of a lost process, as gloo tells it; NCCL and the store raise errors of their own kind."""
@@ -35,12 +37,7 @@ def faults_named(out_of_memory: Callable[[str], TrainingFault]) -> Iterator[None
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, DistError) or _says(error, *_GANG_WORDS):
-            raise TrainingFault(
-                Reason.GANG_BROKEN,
-                f"Another process of the run has ended or does not answer: {str(error).splitlines()[0]}.",
-                "Look at the other parts of the attempt for the cause.",
-                Fault.INFRASTRUCTURE,
-            ) from error
+            raise gang_broken(str(error)) from error
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, *_NO_MEMORY):
             raise
         detail = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
@@ -49,6 +46,22 @@ def faults_named(out_of_memory: Callable[[str], TrainingFault]) -> Iterator[None
         if not is_disk_full(error):
             raise
         raise disk_full("the run cannot write its files", str(error)) from error
+
+
+def gang_broken(detail: str) -> TrainingFault:
+    """Returns the fault of a process that has lost another one.
+
+    Args:
+        detail: What the library said; places in its source code and its advice are left out.
+    """
+    said = _SOURCE_PLACE.sub("", detail).partition(". This is typically")[0].strip().partition("\n")[0].rstrip(".")
+    return TrainingFault(
+        Reason.GANG_BROKEN,
+        f"Another process of the run has ended or does not answer ({said}).",
+        "Look at the other parts of the attempt for the cause.",
+        Fault.INFRASTRUCTURE,
+        metadata={"detail": said},
+    )
 
 
 def disk_full(consequence: str, detail: str) -> TrainingFault:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import psutil
@@ -32,9 +32,8 @@ def listen(host: str) -> socket.socket:
     raise OSError(f"no port can be listened on at {host}")
 
 
-@contextlib.contextmanager
-def seated(seat: Seat | None, device: torch.device, check_stop: Callable[[], None]) -> Iterator[Gang]:
-    """Gives the gang of a seat once all of its processes are there, and leaves it in the end.
+def join(seat: Seat | None, device: torch.device, check_stop: Callable[[], None]) -> Gang:
+    """Returns the gang of a seat once all of its processes are there; it ends with this process.
 
     Args:
         seat: Place of this process; None: it trains alone.
@@ -45,8 +44,7 @@ def seated(seat: Seat | None, device: torch.device, check_stop: Callable[[], Non
         TrainingFault: GANG_BROKEN, when somebody does not come in time.
     """
     if seat is None:
-        yield ALONE
-        return
+        return ALONE
     store = _meet(seat, check_stop)
     # Numbers and words go through the CPU, weights and gradients through whatever the device has.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -54,10 +52,9 @@ def seated(seat: Seat | None, device: torch.device, check_stop: Callable[[], Non
     dist.init_process_group(
         backend, store=store, rank=seat.rank, world_size=seat.size, timeout=timedelta(seconds=seat.timeout_s)
     )
-    try:
-        yield Gang(seat.rank, seat.size)
-    finally:
-        dist.destroy_process_group()
+    # Never destroyed: that waits for gloo's threads, and one that lets go of a failed exchange waits for the lock of
+    # the interpreter, which whoever destroys holds. The process is one attempt and ends without taking anything down.
+    return Gang(seat.rank, seat.size)
 
 
 def _meet(seat: Seat, check_stop: Callable[[], None]) -> dist.Store:

@@ -26,7 +26,7 @@ from services.trainer.engine.peak import reset_peaks
 from services.trainer.engine.plan import StepPlan
 from services.trainer.engine.preloading import preload
 from services.trainer.engine.randomness import exact_kernels, seed_all
-from services.trainer.engine.rendezvous import seated
+from services.trainer.engine.rendezvous import join
 from services.trainer.engine.resolution import (
     Resolution,
     check_alike,
@@ -109,8 +109,8 @@ def train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
 def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     device = torch.device(task.device)
     reset_peaks(device)
-    with seated(task.seat, device, partial(_check_stop, stop, 0)) as gang:
-        return _train_with(gang, task, voice(gang, sink), stop)
+    gang = join(task.seat, device, partial(_check_stop, stop, 0))
+    return _train_with(gang, task, voice(gang, sink), stop)
 
 
 def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
