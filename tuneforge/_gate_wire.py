@@ -165,7 +165,7 @@ def approval(message: pb.Approval) -> Approval:
         version=message.version,
         actor=message.actor,
         is_revoked=message.is_revoked,
-        comment=message.comment,
+        reason=message.reason,
         time=_wire.instant(message.time),
     )
 

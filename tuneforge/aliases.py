@@ -85,7 +85,7 @@ class Aliases:
             etag=_etag(expected),
             reason=reason,
             request_id=new_request_id(),
-            is_forced=force,
+            force=force,
         )
         registry = self._connections.registry
         return alias_from_proto(registry.call(registry.stub.SetAlias, request, timeout_s=_GATES_DEADLINE_S))
@@ -120,7 +120,7 @@ class Aliases:
             etag=_etag(expected),
             reason=reason,
             request_id=new_request_id(),
-            is_forced=force,
+            force=force,
         )
         registry = self._connections.registry
         return alias_from_proto(registry.call(registry.stub.RollbackAlias, request, timeout_s=_GATES_DEADLINE_S))

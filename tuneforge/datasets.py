@@ -227,18 +227,19 @@ class Datasets:
         registry = self._connections.registry
         return dataset_of(registry.call(registry.stub.UpdateDataset, request))
 
-    def list(self, *, tags: Sequence[str] = (), shape: RowShape | None = None, text: str = "") -> Iterator[Dataset]:
+    def list(self, *, tags: Sequence[str] = (), shape: RowShape | None = None, query: str = "") -> Iterator[Dataset]:
         """Yields the project's data sets by id.
 
         Args:
             tags: Only those with all of these.
             shape: Only those whose newest version has this shape.
-            text: Only those with this in their id or description, in any case.
+            query: Only those with this in their id or description, in any case.
         """
         registry = self._connections.registry
-        request = pb.ListDatasetsRequest(parent=names.parent(self._project), tags=tags, text=text)
+        wanted = pb.DatasetFilter(query=query, tags=tags)
         if shape is not None:
-            request.shape = pb.RowShape.Value(f"ROW_SHAPE_{shape.value}")
+            wanted.shape = pb.RowShape.Value(f"ROW_SHAPE_{shape.value}")
+        request = pb.ListDatasetsRequest(parent=names.parent(self._project), filter=wanted)
         for page in registry.pages(registry.stub.ListDatasets, request):
             yield from map(dataset_of, page.datasets)
 

@@ -184,7 +184,7 @@ class Approval:
     version: str
     actor: str
     is_revoked: bool
-    comment: str
+    reason: str
     time: datetime
 
 

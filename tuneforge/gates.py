@@ -117,23 +117,23 @@ class Gates:
         registry = self._connections.registry
         return _gate_wire.report(registry.call(registry.stub.CheckGates, request, timeout_s=_GATES_DEADLINE_S))
 
-    def approve(self, model: str, alias: str, version: str | int, *, comment: str = "") -> Approval:
+    def approve(self, model: str, alias: str, version: str | int, *, reason: str = "") -> Approval:
         """Agrees with a version behind an alias."""
         request = pb.ApproveMoveRequest(
             name=names.alias(self._project, model, alias),
             version=version_name(self._connections, self._project, model, version),
-            comment=comment,
+            reason=reason,
             request_id=new_request_id(),
         )
         registry = self._connections.registry
         return _gate_wire.approval(registry.call(registry.stub.ApproveMove, request))
 
-    def revoke_approval(self, model: str, alias: str, version: str | int, *, comment: str = "") -> Approval:
+    def revoke_approval(self, model: str, alias: str, version: str | int, *, reason: str = "") -> Approval:
         """Takes one's own approval back."""
         request = pb.RevokeApprovalRequest(
             name=names.alias(self._project, model, alias),
             version=version_name(self._connections, self._project, model, version),
-            comment=comment,
+            reason=reason,
             request_id=new_request_id(),
         )
         registry = self._connections.registry
@@ -183,7 +183,7 @@ class Evaluations:
             for label, rows in (slices or {}).items()
         ]
         request = pb.RecordEvaluationRequest(
-            version=version_name(self._connections, self._project, None, version),
+            parent=version_name(self._connections, self._project, None, version),
             dataset=names.dataset_version(self._project, dataset),
             metric=metric,
             row_ids=row_ids,

@@ -63,12 +63,12 @@ class ImportOptions:
     """Name of the operator's connection with endpoint and credentials; of S3, `default` when empty."""
     include: tuple[str, ...] = ()
     """Patterns of the files to take, such as `data/*.parquet`; empty takes all that fit the kind."""
-    split: str = ""
-    """Of a data set: which split to take; empty takes `train`, else the first one; `*` takes all."""
+    source_split: str = ""
+    """Of a data set: which split of the source to take; empty takes `train`, else the first one; `*` takes all."""
     validation_ratio: float = 0.0
     """Of a data set: share of the rows that is for validation, 0 (none) to 0.5; where its files do not divide it."""
     seed: int = 0
-    """Of this division."""
+    """Of this split."""
     base: str = ""
     """Of an adapter: the version that it was trained on, `id/3`, `id@alias` or a whole name; empty for all else."""
 
@@ -96,11 +96,14 @@ class ImportCall:
             TuneforgeError: The registry refused, or the place broke off for longer than the client's patience.
         """
         request = sources_pb2.ImportDatasetVersionRequest(
-            parent=self.parent, location=self._location(), split=self.options.split, request_id=new_request_id()
+            parent=self.parent,
+            location=self._location(),
+            source_split=self.options.source_split,
+            request_id=new_request_id(),
         )
         if self.options.validation_ratio:
-            request.division.validation_ratio = self.options.validation_ratio
-            request.division.seed = self.options.seed
+            request.split.validation_ratio = self.options.validation_ratio
+            request.split.seed = self.options.seed
         version: datasets_pb2.DatasetVersion = self._follow(self.registry.stub.ImportDatasetVersion, request)
         return version
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from tuneforge import _short_names as names
 from tuneforge import _wire
 from tuneforge._connections import Connections, Service
@@ -102,7 +104,7 @@ class CollectedGarbage:
     freed_bytes: int
     num_failures: int
     """Contents that could not be removed now; the next run tries again."""
-    dry_run: bool
+    validate_only: bool
     """Whether it only told."""
 
 
@@ -232,7 +234,9 @@ class RetentionRules:
         policy = pb.RetentionPolicy(name=self._policy)
         if kept is not None:
             policy.unfinished_uploads.FromTimedelta(kept)
-        request = pb.UpdateRetentionPolicyRequest(policy=policy, request_id=new_request_id())
+        request = pb.UpdateRetentionPolicyRequest(
+            policy=policy, update_mask=FieldMask(paths=["unfinished_uploads"]), request_id=new_request_id()
+        )
         return _kept(self._registry.call(self._registry.stub.UpdateRetentionPolicy, request))
 
     def release(self, holder: str) -> int:
@@ -246,13 +250,13 @@ class RetentionRules:
         request = pb.ReleaseVersionsRequest(holder=holder)
         return self._registry.call(self._registry.stub.ReleaseVersions, request).num_released
 
-    def collect(self, *, dry_run: bool = False) -> CollectedGarbage:
+    def collect(self, *, validate_only: bool = False) -> CollectedGarbage:
         """Frees what nothing needs, in all projects; needs the role admin. The registry does it by itself too.
 
         Args:
-            dry_run: Only tells what would go.
+            validate_only: Only tells what would go.
         """
-        request = pb.CollectGarbageRequest(dry_run=dry_run)
+        request = pb.CollectGarbageRequest(validate_only=validate_only)
         stub = self._registry.stub
         message = self._registry.call(stub.CollectGarbage, request, timeout_s=_COLLECT_DEADLINE_S)
         return CollectedGarbage(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})

@@ -65,9 +65,13 @@ class SignatureClient:
 
     def public_keys(self) -> list[PublicKey]:
         """Returns every key that the registry ever signed with, the current one first."""
-        request = pb.ListSigningKeysRequest()
-        answer = call(self._stub.ListSigningKeys, request, retry=self._retry, peer="the registry")
-        return [_signing_key(message).key for message in answer.keys]
+        request, keys = pb.ListSigningKeysRequest(), list[PublicKey]()
+        while True:
+            answer = call(self._stub.ListSigningKeys, request, retry=self._retry, peer="the registry")
+            keys += [_signing_key(message).key for message in answer.keys]
+            if not answer.next_page_token:
+                return keys
+            request.page_token = answer.next_page_token
 
     def signature(self, version: str) -> Signature:
         """Returns the signature of a version.
@@ -92,13 +96,14 @@ class Signing:
             NotFound: There is no such key.
         """
         registry = self._connections.registry
-        return _signing_key(registry.call(registry.stub.GetSigningKey, pb.GetSigningKeyRequest(key_id=key_id)))
+        request = pb.GetSigningKeyRequest(name=f"signingKeys/{key_id or 'current'}")
+        return _signing_key(registry.call(registry.stub.GetSigningKey, request))
 
     def all_keys(self) -> list[SigningKey]:
         """Returns every key that ever signed, the current one first."""
         registry = self._connections.registry
-        answer = registry.call(registry.stub.ListSigningKeys, pb.ListSigningKeysRequest())
-        return [_signing_key(message) for message in answer.keys]
+        pages = registry.pages(registry.stub.ListSigningKeys, pb.ListSigningKeysRequest())
+        return [_signing_key(message) for page in pages for message in page.keys]
 
     def signature(self, version: str) -> Signature:
         """Returns the signature of a version.

@@ -49,7 +49,7 @@ POLICIES: Mapping[str, Policy] = {
     "ApproveMove": Policy("aliases.write", "name"),
     "RevokeApproval": Policy("aliases.write", "name"),
     "ListApprovals": Policy("aliases.read", "parent"),
-    "RecordEvaluation": Policy("evaluations.report", "version"),
+    "RecordEvaluation": Policy("evaluations.report", "parent"),
     "ListEvaluations": Policy("evaluations.read", "parent"),
     "PromoteVersion": Policy("promotions.write", "name"),
     "UnpromoteVersion": Policy("promotions.write", "name"),

@@ -158,7 +158,7 @@ async def test_all_that_is_wrong_with_scores_is_told_at_once(tmp_path: Path) -> 
             "slices[1].slice",
             "slices[1].positions",
         ]
-        scores_of_nothing = pb.RecordEvaluationRequest(version=version(1), dataset=gated.dataset, metric="m")
+        scores_of_nothing = pb.RecordEvaluationRequest(parent=version(1), dataset=gated.dataset, metric="m")
         error = await refused(gated.stub.RecordEvaluation(scores_of_nothing), Reason.INVALID_FIELD)
         assert fields_of(error) == ["row_ids"]
         many = await refused(gated.record(1, [1.0] * (ROWS + 1)), Reason.INVALID_FIELD)

@@ -62,8 +62,8 @@ async def test_approvals_are_by_others_and_can_be_taken_back(tmp_path: Path) -> 
     async with gated_registry(tmp_path, {}, {}) as gated:
         stub = gated.stub
         await gated.set_policy(approvals(2))
-        approve = pb.ApproveMoveRequest(name=ALIAS, version=version(2), comment="looks good")
-        revoke = pb.RevokeApprovalRequest(name=ALIAS, version=version(2), comment="on a second look")
+        approve = pb.ApproveMoveRequest(name=ALIAS, version=version(2), reason="looks good")
+        revoke = pb.RevokeApprovalRequest(name=ALIAS, version=version(2), reason="on a second look")
         await refused(stub.RevokeApproval(revoke, metadata=acting("bob")), Reason.NOT_FOUND)
         for actor in ("ada", "bob", "eve"):
             given = await stub.ApproveMove(approve, metadata=acting(actor))
@@ -125,9 +125,9 @@ async def test_a_forced_move_has_a_reason_and_is_logged_as_forced(tmp_path: Path
     """Without a reason it is INVALID_FIELD; the log keeps what the gates said; a move that passes is not forced."""
     async with gated_registry(tmp_path, {"accuracy": 0.9}) as gated:
         await gated.set_policy(at_least(0.8))
-        assert fields_of(await refused(gated.move(1, is_forced=True), Reason.INVALID_FIELD)) == ["reason"]
-        await gated.move(1, is_forced=True, reason="the model before burns")
-        await gated.move(2, is_forced=True, reason="just in case")
+        assert fields_of(await refused(gated.move(1, force=True), Reason.INVALID_FIELD)) == ["reason"]
+        await gated.move(1, force=True, reason="the model before burns")
+        await gated.move(2, force=True, reason="just in case")
         log = await gated.stub.ListAliasChanges(aliases_pb2.ListAliasChangesRequest(parent=ALIAS))
         assert [(each.is_forced, each.gates.is_passed) for each in log.changes] == [(False, True), (True, False)]
 
@@ -147,7 +147,7 @@ async def test_editors_neither_force_moves_nor_set_gates(tmp_path: Path) -> None
         editor, admin = ([("authorization", f"Bearer {name}")] for name in ("ed", "ann"))
         move = aliases_pb2.SetAliasRequest(name=ALIAS, version=version(1), reason="now")
         await refused(registry.stub.SetAlias(move, metadata=editor), Reason.GATE_FAILED)
-        move.is_forced = True
+        move.force = True
         await refused(registry.stub.SetAlias(move, metadata=editor), Reason.PERMISSION_DENIED)
         policy = pb.SetGatePolicyRequest(policy=pb.GatePolicy(name=POLICY, alias_pattern="*"))
         await refused(registry.stub.SetGatePolicy(policy, metadata=editor), Reason.PERMISSION_DENIED)

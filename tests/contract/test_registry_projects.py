@@ -78,7 +78,7 @@ def foreign_mentions() -> Iterator[tuple[str, Any]]:
     yield (
         "RecordEvaluation",
         gates_pb2.RecordEvaluationRequest(
-            version=f"{MODEL}/versions/1", dataset=OTHER_DATA, metric="accuracy", row_ids=["a" * 64], scores=[1]
+            parent=f"{MODEL}/versions/1", dataset=OTHER_DATA, metric="accuracy", row_ids=["a" * 64], scores=[1]
         ),
     )
     yield "FindLineagePath", lineage_pb2.FindLineagePathRequest(name=DATA, other=OTHER_MODEL)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.grpckit.folder_lock import StartRefused
@@ -273,19 +274,26 @@ async def test_a_project_says_how_long_uploads_are_kept(tmp_path: Path) -> None:
         editor, admin = ([("authorization", f"Bearer {role}")] for role in ("editor", "admin"))
         policy = pb.RetentionPolicy(name=name)
         policy.unfinished_uploads.FromSeconds(3600)
-        update = pb.UpdateRetentionPolicyRequest(policy=policy)
+        mask = FieldMask(paths=["unfinished_uploads"])
+        update = pb.UpdateRetentionPolicyRequest(policy=policy, update_mask=mask)
         await refused(stub.UpdateRetentionPolicy(update, metadata=editor), Reason.PERMISSION_DENIED)
         await refused(stub.CollectGarbage(pb.CollectGarbageRequest(), metadata=editor), Reason.PERMISSION_DENIED)
         assert await stub.UpdateRetentionPolicy(update, metadata=admin) == policy
         asked = pb.GetRetentionPolicyRequest(name=name)
         assert await stub.GetRetentionPolicy(asked, metadata=editor) == policy
         await stub.UpdateRetentionPolicy(
-            pb.UpdateRetentionPolicyRequest(policy=pb.RetentionPolicy(name=name)), metadata=admin
+            pb.UpdateRetentionPolicyRequest(policy=pb.RetentionPolicy(name=name), update_mask=mask), metadata=admin
         )
         assert await stub.GetRetentionPolicy(asked, metadata=admin) == pb.RetentionPolicy(name=name)
         policy.unfinished_uploads.FromSeconds(1)
-        short = stub.UpdateRetentionPolicy(pb.UpdateRetentionPolicyRequest(policy=policy), metadata=admin)
+        short = stub.UpdateRetentionPolicy(
+            pb.UpdateRetentionPolicyRequest(policy=policy, update_mask=mask), metadata=admin
+        )
         assert fields_of(await refused(short, Reason.INVALID_FIELD)) == ["policy.unfinished_uploads"]
+        for paths in ([], ["unfinished_uploads", "name"]):
+            other = pb.UpdateRetentionPolicyRequest(policy=policy, update_mask=FieldMask(paths=paths))
+            error = await refused(stub.UpdateRetentionPolicy(other, metadata=admin), Reason.INVALID_FIELD)
+            assert fields_of(error) == ["update_mask"]
         wrong = pb.GetRetentionPolicyRequest(name=f"{name}/x")
         await refused(stub.GetRetentionPolicy(wrong, metadata=admin), Reason.INVALID_NAME)
         freed = await stub.CollectGarbage(pb.CollectGarbageRequest(), metadata=admin)
@@ -304,13 +312,13 @@ async def test_only_what_nothing_needs_is_collected(tmp_path: Path) -> None:
         left = await registry.put(b"never part of anything")
         both = await registry.put(b"of two projects")
         await registry.put(b"of two projects", project="projects/other")
-        assert (await stub.CollectGarbage(pb.CollectGarbageRequest(dry_run=True))).num_contents == 2
+        assert (await stub.CollectGarbage(pb.CollectGarbageRequest(validate_only=True))).num_contents == 2
         await stub.DeleteDatasetVersion(pb.DeleteDatasetVersionRequest(name=doomed))
-        told = await stub.CollectGarbage(pb.CollectGarbageRequest(dry_run=True))
+        told = await stub.CollectGarbage(pb.CollectGarbageRequest(validate_only=True))
         assert (told.num_blobs, told.num_contents, told.num_failures) == (4, 3, 0)
         assert len(stored_digests(registry)) == 4
         freed = await stub.CollectGarbage(pb.CollectGarbageRequest())
-        told.dry_run = False
+        told.validate_only = False
         assert freed == told
         files = (await stub.GetDatasetVersion(datasets_pb2.GetDatasetVersionRequest(name=kept))).manifest.files
         assert stored_digests(registry) == [file.sha256 for file in files]
@@ -369,8 +377,8 @@ async def test_what_has_expired_goes_unless_it_is_needed(tmp_path: Path, monkeyp
         await stub.PinVersion(pb.PinVersionRequest(name=names[1], reason=NEEDED))
         assert (await stub.CollectGarbage(pb.CollectGarbageRequest())).num_expired_versions == 0
         monkeypatch.setattr(collector, "now_us", lambda: 4_000_000_001 * 10**6)
-        for dry_run in (True, False):
-            freed = await stub.CollectGarbage(pb.CollectGarbageRequest(dry_run=dry_run))
+        for validate_only in (True, False):
+            freed = await stub.CollectGarbage(pb.CollectGarbageRequest(validate_only=validate_only))
             assert (freed.num_expired_versions, freed.num_held_versions) == (1, 1)
         listed = await stub.ListDatasetVersions(datasets_pb2.ListDatasetVersionsRequest(parent=dataset))
         assert [version.name for version in listed.versions] == [names[1]]

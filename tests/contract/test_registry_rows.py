@@ -228,8 +228,8 @@ async def test_data_sets_are_found_by_tag_text_and_shape(tmp_path: Path) -> None
         await make(registry, {"a.jsonl": LINES}, dataset=f"{PROJECT}/datasets/set-3")
 
         async def ids(**filters: object) -> list[str]:
-            request = pb.ListDatasetsRequest(parent=PROJECT, page_size=1)
-            request.MergeFrom(pb.ListDatasetsRequest(**filters))  # type: ignore[arg-type]  # any field
+            wanted = pb.DatasetFilter(**filters)  # type: ignore[arg-type]  # any field
+            request = pb.ListDatasetsRequest(parent=PROJECT, page_size=1, filter=wanted)
             found = []
             while True:
                 page = await stub.ListDatasets(request)
@@ -241,13 +241,12 @@ async def test_data_sets_are_found_by_tag_text_and_shape(tmp_path: Path) -> None
         assert await ids(tags=["all"]) == ["set-0", "set-1", "set-2", "set-3"]
         assert await ids(tags=["all", "t1"]) == ["set-1", "set-3"]
         assert await ids(tags=["ALL"]) == []
-        assert await ids(text="ROWS 100% 2") == ["set-2"]
-        assert await ids(text="0_ 2") == []
+        assert await ids(query="ROWS 100% 2") == ["set-2"]
+        assert await ids(query="0_ 2") == []
         assert await ids(shape=pb.ROW_SHAPE_INSTRUCTION) == ["set-3"]
-        for bad, field in (({"text": "x" * 201}, "text"), ({"shape": 99}, "shape"), ({"tags": ["x"] * 33}, "tags")):
-            request = pb.ListDatasetsRequest(parent=PROJECT)
-            request.MergeFrom(pb.ListDatasetsRequest(**bad))
-            assert fields_of(await refused(stub.ListDatasets(request), Reason.INVALID_FIELD)) == [field]
+        for bad, field in (({"query": "x" * 201}, "query"), ({"shape": 99}, "shape"), ({"tags": ["x"] * 33}, "tags")):
+            request = pb.ListDatasetsRequest(parent=PROJECT, filter=pb.DatasetFilter(**bad))
+            assert fields_of(await refused(stub.ListDatasets(request), Reason.INVALID_FIELD)) == [f"filter.{field}"]
 
 
 @on_loop

@@ -55,8 +55,9 @@ async def test_every_version_is_signed(tmp_path: Path) -> None:
         rows = await registry.stub.GetDatasetVersion(
             datasets_pb2.GetDatasetVersionRequest(name=request.lineage.dataset.version)
         )
-        key = await registry.stub.GetSigningKey(pb.GetSigningKeyRequest())
+        key = await registry.stub.GetSigningKey(pb.GetSigningKeyRequest(name="signingKeys/current"))
         assert key.is_current
+        assert await registry.stub.GetSigningKey(pb.GetSigningKeyRequest(name=key.name)) == key
         for version in (made, base, rows):
             assert version.signature == await registry.stub.GetSignature(pb.GetSignatureRequest(name=version.name))
             assert version.signature.key_id == key.key_id
@@ -67,8 +68,11 @@ async def test_every_version_is_signed(tmp_path: Path) -> None:
                 signatures.verify(signature, manifest, {key.key_id: key.public_key}, name=f"{version.name}0")
             assert await problems(registry, version.name) == []
         await refused(registry.stub.GetSignature(pb.GetSignatureRequest(name=f"{made.name}0")), Reason.NOT_FOUND)
-        await refused(registry.stub.GetSigningKey(pb.GetSigningKeyRequest(key_id="0" * 64)), Reason.NOT_FOUND)
-        await refused(registry.stub.GetSigningKey(pb.GetSigningKeyRequest(key_id="mine")), Reason.INVALID_FIELD)
+        await refused(
+            registry.stub.GetSigningKey(pb.GetSigningKeyRequest(name=f"signingKeys/{'0' * 64}")), Reason.NOT_FOUND
+        )
+        for name in ("", "signingKeys/mine", key.key_id):
+            await refused(registry.stub.GetSigningKey(pb.GetSigningKeyRequest(name=name)), Reason.INVALID_NAME)
         secret = tmp_path / "data" / KEY_FILE
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
@@ -180,6 +184,9 @@ async def test_keys_change_and_old_signatures_stay_good(tmp_path: Path) -> None:
         new = await registry.imported(await registry.model("second"), make_tiny_model(tmp_path / "other", seed=1))
         keys = (await registry.stub.ListSigningKeys(pb.ListSigningKeysRequest())).keys
         assert [key.is_current for key in keys] == [True, False]
+        first = await registry.stub.ListSigningKeys(pb.ListSigningKeysRequest(page_size=1))
+        rest = pb.ListSigningKeysRequest(page_size=1, page_token=first.next_page_token)
+        assert [*first.keys, *(await registry.stub.ListSigningKeys(rest)).keys] == list(keys)
         assert (new.signature.key_id, old.signature.key_id) == (keys[0].key_id, keys[1].key_id)
         offered = [
             signatures.PublicKey(

@@ -325,10 +325,10 @@ async def test_a_data_set_of_the_hub_gives_the_split_that_is_asked_for(tmp_path:
         async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
             dataset = await registry.dataset()
             for split, count in (("", 3), ("test", 2), ("*", 5)):
-                request = dataset_request(dataset, "hf://owner/rows", split=split)
+                request = dataset_request(dataset, "hf://owner/rows", source_split=split)
                 outcome = await followed(registry.stub.ImportDatasetVersion(request))
                 assert outcome.version.rows == count
-            request = dataset_request(dataset, "hf://owner/rows", split="dev")
+            request = dataset_request(dataset, "hf://owner/rows", source_split="dev")
             error = await refused(followed(registry.stub.ImportDatasetVersion(request)), Reason.SOURCE_NOT_FOUND)
             assert "test, train" in error.message
 
@@ -382,7 +382,7 @@ async def test_adapters_facts_and_divisions_come_with_an_import(tmp_path: Path) 
             assert adapter.lineage.base.digest == base.manifest.digest
             assert adapter.license == "apache-2.0"
             divided = dataset_request(await registry.dataset(), there.files.url("/rows.jsonl"))
-            divided.division.validation_ratio = 0.25
+            divided.split.validation_ratio = 0.25
             outcome = await followed(registry.stub.ImportDatasetVersion(divided))
             assert outcome.version.split.validation_ratio == 0.25
             assert 0 < outcome.version.statistics.validation_rows < 100

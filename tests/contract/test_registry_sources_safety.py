@@ -60,10 +60,10 @@ async def test_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
     """Patterns, connection and split are checked together."""
     async with running_registry(tmp_path) as registry:
         request = dataset_request(
-            await registry.dataset(), "owner/name", include=["x" * 300], connection="c" * 99, split="s" * 99
+            await registry.dataset(), "owner/name", include=["x" * 300], connection="c" * 99, source_split="s" * 99
         )
         error = await refused(followed(registry.stub.ImportDatasetVersion(request)), Reason.INVALID_FIELD)
-        assert fields_of(error) == ["location.include[0]", "location.connection", "split"]
+        assert fields_of(error) == ["location.include[0]", "location.connection", "source_split"]
         absent = dataset_request(f"{PROJECT}/datasets/absent", "owner/name")
         await refused(followed(registry.stub.ImportDatasetVersion(absent)), Reason.NOT_FOUND)
 
@@ -74,9 +74,9 @@ async def test_what_the_version_cannot_be_is_told_before_anything_is_fetched(tmp
     with elsewhere(tmp_path / "there") as there:
         async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
             rows = dataset_request(await registry.dataset(), there.files.url("/rows.jsonl"))
-            rows.division.validation_ratio, rows.division.seed = 2, -1
+            rows.split.validation_ratio, rows.split.seed = 2, -1
             error = await refused(followed(registry.stub.ImportDatasetVersion(rows)), Reason.INVALID_FIELD)
-            assert fields_of(error) == ["division.validation_ratio", "division.seed"]
+            assert fields_of(error) == ["split.validation_ratio", "split.seed"]
             model = model_request(await registry.model(), there.files.url("/model.safetensors"))
             model.version.tags.append(" ")
             error = await refused(followed(registry.stub.ImportModelVersion(model)), Reason.INVALID_FIELD)

@@ -67,8 +67,8 @@ def use_everything(address: str) -> None:
         evidence = report.results[1].comparison
         assert evidence is not None
         assert (evidence.effect, evidence.lower_bound, evidence.slices[0].is_passed) == (1.0, 1.0, True)
-        client.gates.approve("tiny", "production", 3, comment="yes")
-        client.gates.revoke_approval("tiny", "production", 3, comment="no")
+        client.gates.approve("tiny", "production", 3, reason="yes")
+        client.gates.revoke_approval("tiny", "production", 3, reason="no")
         assert [each.is_revoked for each in client.gates.approvals("tiny", "production", 3)] == [True, False]
         moved = client.aliases.set("tiny", "production", 3, expected=forced, reason="better", force=True)
         assert client.aliases.get("tiny", "production", as_of=forced.update_time).version.endswith("/2")

@@ -55,7 +55,9 @@ async def test_the_sdk_follows_an_import(tmp_path: Path, monkeypatch: pytest.Mon
                     assert found.source
                     assert found.source.uri == uri
                     assert client.datasets.version("rows").source == found.source
-                    test = client.datasets.import_from("owner/rows", "other", options=ImportOptions(split="test"))
+                    test = client.datasets.import_from(
+                        "owner/rows", "other", options=ImportOptions(source_split="test")
+                    )
                     assert test.rows == 2
                     model = client.models.import_from("hf://owner/tiny", "tiny")
                     assert model.source

@@ -196,7 +196,7 @@ def test_a_record_is_verified(world: World) -> None:
 def test_data_is_revoked_by_command(world: World) -> None:
     """A dry run marks nothing; then it is marked, listed and taken back, and the log has both."""
     assert words(world.told("lineage", "affected", "greetings/1"))[1][:2] == ["greeter@production", "greeter/1"]
-    trial = world.told("datasets", "revoke", "greetings/1", "--reason", "no license", "--dry-run")
+    trial = world.told("datasets", "revoke", "greetings/1", "--reason", "no license", "--validate-only")
     assert "would be revoked:" in trial
     assert "greeter@production" in trial
     assert "nothing was ever revoked" in world.told("datasets", "revocations")

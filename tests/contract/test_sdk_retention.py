@@ -69,8 +69,8 @@ async def test_a_project_and_the_collector(tmp_path: Path) -> None:
                 assert rules.unfinished_uploads() is None
                 assert rules.set_unfinished_uploads(timedelta(days=2)) == timedelta(days=2)
                 assert rules.set_unfinished_uploads(None) is None
-                told = rules.collect(dry_run=True)
-                assert (told.freed_bytes, told.num_contents, told.dry_run) == (12, 1, True)
+                told = rules.collect(validate_only=True)
+                assert (told.freed_bytes, told.num_contents, told.validate_only) == (12, 1, True)
                 assert rules.collect().freed_bytes == 12
                 assert rules.collect().freed_bytes == 0
 
@@ -99,7 +99,7 @@ async def test_the_command_line_says_what_keeps_and_what_goes(tmp_path: Path) ->
             assert run(registry, "retention", "--uploads", "never").exit_code == 2
             assert run(registry, "datasets", "delete", "rows/1").output == "deleted rows/1\n"
             assert run(registry, "datasets", "delete", "rows").output == "deleted rows with 0 versions\n"
-            assert "would free" in run(registry, "gc", "--dry-run").output
+            assert "would free" in run(registry, "gc", "--validate-only").output
             assert json.loads(run(registry, "gc", "--json").output)["num_contents"] == 1
             assert "as the registry is set" in run(registry, "retention").output
             assert "7 days" in run(registry, "retention", "--uploads", "7d").output

@@ -96,7 +96,7 @@ class GatedRegistry:
     async def record(self, number: int, scores: Sequence[float], **fields: object) -> gates_pb2.VersionEvaluation:
         """Keeps scores of a version on the first rows."""
         values: dict[str, object] = {
-            "version": version(number),
+            "parent": version(number),
             "dataset": self.dataset,
             "metric": "accuracy",
             "row_ids": [row_id(each) for each in range(len(scores))],

@@ -42,7 +42,7 @@ def datasets(client: Client) -> None:
     """Data sets."""
     assert_type(client.datasets.upload("rows.jsonl", "rows"), DatasetVersion)
     assert_type(client.datasets.upload([Path("a.jsonl"), "b.jsonl"], dataset="rows"), DatasetVersion)
-    options = ImportOptions(split="train", include=("data/*.parquet",))
+    options = ImportOptions(source_split="train", include=("data/*.parquet",))
     imported = client.datasets.import_from("hf://owner/rows", "rows", options=options)
     assert_type(imported, DatasetVersion)
     assert_type(imported.source, Source | None)

@@ -147,16 +147,16 @@ def split(connection: Connection, version: str, ratio: float, seed: int, as_json
 @datasets.command("list")
 @click.option("--tag", "tags", multiple=True, help="Only those with this tag; may be given several times.")
 @click.option("--shape", type=click.Choice(_SHAPES))
-@click.option("--text", default="", help="Only those with this in their id or description.")
+@click.option("--query", default="", help="Only those with this in their id or description.")
 @json_option
 @click.pass_obj
-def list_datasets(connection: Connection, tags: tuple[str, ...], shape: str | None, text: str, as_json: bool) -> None:
+def list_datasets(connection: Connection, tags: tuple[str, ...], shape: str | None, query: str, as_json: bool) -> None:
     """List the project's data sets."""
     from tuneforge.dataset_values import RowShape
 
     with connection.client() as client:
         print_rows(
-            client.datasets.list(tags=tags, shape=RowShape(shape) if shape else None, text=text),
+            client.datasets.list(tags=tags, shape=RowShape(shape) if shape else None, query=query),
             [
                 ("dataset", lambda row: short(row.name)),
                 ("latest", lambda row: short(row.latest_version)),

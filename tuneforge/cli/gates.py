@@ -157,16 +157,16 @@ def _print_report(report: "GateReport") -> None:
 @click.argument("alias")
 @click.argument("version")
 @click.option("--revoke", is_flag=True, help="Take an approval back.")
-@click.option("--comment", default="", help="What you have to say, for the log.")
+@reason_option
 @json_option
 @click.pass_obj
 def approve(
-    connection: Connection, model: str, alias: str, version: str, *, revoke: bool, comment: str, as_json: bool
+    connection: Connection, model: str, alias: str, version: str, *, revoke: bool, reason: str, as_json: bool
 ) -> None:
     """Agree with a version behind an alias."""
     with connection.client() as client:
         act = client.gates.revoke_approval if revoke else client.gates.approve
-        given = act(model, alias, version, comment=comment)
+        given = act(model, alias, version, reason=reason)
     if as_json:
         print_json(given)
     else:
@@ -190,7 +190,7 @@ def approvals(connection: Connection, model: str, alias: str, version: str | Non
                 ("actor", lambda row: row.actor),
                 ("state", lambda row: "taken back" if row.is_revoked else "approved"),
                 ("time", lambda row: row.time),
-                ("comment", lambda row: row.comment),
+                ("reason", lambda row: row.reason),
             ],
             as_json=as_json,
             nothing=f"no approvals; give one: tuneforge gates approve {model} {alias} VERSION",

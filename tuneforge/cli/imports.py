@@ -27,7 +27,7 @@ AGAIN = "stopped: no version was made; what has arrived at the registry is kept,
 @click.option("--description", default="", help="Of a data set that is made.")
 @click.option("--connection", "connection_name", default="", metavar="NAME", help="The operator's, with credentials.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Files to take, e.g. 'data/*.parquet'; repeatable.")
-@click.option("--split", default="", help="Which split to take; `train` where there are several.")
+@click.option("--source-split", default="", help="Which split of the source to take; `train` where there are several.")
 @click.option("--validation", "ratio", type=click.FloatRange(0, 0.5), default=0.0, help="Share of rows for validation.")
 @click.option("--split-seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Another one divides differently.")
 @click.option("--here", is_flag=True, help="A package:// address is one of this machine, and is uploaded.")
@@ -57,7 +57,7 @@ def import_dataset(connection: Connection, /, uri: str, dataset: str, as_json: b
         wanted = ImportOptions(
             connection=options["connection_name"],
             include=tuple(options["include"]),
-            split=options["split"],
+            source_split=options["source_split"],
             validation_ratio=options["ratio"],
             seed=options["split_seed"],
         )

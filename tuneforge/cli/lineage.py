@@ -111,13 +111,13 @@ def affected(connection: Connection, dataset: str, as_json: bool) -> None:
 @click.command("revoke")
 @click.argument("dataset")
 @click.option("--reason", required=True, help="Why; told to everyone who is refused because of it.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be affected, and mark nothing.")
+@click.option("--validate-only", is_flag=True, help="Tell what would be affected, and mark nothing.")
 @json_option
 @click.pass_obj
-def revoke(connection: Connection, dataset: str, reason: str, dry_run: bool, as_json: bool) -> None:
+def revoke(connection: Connection, dataset: str, reason: str, validate_only: bool, as_json: bool) -> None:
     """Revoke a data set or a version of it: nothing new may be made from it."""
     with connection.client() as client:
-        done = client.lineage.revoke(dataset, reason=reason, validate_only=dry_run)
+        done = client.lineage.revoke(dataset, reason=reason, validate_only=validate_only)
     if as_json:
         print_json(done)
         return

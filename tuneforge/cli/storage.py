@@ -154,19 +154,19 @@ def _print_retention(retention: "Retention", *, as_json: bool) -> None:
 
 
 @click.command("gc", cls=ConnectedCommand)
-@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--validate-only", is_flag=True, help="Only tell what would go.")
 @json_option
 @click.pass_obj
-def gc(connection: Connection, dry_run: bool, as_json: bool) -> None:
+def gc(connection: Connection, validate_only: bool, as_json: bool) -> None:
     """Free what nothing needs, in all projects: expired versions, uploads given up, blobs without a version."""
     with connection.client() as client:
-        found = client.retention.collect(dry_run=dry_run)
+        found = client.retention.collect(validate_only=validate_only)
     if as_json:
         print_json(found)
         return
     print_fields(
         [
-            ("would free" if dry_run else "freed", f"{size(found.freed_bytes)} in {found.num_contents} contents"),
+            ("would free" if validate_only else "freed", f"{size(found.freed_bytes)} in {found.num_contents} contents"),
             ("blobs", found.num_blobs),
             ("of them lost", found.num_orphans or None),
             ("uploads given up", found.num_uploads or None),

@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tuneforge.v1 import gates_pb2 as tuneforge_dot_v1_dot_gates__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/aliases.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tuneforge/v1/gates.proto\"w\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x05 \x01(\x03\"\xa2\x02\n\x0b\x41liasChange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\t\x12\x12\n\nto_version\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x07 \x01(\t\x12)\n\x04kind\x18\x08 \x01(\x0e\x32\x1b.tuneforge.v1.AliasMoveKind\x12\x19\n\x11restored_sequence\x18\t \x01(\x03\x12\x11\n\tis_forced\x18\n \x01(\x08\x12\'\n\x05gates\x18\x0b \x01(\x0b\x32\x18.tuneforge.v1.GateReport\"J\n\x0fGetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListAliasesResponse\x12$\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x0fSetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tis_forced\x18\x06 \x01(\x08\"{\n\x14RollbackAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tis_forced\x18\x06 \x01(\x08\"T\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x13WatchAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x11\n\tmax_batch\x18\x03 \x01(\r\"\xfb\x01\n\x14WatchAliasesResponse\x12/\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.tuneforge.v1.AliasSnapshotH\x00\x12-\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x1a.tuneforge.v1.AliasChangesH\x00\x12\x36\n\theartbeat\x18\x03 \x01(\x0b\x32!.tuneforge.v1.AliasWatchHeartbeatH\x00\x12*\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1b.tuneforge.v1.AliasWatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"J\n\rAliasSnapshot\x12$\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Alias\x12\x13\n\x0bis_complete\x18\x02 \x01(\x08\":\n\x0c\x41liasChanges\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.tuneforge.v1.AliasChange\"\x15\n\x13\x41liasWatchHeartbeat\"\x0f\n\rAliasWatchEnd\"P\n\x17ListAliasChangesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x18ListAliasChangesResponse\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.tuneforge.v1.AliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x83\x01\n\rAliasMoveKind\x12\x1f\n\x1b\x41LIAS_MOVE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LIAS_MOVE_KIND_SET\x10\x01\x12\x1c\n\x18\x41LIAS_MOVE_KIND_ROLLBACK\x10\x02\x12\x1a\n\x16\x41LIAS_MOVE_KIND_DELETE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/aliases.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tuneforge/v1/gates.proto\"w\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x05 \x01(\x03\"\xa2\x02\n\x0b\x41liasChange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\t\x12\x12\n\nto_version\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x07 \x01(\t\x12)\n\x04kind\x18\x08 \x01(\x0e\x32\x1b.tuneforge.v1.AliasMoveKind\x12\x19\n\x11restored_sequence\x18\t \x01(\x03\x12\x11\n\tis_forced\x18\n \x01(\x08\x12\'\n\x05gates\x18\x0b \x01(\x0b\x32\x18.tuneforge.v1.GateReport\"J\n\x0fGetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListAliasesResponse\x12$\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x0fSetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\r\n\x05\x66orce\x18\x06 \x01(\x08\"w\n\x14RollbackAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\r\n\x05\x66orce\x18\x06 \x01(\x08\"T\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x13WatchAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x11\n\tmax_batch\x18\x03 \x01(\r\"\xfb\x01\n\x14WatchAliasesResponse\x12/\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.tuneforge.v1.AliasSnapshotH\x00\x12-\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x1a.tuneforge.v1.AliasChangesH\x00\x12\x36\n\theartbeat\x18\x03 \x01(\x0b\x32!.tuneforge.v1.AliasWatchHeartbeatH\x00\x12*\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1b.tuneforge.v1.AliasWatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"J\n\rAliasSnapshot\x12$\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Alias\x12\x13\n\x0bis_complete\x18\x02 \x01(\x08\":\n\x0c\x41liasChanges\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.tuneforge.v1.AliasChange\"\x15\n\x13\x41liasWatchHeartbeat\"\x0f\n\rAliasWatchEnd\"P\n\x17ListAliasChangesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x18ListAliasChangesResponse\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.tuneforge.v1.AliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x83\x01\n\rAliasMoveKind\x12\x1f\n\x1b\x41LIAS_MOVE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LIAS_MOVE_KIND_SET\x10\x01\x12\x1c\n\x18\x41LIAS_MOVE_KIND_ROLLBACK\x10\x02\x12\x1a\n\x16\x41LIAS_MOVE_KIND_DELETE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.aliases_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALIASMOVEKIND']._serialized_start=1776
-  _globals['_ALIASMOVEKIND']._serialized_end=1907
+  _globals['_ALIASMOVEKIND']._serialized_start=1768
+  _globals['_ALIASMOVEKIND']._serialized_end=1899
   _globals['_ALIAS']._serialized_start=103
   _globals['_ALIAS']._serialized_end=222
   _globals['_ALIASCHANGE']._serialized_start=225
@@ -46,25 +46,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTALIASESRESPONSE']._serialized_start=670
   _globals['_LISTALIASESRESPONSE']._serialized_end=754
   _globals['_SETALIASREQUEST']._serialized_start=756
-  _globals['_SETALIASREQUEST']._serialized_end=873
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=875
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=998
-  _globals['_DELETEALIASREQUEST']._serialized_start=1000
-  _globals['_DELETEALIASREQUEST']._serialized_end=1084
-  _globals['_WATCHALIASESREQUEST']._serialized_start=1086
-  _globals['_WATCHALIASESREQUEST']._serialized_end=1164
-  _globals['_WATCHALIASESRESPONSE']._serialized_start=1167
-  _globals['_WATCHALIASESRESPONSE']._serialized_end=1418
-  _globals['_ALIASSNAPSHOT']._serialized_start=1420
-  _globals['_ALIASSNAPSHOT']._serialized_end=1494
-  _globals['_ALIASCHANGES']._serialized_start=1496
-  _globals['_ALIASCHANGES']._serialized_end=1554
-  _globals['_ALIASWATCHHEARTBEAT']._serialized_start=1556
-  _globals['_ALIASWATCHHEARTBEAT']._serialized_end=1577
-  _globals['_ALIASWATCHEND']._serialized_start=1579
-  _globals['_ALIASWATCHEND']._serialized_end=1594
-  _globals['_LISTALIASCHANGESREQUEST']._serialized_start=1596
-  _globals['_LISTALIASCHANGESREQUEST']._serialized_end=1676
-  _globals['_LISTALIASCHANGESRESPONSE']._serialized_start=1678
-  _globals['_LISTALIASCHANGESRESPONSE']._serialized_end=1773
+  _globals['_SETALIASREQUEST']._serialized_end=869
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=871
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=990
+  _globals['_DELETEALIASREQUEST']._serialized_start=992
+  _globals['_DELETEALIASREQUEST']._serialized_end=1076
+  _globals['_WATCHALIASESREQUEST']._serialized_start=1078
+  _globals['_WATCHALIASESREQUEST']._serialized_end=1156
+  _globals['_WATCHALIASESRESPONSE']._serialized_start=1159
+  _globals['_WATCHALIASESRESPONSE']._serialized_end=1410
+  _globals['_ALIASSNAPSHOT']._serialized_start=1412
+  _globals['_ALIASSNAPSHOT']._serialized_end=1486
+  _globals['_ALIASCHANGES']._serialized_start=1488
+  _globals['_ALIASCHANGES']._serialized_end=1546
+  _globals['_ALIASWATCHHEARTBEAT']._serialized_start=1548
+  _globals['_ALIASWATCHHEARTBEAT']._serialized_end=1569
+  _globals['_ALIASWATCHEND']._serialized_start=1571
+  _globals['_ALIASWATCHEND']._serialized_end=1586
+  _globals['_LISTALIASCHANGESREQUEST']._serialized_start=1588
+  _globals['_LISTALIASCHANGESREQUEST']._serialized_end=1668
+  _globals['_LISTALIASCHANGESRESPONSE']._serialized_start=1670
+  _globals['_LISTALIASCHANGESRESPONSE']._serialized_end=1765
 # @@protoc_insertion_point(module_scope)

@@ -252,7 +252,7 @@ class SetAliasRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    IS_FORCED_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/models/{model}/aliases/{alias}`, alias like other ids."""
     version: _builtins.str
@@ -260,10 +260,10 @@ class SetAliasRequest(_message.Message):
     etag: _builtins.str
     """The etag that the alias must have. `absent`: it must not exist yet. Empty: whatever it is."""
     reason: _builtins.str
-    """Why, for the log; at most 1024 characters. Required with `is_forced`."""
+    """Why, for the log; at most 1024 characters. Required with `force`."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
-    is_forced: _builtins.bool
+    force: _builtins.bool
     """Move it although gates are not passed; asks for the permission `aliases.admin`, and the log tells of it."""
     def __init__(
         self,
@@ -273,11 +273,11 @@ class SetAliasRequest(_message.Message):
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        is_forced: _builtins.bool = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "is_forced", b"is_forced", "name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,7 +294,7 @@ class RollbackAliasRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    IS_FORCED_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/models/{model}/aliases/{alias}`."""
     sequence: _builtins.int
@@ -304,10 +304,10 @@ class RollbackAliasRequest(_message.Message):
     etag: _builtins.str
     """The etag that the alias must have. Empty: whatever it is."""
     reason: _builtins.str
-    """Why, for the log; at most 1024 characters. Required with `is_forced`."""
+    """Why, for the log; at most 1024 characters. Required with `force`."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
-    is_forced: _builtins.bool
+    force: _builtins.bool
     """As in `SetAlias`."""
     def __init__(
         self,
@@ -317,11 +317,11 @@ class RollbackAliasRequest(_message.Message):
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        is_forced: _builtins.bool = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "is_forced", b"is_forced", "name", b"name", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

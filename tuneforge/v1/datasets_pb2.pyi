@@ -576,22 +576,16 @@ class ListDatasetsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    SHAPE_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     page_size: _builtins.int
     """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the answer before; empty: from the beginning."""
-    shape: Global___RowShape.ValueType
-    """Only those whose newest version has this shape. Unset: all."""
-    text: _builtins.str
-    """Only those with this in their id or description, in any case; at most 200 characters. Empty: all."""
     @_builtins.property
-    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only those with all of these tags."""
+    def filter(self) -> Global___DatasetFilter:
+        """Only these."""
 
     def __init__(
         self,
@@ -599,17 +593,47 @@ class ListDatasetsRequest(_message.Message):
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        tags: _abc.Iterable[_builtins.str] | None = ...,
-        shape: Global___RowShape.ValueType = ...,
-        text: _builtins.str = ...,
+        filter: Global___DatasetFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "shape", b"shape", "tags", b"tags", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDatasetsRequest: _TypeAlias = ListDatasetsRequest  # noqa: Y015
+
+@_typing.final
+class DatasetFilter(_message.Message):
+    """Which data sets a list has: those that match all fields that are set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Text in id or description, whatever its case; at most 200 characters."""
+    shape: Global___RowShape.ValueType
+    """The shape of the newest version."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All of these tags; at most 32."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        shape: Global___RowShape.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "shape", b"shape", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetFilter: _TypeAlias = DatasetFilter  # noqa: Y015
 
 @_typing.final
 class UpdateDatasetRequest(_message.Message):

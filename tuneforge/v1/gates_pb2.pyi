@@ -653,7 +653,7 @@ class Approval(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     IS_REVOKED_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """`projects/{project}/models/{model}/aliases/{alias}`."""
@@ -663,8 +663,8 @@ class Approval(_message.Message):
     """Who."""
     is_revoked: _builtins.bool
     """Whether the approval was taken back."""
-    comment: _builtins.str
-    """What was said with it."""
+    reason: _builtins.str
+    """Why, in the words of who did it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was given or taken back."""
@@ -676,12 +676,12 @@ class Approval(_message.Message):
         version: _builtins.str = ...,
         actor: _builtins.str = ...,
         is_revoked: _builtins.bool = ...,
-        comment: _builtins.str = ...,
+        reason: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "comment", b"comment", "is_revoked", b"is_revoked", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "is_revoked", b"is_revoked", "reason", b"reason", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1025,14 +1025,14 @@ class ApproveMoveRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/models/{model}/aliases/{alias}`; the alias need not exist."""
     version: _builtins.str
     """Required. A version of the same model."""
-    comment: _builtins.str
-    """What is said with it, for the log; at most 1024 characters."""
+    reason: _builtins.str
+    """Why, for the log; at most 1024 characters."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
     def __init__(
@@ -1040,12 +1040,12 @@ class ApproveMoveRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
-        comment: _builtins.str = ...,
+        reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "name", b"name", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1059,13 +1059,13 @@ class RevokeApprovalRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/models/{model}/aliases/{alias}`."""
     version: _builtins.str
     """Required. The version that the caller approved."""
-    comment: _builtins.str
+    reason: _builtins.str
     """Why, for the log; at most 1024 characters."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
@@ -1074,12 +1074,12 @@ class RevokeApprovalRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
-        comment: _builtins.str = ...,
+        reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "name", b"name", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1153,14 +1153,14 @@ class RecordEvaluationRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERSION_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
     ROW_IDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    version: _builtins.str
+    parent: _builtins.str
     """Required. `projects/{project}/models/{model}/versions/{version}`."""
     dataset: _builtins.str
     """Required. `projects/{project}/datasets/{dataset}/versions/{version}`."""
@@ -1183,7 +1183,7 @@ class RecordEvaluationRequest(_message.Message):
     def __init__(
         self,
         *,
-        version: _builtins.str = ...,
+        parent: _builtins.str = ...,
         dataset: _builtins.str = ...,
         metric: _builtins.str = ...,
         row_ids: _abc.Iterable[_builtins.str] | None = ...,
@@ -1193,7 +1193,7 @@ class RecordEvaluationRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "metric", b"metric", "request_id", b"request_id", "row_ids", b"row_ids", "scores", b"scores", "slices", b"slices", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "metric", b"metric", "parent", b"parent", "request_id", b"request_id", "row_ids", b"row_ids", "scores", b"scores", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1262,7 +1262,6 @@ class RegistryServiceServicer(object):
         Returns a public key that versions are signed with. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
         NOT_FOUND `NOT_FOUND`: list the keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

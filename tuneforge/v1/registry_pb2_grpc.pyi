@@ -609,7 +609,6 @@ class RegistryServiceStub:
     Returns a public key that versions are signed with. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
       NOT_FOUND `NOT_FOUND`: list the keys.
     """
     ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_signing_pb2.ListSigningKeysRequest, _signing_pb2.ListSigningKeysResponse]
@@ -1351,7 +1350,6 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Returns a public key that versions are signed with. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
       NOT_FOUND `NOT_FOUND`: list the keys.
     """
     ListSigningKeys: _aio.UnaryUnaryMultiCallable[_signing_pb2.ListSigningKeysRequest, _signing_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
@@ -2444,7 +2442,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Returns a public key that versions are signed with. Idempotent.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the key id is not 64 hexadecimal digits.
           NOT_FOUND `NOT_FOUND`: list the keys.
         """
 

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -705,22 +706,28 @@ class UpdateRetentionPolicyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a repeated call safe; a UUID."""
     @_builtins.property
     def policy(self) -> Global___RetentionPolicy:
-        """Required. The whole policy; `name` says of which project."""
+        """Required. `name` says of which project; the fields of the mask are taken from it."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Some of `unfinished_uploads`."""
 
     def __init__(
         self,
         *,
         policy: Global___RetentionPolicy | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -732,17 +739,17 @@ class CollectGarbageRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DRY_RUN_FIELD_NUMBER: _builtins.int
-    dry_run: _builtins.bool
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
     """Only tells what would go."""
     def __init__(
         self,
         *,
-        dry_run: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -762,7 +769,7 @@ class CollectGarbageResponse(_message.Message):
     NUM_ORPHANS_FIELD_NUMBER: _builtins.int
     FREED_BYTES_FIELD_NUMBER: _builtins.int
     NUM_FAILURES_FIELD_NUMBER: _builtins.int
-    DRY_RUN_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     num_expired_versions: _builtins.int
     """Versions deleted because their time had come."""
     num_held_versions: _builtins.int
@@ -779,7 +786,7 @@ class CollectGarbageResponse(_message.Message):
     """Bytes of the contents."""
     num_failures: _builtins.int
     """Contents that could not be removed now; the next collection tries again."""
-    dry_run: _builtins.bool
+    validate_only: _builtins.bool
     """Whether it only told."""
     def __init__(
         self,
@@ -792,11 +799,11 @@ class CollectGarbageResponse(_message.Message):
         num_orphans: _builtins.int = ...,
         freed_bytes: _builtins.int = ...,
         num_failures: _builtins.int = ...,
-        dry_run: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "freed_bytes", b"freed_bytes", "num_blobs", b"num_blobs", "num_contents", b"num_contents", "num_expired_versions", b"num_expired_versions", "num_failures", b"num_failures", "num_held_versions", b"num_held_versions", "num_orphans", b"num_orphans", "num_uploads", b"num_uploads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_bytes", b"freed_bytes", "num_blobs", b"num_blobs", "num_contents", b"num_contents", "num_expired_versions", b"num_expired_versions", "num_failures", b"num_failures", "num_held_versions", b"num_held_versions", "num_orphans", b"num_orphans", "num_uploads", b"num_uploads", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/signing.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x9f\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nis_current\x18\x04 \x01(\x08\x12\x13\n\x0b\x65ndorsed_by\x18\x05 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x06 \x01(\x0c\"-\n\tRunRecord\x12\x12\n\nnum_events\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\t\"&\n\x14GetSigningKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x18\n\x16ListSigningKeysRequest\"A\n\x17ListSigningKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.tuneforge.v1.SigningKey\"#\n\x13GetSignatureRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"$\n\x14VerifyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x98\x01\n\x15VerifyVersionResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x16\n\x0everified_bytes\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07is_done\x18\x04 \x01(\x08\x12\x33\n\x08problems\x18\x05 \x03(\x0b\x32!.tuneforge.v1.VerificationProblem\"D\n\x13VerificationProblem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/signing.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\xad\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nis_current\x18\x04 \x01(\x08\x12\x13\n\x0b\x65ndorsed_by\x18\x05 \x01(\t\x12\x13\n\x0b\x65ndorsement\x18\x06 \x01(\x0c\x12\x0c\n\x04name\x18\x07 \x01(\t\"-\n\tRunRecord\x12\x12\n\nnum_events\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\t\"$\n\x14GetSigningKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16ListSigningKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x17ListSigningKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.tuneforge.v1.SigningKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13GetSignatureRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"$\n\x14VerifyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x98\x01\n\x15VerifyVersionResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x16\n\x0everified_bytes\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07is_done\x18\x04 \x01(\x08\x12\x33\n\x08problems\x18\x05 \x03(\x0b\x32!.tuneforge.v1.VerificationProblem\"D\n\x13VerificationProblem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNATURE']._serialized_start=77
   _globals['_SIGNATURE']._serialized_end=119
   _globals['_SIGNINGKEY']._serialized_start=122
-  _globals['_SIGNINGKEY']._serialized_end=281
-  _globals['_RUNRECORD']._serialized_start=283
-  _globals['_RUNRECORD']._serialized_end=328
-  _globals['_GETSIGNINGKEYREQUEST']._serialized_start=330
-  _globals['_GETSIGNINGKEYREQUEST']._serialized_end=368
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=370
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=394
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=396
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=461
-  _globals['_GETSIGNATUREREQUEST']._serialized_start=463
-  _globals['_GETSIGNATUREREQUEST']._serialized_end=498
-  _globals['_VERIFYVERSIONREQUEST']._serialized_start=500
-  _globals['_VERIFYVERSIONREQUEST']._serialized_end=536
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=539
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=691
-  _globals['_VERIFICATIONPROBLEM']._serialized_start=693
-  _globals['_VERIFICATIONPROBLEM']._serialized_end=761
+  _globals['_SIGNINGKEY']._serialized_end=295
+  _globals['_RUNRECORD']._serialized_start=297
+  _globals['_RUNRECORD']._serialized_end=342
+  _globals['_GETSIGNINGKEYREQUEST']._serialized_start=344
+  _globals['_GETSIGNINGKEYREQUEST']._serialized_end=380
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=382
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=445
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=447
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=537
+  _globals['_GETSIGNATUREREQUEST']._serialized_start=539
+  _globals['_GETSIGNATUREREQUEST']._serialized_end=574
+  _globals['_VERIFYVERSIONREQUEST']._serialized_start=576
+  _globals['_VERIFYVERSIONREQUEST']._serialized_end=612
+  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=615
+  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=767
+  _globals['_VERIFICATIONPROBLEM']._serialized_start=769
+  _globals['_VERIFICATIONPROBLEM']._serialized_end=837
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,7 @@ class SigningKey(_message.Message):
     IS_CURRENT_FIELD_NUMBER: _builtins.int
     ENDORSED_BY_FIELD_NUMBER: _builtins.int
     ENDORSEMENT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """SHA-256 of `public_key`, 64 lower-case hexadecimal digits."""
     public_key: _builtins.str
@@ -72,6 +73,8 @@ class SigningKey(_message.Message):
     """The key that was in use before, and signed this one; empty for the first key."""
     endorsement: _builtins.bytes
     """What that key signed with ECDSA and the hash of its curve: `tuneforge-signing-key-v1`, a line break, `public_key`."""
+    name: _builtins.str
+    """`signingKeys/{key_id}`."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the registry first used it."""
@@ -85,10 +88,11 @@ class SigningKey(_message.Message):
         is_current: _builtins.bool = ...,
         endorsed_by: _builtins.str = ...,
         endorsement: _builtins.bytes = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "endorsed_by", b"endorsed_by", "endorsement", b"endorsement", "is_current", b"is_current", "key_id", b"key_id", "public_key", b"public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "endorsed_by", b"endorsed_by", "endorsement", b"endorsement", "is_current", b"is_current", "key_id", b"key_id", "name", b"name", "public_key", b"public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,17 +130,17 @@ class GetSigningKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    KEY_ID_FIELD_NUMBER: _builtins.int
-    key_id: _builtins.str
-    """Id of a key, 64 lower-case hexadecimal digits; empty: the key that signs now."""
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `signingKeys/{key_id}`, or `signingKeys/current` for the key that signs now."""
     def __init__(
         self,
         *,
-        key_id: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,12 +152,21 @@ class ListSigningKeysRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before; empty: from the beginning."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -166,18 +179,22 @@ class ListSigningKeysResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEYS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
-        """Every key that ever signed, the one that signs now first."""
+        """The entries of this page: every key that ever signed, the one that signs now first."""
 
     def __init__(
         self,
         *,
         keys: _abc.Iterable[Global___SigningKey] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

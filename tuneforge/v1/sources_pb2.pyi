@@ -73,14 +73,14 @@ class ImportDatasetVersionRequest(_message.Message):
 
     PARENT_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
-    SPLIT_FIELD_NUMBER: _builtins.int
+    SOURCE_SPLIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    DIVISION_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/datasets/{dataset}`."""
-    split: _builtins.str
-    """Which split to take where the files belong to several, such as `train` or `test`; empty takes `train`, and the first
-    one by name where there is none; `*` takes all files. At most 63 characters.
+    source_split: _builtins.str
+    """Which split of the source to take where its files belong to several, such as `train` or `test`; empty takes `train`,
+    and the first one by name where there is none; `*` takes all files. At most 63 characters.
     """
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
@@ -89,7 +89,7 @@ class ImportDatasetVersionRequest(_message.Message):
         """Required. What is fetched."""
 
     @_builtins.property
-    def division(self) -> _datasets_pb2.DatasetSplit:
+    def split(self) -> _datasets_pb2.DatasetSplit:
         """How the rows are divided into train and validation; as in `CreateDatasetVersion`."""
 
     def __init__(
@@ -97,13 +97,13 @@ class ImportDatasetVersionRequest(_message.Message):
         *,
         parent: _builtins.str = ...,
         location: Global___Location | None = ...,
-        split: _builtins.str = ...,
+        source_split: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        division: _datasets_pb2.DatasetSplit | None = ...,
+        split: _datasets_pb2.DatasetSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["division", b"division", "location", b"location"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["division", b"division", "location", b"location", "parent", b"parent", "request_id", b"request_id", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "parent", b"parent", "request_id", b"request_id", "source_split", b"source_split", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,7 +91,7 @@ class AliasCalls(GateCalls):
 
     async def SetAlias(self, request: aliases_pb2.SetAliasRequest, context: Context) -> aliases_pb2.Alias:
         """Moves an alias and logs the move."""
-        is_forced = request.is_forced
+        is_forced = request.force
         name, version = requests.alias_and_version(request.name, request.version, request.reason, is_forced=is_forced)
         actor = current().actor
         move = AliasMove(name=name, version=version, etag=request.etag, reason=request.reason, actor=actor)
@@ -99,7 +99,7 @@ class AliasCalls(GateCalls):
 
     async def RollbackAlias(self, request: aliases_pb2.RollbackAliasRequest, context: Context) -> aliases_pb2.Alias:
         """Moves an alias back to an earlier version."""
-        name = requests.alias_and_reason(request.name, request.reason, is_forced=request.is_forced)
+        name = requests.alias_and_reason(request.name, request.reason, is_forced=request.force)
         actor = current().actor
 
         def plan(connection: Connection) -> AliasMove:
@@ -140,10 +140,10 @@ class AliasCalls(GateCalls):
         The gates are asked before the transaction, since a comparison takes seconds; inside it, everything that they
         were asked about is read again, and when something has changed they are asked anew.
         """
-        if request.is_forced:
+        if request.force:
             authorize(current().principal, _FORCE)
         for _ in range(_EXAMINATIONS):
-            prepared = await self._prepared(plan, is_forced=request.is_forced)
+            prepared = await self._prepared(plan, is_forced=request.force)
             try:
                 return await self._move(request, name, lambda c, done=prepared: done.make(c, plan, self._clock))  # type: ignore[misc]
             except StaleFacts:

@@ -60,8 +60,8 @@ class DatasetCalls(Calls):
     ) -> datasets_pb2.ListDatasetsResponse:
         """Lists a project's data sets."""
         project = ProjectName.parse(request.parent).project
-        wanted = descriptions.filter_of(request)
-        scope = f"ListDatasets {request.parent} {wanted.tags} {wanted.shape} {wanted.text}"
+        wanted = descriptions.filter_of(request.filter)
+        scope = f"ListDatasets {request.parent} {wanted.tags} {wanted.shape} {wanted.query}"
         page = page_of(request.page_size, request.page_token, scope=scope)
         rows = await self._database.read(lambda c: descriptions.list_datasets(c, project, wanted, page))
         entries, token = cut(rows, page, lambda row: row.name.dataset)

@@ -149,8 +149,8 @@ def list_datasets(connection: Connection, project: str, wanted: DatasetFilter, p
             DATASET_VERSIONS.c.version == table.c.latest,
         )
         statement = statement.join(DATASET_VERSIONS, newest).where(DATASET_VERSIONS.c.shape == wanted.shape.value)
-    if wanted.text:
-        text = wanted.text.lower()
+    if wanted.query:
+        text = wanted.query.lower()
         statement = statement.where(
             or_(
                 table.c.id.contains(text, autoescape=True),
@@ -202,23 +202,25 @@ def _datasets(connection: Connection, rows: Sequence[Row[Any]]) -> list[Dataset]
     ]
 
 
-def filter_of(request: datasets_pb2.ListDatasetsRequest) -> DatasetFilter:
-    """Reads the filters of a request.
+def filter_of(message: datasets_pb2.DatasetFilter) -> DatasetFilter:
+    """Reads the filter of a list.
 
     Raises:
         ServiceError: `INVALID_FIELD`.
     """
     violations = []
-    if len(request.text) > LONGEST_TEXT:
-        found = f"has {len(request.text)} characters; at most {LONGEST_TEXT} are taken"
-        violations.append(FieldViolation("text", found))
-    if len(request.tags) > MOST_TAGS:
-        violations.append(FieldViolation("tags", f"has {len(request.tags)} entries; at most {MOST_TAGS} are taken"))
+    if len(message.query) > LONGEST_TEXT:
+        found = f"has {len(message.query)} characters; at most {LONGEST_TEXT} are taken"
+        violations.append(FieldViolation("filter.query", found))
+    if len(message.tags) > MOST_TAGS:
+        violations.append(
+            FieldViolation("filter.tags", f"has {len(message.tags)} entries; at most {MOST_TAGS} are taken")
+        )
     names = datasets_pb2.RowShape.DESCRIPTOR.values_by_number
-    if request.shape not in names:
-        violations.append(FieldViolation("shape", f"is {request.shape}, which is no known shape"))
+    if message.shape not in names:
+        violations.append(FieldViolation("filter.shape", f"is {message.shape}, which is no known shape"))
     if violations:
         raise invalid_fields(violations)
-    word = names[request.shape].name.removeprefix("ROW_SHAPE_")
-    shape = RowShape(word) if request.shape else None
-    return DatasetFilter(tags=tuple(sorted(set(request.tags))), shape=shape, text=request.text)
+    word = names[message.shape].name.removeprefix("ROW_SHAPE_")
+    shape = RowShape(word) if message.shape else None
+    return DatasetFilter(tags=tuple(sorted(set(message.tags))), shape=shape, query=message.query)

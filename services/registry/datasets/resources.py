@@ -39,7 +39,7 @@ class DatasetFilter:
     """All of these."""
     shape: RowShape | None = None
     """That of the newest version; None: any."""
-    text: str = ""
+    query: str = ""
     """Somewhere in the id or the description, in any case."""
 
 

@@ -22,7 +22,7 @@ class ApprovalRow:
     version: int
     actor: str
     is_revoked: bool
-    comment: str
+    reason: str
     time_us: int
 
 
@@ -51,7 +51,7 @@ def add_approval(connection: Connection, wish: ApprovalRow) -> ApprovalRow:
         "version": wish.version,
         "actor": wish.actor,
         "is_revoked": wish.is_revoked,
-        "comment": wish.comment,
+        "comment": wish.reason,
         "time_us": wish.time_us,
     }
     connection.execute(insert(table).values(**values))
@@ -94,6 +94,6 @@ def _approval(row: Row[Any]) -> ApprovalRow:
         version=row.version,
         actor=row.actor,
         is_revoked=row.is_revoked,
-        comment=row.comment,
+        reason=row.comment,
         time_us=row.time_us,
     )

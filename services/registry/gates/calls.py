@@ -125,14 +125,14 @@ class GateCalls(Calls):
         self, request: pb.ApproveMoveRequest | pb.RevokeApprovalRequest, *, is_revoked: bool
     ) -> pb.Approval:
         name, version = alias_requests.alias_and_version(request.name, request.version, "")
-        if violations := list(requests.reason_violations(request.comment, "comment")):
+        if violations := list(requests.reason_violations(request.reason, "reason")):
             raise invalid_fields(violations)
         wish = ApprovalRow(
             alias=name,
             version=version,
             actor=current().actor,
             is_revoked=is_revoked,
-            comment=request.comment,
+            reason=request.reason,
             time_us=now_us(),
         )
         return await self._change(
@@ -157,7 +157,7 @@ class GateCalls(Calls):
     # --- evaluations --------------------------------------------------------------------------------------------------
     async def RecordEvaluation(self, request: pb.RecordEvaluationRequest, context: Context) -> pb.VersionEvaluation:
         """Keeps the scores of a version on a data set version."""
-        version = ModelVersionName.parse(request.version)
+        version = ModelVersionName.parse(request.parent)
         dataset = DatasetVersionName.parse(request.dataset)
         require_project(dataset.project)
         scores = requests.checked_scores(request)

@@ -40,7 +40,7 @@ def checked_policy(request: pb.SetGatePolicyRequest) -> PolicyName:
 
 
 def reason_violations(reason: str, field: str) -> Iterator[FieldViolation]:
-    """Yields what is wrong with a reason or a comment."""
+    """Yields what is wrong with a reason."""
     if len(reason) > LONGEST_REASON:
         yield FieldViolation(field, f"has {len(reason)} characters; at most {LONGEST_REASON} are taken")
 

@@ -204,7 +204,7 @@ def approval_to_proto(row: ApprovalRow) -> pb.Approval:
         version=str(row.alias.parent.version(row.version)),
         actor=row.actor,
         is_revoked=row.is_revoked,
-        comment=row.comment,
+        reason=row.reason,
         time=timestamp(row.time_us),
     )
 

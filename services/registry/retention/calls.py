@@ -87,6 +87,7 @@ class RetentionCalls(Calls):
     ) -> pb.RetentionPolicy:
         """Sets a project's policy."""
         project = requests.policy_project(request.policy.name)
+        requests.check_mask(request.update_mask.paths)
         seconds = requests.upload_kept_s(request.policy)
 
         def change(connection: Connection) -> pb.RetentionPolicy:
@@ -97,7 +98,7 @@ class RetentionCalls(Calls):
 
     async def CollectGarbage(self, request: pb.CollectGarbageRequest, context: Context) -> pb.CollectGarbageResponse:
         """Frees what nothing needs."""
-        return wire.collected_to_proto(await self.collector.collect(dry_run=request.dry_run))
+        return wire.collected_to_proto(await self.collector.collect(validate_only=request.validate_only))
 
     async def _delete_version(
         self, request: pb.DeleteDatasetVersionRequest | pb.DeleteModelVersionRequest, name: VersionName

@@ -40,7 +40,7 @@ EXPIRATION_ACTOR = "expiration"
 class Collected:
     """What a run freed, or would free."""
 
-    dry_run: bool
+    validate_only: bool
     expired_versions: int = 0
     held_versions: int = 0
     uploads: int = 0
@@ -81,7 +81,7 @@ class Collector:
                 metrics.FAILED_RUNS.inc()
                 _log.error("the collection failed", error=str(error), exc_info=not isinstance(error, ServiceError))
 
-    async def collect(self, *, dry_run: bool = False) -> Collected:
+    async def collect(self, *, validate_only: bool = False) -> Collected:
         """Frees what nothing needs and returns what it was.
 
         Raises:
@@ -89,13 +89,13 @@ class Collector:
                 then stays freed.
         """
         async with self._lock:
-            found = Collected(dry_run=dry_run)
+            found = Collected(validate_only=validate_only)
             await self._expire(found)
-            found.uploads = await self.give_up_uploads(dry_run=dry_run)
+            found.uploads = await self.give_up_uploads(validate_only=validate_only)
             await self._mark(found)
             await self._find_orphans(found)
             await self._sweep(found)
-            if not dry_run:
+            if not validate_only:
                 metrics.show(found)
                 _log.info("collected", blobs=found.blobs, contents=found.contents, freed_bytes=found.freed_bytes)
             return found
@@ -105,7 +105,7 @@ class Collector:
         time_us = now_us()
         for name in await self._library.database.read(lambda c: store.expired(c, time_us)):
             try:
-                if found.dry_run:
+                if found.validate_only:
                     retention = await self._read(deleting.retention_of, parse_version(name), _everything)
                     if retention.holders:
                         found.held_versions += 1
@@ -123,7 +123,7 @@ class Collector:
         return await self._library.database.write(lambda connection: run(connection, *args))
 
     # --- uploads ------------------------------------------------------------------------------------------------------
-    async def give_up_uploads(self, *, dry_run: bool = False) -> int:
+    async def give_up_uploads(self, *, validate_only: bool = False) -> int:
         """Removes uploads that nobody has gone on with for as long as their project keeps them; returns how many."""
         library, count = self._library, 0
         projects = set(await library.database.read(upload_rows.upload_projects))
@@ -133,7 +133,7 @@ class Collector:
             kept_s = self._settings.upload_kept_s if of_project is None else float(of_project)
             stale = await self._read(upload_rows.stale_uploads, project, now_us() - int(kept_s * 1e6))
             count += len(stale)
-            if dry_run:
+            if validate_only:
                 continue
             for upload in stale:
                 if library.objects is not None:
@@ -144,7 +144,7 @@ class Collector:
     # --- blobs --------------------------------------------------------------------------------------------------------
     async def _mark(self, found: Collected) -> None:
         cutoff_us = now_us() - int(self._settings.grace_s * 1e6)
-        if found.dry_run:
+        if found.validate_only:
             blobs, contents = await self._read(_would_mark, cutoff_us)
             found.blobs, found.contents, found.freed_bytes = blobs, len(contents), sum(contents)
             return
@@ -161,7 +161,7 @@ class Collector:
             if not page:
                 return
             old = [each for each in page if each.modified_s < oldest_s and digest_of_place(each.place)]
-            if found.dry_run:
+            if found.validate_only:
                 lost = await self._read(_unnamed, old)
                 found.contents += len(lost)
                 found.freed_bytes += sum(each.size_bytes for each in lost)
@@ -172,7 +172,7 @@ class Collector:
     async def _sweep(self, found: Collected) -> None:
         library = self._library
         tombstones = await self._read(_tombstones)
-        if found.dry_run:
+        if found.validate_only:
             found.contents += len(tombstones)
             found.freed_bytes += sum(each.size_bytes for each in tombstones)
             return

@@ -1,5 +1,7 @@
 """Fields of requests about retention."""
 
+from collections.abc import Sequence
+
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.registry.retention.resources import (
     LONGEST_PIN_REASON,
@@ -60,6 +62,17 @@ def policy_project(name: str) -> str:
     if name != f"projects/{project}/retentionPolicy":
         raise InvalidName(name, _POLICY)
     return project
+
+
+def check_mask(paths: Sequence[str]) -> None:
+    """Refuses a mask that is empty or names what a policy has not.
+
+    Raises:
+        ServiceError: `INVALID_FIELD`.
+    """
+    if set(paths) != {"unfinished_uploads"}:
+        problem = f"names {', '.join(paths)[:200] or 'nothing'}; give `unfinished_uploads`"
+        raise invalid_fields([FieldViolation("update_mask", problem)])
 
 
 def upload_kept_s(policy: pb.RetentionPolicy) -> int | None:

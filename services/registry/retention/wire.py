@@ -56,7 +56,7 @@ def collected_to_proto(found: Collected) -> pb.CollectGarbageResponse:
         num_orphans=found.orphans,
         freed_bytes=found.freed_bytes,
         num_failures=found.failures,
-        dry_run=found.dry_run,
+        validate_only=found.validate_only,
     )
 
 

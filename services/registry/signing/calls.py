@@ -4,16 +4,18 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from services.grpckit.errors import FieldViolation, invalid_fields, not_found
+from services.grpckit.errors import not_found
+from services.grpckit.pages import cut, page_of
 from services.registry.calls import Calls, Context
 from services.registry.library import Library, now_us
 from services.registry.signing import store, verification, wire
 from services.registry.signing.adoption import manifest_of_version
 from services.registry.signing.store import StoredKey
 from services.registry.slots import Slots
-from tuneforge.names import is_digest, project_of
+from tuneforge.names import InvalidName, is_digest, project_of
 from tuneforge.v1 import signing_pb2 as pb
 
+_CURRENT = "current"
 AT_ONCE = 8
 """Versions that are verified at once: each may be read from a store, and takes its files' place on the disk."""
 
@@ -27,20 +29,25 @@ class SigningCalls(Calls):
 
     async def GetSigningKey(self, request: pb.GetSigningKeyRequest, context: Context) -> pb.SigningKey:
         """Returns a public key."""
-        if request.key_id and not is_digest(request.key_id):
-            problem = f"is {request.key_id[:80]!r}; give 64 lower-case hexadecimal digits, or none for the current key"
-            raise invalid_fields([FieldViolation("key_id", problem)])
+        collection, _, wanted = request.name.partition("/")
+        if collection != wire.KEYS or not (wanted == _CURRENT or is_digest(wanted)):
+            raise InvalidName(request.name, f"{wire.KEYS}/{{key_id}} or {wire.KEYS}/{_CURRENT}")
         keys, current = await self._signing_keys()
         for key in keys:
-            if key[0].key_id == (request.key_id or current):
+            if key[0].key_id == (current if wanted == _CURRENT else wanted):
                 return wire.key_to_proto(key, current)
-        raise not_found("signing key", request.key_id)
+        raise not_found("signing key", request.name)
 
     async def ListSigningKeys(self, request: pb.ListSigningKeysRequest, context: Context) -> pb.ListSigningKeysResponse:
         """Lists every public key."""
+        page = page_of(request.page_size, request.page_token, scope="ListSigningKeys")
         keys, current = await self._signing_keys()
         ordered = sorted(keys, key=lambda key: key[0].key_id != current)
-        return pb.ListSigningKeysResponse(keys=(wire.key_to_proto(key, current) for key in ordered))
+        begin = page.after_number(0)
+        rows = list(enumerate(ordered, 1))[begin : begin + page.size + 1]
+        entries, token = cut(rows, page, lambda row: str(row[0]))
+        messages = (wire.key_to_proto(key, current) for _, key in entries)
+        return pb.ListSigningKeysResponse(keys=messages, next_page_token=token)
 
     async def GetSignature(self, request: pb.GetSignatureRequest, context: Context) -> pb.Signature:
         """Returns the signature of a version."""

@@ -6,6 +6,9 @@ from services.registry.wire import timestamp
 from tuneforge.signatures import Signature
 from tuneforge.v1 import signing_pb2 as pb
 
+KEYS = "signingKeys"
+"""First part of a key's name."""
+
 
 def signature_to_proto(signature: Signature) -> pb.Signature:
     """Converts a signature to its message."""
@@ -21,6 +24,7 @@ def key_to_proto(stored: StoredKey, current: str) -> pb.SigningKey:
     """
     key, time_us = stored
     return pb.SigningKey(
+        name=f"{KEYS}/{key.key_id}",
         key_id=key.key_id,
         public_key=key.pem,
         create_time=timestamp(time_us),

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from services.registry import collections
 from services.registry.calls import Context
 from services.registry.datasets.calls import DatasetCalls
+from services.registry.datasets.examination import split_of
 from services.registry.lineage.store import add_edges
 from services.registry.lineage.things import Role
 from services.registry.models.calls import ModelCalls
@@ -44,17 +45,17 @@ class SourceCalls(DatasetCalls, ModelCalls):
     ) -> AsyncIterator[sources_pb2.ImportDatasetVersionResponse]:
         """Fetches a data set and makes a version of it."""
         name = DatasetName.parse(request.parent)
-        ask = wire.ask_of(name.project, "dataset", request.location, request.split)
+        ask = wire.ask_of(name.project, "dataset", request.location, request.source_split)
         version = await self._answered(request, name.project, datasets_pb2.DatasetVersion)
         if version is None:
-            wire.check_division(request.division)
+            split_of(request.split)
             async with aclosing(self._fetch(name, ask)) as steps:
                 async for step in steps:
                     if isinstance(step, Fetched):
                         manifest = manifest_to_proto(step.manifest)
                         create = datasets_pb2.CreateDatasetVersionRequest(parent=request.parent, manifest=manifest)
-                        if request.HasField("division"):
-                            create.split.CopyFrom(request.division)
+                        if request.HasField("split"):
+                            create.split.CopyFrom(request.split)
                         version = await self.CreateDatasetVersion(create, context)
                         version = await self._remembered(request, name.project, version, step.source)
                     else:

@@ -1,10 +1,9 @@
 """Messages of imports to values and back."""
 
-from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
-from services.registry.datasets.examination import split_of
+from services.grpckit.errors import FieldViolation, invalid_fields
 from services.registry.sources.imports import Ask, Progress
 from services.registry.sources.wanted import Wanted
-from tuneforge.v1 import datasets_pb2, sources_pb2
+from tuneforge.v1 import sources_pb2
 
 _MOST_PATTERNS = 32
 _LONGEST_PATTERN = 256
@@ -15,14 +14,14 @@ LISTING = sources_pb2.ImportProgress.PHASE_LISTING
 EXAMINING = sources_pb2.ImportProgress.PHASE_EXAMINING
 
 
-def ask_of(project: str, kind: str, location: sources_pb2.Location, split: str = "") -> Ask:
+def ask_of(project: str, kind: str, location: sources_pb2.Location, source_split: str = "") -> Ask:
     """Returns what is to be fetched.
 
     Args:
         project: Id of the project that the blobs become visible in.
         kind: `dataset` or `model`.
         location: As sent.
-        split: As sent; of a data set.
+        source_split: As sent; of a data set.
 
     Raises:
         ServiceError: `INVALID_FIELD` with all fields that are too long; the address is checked later.
@@ -35,27 +34,14 @@ def ask_of(project: str, kind: str, location: sources_pb2.Location, split: str =
         if not 1 <= len(pattern) <= _LONGEST_PATTERN:
             problem = f"has {len(pattern)} characters; give 1 to {_LONGEST_PATTERN}"
             violations.append(FieldViolation(f"location.include[{number}]", problem))
-    for field, text in (("location.connection", location.connection), ("split", split)):
+    for field, text in (("location.connection", location.connection), ("source_split", source_split)):
         if len(text) > _LONGEST_WORD:
             problem = f"has {len(text)} characters; at most {_LONGEST_WORD} are taken"
             violations.append(FieldViolation(field, problem))
     if violations:
         raise invalid_fields(violations)
-    wanted = Wanted(kind=kind, include=tuple(location.include), split=split)
+    wanted = Wanted(kind=kind, include=tuple(location.include), split=source_split)
     return Ask(project=project, uri=location.uri, connection=location.connection, wanted=wanted)
-
-
-def check_division(message: datasets_pb2.DatasetSplit) -> None:
-    """Refuses a division of rows that cannot be made.
-
-    Raises:
-        ServiceError: `INVALID_FIELD`.
-    """
-    try:
-        split_of(message)
-    except ServiceError as error:  # here the field has a name of its own
-        fields = [FieldViolation(each.field.replace("split", "division", 1), each.description) for each in error.fields]
-        raise invalid_fields(fields) from None
 
 
 def progress_to_proto(

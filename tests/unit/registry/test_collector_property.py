@@ -74,10 +74,10 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(CONTENTS[number])
 
-    async def collect(self, dry_run: bool, _nothing: None) -> None:
+    async def collect(self, validate_only: bool, _nothing: None) -> None:
         """Collects, or only asks what would go; afterwards exactly what versions need is there, byte for byte."""
-        told = await self.collector.collect(dry_run=True)
-        if dry_run:
+        told = await self.collector.collect(validate_only=True)
+        if validate_only:
             return
         freed = await self.collector.collect()
         assert (freed.blobs, freed.contents, freed.freed_bytes) == (told.blobs, told.contents, told.freed_bytes)
