@@ -9,161 +9,14 @@
         print(job.result().version)
 
 The names below are the public ones. They are loaded when they are first used: services import parts of this package
-where neither gRPC nor protobuf may be loaded, and the command line starts quickly.
+where neither gRPC nor protobuf may be loaded, and the command line starts quickly. Type checkers and editors read
+`__init__.pyi`, which has the same names; a test holds the two equal.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from tuneforge.aliases import ABSENT, Alias, AliasChange, AliasWatch, MoveKind
-    from tuneforge.blobs import BlobClient
-    from tuneforge.client import Client
-    from tuneforge.datasets import (
-        DataFormat,
-        Dataset,
-        DatasetRemark,
-        DatasetRow,
-        DatasetSplit,
-        DatasetStatistics,
-        DatasetVersion,
-        RowShape,
-        Sizes,
-        SplitSide,
-    )
-    from tuneforge.deployments import (
-        ChatMessage,
-        Completion,
-        CompletionPiece,
-        Deployment,
-        DeploymentFailed,
-        DeploymentState,
-        FinishReason,
-        GenerationOptions,
-        ServedModel,
-    )
-    from tuneforge.errors import (
-        AlreadyExists,
-        Cancelled,
-        Conflict,
-        DataLoss,
-        DeadlineExceeded,
-        FailedPrecondition,
-        FieldViolation,
-        GateFailed,
-        InternalError,
-        InvalidArgument,
-        JobFailed,
-        NotFound,
-        OutOfRange,
-        PermissionDenied,
-        Reason,
-        ResourceExhausted,
-        TuneforgeError,
-        Unauthenticated,
-        Unavailable,
-    )
-    from tuneforge.events import (
-        AttemptOutcome,
-        AttemptResult,
-        CheckpointDurable,
-        CheckpointSaved,
-        DeviceMetrics,
-        DeviceSample,
-        EvaluationMetrics,
-        Event,
-        Gap,
-        LogLine,
-        LogSeverity,
-        Resolved,
-        ResumedFrom,
-        Sample,
-        Stall,
-        StateChange,
-        StepMetrics,
-        TaskMetrics,
-    )
-    from tuneforge.gate_values import (
-        Approval,
-        ApprovalGate,
-        CheckGate,
-        Comparator,
-        ComparisonEvidence,
-        ComparisonGate,
-        GatePolicy,
-        GatePolicyChange,
-        GateReport,
-        GateResult,
-        MetricGate,
-        RecordedEvaluation,
-        SliceEvidence,
-    )
-    from tuneforge.imports import ImportOptions, ImportPhase, ImportProgress, package_path
-    from tuneforge.job_values import Attempt, AttemptPart, AttemptState, Checkpoint, Job, JobCondition, JobState
-    from tuneforge.jobs import JobCancelled, JobHandle, JobWatch, WatchOptions
-    from tuneforge.lineage import (
-        AffectedAlias,
-        Consequences,
-        LineageEdge,
-        LineageGraph,
-        LineageKind,
-        LineageNode,
-        LineageRole,
-        LineageState,
-        Revocation,
-        RevocationChange,
-    )
-    from tuneforge.manifest import IntegrityError, InvalidManifest, Manifest, ManifestFile
-    from tuneforge.model_values import (
-        Lineage,
-        Model,
-        ModelFacts,
-        ModelFilter,
-        ModelProfile,
-        ModelVersion,
-        SizeClass,
-        ValidationReport,
-    )
-    from tuneforge.nodes import Device, Node, NodeState
-    from tuneforge.origins import Source
-    from tuneforge.promotions import Promotion, PromotionChange, PromotionState
-    from tuneforge.recipe_client import RecipeInfo, RecipeProblem, RecipeResources, ResolvedRecipe
-    from tuneforge.records import RecordCheck, RunRecord
-    from tuneforge.retention import CollectedGarbage, Deletion, Holder, HolderKind, Pin, Retention
-    from tuneforge.signatures import Signature
-    from tuneforge.signing import SigningKey, VerificationProblem
-    from tuneforge.specs.spec import (
-        BaseModel,
-        Checkpointing,
-        ComputeType,
-        ContinuedPretrainingTask,
-        DataConfig,
-        DataSource,
-        Evaluation,
-        FullMethod,
-        Guards,
-        LearningRateSchedule,
-        LoraMethod,
-        Optimization,
-        Optimizer,
-        OverlongPolicy,
-        PreferenceLoss,
-        PreferenceTask,
-        QloraMethod,
-        Quantization,
-        Resources,
-        RewardModelTask,
-        SupervisedTask,
-        TrainingSpec,
-    )
-    from tuneforge.telemetry import ThrottleReason
-    from tuneforge.values import ArtifactKind, Failure, FaultClass, VersionRef
-    from tuneforge.verification_values import ResumeCertificate
-
-    __version__: str
+from typing import Any, Final
 
 _HOMES: Final[dict[str, str]] = {
-    "verification_values": "ResumeCertificate",
     "aliases": "ABSENT Alias AliasChange AliasWatch MoveKind",
     "blobs": "BlobClient",
     "client": "Client",
@@ -177,20 +30,22 @@ _HOMES: Final[dict[str, str]] = {
     ),
     "errors": (
         "AlreadyExists Cancelled Conflict DataLoss DeadlineExceeded FailedPrecondition FieldViolation GateFailed "
-        "InternalError "
-        "InvalidArgument JobFailed NotFound OutOfRange PermissionDenied Reason ResourceExhausted "
+        "InternalError InvalidArgument JobFailed NotFound OutOfRange PermissionDenied Reason ResourceExhausted "
         "TuneforgeError Unauthenticated Unavailable"
     ),
     "events": (
-        "AttemptOutcome AttemptResult CheckpointDurable CheckpointSaved DeviceMetrics DeviceSample EvaluationMetrics "
-        "Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics TaskMetrics"
+        "AttemptOutcome AttemptResult CheckpointDurable CheckpointSaved DeviceMetrics DeviceSample "
+        "EvaluationMetrics Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics "
+        "TaskMetrics"
     ),
     "gate_values": (
         "Approval ApprovalGate CheckGate Comparator ComparisonEvidence ComparisonGate GatePolicy GatePolicyChange "
-        "GateReport GateResult MetricGate RecordedEvaluation SliceEvidence"
+        "GateKind GateReport GateResult MetricGate RecordedEvaluation SliceEvidence"
     ),
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
-    "job_values": "Attempt AttemptPart AttemptState Checkpoint Job JobCondition JobState",
+    "job_values": (
+        "Attempt AttemptPart AttemptState Calibration Checkpoint Interval Job JobCondition JobState ResourceEstimate"
+    ),
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "lineage": (
         "AffectedAlias Consequences LineageEdge LineageGraph LineageKind LineageNode LineageRole LineageState "
@@ -202,185 +57,23 @@ _HOMES: Final[dict[str, str]] = {
     "origins": "Source",
     "promotions": "Promotion PromotionChange PromotionState",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
-    "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",
     "records": "RecordCheck RunRecord",
+    "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",
     "signatures": "Signature",
     "signing": "SigningKey VerificationProblem",
+    "specs.memory": "MemoryEstimate",
     "specs.spec": (
-        "BaseModel Checkpointing ComputeType ContinuedPretrainingTask DataConfig DataSource Evaluation FullMethod "
-        "Guards LearningRateSchedule LoraMethod Optimization Optimizer OverlongPolicy PreferenceLoss PreferenceTask "
-        "QloraMethod Quantization Resources RewardModelTask SupervisedTask TrainingSpec"
+        "ActivationRecompute BaseModel Checkpointing ComputeType ContinuedPretrainingTask DataConfig DataSource "
+        "Evaluation FullMethod Guards LearningRateSchedule LoraMethod Merge MergeMethod Optimization Optimizer "
+        "OverlongPolicy PreferenceLoss PreferenceTask QloraMethod Quantization Resources RewardModelTask "
+        "SupervisedTask TrainingSpec WeightFormat"
     ),
     "telemetry": "ThrottleReason",
     "values": "ArtifactKind Failure FaultClass VersionRef",
+    "verification_values": "ReplayedStep ResumeCertificate ResumeVerification",
 }
 
-__all__ = [
-    "ABSENT",
-    "AffectedAlias",
-    "Alias",
-    "AliasChange",
-    "AliasWatch",
-    "AlreadyExists",
-    "Approval",
-    "ApprovalGate",
-    "ArtifactKind",
-    "Attempt",
-    "AttemptOutcome",
-    "AttemptPart",
-    "AttemptResult",
-    "AttemptState",
-    "BaseModel",
-    "BlobClient",
-    "Cancelled",
-    "ChatMessage",
-    "CheckGate",
-    "Checkpoint",
-    "CheckpointDurable",
-    "CheckpointSaved",
-    "Checkpointing",
-    "Client",
-    "CollectedGarbage",
-    "Comparator",
-    "ComparisonEvidence",
-    "ComparisonGate",
-    "Completion",
-    "CompletionPiece",
-    "ComputeType",
-    "Conflict",
-    "Consequences",
-    "ContinuedPretrainingTask",
-    "DataConfig",
-    "DataFormat",
-    "DataLoss",
-    "DataSource",
-    "Dataset",
-    "DatasetRemark",
-    "DatasetRow",
-    "DatasetSplit",
-    "DatasetStatistics",
-    "DatasetVersion",
-    "DeadlineExceeded",
-    "Deletion",
-    "Deployment",
-    "DeploymentFailed",
-    "DeploymentState",
-    "Device",
-    "DeviceMetrics",
-    "DeviceSample",
-    "Evaluation",
-    "EvaluationMetrics",
-    "Event",
-    "FailedPrecondition",
-    "Failure",
-    "FaultClass",
-    "FieldViolation",
-    "FinishReason",
-    "FullMethod",
-    "Gap",
-    "GateFailed",
-    "GatePolicy",
-    "GatePolicyChange",
-    "GateReport",
-    "GateResult",
-    "GenerationOptions",
-    "Guards",
-    "Holder",
-    "HolderKind",
-    "ImportOptions",
-    "ImportPhase",
-    "ImportProgress",
-    "IntegrityError",
-    "InternalError",
-    "InvalidArgument",
-    "InvalidManifest",
-    "Job",
-    "JobCancelled",
-    "JobCondition",
-    "JobFailed",
-    "JobHandle",
-    "JobState",
-    "JobWatch",
-    "LearningRateSchedule",
-    "Lineage",
-    "LineageEdge",
-    "LineageGraph",
-    "LineageKind",
-    "LineageNode",
-    "LineageRole",
-    "LineageState",
-    "LogLine",
-    "LogSeverity",
-    "LoraMethod",
-    "Manifest",
-    "ManifestFile",
-    "MetricGate",
-    "Model",
-    "ModelFacts",
-    "ModelFilter",
-    "ModelProfile",
-    "ModelVersion",
-    "MoveKind",
-    "Node",
-    "NodeState",
-    "NotFound",
-    "Optimization",
-    "Optimizer",
-    "OutOfRange",
-    "OverlongPolicy",
-    "PermissionDenied",
-    "Pin",
-    "PreferenceLoss",
-    "PreferenceTask",
-    "Promotion",
-    "PromotionChange",
-    "PromotionState",
-    "QloraMethod",
-    "Quantization",
-    "Reason",
-    "RecipeInfo",
-    "RecipeProblem",
-    "RecipeResources",
-    "RecordCheck",
-    "RecordedEvaluation",
-    "Resolved",
-    "ResolvedRecipe",
-    "ResourceExhausted",
-    "Resources",
-    "ResumeCertificate",
-    "ResumedFrom",
-    "Retention",
-    "Revocation",
-    "RevocationChange",
-    "RewardModelTask",
-    "RowShape",
-    "RunRecord",
-    "Sample",
-    "ServedModel",
-    "Signature",
-    "SigningKey",
-    "SizeClass",
-    "Sizes",
-    "SliceEvidence",
-    "Source",
-    "SplitSide",
-    "Stall",
-    "StateChange",
-    "StepMetrics",
-    "SupervisedTask",
-    "TaskMetrics",
-    "ThrottleReason",
-    "TrainingSpec",
-    "TuneforgeError",
-    "Unauthenticated",
-    "Unavailable",
-    "ValidationReport",
-    "VerificationProblem",
-    "VersionRef",
-    "WatchOptions",
-    "__version__",
-    "package_path",
-]
+__all__ = ["__version__", *(name for names in _HOMES.values() for name in names.split())]
 
 
 def __getattr__(name: str) -> Any:
