@@ -38,7 +38,7 @@ def list_checkpoints(connection: Connection, job: str, as_json: bool) -> None:
 
 
 @checkpoints.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", metavar="JOB/STEP")
 @json_option
 @click.pass_obj
 def get(connection: Connection, checkpoint: str, as_json: bool) -> None:
@@ -66,7 +66,7 @@ def get(connection: Connection, checkpoint: str, as_json: bool) -> None:
 
 
 @checkpoints.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", metavar="JOB/STEP")
 @json_option
 @click.pass_obj
 def pin(connection: Connection, checkpoint: str, as_json: bool) -> None:
@@ -80,7 +80,7 @@ def pin(connection: Connection, checkpoint: str, as_json: bool) -> None:
 
 
 @checkpoints.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", metavar="JOB/STEP")
 @json_option
 @click.pass_obj
 def unpin(connection: Connection, checkpoint: str, as_json: bool) -> None:
@@ -94,7 +94,7 @@ def unpin(connection: Connection, checkpoint: str, as_json: bool) -> None:
 
 
 @checkpoints.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", metavar="JOB/STEP")
 @json_option
 @click.pass_obj
 def delete(connection: Connection, checkpoint: str, as_json: bool) -> None:
@@ -108,7 +108,7 @@ def delete(connection: Connection, checkpoint: str, as_json: bool) -> None:
 
 
 @checkpoints.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", metavar="JOB/STEP")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @json_option
 @click.pass_obj
@@ -123,7 +123,7 @@ def download(connection: Connection, checkpoint: str, folder: Path, as_json: boo
 
 
 @checkpoints.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", metavar="JOB/STEP")
 @click.option("--steps", type=int, default=0, help="Steps to do again, 1 to 32.  [default: up to the next checkpoint]")
 @json_option
 @click.pass_obj

@@ -158,7 +158,7 @@ def _print_retention(retention: "Retention", *, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def gc(connection: Connection, validate_only: bool, as_json: bool) -> None:
-    """Free what nothing needs, in all projects: expired versions, uploads given up, blobs without a version."""
+    """Free what nothing needs, in all projects: expired versions, uploads given up, blobs that nothing needs."""
     with connection.client() as client:
         found = client.retention.collect(validate_only=validate_only)
     if as_json:

@@ -45,7 +45,9 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_PAUSED: _JobState.ValueType  # 6
     """It is paused: it holds no device and waits for `ResumeJob`."""
     JOB_STATE_PREEMPTING: _JobState.ValueType  # 7
-    """It gives way to another job: its attempt saves its state, and it is queued again when its device is free."""
+    """It gives way to another job: its attempt saves its state, and it is queued again when its device is free. The scheduler
+    of this release lets no job give way.
+    """
     JOB_STATE_PUBLISHING: _JobState.ValueType  # 8
     """Its result is being registered; it cannot be cancelled any more."""
     JOB_STATE_CANCELLING: _JobState.ValueType  # 9
@@ -75,7 +77,9 @@ JOB_STATE_PAUSING: JobState.ValueType  # 5
 JOB_STATE_PAUSED: JobState.ValueType  # 6
 """It is paused: it holds no device and waits for `ResumeJob`."""
 JOB_STATE_PREEMPTING: JobState.ValueType  # 7
-"""It gives way to another job: its attempt saves its state, and it is queued again when its device is free."""
+"""It gives way to another job: its attempt saves its state, and it is queued again when its device is free. The scheduler
+of this release lets no job give way.
+"""
 JOB_STATE_PUBLISHING: JobState.ValueType  # 8
 """Its result is being registered; it cannot be cancelled any more."""
 JOB_STATE_CANCELLING: JobState.ValueType  # 9
@@ -630,7 +634,7 @@ class Calibration(_message.Message):
     method: _builtins.str
     """`lora`, `qlora` or `full`."""
     compute: _builtins.str
-    """Number format that was asked for: `auto`, `bf16` or `fp32`."""
+    """Number format that was asked for: `auto`, `bf16`, `fp16` or `fp32`."""
     device: _builtins.str
     """Kind of device, e.g. `NVIDIA H200`, or `cpu`."""
     runs: _builtins.int

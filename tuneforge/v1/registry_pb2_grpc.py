@@ -1271,7 +1271,9 @@ class RegistryServiceServicer(object):
     def ListSigningKeys(self, request, context):
         """Lists every key that ever signed, the current one first. Idempotent.
 
-        Errors: none of its own.
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1450,7 +1452,7 @@ class RegistryServiceServicer(object):
         """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+        INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what a policy has not, or a time is out of range.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -614,7 +614,9 @@ class RegistryServiceStub:
     ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_signing_pb2.ListSigningKeysRequest, _signing_pb2.ListSigningKeysResponse]
     """Lists every key that ever signed, the current one first. Idempotent.
 
-    Errors: none of its own.
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     GetSignature: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetSignatureRequest, _signing_pb2.Signature]
     """Returns the signature of a version. Idempotent.
@@ -733,7 +735,7 @@ class RegistryServiceStub:
     """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what a policy has not, or a time is out of range.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
     """
     CollectGarbage: _grpc.UnaryUnaryMultiCallable[_retention_pb2.CollectGarbageRequest, _retention_pb2.CollectGarbageResponse]
@@ -1355,7 +1357,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListSigningKeys: _aio.UnaryUnaryMultiCallable[_signing_pb2.ListSigningKeysRequest, _signing_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
     """Lists every key that ever signed, the current one first. Idempotent.
 
-    Errors: none of its own.
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     GetSignature: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetSignatureRequest, _signing_pb2.Signature]  # type: ignore[assignment]
     """Returns the signature of a version. Idempotent.
@@ -1474,7 +1478,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what a policy has not, or a time is out of range.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
     """
     CollectGarbage: _aio.UnaryUnaryMultiCallable[_retention_pb2.CollectGarbageRequest, _retention_pb2.CollectGarbageResponse]  # type: ignore[assignment]
@@ -2453,7 +2457,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_signing_pb2.ListSigningKeysResponse, _abc.Awaitable[_signing_pb2.ListSigningKeysResponse]]:
         """Lists every key that ever signed, the current one first. Idempotent.
 
-        Errors: none of its own.
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
 
     @_abc_1.abstractmethod
@@ -2662,7 +2668,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets how long a project keeps what nothing needs. Idempotent by `request_id`.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: a time is out of range.
+          INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what a policy has not, or a time is out of range.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         """
 

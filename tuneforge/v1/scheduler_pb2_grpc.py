@@ -358,8 +358,9 @@ class SchedulerServiceServicer(object):
         INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
         than 32.
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
-        NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
-        FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
+        NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
+        FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+        UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -190,8 +190,9 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
         than 32.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
-      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
-      FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
+      FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RegisterNodeRequest, _scheduler_pb2.RegisterNodeResponse]
     """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
@@ -375,8 +376,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
         than 32.
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
-      NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
-      FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
+      NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
+      FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RegisterNodeRequest, _scheduler_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
@@ -653,8 +655,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: no step was made after the checkpoint, or more are asked for than were made or
             than 32.
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
-          NOT_FOUND `NOT_FOUND`: list the job's checkpoints.
-          FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store.
+          NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
+          FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+          UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
 
     @_abc_1.abstractmethod

@@ -369,7 +369,7 @@ class TrainingSpec(_message.Message):
 
     @_builtins.property
     def qlora(self) -> Global___QloraMethod:
-        """Low-rank adapters beside frozen weights that are kept in 4 bits."""
+        """Low-rank adapters beside frozen weights that are kept in 4 or 8 bits."""
 
     @_builtins.property
     def full(self) -> Global___FullMethod:
@@ -683,9 +683,9 @@ Global___FullMethod: _TypeAlias = FullMethod  # noqa: Y015
 
 @_typing.final
 class MergeMethod(_message.Message):
-    """An adapter and all below it become one whole model, and nothing is learned. `base` names the adapter's version; `output.merge`
-    says how, unset with every default; `data` names rows that the two are compared on, those for validation where it names
-    some. A merged model that differs too much is not published: the job fails with `MERGE_DIVERGED`.
+    """An adapter and all below it become one whole model, and nothing is learned. `base` names the adapter's version;
+    `output.merge` says how, unset with every default; `data` names rows that the two are compared on, those for validation
+    where it names some. A merged model that differs too much is not published: the job fails with `MERGE_DIVERGED`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1116,6 +1116,7 @@ class Resources(_message.Message):
     nodes: _builtins.int
     """Nodes that train one model together, 1 to 64; two trainers on one machine are two nodes. 0: 1. All of them are taken at
     once or none. LoRA and full fine-tuning shard the weights over them, and take ADAMW and SGD; QLoRA keeps a copy on each.
+    Tasks that learn from pairs take one.
     """
     devices_per_node: _builtins.int
     """Accelerators on each node, 0 = CPU only; more than 1 is refused. Unset: 1 where a node has accelerators, else 0."""

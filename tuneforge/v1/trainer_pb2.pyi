@@ -74,7 +74,7 @@ Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
 
 @_typing.final
 class StartAttemptRequest(_message.Message):
-    """Request of `StartAttempt`. Numbers 10 and 12 are free."""
+    """Request of `StartAttempt`. Number 10 is free."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

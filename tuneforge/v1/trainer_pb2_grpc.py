@@ -89,7 +89,7 @@ class TrainerServiceServicer(object):
     def StartAttempt(self, request, context):
         """Starts an attempt, or returns it when it was started before: idempotent by (name, node_rank, token). An unmanaged
         node takes it from anyone who may call; a managed one from its scheduler only. An attempt goes on from the newest
-        checkpoint of its job on this node that verifies.
+        checkpoint of its job on this node that verifies, or from the first of `checkpoints` where that is newer.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong.

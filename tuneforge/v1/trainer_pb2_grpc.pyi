@@ -48,7 +48,7 @@ class TrainerServiceStub:
     StartAttempt: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.StartAttemptRequest, _nodes_pb2.AttemptStatus]
     """Starts an attempt, or returns it when it was started before: idempotent by (name, node_rank, token). An unmanaged
     node takes it from anyone who may call; a managed one from its scheduler only. An attempt goes on from the newest
-    checkpoint of its job on this node that verifies.
+    checkpoint of its job on this node that verifies, or from the first of `checkpoints` where that is newer.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong.
@@ -104,7 +104,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     StartAttempt: _aio.UnaryUnaryMultiCallable[_trainer_pb2.StartAttemptRequest, _nodes_pb2.AttemptStatus]  # type: ignore[assignment]
     """Starts an attempt, or returns it when it was started before: idempotent by (name, node_rank, token). An unmanaged
     node takes it from anyone who may call; a managed one from its scheduler only. An attempt goes on from the newest
-    checkpoint of its job on this node that verifies.
+    checkpoint of its job on this node that verifies, or from the first of `checkpoints` where that is newer.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong.
@@ -169,7 +169,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_nodes_pb2.AttemptStatus, _abc.Awaitable[_nodes_pb2.AttemptStatus]]:
         """Starts an attempt, or returns it when it was started before: idempotent by (name, node_rank, token). An unmanaged
         node takes it from anyone who may call; a managed one from its scheduler only. An attempt goes on from the newest
-        checkpoint of its job on this node that verifies.
+        checkpoint of its job on this node that verifies, or from the first of `checkpoints` where that is newer.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong.

@@ -59,8 +59,8 @@ class ValidationReport(_message.Message):
     passed: _builtins.bool
     """Output only. Whether every check passed."""
     source: _builtins.str
-    """Which tool or person examined, in the words of the caller; at most 200 characters. Empty: the caller. `trainer` is for the report that a run ends with, and is
-    refused from others.
+    """Which tool or person examined, in the words of the caller; at most 200 characters. Empty: the caller. `trainer` is for
+    the report that a run ends with, and is refused from others.
     """
     creator: _builtins.str
     """Output only. Who stored it: the caller."""
