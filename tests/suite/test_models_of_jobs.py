@@ -28,6 +28,8 @@ from tuneforge.specs.spec import (
     MergeMethod,
     Optimization,
     OverlongPolicy,
+    PreferenceTask,
+    RewardModelTask,
     TrainingSpec,
 )
 
@@ -173,6 +175,25 @@ def test_an_adapter_is_merged_by_command(client: Client, suite: Suite) -> None:
     with pytest.raises(InvalidArgument) as caught:
         client.jobs.create(replace(spec("first-merged/1"), method=MergeMethod()), job_id="merging-again")
     assert [field.field for field in caught.value.fields] == ["spec.base.model"]
+
+
+def test_an_adapter_of_pairs_is_merged_by_command(client: Client, suite: Suite, tmp_path: Path) -> None:
+    """Without other rows the two are compared on the pairs that it learned from; a reward model is refused."""
+    path = tmp_path / "pairs.jsonl"
+    pair = {"prompt": "Say cat 0.", "chosen": "cat", "rejected": "dog"}
+    path.write_text("".join(json.dumps({**pair, "prompt": f"Say cat {each}."}) + "\n" for each in range(4)))
+    client.datasets.upload(path, "pairs")
+    pairs = DataConfig(train=DataSource(dataset="pairs"), max_tokens=128)
+    asked = replace(spec("empty-head/1"), data=pairs, evaluation=Evaluation())
+    client.jobs.create(replace(asked, task=PreferenceTask()), job_id="prefers").result()
+    client.jobs.create(replace(asked, task=RewardModelTask()), job_id="judges").result()
+    merge = ["--registry", suite.address("registry"), "--scheduler", suite.address("scheduler"), "models", "merge"]
+    made = CliRunner().invoke(cli, [*merge, "prefers/1", "--watch"])
+    assert made.exit_code == 0, made.output
+    assert client.models.version("prefers-merged/1").kind == "MODEL"
+    refused = CliRunner().invoke(cli, [*merge, "judges/1"])
+    assert refused.exit_code == 2
+    assert "reward model" in refused.output
 
 
 def test_equal_runs_have_equal_digests(client: Client) -> None:

@@ -10,6 +10,7 @@ from tuneforge.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from tuneforge.models import ModelVersion
+    from tuneforge.specs.spec import Task
 
 
 @click.command("merge", cls=ConnectedCommand)
@@ -55,7 +56,7 @@ def _spec(version: "ModelVersion", asked: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {
         "base": {"model": version.name},
         "merge": {},
-        "supervised": {},
+        _task(None if asked["data"] or spec is None else spec.task): {},
         "data": {"train": {"dataset": rows}},
         "output": {
             "model": asked["output"] or version.name.split("/versions/")[0] + "-merged",
@@ -68,3 +69,18 @@ def _spec(version: "ModelVersion", asked: dict[str, Any]) -> dict[str, Any]:
     if spec is not None and spec.data.max_tokens:
         content["data"]["max_tokens"] = spec.data.max_tokens
     return content
+
+
+def _task(task: "Task | None") -> str:
+    """Returns the field of the task that reads the rows which an adapter was made with; None: rows of the caller's."""
+    from tuneforge.specs.spec import ContinuedPretrainingTask, PreferenceTask, RewardModelTask
+
+    match task:
+        case RewardModelTask():
+            raise click.UsageError("It is a reward model: merging is for adapters that write text.")
+        case PreferenceTask():
+            return "preference"
+        case ContinuedPretrainingTask():
+            return "continued_pretraining"
+        case _:
+            return "supervised"
