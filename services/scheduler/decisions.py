@@ -16,6 +16,9 @@ from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
 from services.scheduler.store.outbox import Publication
 
+GANG_PATIENCE_MS = 600_000
+"""Age of a job on several nodes from which on it keeps nodes that become free; before, younger jobs may take them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -258,10 +261,15 @@ def _placements(seen: Observation) -> Iterator[Action]:
     used = _slots_used(seen)
     answering = [node for node in seen.nodes if node.lease_until_ms >= seen.now_ms and node.node in seen.reported]
     capacities = {node.node: node.capacity for node in answering}
+    kept: frozenset[str] = frozenset()
     for job in seen.jobs:
         if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms:
             continue
-        place = placement.choose(job.needs, answering, used, job.checkpoint_node)
+        open_nodes = [node for node in answering if node.node not in kept]
+        place = placement.choose(job.needs, open_nodes, used, job.checkpoint_node)
+        if place is None and not kept and job.needs.nodes > 1 and seen.now_ms - job.create_ms >= GANG_PATIENCE_MS:
+            # Else small jobs would overtake it for ever: several nodes are seldom free at the same moment.
+            kept = placement.kept_for(job.needs, answering, used)
         if place is not None:
             for node in place.nodes:
                 used[node] = used.get(node, 0) + placement.slots_on(job.needs, capacities[node])

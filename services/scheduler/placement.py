@@ -89,6 +89,28 @@ def choose(needs: Needs, nodes: Sequence[Node], used: Mapping[str, int], checkpo
     )
 
 
+def kept_for(needs: Needs, nodes: Sequence[Node], used: Mapping[str, int]) -> frozenset[str]:
+    """Returns the nodes that stay free for an attempt on several nodes: those with room, then busy ones by name.
+
+    Args:
+        needs: What the attempt asks of each node; not all of its nodes have room now.
+        nodes: All known nodes.
+        used: Slots taken, by node.
+
+    Returns:
+        As many as it needs; none where too few could hold it even if they were idle.
+    """
+    able = [node for node in nodes if node.state == READY and shortage(needs, node) is None]
+    if len(able) < needs.nodes:
+        return frozenset()
+
+    def lacking(node: Node) -> int:
+        return max(0, slots_on(needs, node.capacity) - (node.capacity.slots - used.get(node.node, 0)))
+
+    able.sort(key=lambda node: (lacking(node), node.node))
+    return frozenset(node.node for node in able[: needs.nodes])
+
+
 def gigabytes(count: int) -> str:
     """Returns a size as a person reads it."""
     return f"{count / 1e9:.1f} GB" if count >= 100_000_000 else f"{count / 1e6:.1f} MB"

@@ -158,6 +158,7 @@ class ActiveJob:
     needs: Needs
     checkpoint_node: str | None
     """Node that has its newest checkpoint."""
+    create_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from tuneforge.names import JobName
 
 _ACTIVE_COLUMNS = (
     "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
-    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels",
+    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "create_ms",
 )  # fmt: skip
 
 
@@ -208,6 +208,7 @@ def active(connection: Connection) -> list[ActiveJob]:
             lost_after_ms=row.lost_after_ms,
             needs=_needs(row),
             checkpoint_node=places.get(row.number),
+            create_ms=row.create_ms,
         )
         for row in rows
     ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.scheduler.decisions import (
+    GANG_PATIENCE_MS,
     Action,
     Close,
     FailDependent,
@@ -62,6 +63,7 @@ def job(number: int = 1, state: JobState = JobState.QUEUED, **changes: Any) -> A
         lost_after_ms=600_000,
         needs=Needs(),
         checkpoint_node=None,
+        create_ms=NOW,
     )
     return replace(plain, **changes)
 
@@ -135,6 +137,27 @@ def test_checkpoint_attracts() -> None:
     wide = node("n2", capacity=replace(node().capacity, slots=8))
     chosen = [due(jobs=(job(checkpoint_node=where),), nodes=(node(), wide))[0] for where in (None, "n1")]
     assert [each.nodes[0] for each in chosen if isinstance(each, PlaceAttempt)] == ["n2", "n1"]
+
+
+def test_small_jobs_do_not_overtake_a_gang_for_ever() -> None:
+    """A gang that has waited long keeps the free nodes that it needs and no others; a young one does not."""
+    nodes = tuple(node(name) for name in ("n1", "n2", "n3"))
+    heard: dict[str, dict[str, bool]] = {"n1": {}, "n2": {}, "n3": {}}
+    young, small = job(1, needs=Needs(nodes=2)), job(2)
+    old = replace(young, create_ms=NOW - GANG_PATIENCE_MS)
+    running = job(9, JobState.RUNNING)
+
+    def placed(*jobs: ActiveJob, nodes: tuple[Node, ...] = nodes[:2]) -> list[tuple[int, tuple[str, ...]]]:
+        actions = due(jobs=(*jobs, running), attempts=(attempt(9),), nodes=nodes, reported=heard)
+        return [(each.job, each.nodes) for each in actions if isinstance(each, PlaceAttempt)]
+
+    assert placed(young, small) == [(2, ("n2",))]
+    assert placed(old, small) == []
+    assert placed(small, old) == [(2, ("n2",))]  # an older job comes first all the same
+    assert placed(replace(old, needs=Needs(nodes=3)), small) == [(2, ("n2",))]  # no two nodes are ever three
+    assert placed(old, small, nodes=nodes) == [(1, ("n2", "n3"))]
+    waiting = replace(old, not_before_ms=NOW + 1)
+    assert placed(waiting, small) == [(2, ("n2",))]
 
 
 def test_unconfirmed_attempt_is_started_then_followed() -> None:
