@@ -41,13 +41,16 @@ def attention_arguments(decoder: Any, batch: MicroBatch) -> dict[str, Any]:
     if not is_packed or decoder.config._attn_implementation != NAME:  # noqa: SLF001 - transformers' own name for it
         return {"attention_mask": batch.attention_mask()}
     assert positions_BT is not None
+    longest, window = int(positions_BT.max()) + 1, getattr(decoder.config, "sliding_window", None)
+    if window is not None and longest > window:  # transformers builds the mask, with the window in it
+        return {"attention_mask": None}
     starts_R = (positions_BT[0] == 0).nonzero().flatten()
     bounds_R = torch.cat([starts_R, starts_R.new_tensor([positions_BT.shape[1]])]).to(torch.int32)
     return {
         # One of four dimensions is passed on as it is; with None, transformers would build the mask of the packed line.
         "attention_mask": torch.ones((1, 1, 1, 1), dtype=torch.bool, device=positions_BT.device),
         _BOUNDS: bounds_R,
-        _LONGEST: int(positions_BT.max()) + 1,
+        _LONGEST: longest,
     }
 
 

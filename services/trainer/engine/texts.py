@@ -49,6 +49,11 @@ class Texts:
         validation = task.validation
         self.validation = self._read("validation", validation, task.validation_rows, check_stop) if validation else None
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, to learn from or to measure on; of a pair those of both texts."""
+        return max(length for corpus in (self.train, self.validation) if corpus for length in corpus.lengths)
+
     @functools.cached_property
     def _tokenizer(self) -> "Tokenizer":
         return load_tokenizer(self._folder)  # a tenth of a second that rows from the cache do without

@@ -14,7 +14,6 @@ import torch
 from services.modelkit.loading import read_config
 from services.trainer.engine import beginnings, checkpoints, gang_state, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
-from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.faults import faults_named
 from services.trainer.engine.gang import Gang, voice
 from services.trainer.engine.guards import check_effect
@@ -142,7 +141,7 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     # What is sharded goes to its device block by block: it need not fit there whole.
     prepared = prepare_model(task.base, resolution.spec, torch.device("cpu") if layout is Layout.SHARDED else device)
     run = _run(task, resolution, prepared, texts)
-    options = _engine_options(task, resolution, prepared, texts.train, device)
+    options = _engine_options(task, resolution, prepared, texts, device)
     reference = _reference(task, resolution, prepared, options, check_stop)
     rows = [corpus.examples for corpus in (texts.train, texts.validation) if corpus]
     learned = make_task(resolution.spec, prepared.model, rows, reference)
@@ -296,13 +295,14 @@ def _run(task: TrainingInputs, resolution: Resolution, prepared: PreparedModel, 
 
 
 def _engine_options(
-    task: TrainingInputs, resolution: Resolution, prepared: PreparedModel, corpus: Corpus, device: torch.device
+    task: TrainingInputs, resolution: Resolution, prepared: PreparedModel, texts: Texts, device: torch.device
 ) -> EngineOptions:
     optimization, config = resolution.spec.optimization, prepared.base.model.config
+    end_token = texts.train.end_token
     share = attention_share(
         width=config.hidden_size, layers=config.num_hidden_layers, linear_parameters=prepared.linear_parameters
     )
-    can_share = can_share_beginnings(prepared.base.model, max(corpus.lengths))
+    can_share = can_share_beginnings(prepared.base.model, texts.longest)
     return EngineOptions(
         device=device,
         compute=resolution.spec.compute,
@@ -316,7 +316,7 @@ def _engine_options(
         optimizer=optimization.optimizer,
         weight_decay=optimization.weight_decay or 0.0,
         max_grad_norm=optimization.max_grad_norm or 0.0,
-        end_tokens=prepared.base.stop_ids | ({corpus.end_token} if corpus.end_token is not None else frozenset()),
+        end_tokens=prepared.base.stop_ids | ({end_token} if end_token is not None else frozenset()),
         checkpoints=task.checkpoints,
         keep_last=resolution.spec.checkpointing.keep_last,
         attempt=task.attempt,

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from services.trainer.engine import row_attention
 from services.trainer.engine.batches import BatchLimits, line_batch, micro_batches, padded_batch
 from services.trainer.engine.losses import supervised_loss
 from services.trainer.engine.precision import autocast
 from services.trainer.engine.recompute import apply_recompute
-from tests.support.tiny_networks import FAMILIES, examples, network
+from tests.support.tiny_networks import FAMILIES, VOCABULARY, examples, network
 from tuneforge.specs.spec import ActivationRecompute, ComputeType
 
 
@@ -67,6 +68,20 @@ def test_another_row_changes_nothing() -> None:
     with torch.no_grad():
         torch.testing.assert_close(hidden([first, middle, last], 20), hidden([other, middle, last], 25))
         torch.testing.assert_close(hidden([first, middle, last], 20), hidden([middle, last], 0))
+
+
+@pytest.mark.parametrize("window", [8, 64])
+def test_a_sliding_window_holds_in_packed_rows(window: int) -> None:
+    """Rows in one line see as far back as each alone, also where the window is shorter than a row."""
+    row_attention.register()
+    torch.manual_seed(0)
+    sides = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(vocab_size=VOCABULARY, num_key_value_heads=2, sliding_window=window, **sides)
+    model, rows = MistralForCausalLM(config).eval(), examples([20, 5, 33, 12])
+    model.set_attn_implementation("eager")
+    alone = sum(supervised_loss(model, padded_batch([row])).sum for row in rows)
+    model.set_attn_implementation(row_attention.NAME)
+    torch.testing.assert_close(supervised_loss(model, line_batch(rows)).sum, alone, rtol=1e-5, atol=0)
 
 
 def test_recompute_keeps_rows_apart() -> None:
