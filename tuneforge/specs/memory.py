@@ -17,6 +17,7 @@ from tuneforge.specs.spec import (
     ActivationRecompute,
     FullMethod,
     LoraMethod,
+    MergeMethod,
     PreferenceTask,
     QloraMethod,
     RewardModelTask,
@@ -47,7 +48,14 @@ DRIVER_BYTES: Final = 3_000_000_000
 MARGIN: Final = 0.15
 """Share of an estimate that a run may lie beside it: that of 24 and more measured runs, see `docs/memory.md`."""
 CHUNK_TOKENS: Final = 1024
-"""Most tokens whose logits the engine holds at once."""
+"""Supervised tokens whose logits the engine holds at once: 12 bytes for each and each word of the vocabulary (0.6 GB
+with 49,152 words). More are computed in chunks, whose logits are computed again in the backward pass."""
+COMPARED_LOGITS_BYTES: Final = 512 * 1024**2
+"""Most bytes of logits that the engine keeps while it compares a merged model with its adapter."""
+COMPARED_TOKENS: Final = 4096
+"""Most tokens that it compares them on."""
+COMPARED_ROW_TOKENS: Final = 1024
+"""Most of these that are of one row."""
 _LOGIT_BYTES: Final = {BF16: 10, FP32: 12}
 """Logits in the format of the products and in float32, and their gradients, by the size of a number in products."""
 _TOKENS_AT_ONCE: Final = {"lora": 512, "other": 1024, "device": 8192}
@@ -56,7 +64,10 @@ _TOKENS_AT_ONCE: Final = {"lora": 512, "other": 1024, "device": 8192}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Predicted peak memory of one attempt in bytes, by part: of the device, or of the host where there is none."""
+    """Predicted peak memory of one attempt in bytes, by part: of the device, or of the host where there is none.
+
+    Of several nodes that hold a part of the weights each: what the first one needs, which needs most.
+    """
 
     weights_bytes: int
     """Frozen and moving weights."""
@@ -67,7 +78,8 @@ class MemoryEstimate:
     optimizer_bytes: int
     """State of the optimiser."""
     activations_bytes: int
-    """Activations and logits of one micro-batch at `max_tokens`, every token of it learned from."""
+    """Activations and logits of one micro-batch at `max_tokens`, every token of it learned from; of shards, the weights
+    that are whole meanwhile; of a merge, what comparing takes."""
     overhead_bytes: int = HOST_OVERHEAD_BYTES
     """Libraries and allocator."""
     snapshot_bytes: int = 0
@@ -109,25 +121,36 @@ def estimate(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool | N
     spec = with_defaults(spec, architecture)
     if on_cpu is None:
         on_cpu = spec.resources.devices_per_node == 0
+    parts = shards(spec)
     moving = sum(math.prod(shape) for shape in moving_shapes(spec, architecture))
     optimizer = optimizer_bytes(spec, architecture)
-    snapshot, mapped = moving * FP32 + optimizer, mapped_bytes(spec, architecture)
-    loading = loading_bytes(spec, architecture)
+    adapters = (adapter_parameters(spec.lora, architecture) if spec.lora else 0) * FP32
+    # Of shards the first process puts together what is saved, and copies that.
+    snapshot = (moving * FP32 + optimizer) * (2 if parts > 1 else 1)
+    loading, mapped = loading_bytes(spec, architecture), mapped_bytes(spec, architecture)
     found = MemoryEstimate(
-        weights_bytes=weights_bytes(spec, architecture),
-        adapter_bytes=(adapter_parameters(spec.lora, architecture) if spec.lora else 0) * FP32,
-        gradients_bytes=moving * FP32,
-        optimizer_bytes=optimizer,
-        activations_bytes=_activations_bytes(spec, architecture, on_cpu=on_cpu),
+        weights_bytes=-(-weights_bytes(spec, architecture) // parts),
+        adapter_bytes=-(-adapters // parts),
+        gradients_bytes=-(-moving * FP32 // parts),
+        optimizer_bytes=-(-optimizer // parts),
+        activations_bytes=_computing_bytes(spec, architecture, on_cpu=on_cpu),
         overhead_bytes=HOST_OVERHEAD_BYTES if on_cpu else DEVICE_OVERHEAD_BYTES,
         snapshot_bytes=snapshot if on_cpu else 0,
-        mapped_bytes=mapped if on_cpu else 0,
+        mapped_bytes=mapped if on_cpu and parts == 1 else 0,
         host_bytes=0 if on_cpu else HOST_OVERHEAD_BYTES + DRIVER_BYTES + snapshot + loading,
     )
     if on_cpu:
-        beyond = HOST_OVERHEAD_BYTES + loading - found.total_bytes
+        # At the end the first process loads the base again, beside its shards.
+        held = found.weights_bytes + found.adapter_bytes + found.optimizer_bytes if parts > 1 else 0
+        beyond = HOST_OVERHEAD_BYTES + loading + held - found.total_bytes
         found = replace(found, loading_bytes=max(0, beyond))
     return with_interval(found, low=1 - MARGIN, high=1 + MARGIN)
+
+
+def shards(spec: TrainingSpec) -> int:
+    """Returns how many processes hold a part each of the weights, their gradients and states; 1: each holds all."""
+    is_whole = isinstance(spec.method, QloraMethod | MergeMethod)  # packed weights are not sharded
+    return 1 if is_whole else max(1, spec.resources.nodes)
 
 
 def with_interval(found: MemoryEstimate, *, low: float, high: float) -> MemoryEstimate:
@@ -145,10 +168,40 @@ def with_interval(found: MemoryEstimate, *, low: float, high: float) -> MemoryEs
     )
 
 
+def _computing_bytes(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool) -> int:
+    """Returns what is held while a micro-batch is computed, or while a merged model is compared."""
+    if not architecture.linear_layers():
+        return 0
+    if isinstance(spec.method, MergeMethod):
+        return _comparison_bytes(spec, architecture, on_cpu=on_cpu)
+    found = _activations_bytes(spec, architecture, on_cpu=on_cpu)
+    return found + (_gathered_bytes(spec, architecture) if shards(spec) > 1 else 0)
+
+
+def _gathered_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
+    """Returns what a process holds whole while it computes: all outside the blocks, a block and the next one."""
+    depth, *_ = block_sides(architecture)
+    blocks = sum(tensor.size for tensor in architecture.tensors if tensor.is_in_block)
+    whole = architecture.parameters - blocks + 2 * blocks // max(1, depth)
+    has_gradients = isinstance(spec.method, FullMethod)
+    return whole * FP32 * (2 if has_gradients else 1)
+
+
+def _comparison_bytes(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool) -> int:
+    """Returns what comparing a merged model takes beside one model in float32: the other's logits, and a row."""
+    _, hidden, inner = block_sides(architecture)
+    tokens, vocabulary = min(spec.data.max_tokens, COMPARED_ROW_TOKENS), _vocabulary(architecture)
+    kept = min(COMPARED_LOGITS_BYTES, COMPARED_TOKENS * vocabulary * FP32) if on_cpu else 0
+    # Nothing is kept for a backward pass. The logits of a row, and what two of them are compared by.
+    return kept + tokens * (20 * hidden + 4 * inner + 4 * vocabulary) * FP32
+
+
+def _vocabulary(architecture: Architecture) -> int:
+    return max((tensor.shape[0] for tensor in architecture.tensors if len(tensor.shape) == 2), default=0)
+
+
 def _activations_bytes(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool) -> int:
     layers = architecture.linear_layers()
-    if not layers:
-        return 0
     depth, hidden, inner = block_sides(architecture)
     tokens = tokens_at_once(spec, on_cpu=on_cpu)
     is_half = spec.compute in HALF
@@ -163,9 +216,10 @@ def _activations_bytes(spec: TrainingSpec, architecture: Architecture, *, on_cpu
         ActivationRecompute.SELECTIVE: depth * (8 * hidden + 2 * inner) * item + block,
         ActivationRecompute.FULL: depth * 2 * hidden * item + block,
     }.get(spec.optimization.recompute, depth * block)
-    vocabulary = max((tensor.shape[0] for tensor in architecture.tensors if len(tensor.shape) == 2), default=0)
     casts = architecture.parameters * BF16 if is_half and isinstance(spec.method, FullMethod) else 0
-    return tokens * kept + min(tokens, CHUNK_TOKENS) * vocabulary * _LOGIT_BYTES[item] + casts
+    # A reward model has one output for a text in place of logits.
+    chunk = 0 if isinstance(spec.task, RewardModelTask) else min(tokens, CHUNK_TOKENS)
+    return tokens * kept + chunk * _vocabulary(architecture) * _LOGIT_BYTES[item] + casts
 
 
 def tokens_at_once(spec: TrainingSpec, *, on_cpu: bool) -> int:

@@ -16,6 +16,7 @@ from tuneforge.specs.spec import (
     Optimizer,
     QloraMethod,
     Quantization,
+    RewardModelTask,
     TrainingSpec,
 )
 
@@ -34,6 +35,7 @@ FP32 = 4
 BF16 = 2
 HALF = frozenset({ComputeType.BF16, ComputeType.FP16})
 """Formats of two bytes."""
+_VOCABULARY_HEAD = "lm_head"
 _STORED = {"F64": 8, "F32": FP32, "BF16": BF16, "F16": BF16}
 
 
@@ -61,12 +63,26 @@ def _outputs(shape: tuple[int, ...], architecture: Architecture) -> int:
 
 def moving_shapes(spec: TrainingSpec, architecture: Architecture) -> list[tuple[int, ...]]:
     """Returns the shapes of the weights that the optimiser moves."""
-    if spec.lora is not None:
-        return _adapter_shapes(spec.lora, architecture)
     if isinstance(spec.method, MergeMethod):
         return []
+    head = _reward_head(spec, architecture)
+    if spec.lora is not None:
+        return [*_adapter_shapes(spec.lora, architecture), *head]
     frozen = spec.method.freeze_layers if isinstance(spec.method, FullMethod) else 0
-    return [tensor.shape for tensor in architecture.tensors if not is_frozen(tensor.name, frozen)]
+    tensors = _base_tensors(spec, architecture)
+    return [*(tensor.shape for tensor in tensors if not is_frozen(tensor.name, frozen)), *head]
+
+
+def _base_tensors(spec: TrainingSpec, architecture: Architecture) -> list[TensorShape]:
+    """Returns the weights of the base that a run has: a reward model has its own head in place of the vocabulary's."""
+    if not isinstance(spec.task, RewardModelTask):
+        return list(architecture.tensors)
+    return [tensor for tensor in architecture.tensors if not tensor.name.startswith(_VOCABULARY_HEAD)]
+
+
+def _reward_head(spec: TrainingSpec, architecture: Architecture) -> list[tuple[int, ...]]:
+    _, hidden, _ = block_sides(architecture)
+    return [(1, hidden)] if isinstance(spec.task, RewardModelTask) else []
 
 
 def optimizer_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
@@ -116,7 +132,8 @@ def input_side(tensor: TensorShape, architecture: Architecture) -> int:
 def weights_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     """Returns the bytes of all weights of the base in the formats that a run keeps them in."""
     packed = _packed_names(spec, architecture)
-    return round(sum(_kept_bytes(tensor, spec, packed) for tensor in architecture.tensors))
+    head = sum(math.prod(shape) for shape in _reward_head(spec, architecture)) * FP32
+    return round(sum(_kept_bytes(tensor, spec, packed) for tensor in _base_tensors(spec, architecture))) + head
 
 
 def mapped_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
@@ -144,7 +161,7 @@ def _kept_bytes(tensor: TensorShape, spec: TrainingSpec, packed: frozenset[str])
     """Returns the bytes of one weight as a run keeps it (see `precision` of the engine)."""
     if tensor.name in packed and isinstance(spec.method, QloraMethod):
         return tensor.size * PACKED_BYTES[spec.method.quantization]
-    is_matrix = len(tensor.shape) == 2 and (tensor.is_in_block or tensor.name.startswith("lm_head"))
+    is_matrix = len(tensor.shape) == 2 and (tensor.is_in_block or tensor.name.startswith(_VOCABULARY_HEAD))
     is_halved = spec.lora is not None and spec.compute in HALF and is_matrix
     return tensor.size * (BF16 if is_halved else FP32)
 

@@ -2,7 +2,7 @@
 
 What is compared are the files as others load them: the adapter beside its base, and the merged model alone. Products
 in float32 leave nothing but the weights to differ. One of the two models is in memory at a time, and of the first one
-its logits: at most `LOGITS_BYTES`.
+its logits: at most `COMPARED_LOGITS_BYTES`, 2,730 positions with a vocabulary of 49,152 words.
 
 Suffixes: B lines, T positions of a row, P some of them, S positions that the loss counts, V vocabulary.
 """
@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 
 from services.trainer.engine.corpus import Example
 from tuneforge.checks import Check
+from tuneforge.specs.memory import COMPARED_LOGITS_BYTES, COMPARED_ROW_TOKENS, COMPARED_TOKENS
 
-LOGITS_BYTES: Final = 512 * 1024**2
-"""Most bytes of logits that are kept: 2,730 positions with a vocabulary of 49,152 words."""
-_MOST_POSITIONS: Final = 4096
-_MOST_OF_A_ROW: Final = 1024
 _POSITIONS_AT_ONCE: Final = 256
 
 
@@ -101,10 +98,10 @@ def held_rows(examples: Sequence[Example], vocabulary: int) -> list[HeldRow]:
         examples: At least one.
         vocabulary: Words that a model has a logit for.
     """
-    room = min(_MOST_POSITIONS, LOGITS_BYTES // (4 * vocabulary))
+    room = min(COMPARED_TOKENS, COMPARED_LOGITS_BYTES // (4 * vocabulary))
     rows: list[HeldRow] = []
     for example in examples:
-        tokens_T = example.tokens_T[: min(room, _MOST_OF_A_ROW)]
+        tokens_T = example.tokens_T[: min(room, COMPARED_ROW_TOKENS)]
         if not len(tokens_T):
             break
         rows.append(HeldRow(tokens_T=tokens_T, labels_S=example.labels_S[example.labels_S < len(tokens_T)]))

@@ -18,13 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from services.trainer.engine.batches import MicroBatch
 from services.trainer.engine.gang import Gang
 from services.trainer.engine.row_attention import attention_arguments
+from tuneforge.specs.memory import CHUNK_TOKENS
 
 if TYPE_CHECKING:
     from services.trainer.engine.tasks import Part
-
-CHUNK_TOKENS = 1024
-"""Supervised tokens whose logits are held at once: 12 bytes for each and each word of the vocabulary (0.6 GB with
-49,152 words). More are computed in chunks, whose logits are computed again in the backward pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.unit.specs.shapes import HIDDEN, INNER, LAYERS, VOCABULARY, small_llama
-from tuneforge.specs.memory import DEVICE_OVERHEAD_BYTES, adapter_parameters, estimate
+from tuneforge.specs.architecture import TensorShape
+from tuneforge.specs.memory import DEVICE_OVERHEAD_BYTES, MemoryEstimate, adapter_parameters, estimate
 from tuneforge.specs.spec import (
     BaseModel,
     ComputeType,
@@ -13,11 +14,14 @@ from tuneforge.specs.spec import (
     DataSource,
     FullMethod,
     LoraMethod,
+    MergeMethod,
     Method,
     Optimization,
     Optimizer,
     PreferenceTask,
     QloraMethod,
+    Resources,
+    RewardModelTask,
     TrainingSpec,
 )
 
@@ -100,3 +104,52 @@ def test_only_so_many_logits_are_held_at_once() -> None:
     )
     logits = 1024 * VOCABULARY * 12
     assert many - logits == 2 * (few - logits) > 0
+
+
+def on_nodes(asked: TrainingSpec, nodes: int, *, on_cpu: bool) -> MemoryEstimate:
+    """Returns the estimate of a spec on several nodes."""
+    return estimate(replace(asked, resources=Resources(nodes=nodes)), small_llama(), on_cpu=on_cpu)
+
+
+def test_nodes_share_what_is_held_and_not_what_is_computed() -> None:
+    """Each of four nodes holds a quarter of weights, gradients and states; packed weights are whole on each."""
+    alone, shared = (on_nodes(spec(FullMethod()), nodes, on_cpu=False) for nodes in (1, 4))
+    assert shared.weights_bytes == PARAMETERS == alone.weights_bytes // 4
+    assert (shared.gradients_bytes, shared.optimizer_bytes) == (PARAMETERS, 2 * PARAMETERS)
+    # While it computes, a process has whole what is outside the blocks and two blocks (here all), and their gradients.
+    assert shared.activations_bytes == alone.activations_bytes + 2 * 4 * PARAMETERS
+    assert shared.host_bytes == alone.host_bytes + 12 * PARAMETERS  # what is put together, beside its copy
+    packed = spec(QloraMethod(lora=LoraMethod(rank=2)))
+    assert on_nodes(packed, 4, on_cpu=False) == on_nodes(packed, 1, on_cpu=False)
+
+
+def test_the_first_of_several_hosts_saves_all_and_loads_the_base_again() -> None:
+    """On hosts the first process puts the whole state together for a checkpoint, and the whole model at the end."""
+    assert on_nodes(spec(FullMethod()), 2, on_cpu=True).snapshot_bytes == 24 * PARAMETERS
+    found = on_nodes(spec(LoraMethod(rank=2)), 2, on_cpu=True)
+    at_the_end = 4 * PARAMETERS + found.weights_bytes + found.adapter_bytes + found.optimizer_bytes
+    assert found.total_bytes >= at_the_end + found.overhead_bytes
+
+
+def test_a_reward_model_has_one_output_in_place_of_logits() -> None:
+    """Its head is a weight that moves; no logits are computed."""
+    pairs = spec(FullMethod(), rows_per_micro_batch=1)
+    preference, reward = (
+        estimate(replace(pairs, task=task), small_llama()) for task in (PreferenceTask(), RewardModelTask())
+    )
+    assert reward.gradients_bytes == preference.gradients_bytes + 4 * HIDDEN
+    assert reward.weights_bytes == preference.weights_bytes + 4 * HIDDEN
+    assert preference.activations_bytes - reward.activations_bytes == 2 * 16 * VOCABULARY * 12
+    lora = replace(spec(LoraMethod(rank=2)), task=RewardModelTask())
+    adapters = adapter_parameters(LoraMethod(rank=2), small_llama())
+    assert estimate(lora, small_llama()).gradients_bytes == 4 * (adapters + HIDDEN)
+
+
+def test_merging_keeps_the_logits_of_one_model() -> None:
+    """A merge moves nothing; on a host it keeps the adapter's logits while the merged model is in memory."""
+    host, device = (estimate(spec(MergeMethod()), small_llama(), on_cpu=on_cpu) for on_cpu in (True, False))
+    assert (host.gradients_bytes, host.optimizer_bytes, host.weights_bytes) == (0, 0, 4 * PARAMETERS)
+    assert host.activations_bytes - device.activations_bytes == 4096 * VOCABULARY * 4
+    head = TensorShape(name="lm_head.weight", shape=(10**6, HIDDEN), dtype="F32")
+    wide = replace(small_llama(), tensors=(*small_llama().tensors, head))
+    assert estimate(spec(MergeMethod()), wide, on_cpu=True).activations_bytes > 512 * 1024**2
