@@ -122,9 +122,10 @@ class Jobs(RuleBasedStateMachine):
     @rule(target=attempts, job=st.integers(1, 2))
     def place(self, job: int) -> Any:
         """The loop places a job, whether it is queued or not."""
-        placed = self.write(lambda tx: attempt_store.place(tx, job, "n1", "there is room"))
-        if placed is None:
+        parts = self.write(lambda tx: attempt_store.place(tx, job, ["n1"], "there is room"))
+        if not parts:
             return multiple()
+        (placed,) = parts
         self.tokens.append(placed.token)
         self.sent[placed.token] = 0
         return placed
