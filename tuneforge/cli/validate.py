@@ -26,7 +26,7 @@ def validate(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Check the loss, the answers, the checkpoint and the profile of a run. Exit code 0 only when all of it passes."""
+    """Check the loss, the answers, the checkpoint and the profile of a run. Exit code 0 only when each check passed."""
     from tuneforge.checks import report_json, report_text
     from tuneforge.one_shot.validation import MissingInfo, ValidationRequest
     from tuneforge.one_shot.validation import validate as examine

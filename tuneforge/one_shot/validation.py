@@ -76,7 +76,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """Reads a training info.
 
     Raises:
-        MissingInfo: It is not there, or no JSON object.
+        MissingInfo: It is not there, or no JSON object with objects in it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -86,6 +86,9 @@ def read_info(path: Path) -> dict[str, Any]:
         raise MissingInfo(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise MissingInfo(f"{path} is no JSON object")
+    for part in ("results", "training_config"):
+        if not isinstance(content.get(part, {}), dict):
+            raise MissingInfo(f"{path}: `{part}` is no JSON object")
     return content
 
 

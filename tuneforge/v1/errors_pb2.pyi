@@ -73,7 +73,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORAGE_MISCONFIGURED: _ErrorReason.ValueType  # 57
     """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
     ERROR_REASON_REVOKED: _ErrorReason.ValueType  # 54
-    """FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why."""
+    """FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why, where
+    the data is of the same project.
+    """
     ERROR_REASON_GATE_FAILED: _ErrorReason.ValueType  # 50
     """FAILED_PRECONDITION: gates keep an alias from a version; `PreconditionFailure` has each of them with its sentence."""
     ERROR_REASON_NOT_PROMOTABLE: _ErrorReason.ValueType  # 51
@@ -216,7 +218,9 @@ ERROR_REASON_IN_USE: ErrorReason.ValueType  # 56
 ERROR_REASON_STORAGE_MISCONFIGURED: ErrorReason.ValueType  # 57
 """FAILED_PRECONDITION: the object store refuses the registry: bucket, credentials, region or clock are wrong."""
 ERROR_REASON_REVOKED: ErrorReason.ValueType  # 54
-"""FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why."""
+"""FAILED_PRECONDITION: data was revoked, or a model was made from such data; the message says by whom, when and why, where
+the data is of the same project.
+"""
 ERROR_REASON_GATE_FAILED: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION: gates keep an alias from a version; `PreconditionFailure` has each of them with its sentence."""
 ERROR_REASON_NOT_PROMOTABLE: ErrorReason.ValueType  # 51

@@ -160,7 +160,7 @@ class SchedulerServiceServicer(object):
         FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
         INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
         FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
-        when and why. Use other data.
+        when and why, of data of the same project. Use other data.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -216,8 +216,8 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job: at once while it waits, else as soon as its device is free (CANCELLING until then). Cancelling a
-        cancelled job returns it. Idempotent.
+        """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
+        Cancelling a cancelled job returns it. Idempotent.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
@@ -252,8 +252,8 @@ class SchedulerServiceServicer(object):
         Errors:
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
-        FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
-        has ended; the metadata has its `state`.
+        FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
+        cancelled or published, or has ended; the metadata has its `state`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

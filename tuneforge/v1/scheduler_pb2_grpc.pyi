@@ -52,7 +52,7 @@ class SchedulerServiceStub:
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
       INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
-        when and why. Use other data.
+        when and why, of data of the same project. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     EstimateResources: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.EstimateResourcesRequest, _jobs_pb2.ResourceEstimate]
@@ -88,8 +88,8 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobRequest, _jobs_pb2.Job]
-    """Cancels a job: at once while it waits, else as soon as its device is free (CANCELLING until then). Cancelling a
-    cancelled job returns it. Idempotent.
+    """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
+    Cancelling a cancelled job returns it. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
@@ -116,8 +116,8 @@ class SchedulerServiceStub:
     Errors:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
-      FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
-        has ended; the metadata has its `state`.
+      FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
+        cancelled or published, or has ended; the metadata has its `state`.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
@@ -238,7 +238,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
       INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
-        when and why. Use other data.
+        when and why, of data of the same project. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     EstimateResources: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.EstimateResourcesRequest, _jobs_pb2.ResourceEstimate]  # type: ignore[assignment]
@@ -274,8 +274,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
-    """Cancels a job: at once while it waits, else as soon as its device is free (CANCELLING until then). Cancelling a
-    cancelled job returns it. Idempotent.
+    """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
+    Cancelling a cancelled job returns it. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
@@ -302,8 +302,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     Errors:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
-      FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
-        has ended; the metadata has its `state`.
+      FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
+        cancelled or published, or has ended; the metadata has its `state`.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
@@ -427,7 +427,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
           INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
           FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
-            when and why. Use other data.
+            when and why, of data of the same project. Use other data.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
 
@@ -493,8 +493,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
-        """Cancels a job: at once while it waits, else as soon as its device is free (CANCELLING until then). Cancelling a
-        cancelled job returns it. Idempotent.
+        """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
+        Cancelling a cancelled job returns it. Idempotent.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
@@ -533,8 +533,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
-          FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), is being cancelled or published, or
-            has ended; the metadata has its `state`.
+          FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
+            cancelled or published, or has ended; the metadata has its `state`.
         """
 
     @_abc_1.abstractmethod

@@ -116,7 +116,11 @@ def test_one_bad_file_fails_its_check_alone(
     assert [check.name for check in asked if not check.passed] == sorted(["model_output", failing])
 
 
-@pytest.mark.parametrize("content", [None, "{not json", "[]"], ids=["003-19-missing", "not-json", "no-object"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "{not json", "[]", '{"results": [1]}'],
+    ids=["003-19-missing", "not-json", "no-object", "no-object-inside"],
+)
 def test_without_training_info_there_is_nothing_to_check(finished: Path, content: str | None) -> None:
     """Exit code 1 and a sentence that names the file."""
     info = finished / "training_info.json"
