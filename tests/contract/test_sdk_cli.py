@@ -246,7 +246,7 @@ def test_a_number_that_is_not_finite_is_refused_by_its_field(environment: Mappin
     assert done.returncode == 1
     assert done.stderr.splitlines()[1:3] == [
         "  optimization.learning_rate: is nan: use a finite number > 0, or 0 for the default",
-        "  optimization.epochs: is inf: use a finite number > 0",
+        "  optimization.epochs: is inf: use a finite number > 0, at most 10000",
     ]
 
 
