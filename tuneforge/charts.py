@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,23 +24,28 @@ class Chart:
 
 
 def line_chart(chart: Chart) -> str:
-    """Returns an SVG of a chart; with fewer than two points, a sentence that says so."""
-    if len(chart.points) < 2:
+    """Returns an SVG of a chart, nothing of which lies outside; with fewer than two points, a sentence that says so.
+
+    A value that is no finite number has no place: the line goes on behind it.
+    """
+    points = [(x, y) for x, y in chart.points if math.isfinite(y)]
+    if len(points) < 2:
         return f"<p>{html.escape(chart.title)}: fewer than two points</p>"
-    xs = [x for x, _ in chart.points]
-    top = max(y for _, y in chart.points) * 1.05 or 1.0
+    xs = [x for x, _ in points]
+    low, top = min(0.0, *(y for _, y in points)) * 1.05, max(0.0, *(y for _, y in points)) * 1.05
+    top = top if top > low else 1.0
     span = (xs[-1] - xs[0]) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
             LEFT + (x - xs[0]) / span * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM),
+            HEIGHT - BOTTOM - (y - low) / (top - low) * (HEIGHT - TOP - BOTTOM),
         )
 
-    line = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in chart.points))
+    line = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in points))
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(chart.title)}">'
-        f"{_grid(top)}"
+        f"{_grid(low, top)}"
         f'<polyline points="{line}"/>'
         f'<text x="{LEFT}" y="{HEIGHT - 8}">{xs[0]:g}</text>'
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{xs[-1]:g} {html.escape(chart.x_label)}</text>'
@@ -47,10 +53,10 @@ def line_chart(chart: Chart) -> str:
     )
 
 
-def _grid(top: float) -> str:
+def _grid(low: float, top: float) -> str:
     parts = []
     for index in range(GRID_LINES + 1):
-        value = top * index / GRID_LINES
+        value = low + (top - low) * index / GRID_LINES
         y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * index / GRID_LINES
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
