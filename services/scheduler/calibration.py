@@ -62,6 +62,7 @@ class Measured:
     """Real peak memory."""
     flops_per_token: float
     tokens: float
+    """Computed on one device: of several that trained together their share."""
     seconds: float
     """Time spent in steps."""
     joules: float = 0.0

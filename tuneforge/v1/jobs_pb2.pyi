@@ -344,7 +344,7 @@ class ResumeCertificate(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     RECORD_HEAD_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
-    """Whether every number was the same, bit for bit."""
+    """Whether every number was the same, bit for bit; the weights too, where `expected_weights_digest` is set."""
     first_divergent_step: _builtins.int
     """First step with another number; 0: none."""
     expected_weights_digest: _builtins.str

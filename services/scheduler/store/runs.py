@@ -36,6 +36,6 @@ def read_curve(connection: Connection, job: int) -> Curve:
                     steps[event.step.step] = event.step.loss, event.step.grad_norm
                 case "checkpoint" if event.checkpoint.weights_digest:
                     weights[event.checkpoint.step] = event.checkpoint.weights_digest
-                case "outcome":
+                case "outcome" if event.node_rank == 0:  # of several parts the first one has the weights
                     replayed = event.outcome.replayed_weights_digest
     return Curve(steps=steps, weights=weights, replayed_weights=replayed)

@@ -84,8 +84,10 @@ def report_of(
         details[f"step_{step.step}"] = f"expected {expected}, found {found}"
     count, first = len(certificate.steps), certificate.first_divergent_step
     message = f"{count} steps after {verification.checkpoint} were done again: "
-    if certificate.passed:
+    if certificate.passed and certificate.expected_weights_digest:
         message += "every loss, gradient norm and weight is the same, bit for bit."
+    elif certificate.passed:
+        message += "every loss and gradient norm is the same, bit for bit. The run saved no weights there to compare."
     else:
         message += f"step {first} differs." if first else "the weights after them differ."
     check = validations_pb2.CheckResult(

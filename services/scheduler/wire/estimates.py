@@ -73,7 +73,7 @@ def measured_run(job: Job, outcome: bytes) -> tuple[float, Measured] | None:
         arithmetic_bytes=predicted.arithmetic_bytes,
         real_bytes=round(peak),
         flops_per_token=predicted.flops_per_token,
-        tokens=tokens,
+        tokens=tokens / max(1, spec.resources.nodes),  # the rate is that of one device
         seconds=seconds,
         # Energy is told for the last attempt only, time for all of them.
         joules=sum(said.metrics.get(name, 0.0) for name in _ENERGY) if job.attempt == 1 else 0.0,
