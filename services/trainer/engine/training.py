@@ -342,7 +342,7 @@ def _reference(
         },
         limits=options.limits,
         compute=options.compute,
-        device=options.device,
+        device=next(prepared.model.parameters()).device,  # not yet spread over the devices of a gang
         check_stop=check_stop,
     )
 
