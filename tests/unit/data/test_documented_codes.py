@@ -4,9 +4,18 @@ from pathlib import Path
 
 from tuneforge.data.formats import Limits
 from tuneforge.data.formats.layout import FORMATS
+from tuneforge.data.learnable import SHAPES
 from tuneforge.data.problems import ProblemCode
-from tuneforge.data.shapes import TRAINABLE, RowShape
+from tuneforge.data.shapes import RowShape
+from tuneforge.specs.spec import ContinuedPretrainingTask, PreferenceTask, RewardModelTask, SupervisedTask
 
+TASKS = {
+    SupervisedTask: "supervised",
+    ContinuedPretrainingTask: "continued pre-training",
+    PreferenceTask: "preference",
+    RewardModelTask: "reward model",
+}
+"""What the page calls them."""
 PAGE = (Path(__file__).parents[3] / "docs/data-sets.md").read_text()
 
 
@@ -17,7 +26,9 @@ def test_every_code_shape_and_suffix_is_named() -> None:
     assert missing == []
     for shape in RowShape:
         [line] = [line for line in PAGE.splitlines() if line.startswith(f"| {shape} |")]
-        assert ("| yes" in line) == (shape in TRAINABLE)
+        learned_by = line.split("|")[3]
+        told = {task for task, words in TASKS.items() if words in learned_by}
+        assert told == {task for task, shapes in SHAPES.items() if shape in shapes}, shape
 
 
 def test_the_limits_are_those_of_the_code() -> None:
