@@ -77,20 +77,6 @@ def get_collection(connection: Connection, name: DatasetName | ModelName) -> Col
     return _collection(row, type(name))
 
 
-def list_collections(
-    connection: Connection, kind: type[DatasetName] | type[ModelName], project: str, page: Page
-) -> list[Collection]:
-    """Returns a page's data sets or models by id, and one more when there are more."""
-    table = DATASETS if kind is DatasetName else MODELS
-    rows = connection.execute(
-        select(table)
-        .where(table.c.project == project, table.c.id > (page.after or ""), table.c.delete_time_us.is_(None))
-        .order_by(table.c.id)
-        .limit(page.size + 1)
-    )
-    return [_collection(row, kind) for row in rows]
-
-
 def find_collection(connection: Connection, name: DatasetName | ModelName) -> Row[Any] | None:
     """Returns the row of a data set or a model; None when there is none."""
     table, _ = _table_of(name)

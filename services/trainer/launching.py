@@ -89,10 +89,6 @@ class WorkerLauncher:
         """Begins to keep a fork server; returns before it is warm."""
         self._task = asyncio.create_task(self._keep(), name="fork-server")
 
-    async def wait_warm(self) -> None:
-        """Returns when a worker can be forked at once."""
-        await self._warm.wait()
-
     async def launch(self, folder: Path) -> int:
         """Forks a worker for an attempt, as soon as the fork server is warm, and returns its pid.
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tuneforge.data.formats import ParsedRow
-from tuneforge.data.problems import RowProblem, Severity
 from tuneforge.data.shapes import RowShape
 from tuneforge.data.split import Side
 
@@ -158,8 +157,3 @@ def _target_length(row: ParsedRow) -> int | None:
             return sum(len(turn["content"]) for turn in content["messages"] if turn["role"] == "assistant")
         case _:
             return None
-
-
-def errors_of(row: ParsedRow) -> list[RowProblem]:
-    """Returns the problems of a row that keep a data set from being taken."""
-    return [problem for problem in row.problems if problem.severity is Severity.ERROR]

@@ -77,11 +77,6 @@ def things(connection: Connection, numbers: Collection[int]) -> dict[int, Thing]
     return found
 
 
-def projects_among(connection: Connection) -> set[str]:
-    """Returns the projects that have things in the graph, and the empty text when there are sources."""
-    return set(connection.execute(select(LINEAGE_NODES.c.project).distinct()).scalars())
-
-
 def in_projects(connection: Connection, numbers: Collection[int], projects: Collection[str]) -> set[int]:
     """Returns those of some things that belong to some projects."""
     found: set[int] = set()

@@ -81,10 +81,6 @@ class Rooms:
         ]
         return [node for _, node in sorted(able)]
 
-    def free_on(self, node: str) -> int:
-        """Returns the slots of a node that are free, and not promised."""
-        return self._free[node]
-
     def room_on(self, node: str) -> int:
         """Returns the slots of a node that are free or coming, and not promised."""
         return self._free.get(node, 0) + self._coming.get(node, 0)
