@@ -150,3 +150,9 @@ def test_commands(client: Client, address: str, tmp_path: Path) -> None:
     bad = run(client, address, "models", "validation", "base/1", "--json")
     assert bad.exit_code == 1
     assert json.loads(bad.output)["checks_passed"] == 1
+    details = {f"step_{step}": "same" for step in (11, 9, 10)}
+    proof = Check(name="resume", passed=True, message="All steps were the same.", details={**details, "job": "verify"})
+    client.models.add_validation("base/1", [proof])
+    assert "Slow." in run(client, address, "models", "validation", "base/1").output
+    shown = run(client, address, "models", "certificate", "base/1").output.splitlines()
+    assert [line.partition(":")[0] for line in shown] == ["passed", "found", "job", "step_9", "step_10", "step_11"]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tuneforge.model_values import Model, ModelFacts, ModelFilter, ModelVersion
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_PROOF = "resume"
+"""Name of the check that a certificate is."""
 
 
 def filter_options(command: Command) -> Command:
@@ -149,10 +151,14 @@ def profile(connection: Connection, /, version: str, as_json: bool, **flags: Any
 @json_option
 @click.pass_context
 def validation(context: click.Context, version: str, as_json: bool) -> None:
-    """Print the newest validation report of a version; exit code 1 when a check failed or there is no report."""
+    """Print the newest validation report of a version; exit code 1 when a check failed or there is no report.
+
+    Proofs of resumes are reports too and stand apart: see `certificate`.
+    """
     connection: Connection = context.obj
     with connection.client() as client:
-        report = next(client.models.validations(version), None)
+        reports = client.models.validations(version)
+        report = next((each for each in reports if any(check.name != _PROOF for check in each.checks)), None)
     if report is None:
         click.echo(f"{version} has no validation report", err=True)
         context.exit(1)
@@ -176,16 +182,23 @@ def certificate(context: click.Context, version: str, as_json: bool) -> None:
     connection: Connection = context.obj
     with connection.client() as client:
         reports = client.models.validations(version)
-        found = next((check for report in reports for check in report.checks if check.name == "resume"), None)
+        found = next((check for report in reports for check in report.checks if check.name == _PROOF), None)
     if found is None:
         click.echo(f"{version} has no certificate; make one: tuneforge checkpoints verify JOB/STEP", err=True)
         context.exit(1)
         return
+    details = sorted(found.details.items(), key=lambda item: _in_order(item[0]))
     if as_json:
-        print_json({"passed": found.passed, "message": found.message, **found.details})
+        print_json({"passed": found.passed, "message": found.message, **dict(details)})
     else:
-        print_fields([("passed", "yes" if found.passed else "NO"), ("found", found.message), *found.details.items()])
+        print_fields([("passed", "yes" if found.passed else "NO"), ("found", found.message), *details])
     context.exit(0 if found.passed else 1)
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Returns what puts the steps of a proof (`step_9`, `step_10`) in their order, behind the other details."""
+    number = name.removeprefix("step_")
+    return (int(number) if number.isdigit() else 0, name)
 
 
 def _facts(flags: Mapping[str, Any], tags: tuple[str, ...], metadata: Mapping[str, str]) -> "ModelFacts":
