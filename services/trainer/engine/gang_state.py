@@ -1,7 +1,7 @@
 """The saved state of a gang: one checkpoint that the first process writes and reads, whoever holds what of it.
 
-Only the first process's node need have the files. To the others it sends what they need: their facts at once, each
-tensor when it is put back, and none of it pickled.
+Only the first process's node need have the files. To the others it sends what they need: facts and small tensors at
+once, each other one when it is put back, and none of it pickled.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,8 @@ from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.manifest import Manifest
 
-_RANDOM = "random"
+_SMALL = ("random", "scale")
+"""Files of a checkpoint that every process reads itself; each of their tensors is a few numbers."""
 
 
 def collected_random(gang: Gang, own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -43,7 +44,8 @@ def own_random(gang: Gang, collected: Mapping[str, torch.Tensor]) -> dict[str, t
 def shared(gang: Gang, found: checkpoints.Checkpoint | None) -> checkpoints.Checkpoint | None:
     """Returns the checkpoint that the first process has found, to all. Collective.
 
-    In the others weights and optimiser have shapes only (`meta` tensors): see `SpreadModel.scattered`.
+    In the others weights and optimiser have shapes only (`meta` tensors): see `SpreadModel.scattered`. Random
+    states and the scale of the loss are there for all.
     """
     if gang.is_alone:
         return found
@@ -53,11 +55,15 @@ def shared(gang: Gang, found: checkpoints.Checkpoint | None) -> checkpoints.Chec
     if found is None:
         tensors = {file: {name: _shape(*each) for name, each in named} for file, named in told.pop("tensors")}
         found = checkpoints.Checkpoint(**told, tensors=tensors)
-    random = {
-        name: gang.share(torch.empty_like(state, device="cpu") if state.is_meta else state)
-        for name, state in found.tensors[_RANDOM].items()
+    small = {
+        file: {
+            name: gang.share(torch.empty_like(state, device="cpu") if state.is_meta else state)
+            for name, state in found.tensors[file].items()
+        }
+        for file in _SMALL
+        if file in found.tensors
     }
-    return replace(found, tensors={**found.tensors, _RANDOM: random})
+    return replace(found, tensors={**found.tensors, **small})
 
 
 def _described(found: checkpoints.Checkpoint) -> dict[str, Any]:
