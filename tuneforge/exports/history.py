@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tuneforge.events import EvaluationMetrics, Event, ResumedFrom, StepMetrics
+from tuneforge.events import EvaluationMetrics, Event, ResumedFrom, StepMetrics, TaskMetrics
 from tuneforge.telemetry import DeviceMetrics
 
 
@@ -48,6 +48,10 @@ class History:
                 return [*void, *self._keep(_of_step(step), step.step, event.time)]
             case EvaluationMetrics() as evaluation:
                 return self._keep({"eval/loss": evaluation.loss}, evaluation.step, event.time)
+            case TaskMetrics() as measured:
+                rows = "eval" if measured.is_validation else "train"
+                values = {f"{rows}/{name}": value for name, value in measured.values.items()}
+                return self._keep(values, measured.step, event.time)
             case DeviceMetrics() as sample:
                 return self._keep(_of_device(sample, event.node_rank), self._step, event.time)
             case _:
