@@ -37,7 +37,7 @@ async def test_what_was_there_is_in_the_graph_and_signed(tmp_path: Path) -> None
         path = pb.FindLineagePathRequest(name=SECOND, other=f"{PROJECT}/models/tiny/versions/1")
         found = (await registry.stub.FindLineagePath(path)).nodes
         assert [node.name.split("/")[3] for node in found] == ["second", "full", "tiny"]
-        key = await registry.stub.GetSigningKey(signing_pb2.GetSigningKeyRequest())
+        key = await registry.stub.GetSigningKey(signing_pb2.GetSigningKeyRequest(name="signingKeys/current"))
         for name in ("tiny", "lora", "full", "second"):
             wanted = models_pb2.GetModelVersionRequest(name=f"{PROJECT}/models/{name}/versions/1")
             version = await registry.stub.GetModelVersion(wanted)

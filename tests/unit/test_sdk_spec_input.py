@@ -100,7 +100,7 @@ def test_types_ranges_and_names_are_refused_in_one_answer() -> None:
         "lora.dropout": "is nan: use 0 or more and less than 1",
         "lora.target_modules": 'is "q_proj": use a list',
         "optimization.learning_rate": "is nan: use a finite number > 0, or 0 for the default",
-        "optimization.epochs": "is inf: use a finite number > 0",
+        "optimization.epochs": "is inf: use a finite number > 0, at most 10000",
         "optimization.rows_per_step": "is -4: use 1 to 65536, or 0 for the default",
         "resources.lost_after": 'is "soon s": use seconds with an s, e.g. "600s"',
         "checkpointing.every_steps": "is 1099511627776: use a whole number from 0 to 4294967295",
