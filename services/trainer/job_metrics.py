@@ -18,12 +18,12 @@ from services.trainer.ends import AttemptState, End
 from services.trainer.events import parse
 from services.trainer.wire import read_start
 from tuneforge.events import event_from_proto
-from tuneforge.metrics.job import JobFigures, JobLabels, families
+from tuneforge.metrics.job import JobFigures, JobLabels, JobStatus, families
 from tuneforge.specs.profile_documents import method_word, model_id_of
 from tuneforge.v1 import trainer_pb2
 
 JOBS_KEPT = 100
-"""Jobs that have ended and are still shown: a scraper comes by every minute or so."""
+"""Jobs that have ended or left, and are still shown: a scraper comes by every minute or so."""
 _SHOWN = frozenset({"step", "device", "checkpoint", "resolved", "resumed_from", "state", "outcome"})
 
 _log = get_logger(__name__)
@@ -70,7 +70,8 @@ class NodeJobs(Collector):
         return self._jobs[job]
 
     def _drop_oldest(self) -> None:
-        over = [job for job, figures in self._jobs.items() if figures.status.is_over]
+        # What is paused has left this node too: where it goes on, the page of that node shows it.
+        over = [job for job, each in self._jobs.items() if each.status.is_over or each.status is JobStatus.PAUSED]
         for job in over[: max(0, len(over) - JOBS_KEPT)]:
             del self._jobs[job]
 
