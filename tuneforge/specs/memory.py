@@ -87,7 +87,7 @@ class MemoryEstimate:
     mapped_bytes: int = 0
     """Pages of the base's files that stay beside their converted weights; the kernel takes them back when it must."""
     loading_bytes: int = 0
-    """What loading the base needs beyond the peak of training; mostly 0."""
+    """What loading the base, or comparing a merged model, needs beyond the peak of training; mostly 0."""
     host_bytes: int = 0
     """Peak of the host's memory beside an accelerator; 0: there is none, and all else is the host's."""
     lowest_bytes: int = 0
@@ -142,8 +142,11 @@ def estimate(spec: TrainingSpec, architecture: Architecture, *, on_cpu: bool | N
     if on_cpu:
         # At the end the first process loads the base again, beside its shards.
         held = found.weights_bytes + found.adapter_bytes + found.optimizer_bytes if parts > 1 else 0
-        beyond = HOST_OVERHEAD_BYTES + loading + held - found.total_bytes
-        found = replace(found, loading_bytes=max(0, beyond))
+        later = loading + held
+        if spec.merge is not None:  # the run's own state is gone by then, and nothing is packed
+            compared = _comparison_bytes(spec, architecture, on_cpu=on_cpu)
+            later = max(later, architecture.parameters * FP32 + adapters + compared)
+        found = replace(found, loading_bytes=max(0, HOST_OVERHEAD_BYTES + later - found.total_bytes))
     return with_interval(found, low=1 - MARGIN, high=1 + MARGIN)
 
 

@@ -14,6 +14,7 @@ from tuneforge.specs.spec import (
     DataSource,
     FullMethod,
     LoraMethod,
+    Merge,
     MergeMethod,
     Method,
     Optimization,
@@ -153,3 +154,13 @@ def test_merging_keeps_the_logits_of_one_model() -> None:
     head = TensorShape(name="lm_head.weight", shape=(10**6, HIDDEN), dtype="F32")
     wide = replace(small_llama(), tensors=(*small_llama().tensors, head))
     assert estimate(spec(MergeMethod()), wide, on_cpu=True).activations_bytes > 512 * 1024**2
+
+
+def test_a_result_that_is_merged_is_held_whole_at_the_end() -> None:
+    """The base of QLoRA is packed while it trains; in the end a whole model is there, and the logits of another one."""
+    asked = replace(spec(QloraMethod(lora=LoraMethod(rank=2)), rows_per_micro_batch=1), merge=Merge())
+    head = TensorShape(name="lm_head.weight", shape=(10**6, HIDDEN), dtype="F32")
+    wide = replace(small_llama(), tensors=(*small_llama().tensors, head))
+    found, alone = (estimate(each, wide, on_cpu=True) for each in (asked, replace(asked, merge=None)))
+    assert found.total_bytes > alone.total_bytes
+    assert found.total_bytes >= found.overhead_bytes + 4 * wide.parameters + found.adapter_bytes + 512 * 1024**2
