@@ -224,6 +224,8 @@ def _launch(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-s3.autoCreateBucket=false",
+        # Each bucket has volumes of its own: what a nearly full disk would be given is used up by the first tests.
+        "-volume.max=4000",
         "-master.telemetry=false",
     ]
     variables = os.environ | _MEMORY | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
