@@ -99,7 +99,8 @@ class Admission:
         known = await self.ledger.read(lambda connection: look_up(connection, spec, family, train.ref.digest))
         found = None
         if architecture is not None:
-            rows = Rows(count=train.rows, characters=train.characters)
+            count = round(train.rows * (spec.data.train_fraction or 1.0))
+            rows = Rows(count=count, characters=train.characters)
             found = predict(spec, architecture, rows, known, self.price)
         problem = misfit(
             spec, known.nodes, None if architecture is None else lambda each: memory_of(each, architecture, known)

@@ -31,6 +31,18 @@ class Split:
     """Another seed gives another division, 0 to 2**63 - 1."""
 
 
+def is_in_share(row_id: str, share: float, seed: int) -> bool:
+    """Returns whether a row belongs to a share of the rows; a smaller share lies within a larger one.
+
+    Args:
+        row_id: 64 hexadecimal digits.
+        share: of the distinct rows, 0 (none) to 1 (all).
+        seed: another seed gives another share, 0 to 2**64 - 1. Independent of the seed of a split.
+    """
+    digest = hashlib.blake2b(bytes.fromhex(row_id), digest_size=8, key=seed.to_bytes(8, "big"), person=b"share").digest()
+    return int.from_bytes(digest, "big") < share * 2.0**64
+
+
 def side_of(row_id: str, split: Split) -> Side:
     """Returns the side of a row.
 

@@ -200,6 +200,8 @@ class DataConfig:
     """Longest row in tokens, 8 to 131072. 0: 1024, or the model's limit when smaller."""
     overlong: OverlongPolicy | None = None
     """What happens to a longer row. None: DROP; SPLIT for continued pre-training."""
+    train_fraction: float = 0.0
+    """Share of the rows for training that are learned from, (0, 1], chosen by row id and seed. 0: all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,6 +163,7 @@ def _data_from_proto(message: spec_pb2.DataConfig) -> DataConfig:
         validation=_source_from_proto(message.validation) if message.HasField("validation") else None,
         max_tokens=message.max_tokens,
         overlong=_OVERLONG.get(message.overlong),
+        train_fraction=message.train_fraction,
     )
 
 
@@ -280,6 +281,7 @@ def _data_to_proto(data: DataConfig) -> spec_pb2.DataConfig:
         validation=None if data.validation is None else _source_to_proto(data.validation),
         max_tokens=data.max_tokens,
         overlong=_OVERLONG_NUMBER[data.overlong],
+        train_fraction=data.train_fraction,
     )
 
 

@@ -19,6 +19,7 @@ from tuneforge.data.formats import DataFile
 from tuneforge.data.masks import EncodedRow, pieces
 from tuneforge.data.rows import MalformedRow, Row, learnable_rows
 from tuneforge.data.shapes import TRAINABLE, RowShape
+from tuneforge.data.split import is_in_share
 from tuneforge.errors import Reason
 
 _DROPPED = frozenset({RenderingCode.TURN_DROPPED, RenderingCode.TOOLS_DROPPED})
@@ -210,7 +211,8 @@ def _rows(paths: Sequence[Path], shapes: Collection[RowShape], choice: RowChoice
     try:
         files = [DataFile(name, path) for name, path in zip(names, paths, strict=True)]
         for parsed, texts in learnable_rows(files, shapes):
-            if choice.split is None or side_in(parsed, choice.split) is choice.side:
+            is_side = choice.split is None or side_in(parsed, choice.split) is choice.side
+            if is_side and (choice.share >= 1 or is_in_share(parsed.row_id, choice.share, choice.seed)):
                 yield texts
     except MalformedRow as error:
         problem = error.problem

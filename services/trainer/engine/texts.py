@@ -5,7 +5,7 @@ All are written in the form of the base's chat template, so a model is measured 
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,9 @@ class Texts:
         self._folder = folder = task.base[0].folder
         self._tokenizer_files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
         self._cache = task.tokens
-        self.train = self._read("training", task.train, task.train_rows, check_stop)
+        share = spec.data.train_fraction or 1.0
+        learned = replace(task.train_rows, share=share, seed=spec.seed or 0) if share < 1 else task.train_rows
+        self.train = self._read("training", task.train, learned, check_stop)
         validation = task.validation
         self.validation = self._read("validation", validation, task.validation_rows, check_stop) if validation else None
 
@@ -85,11 +87,13 @@ class Texts:
 
         corpus = self._kept(paths, choice, read)
         if not corpus.examples:
+            share = f" Of all rows the share {choice.share:g} is read (data.train_fraction)." if choice.share < 1 else ""
             raise TrainingFault(
                 Reason.NOTHING_TO_LEARN,
                 f"No {name} row has a token to learn; {corpus.dropped} rows were left out because they are longer than "
-                f"data.max_tokens = {data.max_tokens}.",
-                "Give rows with completions, raise data.max_tokens, or set data.overlong to TRUNCATE.",
+                f"data.max_tokens = {data.max_tokens}.{share}",
+                "Give rows with completions, raise data.max_tokens or data.train_fraction, or set data.overlong to "
+                "TRUNCATE.",
                 metadata={"dropped": str(corpus.dropped), "max_tokens": str(data.max_tokens)},
             )
         return corpus
@@ -105,6 +109,7 @@ class Texts:
                 "names": [str(path.relative_to(choice.folder) if choice.folder else path.name) for path in paths],
                 "split": asdict(choice.split) if choice.split else None,
                 "side": choice.side.value,
+                **({"share": choice.share, "seed": choice.seed} if choice.share < 1 else {}),
                 "tokenizer": [path.name for path in self._tokenizer_files],
             },
             [*paths, *self._tokenizer_files],

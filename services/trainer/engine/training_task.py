@@ -103,6 +103,10 @@ class RowChoice:
     """How rows are divided, by their ids or else by their files; None: not, all are taken."""
     side: Side = Side.TRAIN
     """The side that is taken."""
+    share: float = 1.0
+    """Share of that side's rows that is taken, (0, 1]."""
+    seed: int = 0
+    """Decides which rows the share has."""
 
 
 ALL_ROWS: Final = RowChoice()

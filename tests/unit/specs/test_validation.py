@@ -129,6 +129,13 @@ def test_rows_longer_than_the_model_takes(tokens: int) -> None:
     assert fields(replace(GOOD, data=replace(GOOD.data, max_tokens=tokens))) == ["data.max_tokens"]
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_rows_has_limits(share: float) -> None:
+    """More than nothing and at most all rows."""
+    assert fields(replace(GOOD, data=replace(GOOD.data, train_fraction=share))) == ["data.train_fraction"]
+    assert not fields(replace(GOOD, data=replace(GOOD.data, train_fraction=1.0)))
+
+
 def test_local_paths_need_an_unmanaged_trainer() -> None:
     """Local paths are refused by default and allowed where the caller says so."""
     local = replace(

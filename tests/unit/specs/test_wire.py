@@ -99,6 +99,7 @@ specs = st.builds(
         validation=st.none() | sources,
         max_tokens=counts,
         overlong=st.none() | st.sampled_from(OverlongPolicy),
+        train_fraction=numbers,
     ),
     optimization=optimizations(),
     compute=st.sampled_from(ComputeType),

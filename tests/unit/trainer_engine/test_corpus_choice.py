@@ -42,6 +42,21 @@ def test_each_side_is_taken_once(tmp_path: Path) -> None:
         assert found["a.jsonl", side]
 
 
+def test_a_share_is_the_same_in_whatever_order_rows_stand(tmp_path: Path) -> None:
+    """A smaller share lies within a larger one, another seed takes other rows, and the order of rows has no say."""
+    lines = LINES.splitlines(keepends=True)
+    files = write(tmp_path, {"a.jsonl": LINES, "b.jsonl": b"".join(reversed(lines))})
+
+    def ids(name: str, share: float, seed: int = 0) -> set[str]:
+        return {each.id for each in taken([files[name]], RowChoice(share=share, seed=seed)).examples}
+
+    half, fifth = ids("a.jsonl", 0.5), ids("a.jsonl", 0.2)
+    assert 0 < len(fifth) < len(half) < 60
+    assert fifth < half == ids("b.jsonl", 0.5)
+    assert ids("a.jsonl", 0.5, seed=1) != half
+    assert len(ids("a.jsonl", 1.0)) == 60
+
+
 def test_files_divide_by_their_paths_in_the_data_set(tmp_path: Path) -> None:
     """The folder that the files lie in on this machine has no say, whatever it is called."""
     folder = tmp_path / "test"

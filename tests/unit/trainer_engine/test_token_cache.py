@@ -95,7 +95,7 @@ def test_a_second_run_makes_no_tokens(tmp_path: Path, monkeypatch: pytest.Monkey
     assert same(without, second)
 
 
-@pytest.mark.parametrize("change", ["rows", "tokenizer", "template", "max_tokens", "overlong", "split", "side"])
+@pytest.mark.parametrize("change", ["rows", "tokenizer", "template", "max_tokens", "overlong", "split", "side", "share"])
 def test_whatever_decides_about_tokens_is_in_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -119,6 +119,8 @@ def test_whatever_decides_about_tokens_is_in_the_key(
             task = replace(task, train_rows=RowChoice(split=Split(validation_ratio=0.3, seed=1)))
         case "side":
             task = replace(task, train_rows=RowChoice(split=Split(validation_ratio=0.3), side=Side.VALIDATION))
+        case "share":
+            task = replace(task, spec=replace(task.spec, data=replace(data, train_fraction=0.9)))
     assert read(task, monkeypatch)[1] == 1
 
 
