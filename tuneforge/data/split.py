@@ -39,7 +39,9 @@ def is_in_share(row_id: str, share: float, seed: int) -> bool:
         share: of the distinct rows, 0 (none) to 1 (all).
         seed: another seed gives another share, 0 to 2**64 - 1. Independent of the seed of a split.
     """
-    digest = hashlib.blake2b(bytes.fromhex(row_id), digest_size=8, key=seed.to_bytes(8, "big"), person=b"share").digest()
+    digest = hashlib.blake2b(
+        bytes.fromhex(row_id), digest_size=8, key=seed.to_bytes(8, "big"), person=b"share"
+    ).digest()
     return int.from_bytes(digest, "big") < share * 2.0**64
 
 

@@ -108,7 +108,9 @@ def _data(data: DataConfig, architecture: Architecture | None, allow_local: bool
     if data.validation is not None:
         yield from _source("data.validation", data.validation, allow_local)
     if not 0 <= data.train_fraction <= 1:
-        yield FieldViolation("data.train_fraction", f"is {data.train_fraction}: use more than 0 and at most 1, or 0 for all")
+        yield FieldViolation(
+            "data.train_fraction", f"is {data.train_fraction}: use more than 0 and at most 1, or 0 for all"
+        )
     low, high = MAX_TOKENS_RANGE
     if data.max_tokens != 0 and not low <= data.max_tokens <= high:
         yield FieldViolation("data.max_tokens", f"is {data.max_tokens}: use {low} to {high}, or 0 for the default")

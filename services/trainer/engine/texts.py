@@ -87,7 +87,9 @@ class Texts:
 
         corpus = self._kept(paths, choice, read)
         if not corpus.examples:
-            share = f" Of all rows the share {choice.share:g} is read (data.train_fraction)." if choice.share < 1 else ""
+            share = (
+                f" Of all rows the share {choice.share:g} is read (data.train_fraction)." if choice.share < 1 else ""
+            )
             raise TrainingFault(
                 Reason.NOTHING_TO_LEARN,
                 f"No {name} row has a token to learn; {corpus.dropped} rows were left out because they are longer than "

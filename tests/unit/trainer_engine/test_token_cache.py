@@ -95,7 +95,9 @@ def test_a_second_run_makes_no_tokens(tmp_path: Path, monkeypatch: pytest.Monkey
     assert same(without, second)
 
 
-@pytest.mark.parametrize("change", ["rows", "tokenizer", "template", "max_tokens", "overlong", "split", "side", "share"])
+@pytest.mark.parametrize(
+    "change", ["rows", "tokenizer", "template", "max_tokens", "overlong", "split", "side", "share"]
+)
 def test_whatever_decides_about_tokens_is_in_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
