@@ -312,6 +312,8 @@ class Agent:
             tokens=str(self._data.tokens),
             tokens_bytes=self._settings.tokens_bytes,
             oom_kills=cgroups.count_oom_kills(),
+            cpu_millis=resources.cpu_millis,
+            memory_bytes=resources.memory_bytes,
             stall_after_s=guards.stall_after_s or STALL_AFTER_S,
             stall_ends_after_s=guards.stall_ends_after_s or STALL_ENDS_AFTER_S,
         )

@@ -1,4 +1,4 @@
-"""What the kernel says of the memory of this process's control group: its limit, and who was ended for lack of it."""
+"""Control groups: what the kernel says of the memory of this one, and a group of its own for a worker's CPU time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 _OWN = Path("/proc/self/cgroup")
 _ROOT = Path("/sys/fs/cgroup")
+_PERIOD_US = 100_000
+_QUOTA_LEAST_US = 1000
+"""The kernel takes no smaller one."""
 
 
 def count_oom_kills() -> int | None:
@@ -32,8 +35,46 @@ def memory_limit_bytes() -> int | None:
     return min(found, default=None)
 
 
-def _folders() -> Iterator[Path]:
-    """Yields where the files of this process's memory cgroup may be, the likeliest first."""
+def limit_cpu(pid: int, millis: int, name: str) -> Path | None:
+    """Puts a process into a new control group with a share of CPU time, and returns the group's folder.
+
+    Args:
+        pid: The process; threads and processes that it starts are in the group too.
+        millis: Thousandths of a core, >= 1.
+        name: Name of the group below the one that this process is in.
+
+    Returns:
+        None when this process may not make groups here; then nothing has changed.
+    """
+    quota_us = max(_QUOTA_LEAST_US, millis * _PERIOD_US // 1000)
+    for parent in _folders("cpu"):
+        files = {"cpu.max": f"{quota_us} {_PERIOD_US}"}
+        if not (parent / "cgroup.controllers").exists():
+            files = {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": str(quota_us)}
+        folder = parent / name
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            for file, content in files.items():
+                _write_there(folder / file, content)
+            _write_there(folder / "cgroup.procs", str(pid))
+        except OSError:
+            folder.rmdir()
+            continue
+        return folder
+    return None
+
+
+def _write_there(path: Path, content: str) -> None:
+    """Writes a file that the kernel has made; raises OSError where the group lacks it."""
+    with path.open("r+") as file:
+        file.write(content)
+
+
+def _folders(controller: str = "memory") -> Iterator[Path]:
+    """Yields where the files of this process's cgroup of a controller may be, the likeliest first."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
@@ -43,9 +84,9 @@ def _folders() -> Iterator[Path]:
         path = path.lstrip("/")
         if controllers == "":
             yield from (_ROOT / path, _ROOT / "unified" / path)
-        elif "memory" in controllers.split(","):
+        elif controller in controllers.split(","):
             # A container sees its own group as the root.
-            yield from (_ROOT / "memory" / path, _ROOT / "memory")
+            yield from (_ROOT / controllers / path, _ROOT / controller / path, _ROOT / controller)
 
 
 def _entry(path: Path, wanted: str) -> int | None:

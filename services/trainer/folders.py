@@ -134,6 +134,11 @@ class AttemptFolder:
         return self.path / "pulse"
 
     @property
+    def group(self) -> Path:
+        """Folder of the control group of the worker; only where it has one."""
+        return self.path / "group"
+
+    @property
     def stacks(self) -> Path:
         """What the worker's threads were doing when it made no progress."""
         return self.path / "stacks.txt"

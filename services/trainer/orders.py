@@ -104,6 +104,10 @@ class Assignment:
     """`host:port` at which rank 0 waits; empty for rank 0 itself, which listens at `host`."""
     host: str = ""
     """Name or address at which other nodes reach this one."""
+    cpu_millis: int = 0
+    """Thousandths of a core that its worker may use; 0: no limit."""
+    memory_bytes: int = 0
+    """Memory of the host that its worker may use; 0: no limit."""
     stall_after_s: float = STALL_AFTER_S
     """Seconds without progress after which it counts as stalled."""
     stall_ends_after_s: float = STALL_ENDS_AFTER_S

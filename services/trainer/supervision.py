@@ -13,7 +13,7 @@ import os
 import time
 
 from services.grpckit.logging import get_logger
-from services.trainer import adoption
+from services.trainer import adoption, confinement
 from services.trainer.adoption import NOBODY, ProcessIdentity
 from services.trainer.attempts import Attempt
 from services.trainer.autopsy import cause_of_loss
@@ -127,6 +127,7 @@ async def _settle(attempt: Attempt, exit_code: int | None) -> None:
         attempt: Its worker is dead.
         exit_code: How that ended, -9: killed by signal 9; `None`: not seen, it was no child of ours.
     """
+    confinement.release(attempt.folder.group)
     await attempt.catch_up()
     order = attempt.stop_order
     if attempt.outcome is None and order is not None and order.mode is StopMode.CANCEL:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from services.trainer import adoption
 from services.trainer.admission import StartRequest
+from services.trainer.confinement import Share, confine
 from services.trainer.devices import cuda_name
 from services.trainer.durable import DurableCheckpoints, bring_checkpoint
 from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
@@ -96,6 +97,13 @@ def run(folder: Path) -> int:
     return 0
 
 
+def _share(assignment: Assignment) -> Share:
+    cores = -(-assignment.cpu_millis // 1000)
+    return Share(
+        cpu_millis=assignment.cpu_millis, memory_bytes=assignment.memory_bytes, first_core=assignment.slot * cores
+    )
+
+
 class StopFile:
     """Whether the worker is to stop; called at every step's end, it costs one look for a file."""
 
@@ -141,6 +149,7 @@ class Worker:
     def work(self) -> events_pb2.AttemptOutcome:
         """Returns how the attempt ended; raises nothing."""
         try:
+            confine(_share(self._assignment), f"tuneforge-{uuid.uuid4().hex[:12]}", self._files.group)
             return self._train()
         except Stopped:
             is_cancel = self._stop() is StopRequest.CANCEL

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer
-from tuneforge.v1 import events_pb2, nodes_pb2, spec_pb2, trainer_pb2
+from tuneforge.v1 import errors_pb2, events_pb2, nodes_pb2, spec_pb2, trainer_pb2
 
 STEPS = 60  # with this model a run of seconds: it must not end before it is killed
 GRPCURL = Path(sys.executable).parent / "grpcurl"
@@ -43,8 +43,10 @@ def _spec() -> spec_pb2.TrainingSpec:
     )
 
 
-def _start(trainer: TrainerProcess, name: str) -> None:
-    trainer.stub.StartAttempt(trainer_pb2.StartAttemptRequest(name=name, spec=_spec(), token="t"))
+def _start(trainer: TrainerProcess, name: str, resources: spec_pb2.Resources | None = None) -> None:
+    spec = _spec()
+    spec.resources.CopyFrom(resources or spec_pb2.Resources())
+    trainer.stub.StartAttempt(trainer_pb2.StartAttemptRequest(name=name, spec=spec, token="t"))
 
 
 def _losses(events: list[events_pb2.Event]) -> dict[int, tuple[float, float, str]]:
@@ -110,20 +112,40 @@ def test_killed_agent_changes_no_number(trainer: TrainerProcess, unbroken: dict[
 def test_killed_worker_resumes_bit_for_bit(
     trainer: TrainerProcess, unbroken: dict[int, tuple[float, float, str]]
 ) -> None:
-    """`kill -9` of the worker: the next attempt goes on from the last checkpoint with the unbroken run's numbers."""
+    """`kill -9` of the worker: the next attempt goes on from the last checkpoint with the unbroken run's numbers.
+
+    It is held to a share of CPU and memory, which changes no number.
+    """
     first, second = attempt_name("resumed", 1), attempt_name("resumed", 2)
     _start(trainer, first)
     trainer.wait_step(first, 4)
     os.kill(trainer.worker_pid(first), signal.SIGKILL)
     before, status = trainer.watch(first)
     assert status.state == nodes_pb2.ATTEMPT_STATE_LOST
-    _start(trainer, second)
+    cores = len(os.sched_getaffinity(0))
+    _start(trainer, second, spec_pb2.Resources(cpu_millis=1000 * cores, memory_bytes=8_000_000_000))
     after, status = trainer.watch(second)
     assert status.state == nodes_pb2.ATTEMPT_STATE_SUCCEEDED
     (resumed,) = [event.resumed_from for event in after if event.HasField("resumed_from")]
     assert resumed.step >= 3
     assert min(_losses(after)) == resumed.step + 1
     assert _losses(before) | _losses(after) == unbroken
+
+
+def test_a_worker_is_held_to_its_memory(trainer: TrainerProcess) -> None:
+    """More than it asked for: the attempt fails as OUT_OF_MEMORY, names the field, and the node goes on."""
+    name = attempt_name("greedy")
+    write_rows(trainer.inputs / "many.jsonl", 600)
+    spec = _spec()
+    spec.data.train.local_path = "many.jsonl"
+    spec.optimization.rows_per_step = spec.optimization.rows_per_micro_batch = 512
+    spec.resources.memory_bytes = 600_000_000
+    trainer.stub.StartAttempt(trainer_pb2.StartAttemptRequest(name=name, spec=spec, token="t"))
+    _, status = trainer.watch(name)
+    assert status.state == nodes_pb2.ATTEMPT_STATE_FAILED
+    assert status.failure.reason == errors_pb2.ERROR_REASON_OUT_OF_MEMORY, status
+    assert "`resources.memory_bytes`, which is 600000000" in status.failure.cure
+    assert status.failure.metadata["limit_bytes"] == "600000000"
 
 
 def test_grpcurl_is_enough(trainer: TrainerProcess) -> None:

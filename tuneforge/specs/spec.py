@@ -282,9 +282,9 @@ class Resources:
     devices_per_node: int | None = None
     """Accelerators on each node, 0 = CPU only. None: 1 where a node has accelerators, else 0."""
     cpu_millis: int = 0
-    """CPU share on each node in thousandths of a core. 0: the node's default for one attempt."""
+    """CPU share on each node in thousandths of a core, at least and at most. 0: the node's default, and no limit."""
     memory_bytes: int = 0
-    """Host memory on each node in bytes. 0: no request."""
+    """Host memory on each node in bytes, at least and at most. 0: no request, and no limit."""
     node_labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Labels that a node must carry, all of them."""
     lost_after_s: float | None = None

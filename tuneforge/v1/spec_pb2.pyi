@@ -1128,9 +1128,13 @@ class Resources(_message.Message):
     devices_per_node: _builtins.int
     """Accelerators on each node, 0 = CPU only; more than 1 is refused. Unset: 1 where a node has accelerators, else 0."""
     cpu_millis: _builtins.int
-    """CPU share on each node in thousandths of a core. 0: the node's default for one attempt."""
+    """CPU share on each node in thousandths of a core: what is kept free for an attempt, and what it gets at most. A node that
+    may not make control groups rounds it up to whole cores. 0: the node's default for one attempt, and no limit.
+    """
     memory_bytes: _builtins.int
-    """Host memory on each node in bytes. 0: no request."""
+    """Host memory on each node in bytes: what is kept free for an attempt, and what it gets at most; one that needs more ends
+    as OUT_OF_MEMORY. 0: no request, and no limit.
+    """
     @_builtins.property
     def node_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels that a node must carry, all of them."""

@@ -23,6 +23,9 @@ def out_of_memory(task: TrainingInputs, detail: str) -> TrainingFault:
     """
     device = torch.device(task.device)
     peak, limit = read_peaks(device), limit_bytes(device)
+    asked = task.spec.resources.memory_bytes if device.type == "cpu" else 0
+    if asked:
+        limit = min(limit, asked)
     used = peak.reserved or peak.host
     architecture = architecture_of(task.base[0].folder)
     found = cheapest_fit(
@@ -36,6 +39,8 @@ def out_of_memory(task: TrainingInputs, detail: str) -> TrainingFault:
         change, need = found
         cure = f"Set {change.words}: about {need.total_bytes / 1e9:.2f} GB are then needed."
         metadata["change"] = change.words
+    if asked == limit:
+        cure = f"{cure} Or raise `resources.memory_bytes`, which is {asked}."
     message = f"Memory ran out at {used / 1e9:.2f} GB of {limit / 1e9:.2f} GB: {detail}."
     return TrainingFault(Reason.OUT_OF_MEMORY, message, cure, metadata=metadata)
 
