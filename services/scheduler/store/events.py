@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from services.scheduler import wire
 from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.records import Chunk
+from services.scheduler.store import changes
 from services.scheduler.store.tables import chunks, jobs
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
@@ -41,8 +42,13 @@ def append(tx: Transaction, job: int, encode: Callable[[int], Sequence[bytes]]) 
     encoded = encode(row.latest_seq + 1)
     heads = chain(row.record_head or first_head(str(JobName(row.project, row.job_id))), encoded)
     first, latest = row.latest_seq + 1, row.latest_seq + len(encoded)
-    tx.connection.execute(update(jobs).where(jobs.c.number == job).values(latest_seq=latest, record_head=heads[-1]))
     chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=wire.batch_bytes(encoded, map(mark_of, heads)))
+    log_bytes = jobs.c.log_bytes + len(chunk.payload)
+    tx.connection.execute(
+        update(jobs)
+        .where(jobs.c.number == job)
+        .values(latest_seq=latest, record_head=heads[-1], log_bytes=log_bytes, **changes.stamp(tx))
+    )
     tx.connection.execute(insert(chunks).values(job=job, first_seq=first, last_seq=latest, payload=chunk.payload))
     tx.chunks.append(chunk)
     return chunk

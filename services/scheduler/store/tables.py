@@ -80,10 +80,19 @@ jobs = Table(
     Column("origin_manifest", LargeBinary, comment="Manifest of that checkpoint"),
     Column("verifies", LargeBinary, comment="ResumeVerification; NULL: it is a run that publishes"),
     Column("record_head", LargeBinary, comment="head of the hash chain over all events; NULL before the first"),
+    Column("change_seq", BigInteger, nullable=False, default=0, comment="its newest change, in the order of all jobs"),
+    Column("previous_change", BigInteger, nullable=False, default=0, comment="the change before that; 0: none"),
+    Column("first_change", BigInteger, nullable=False, default=0, comment="the change that made it"),
+    Column("log_bytes", BigInteger, nullable=False, default=0, comment="size of its event log"),
+    Column("compacted_seq", BigInteger, nullable=False, default=0, comment="events up to this one were thinned out"),
+    Column("removed_events", BigInteger, nullable=False, default=0, comment="events that were taken out by that"),
+    Column("compacted_head", LargeBinary, comment="head of the hash chain after event compacted_seq"),
+    Column("compact_ms", BigInteger, comment="when that was done last"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project", "project", "number"),
     Index("jobs_by_state", "state"),
     Index("jobs_by_dependency", "depends_on"),
+    Index("jobs_by_change", "change_seq"),
     sqlite_autoincrement=True,
 )
 
@@ -161,6 +170,18 @@ nodes = Table(
     Column("lease_until_ms", BigInteger, nullable=False),
     Column("unreachable_ms", BigInteger, comment="since when its lease is overdue"),
     Column("manager_token", String(64), nullable=False),
+    Column("heard_by", String(32), nullable=False, default="", comment="process that heard it last, of several"),
+    Column("held", LargeBinary, comment="HeartbeatRequest with what it holds, where several processes hear nodes"),
+)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("name", String(32), primary_key=True, comment="what is led"),
+    Column("holder", String(32), nullable=False, comment="random identity of a process"),
+    Column("address", Text, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False, comment="grows with each change of the leader"),
 )
 
 outbox = Table(

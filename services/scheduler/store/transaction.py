@@ -30,6 +30,10 @@ class Transaction:
     """Numbers of jobs that changed their state: the loop has to look again."""
     ended: set[int] = field(default_factory=set)
     """Numbers of jobs that came to their end."""
+    touched: set[int] = field(default_factory=set)
+    """Numbers of jobs that show something new without an event."""
+    change: list[int] = field(default_factory=list)
+    """The number of this change in the order of all; empty until a job was changed."""
 
 
 def database_clock(connection: Connection) -> int:
