@@ -93,19 +93,42 @@ def _database(settings: SchedulerSettings) -> Database:
     )
 
 
-def build(settings: SchedulerSettings, clock: DatabaseClock = database_clock) -> Scheduler:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """All that a scheduler stands on and talks to; simulations give others."""
+
+    database: Database
+    """Not yet opened."""
+    registry: Registry
+    trainers: Trainers
+    chance: random.Random
+    """Source of jitter."""
+
+
+def surroundings(settings: SchedulerSettings) -> Surroundings:
+    """Returns the real ones, as the settings say."""
+    return Surroundings(
+        database=_database(settings),
+        registry=Registry(settings.registry, settings.server.peers),
+        trainers=Trainers(settings.server.peers),
+        chance=random.Random(),  # noqa: S311 - jitter, not a secret
+    )
+
+
+def build(
+    settings: SchedulerSettings, clock: DatabaseClock = database_clock, outside: Surroundings | None = None
+) -> Scheduler:
     """Puts a scheduler together; called inside the running event loop.
 
     Args:
         settings: All settings.
         clock: The database's clock; tests give one that they move.
+        outside: What it stands on and talks to; None: as the settings say.
     """
-    database = _database(settings)
+    outside = outside or surroundings(settings)
+    database, registry, trainers, chance = outside.database, outside.registry, outside.trainers, outside.chance
     broadcast = Broadcast()
     ledger = Ledger(database, broadcast, clock)
-    chance = random.Random()  # noqa: S311 - jitter, not a secret
-    registry = Registry(settings.registry, settings.server.peers)
-    trainers = Trainers(settings.server.peers)
     admission = Admission(ledger=ledger, registry=registry, price=settings.price)
     timing = settings.timing
     holding = Holding(

@@ -1,0 +1,1 @@
+"""Faults on purpose: a simulated world, killed processes, broken connections."""
