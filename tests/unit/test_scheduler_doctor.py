@@ -10,7 +10,7 @@ import pytest
 
 from services.scheduler.doctor import compare, examine, snapshot
 from services.scheduler.doctor.__main__ import main, read_only
-from services.scheduler.jobs import AttemptEnd, AttemptState, RetryPolicy
+from services.scheduler.jobs import AttemptEnd, AttemptState, JobState, RetryPolicy
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
@@ -61,7 +61,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def file(sound: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return shutil.copy(sound, tmp_path / "s.db")
+    return Path(shutil.copy(sound, tmp_path / "s.db"))
 
 
 def spoil(file: Path, *statements: str) -> None:
@@ -122,7 +122,7 @@ def test_one_success_too_many_is_found(file: Path) -> None:
     def succeed_again(tx: Transaction) -> None:
         change = {"PUBLISHING": {"token": 2}, "SUCCEEDED": {}}
         for target, values in change.items():
-            step = job_store.Step(to=job_store.JobState(target), reason="R", message="M", values=values)
+            step = job_store.Step(to=JobState(target), reason="R", message="M", values=values)
             job_store.advance(tx, 1, step)
 
     database.close()

@@ -44,8 +44,8 @@ def examine(connection: Connection, only: Collection[int] | None = None) -> list
         )
         marks[row.job][row.attempt, row.node_rank] = row.last_seq
     pending: dict[int, list[int]] = defaultdict(list)
-    for row in connection.execute(select(outbox.c.job, outbox.c.token)):
-        pending[row.job].append(row.token)
+    for job, token in connection.execute(select(outbox.c.job, outbox.c.token)):
+        pending[job].append(token)
     found: list[Finding] = []
     for row in connection.execute(_JOBS).all():
         name, state = str(JobName(row.project, row.job_id)), JobState(row.state)
@@ -67,11 +67,11 @@ def examine(connection: Connection, only: Collection[int] | None = None) -> list
     return [*found, *_tokens(connection), *_slots(connection)]
 
 
-_PARTS = select(
+_PARTS: Any = select(
     attempts.c.job, attempts.c.attempt, attempts.c.node_rank, attempts.c.nodes, attempts.c.node, attempts.c.token,
     attempts.c.state, attempts.c.last_seq,
 ).order_by(attempts.c.job, attempts.c.attempt, attempts.c.node_rank)  # fmt: skip
-_JOBS = select(
+_JOBS: Any = select(
     jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.state, jobs.c.attempt, jobs.c.token, jobs.c.version,
     jobs.c.verifies, jobs.c.failure, jobs.c.end_ms, jobs.c.latest_seq, jobs.c.record_head,
 ).order_by(jobs.c.number)  # fmt: skip
