@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from services.scheduler import placement
 from services.scheduler.jobs import LEAVING, LIVE_ATTEMPT, TERMINAL, AttemptState, Failure, JobState, dependency_failure
+from services.scheduler.planning.queue import Project
+from services.scheduler.queues.accounts import SpentJob
 from services.scheduler.records import ActiveJob, Attempt, Node
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
@@ -41,6 +43,10 @@ class Observation:
     """By node: the attempts that it named last, and whether each still runs. A node not heard since the start lacks."""
     strays: tuple[tuple[str, Attempt], ...] = ()
     """Attempts that a node (its id) names although their end is closed, or that belong to another node."""
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    """Weight, decayed usage with what runs, quotas and holds, by id; one that is missing has the defaults."""
+    spent: tuple[SpentJob, ...] = ()
+    """Jobs whose budget, or whose project's, is spent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,14 @@ class PlaceAttempt:
     job: int
     nodes: tuple[str, ...]
     """By rank."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseSpent:
+    """A job is to be paused because a budget is spent."""
+
+    job: int
     why: str
 
 
@@ -143,6 +157,7 @@ Action = (
     | FailDependent
     | Release
     | PlaceAttempt
+    | PauseSpent
     | Start
     | Follow
     | Stop
@@ -159,6 +174,7 @@ def decide(seen: Observation) -> list[Action]:
     return [
         *_leases(seen),
         *_dependents(seen),
+        *(PauseSpent(job=each.job, why=each.why) for each in seen.spent),
         *_attempts(seen),
         *_strays(seen),
         *_placements(seen),
@@ -262,8 +278,9 @@ def _placements(seen: Observation) -> Iterator[Action]:
     answering = [node for node in seen.nodes if node.lease_until_ms >= seen.now_ms and node.node in seen.reported]
     capacities = {node.node: node.capacity for node in answering}
     kept: frozenset[str] = frozenset()
+    held = {name for name, project in seen.projects.items() if project.held}
     for job in seen.jobs:
-        if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms:
+        if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms or job.name.project in held:
             continue
         open_nodes = [node for node in answering if node.node not in kept]
         place = placement.choose(job.needs, open_nodes, used, job.checkpoint_node)

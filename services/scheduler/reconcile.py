@@ -26,6 +26,7 @@ from services.scheduler.decisions import (
     Lose,
     MarkUnreachable,
     Observation,
+    PauseSpent,
     PlaceAttempt,
     Publish,
     Release,
@@ -39,13 +40,15 @@ from services.scheduler.effects import Effects
 from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
 from services.scheduler.nodes import Nodes
 from services.scheduler.publishing import Publishing
+from services.scheduler.queues import spending
+from services.scheduler.queues.accounts import Terms, open_books
 from services.scheduler.records import Attempt
 from services.scheduler.releasing import Releasing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
-from services.scheduler.store import outbox
+from services.scheduler.store import outbox, usage
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.verification import Verification
 from services.scheduler.wire import failure_bytes
@@ -129,6 +132,7 @@ class Reconciler:
             active = job_store.active(connection)
             waited_for = {job.depends_on for job in active if job.state is JobState.BLOCKED and job.depends_on}
             open_ones = attempt_store.open_ones(connection)
+            accounts = open_books(usage.books(connection, now_ms), active, open_ones, self._terms(now_ms))
             return Observation(
                 now_ms=now_ms,
                 jobs=tuple(active),
@@ -139,9 +143,14 @@ class Reconciler:
                 dependencies=job_store.states_of(connection, waited_for),
                 reported=reported,
                 strays=_strays(connection, open_ones, reported),
+                projects=accounts.projects,
+                spent=accounts.spent,
             )
 
         return await self.rules.ledger.read_now(look)
+
+    def _terms(self, now_ms: int) -> Terms:
+        return Terms(now_ms=now_ms, ahead_ms=self.rules.timing.longest_tick_s * 1000)
 
     def _change(self, action: Action) -> Callable[[Transaction], object] | None:
         """Returns the write that an action is, or None for one that calls another service."""
@@ -152,6 +161,8 @@ class Reconciler:
                 return lambda tx: _fail_dependent(tx, action)
             case PlaceAttempt():
                 return lambda tx: self._place(tx, action)
+            case PauseSpent():
+                return lambda tx: spending.pause(tx, action.job, action.why)
             case Lose():
                 return lambda tx: self._lose(tx, action)
             case _:

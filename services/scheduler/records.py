@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.queues.budgets import NOTHING_SPENT, Budget, Spent
 from tuneforge.names import AttemptName, JobName
 
 
@@ -84,6 +85,8 @@ class NewJob:
     """Serialised `ResumeVerification`; None: it is a run that publishes."""
     resource_estimate: bytes | None = None
     """Serialised `ResourceEstimate`; None while the shapes of its base are not known."""
+    budget: Budget | None = None
+    """What it may spend; None: no limit."""
 
     @property
     def versions(self) -> list[str]:
@@ -138,6 +141,10 @@ class Job:
     """Serialised `ResumeVerification`; None: it is a run that publishes."""
     resource_estimate: bytes | None = None
     """Serialised `ResourceEstimate`; None: not known, or a job of an earlier release."""
+    spent: Spent = NOTHING_SPENT
+    """What its ended attempts were given."""
+    budget: Budget | None = None
+    """What it may spend; None: no limit."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False
@@ -159,6 +166,10 @@ class ActiveJob:
     checkpoint_node: str | None
     """Node that has its newest checkpoint."""
     create_ms: int
+    spent: Spent = NOTHING_SPENT
+    """What its ended attempts were given."""
+    budget: Budget | None = None
+    """What it may spend; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +203,12 @@ class Attempt:
     """Whether another part has ended badly, so that this one is to be stopped."""
     is_leaving: bool = False
     """Whether another part was stopped after it had saved, so that this one is to do the same."""
+    slots: int = 1
+    """Devices that it holds; on the CPU one."""
+    watts: float = 0.0
+    """Power of one device as it is predicted; 0: not known."""
+    joules: float = 0.0
+    """Energy by its node's counters; 0: not measured."""
 
     @property
     def part(self) -> tuple[int, int]:

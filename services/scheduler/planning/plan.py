@@ -101,6 +101,8 @@ class _Planner:
 
     def _is_within_quota(self, job: Waiting) -> bool:
         project = self.queue.project(job.project)
+        if project.held:
+            return False
         devices = self.devices.get(job.project, 0) + job.parts * job.slots
         return (project.max_devices is None or devices <= project.max_devices) and (
             project.max_jobs is None or self.jobs.get(job.project, 0) < project.max_jobs

@@ -47,6 +47,10 @@ class Project:
     """Devices that it may hold at once; None: all."""
     max_jobs: int | None = None
     """Jobs that it may run at once; None: any number."""
+    guaranteed_devices: int = 0
+    """Devices that it keeps when others want them: none of its jobs is stopped for another project's below this."""
+    held: str = ""
+    """Why nothing of it starts now, as a sentence (a paused queue, spent device-hours or budget); empty: it may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from services.scheduler.jobs import (
     Verdict,
     verdict,
 )
+from services.scheduler.queues.budgets import BUDGET_SPENT
 from services.scheduler.records import Attempt, Job
-from services.scheduler.store import checkpoints, events, measured_runs, outbox
+from services.scheduler.store import checkpoints, events, measured_runs, outbox, usage
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.tables import attempts, counters, jobs
 from services.scheduler.store.transaction import Transaction
@@ -46,7 +47,8 @@ class Fenced(Exception):
 def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Attempt]:
     """Gives a queued job a new attempt on some nodes, by rank; empty when it is not queued any more."""
     token = _next_token(tx)
-    row = tx.connection.execute(select(jobs.c.attempt, jobs.c.project, jobs.c.job_id).where(jobs.c.number == job)).one()
+    columns = (jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate)
+    row = tx.connection.execute(select(*columns).where(jobs.c.number == job)).one()
     number = row.attempt + 1
     step = jobs_store.Step(
         to=JobState.STARTING, reason="PLACED", message=why, values={"attempt": number, "token": token}
@@ -54,9 +56,10 @@ def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Att
     if not jobs_store.advance(tx, job, step):
         return []
     part = {"job": job, "attempt": number, "nodes": len(nodes), "token": token, "create_ms": tx.now_ms}
+    part["watts"] = wire.predicted_watts(row.resource_estimate)
     for rank, node in enumerate(nodes):
-        state = str(AttemptState.STARTING)
-        tx.connection.execute(insert(attempts).values(**part, node_rank=rank, node=node, state=state))
+        state, slots = str(AttemptState.STARTING), 1 if row.devices is None else max(1, row.devices)
+        tx.connection.execute(insert(attempts).values(**part, node_rank=rank, node=node, state=state, slots=slots))
     return parts_of(tx.connection, job, number)
 
 
@@ -176,6 +179,8 @@ def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
         values["resumed_step"] = facts.resumed_step
     if facts.outcome is not None:
         values["outcome"] = facts.outcome
+    if facts.joules is not None:
+        values["joules"] = facts.joules
     _update(tx, attempt, **values)
     if facts.best_step is not None:
         job_values["best_step"] = facts.best_step
@@ -217,6 +222,7 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
     )
     if not ended:
         return None
+    usage.charge(tx, load(tx.connection, attempt.job, attempt.name.attempt, attempt.node_rank))
     job = jobs_store.load(tx.connection, attempt.job)
     if job.token != attempt.token:
         return None
@@ -256,9 +262,10 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
         values["not_before_ms"] = tx.now_ms + round(ruling.delay_s * 1000)
     if ruling.failure is not None:
         values["failure"] = wire.failure_bytes(ruling.failure)
-    step = jobs_store.Step(
-        to=ruling.to, reason=ruling.reason, message=ruling.message, token=attempt.token, values=values
-    )
+    reason, message = ruling.reason, ruling.message
+    if ruling.to is JobState.PAUSED and job.reason == BUDGET_SPENT:
+        reason, message = BUDGET_SPENT, f"{job.message} {message}"
+    step = jobs_store.Step(to=ruling.to, reason=reason, message=message, token=attempt.token, values=values)
     if not jobs_store.advance(tx, attempt.job, step):
         return None
     if ruling.to is JobState.PUBLISHING:
@@ -345,4 +352,7 @@ def _attempt(row: Row[Any]) -> Attempt:
         rendezvous=row.rendezvous,
         is_broken=row.is_broken,
         is_leaving=row.is_leaving,
+        slots=row.slots,
+        watts=row.watts,
+        joules=row.joules,
     )

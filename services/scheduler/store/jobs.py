@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
+from services.scheduler.queues.budgets import Budget, Spent
 from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Origin, Pinned, Ref
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.tables import attempts, jobs, nodes
@@ -21,6 +22,7 @@ from tuneforge.names import JobName
 _ACTIVE_COLUMNS = (
     "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
     "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "create_ms",
+    "attained_ms", "joules", "budget",
 )  # fmt: skip
 
 
@@ -119,6 +121,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             origin_name=new.origin.name if new.origin else None,
             origin_manifest=new.origin.manifest if new.origin else None,
             verifies=new.verifies,
+            budget=None if new.budget is None else wire.budget_bytes(new.budget),
             create_ms=tx.now_ms,
             **_needs_values(new.needs),
             **(_pinned_values(new.pinned) if new.pinned else {}),
@@ -209,6 +212,8 @@ def active(connection: Connection) -> list[ActiveJob]:
             needs=_needs(row),
             checkpoint_node=places.get(row.number),
             create_ms=row.create_ms,
+            spent=_spent(row),
+            budget=_budget(row),
         )
         for row in rows
     ]
@@ -282,6 +287,14 @@ def _needs(row: Row[Any]) -> Needs:
     )
 
 
+def _spent(row: Row[Any]) -> Spent:
+    return Spent(device_ms=row.attained_ms, joules=row.joules)
+
+
+def _budget(row: Row[Any]) -> Budget | None:
+    return None if row.budget is None else wire.budget_from_bytes(row.budget)
+
+
 def _job(row: Row[Any]) -> Job:
     return Job(
         number=row.number,
@@ -321,6 +334,8 @@ def _job(row: Row[Any]) -> Job:
         best_step=row.best_step,
         origin=Origin(name=row.origin_name, manifest=row.origin_manifest) if row.origin_name else None,
         verifies=row.verifies,
+        spent=_spent(row),
+        budget=_budget(row),
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,
     )

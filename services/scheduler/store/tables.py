@@ -88,6 +88,9 @@ jobs = Table(
     Column("removed_events", BigInteger, nullable=False, default=0, comment="events that were taken out by that"),
     Column("compacted_head", LargeBinary, comment="head of the hash chain after event compacted_seq"),
     Column("compact_ms", BigInteger, comment="when that was done last"),
+    Column("attained_ms", BigInteger, nullable=False, default=0, comment="device-milliseconds of ended attempts"),
+    Column("joules", Double, nullable=False, default=0.0, comment="energy of ended attempts"),
+    Column("budget", LargeBinary, comment="Budget; NULL: none"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project", "project", "number"),
     Index("jobs_by_state", "state"),
@@ -121,6 +124,9 @@ attempts = Table(
     Column("last_seq", BigInteger, nullable=False, default=0, comment="high-water mark: seq of the newest event kept"),
     Column("create_ms", BigInteger, nullable=False),
     Column("end_ms", BigInteger),
+    Column("slots", Integer, nullable=False, default=1, comment="devices that this part holds; on the CPU 1"),
+    Column("watts", Double, nullable=False, default=0.0, comment="predicted power of a device; 0: not known"),
+    Column("joules", Double, nullable=False, default=0.0, comment="energy by the node's counters; 0: not measured"),
     UniqueConstraint("token", "node_rank", name="attempts_token"),
     Index("attempts_open", "is_closed"),
 )
@@ -218,4 +224,40 @@ counters = Table(
     metadata,
     Column("name", String(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("queue", String(63), primary_key=True),
+    Column("weight", Double, nullable=False),
+    Column("max_devices", Integer, nullable=False, comment="devices at once; 0: no limit, as in the others"),
+    Column("max_jobs", Integer, nullable=False, comment="jobs that hold devices at once"),
+    Column("max_waiting_jobs", Integer, nullable=False, comment="jobs that wait; more are refused"),
+    Column("window_device_ms", BigInteger, nullable=False, comment="device-milliseconds in the window"),
+    Column("window_hours", Integer, nullable=False),
+    Column("guaranteed_devices", Integer, nullable=False, comment="devices that others do not take away"),
+    Column("budget", LargeBinary, comment="Budget; NULL: none"),
+    Column("is_paused", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="grows with each change; the etag"),
+    Column("update_ms", BigInteger, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("decayed_ms", Double, nullable=False, comment="device-milliseconds of ended attempts, halved each day"),
+    Column("as_of_ms", BigInteger, nullable=False, comment="the moment that decayed_ms is of"),
+    Column("device_ms", BigInteger, nullable=False, comment="device-milliseconds of all ended attempts"),
+    Column("joules", Double, nullable=False),
+)
+
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970"),
+    Column("device_ms", BigInteger, nullable=False, comment="device-milliseconds of ended attempts in that hour"),
 )

@@ -1,5 +1,6 @@
 """Messages of the contract <-> dataclasses of the scheduler; only servicer and peers know both too."""
 
+from services.scheduler.wire.budgets import budget_bytes, budget_from_bytes, predicted_watts
 from services.scheduler.wire.estimates import measured_run
 from services.scheduler.wire.events import (
     Batch,
@@ -20,6 +21,8 @@ __all__ = [
     "Change",
     "Facts",
     "batch_bytes",
+    "budget_bytes",
+    "budget_from_bytes",
     "capacity_from_bytes",
     "end_of_part",
     "failure_bytes",
@@ -27,6 +30,7 @@ __all__ = [
     "failure_from_proto",
     "has_stacks",
     "measured_run",
+    "predicted_watts",
     "publish_request",
     "stall_event",
     "state_event",

@@ -110,6 +110,8 @@ class Facts:
     outcome: bytes | None = None
     """Serialised `AttemptOutcome`."""
     best_step: int | None = None
+    joules: float | None = None
+    """Energy of the attempt so far by its node's counters; None: they do not tell."""
     checkpoints: tuple[Callable[[str, int], Checkpoint], ...] = ()
     """For each saved checkpoint: node and attempt -> its record."""
     durable: tuple[Copied, ...] = ()
@@ -156,6 +158,7 @@ class Batch:
         total, resumed = 0, None
         resolved = outcome = None
         best: int | None = None
+        energy: float | None = None
         saved: list[Callable[[str, int], Checkpoint]] = []
         durable: list[Copied] = []
         for event in self.events:
@@ -170,6 +173,8 @@ class Batch:
                     durable.append(_copied(event))
                 case "evaluation" if event.evaluation.is_best:
                     best = event.evaluation.step
+                case "device" if (found := _joules(event.device)) > 0:
+                    energy = found
                 case "resolved":
                     resolved = event.resolved.SerializeToString()
                 case "outcome":
@@ -181,9 +186,15 @@ class Batch:
             resolved=resolved,
             outcome=outcome,
             best_step=best,
+            joules=energy,
             checkpoints=tuple(saved),
             durable=tuple(durable),
         )
+
+
+def _joules(sample: events_pb2.DeviceMetrics) -> float:
+    """Returns what an attempt has taken so far; a slice of a device has no counter of its own."""
+    return sample.energy_joules + sum(each.energy_joules for each in sample.devices if not each.is_slice)
 
 
 def _copied(event: events_pb2.Event) -> Copied:

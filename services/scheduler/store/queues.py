@@ -1,0 +1,72 @@
+"""Queues on disk. A project without a row has the default queue with the default limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from services.scheduler import wire
+from services.scheduler.queues.budgets import NO_BUDGET
+from services.scheduler.queues.limits import DEFAULT_LIMITS, DEFAULT_QUEUE, Limits
+from services.scheduler.store.tables import queues
+from services.scheduler.store.transaction import Transaction
+
+
+def of_projects(connection: Connection, project: str | None = None) -> dict[str, Limits]:
+    """Returns the limits that were set, by project: of all projects, or of one."""
+    query = select(queues).where(queues.c.queue == DEFAULT_QUEUE)
+    if project is not None:
+        query = query.where(queues.c.project == project)
+    return {row.project: _limits(row) for row in connection.execute(query)}
+
+
+def find(connection: Connection, project: str, *, locks: bool = False) -> Limits:
+    """Returns the limits of a project's queue.
+
+    Args:
+        connection: To the database.
+        project: Its id.
+        locks: Lets nobody else read them with a lock until this transaction is over, where the row is there.
+    """
+    query = select(queues).where(queues.c.project == project, queues.c.queue == DEFAULT_QUEUE)
+    row = connection.execute(query.with_for_update() if locks else query).one_or_none()
+    return DEFAULT_LIMITS if row is None else _limits(row)
+
+
+def keep(tx: Transaction, project: str, limits: Limits) -> None:
+    """Stores the limits of a project's queue; their revision says which change of it this is, from 1 on."""
+    values = {
+        "weight": limits.weight,
+        "max_devices": limits.max_devices,
+        "max_jobs": limits.max_jobs,
+        "max_waiting_jobs": limits.max_waiting_jobs,
+        "window_device_ms": limits.window_device_ms,
+        "window_hours": limits.window_hours,
+        "guaranteed_devices": limits.guaranteed_devices,
+        "budget": None if limits.budget.is_empty else wire.budget_bytes(limits.budget),
+        "is_paused": limits.is_paused,
+        "revision": limits.revision,
+        "update_ms": tx.now_ms,
+    }
+    if limits.revision == 1:
+        tx.connection.execute(insert(queues).values(project=project, queue=DEFAULT_QUEUE, **values))
+        return
+    mine = (queues.c.project == project, queues.c.queue == DEFAULT_QUEUE)
+    tx.connection.execute(update(queues).where(*mine).values(**values))
+
+
+def _limits(row: Row[Any]) -> Limits:
+    return Limits(
+        weight=row.weight,
+        max_devices=row.max_devices,
+        max_jobs=row.max_jobs,
+        max_waiting_jobs=row.max_waiting_jobs,
+        window_device_ms=row.window_device_ms,
+        window_hours=row.window_hours,
+        guaranteed_devices=row.guaranteed_devices,
+        budget=NO_BUDGET if row.budget is None else wire.budget_from_bytes(row.budget),
+        is_paused=row.is_paused,
+        revision=row.revision,
+        update_ms=row.update_ms,
+    )

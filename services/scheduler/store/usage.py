@@ -1,0 +1,109 @@
+"""What projects and jobs were given, on disk. A part of an attempt is added once: in the transaction that ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+
+from services.scheduler.planning.shares import decayed, given
+from services.scheduler.queues.accounts import Books, Usage, device_ms, joules
+from services.scheduler.queues.budgets import HOUR_MS, Spent
+from services.scheduler.queues.limits import LONGEST_WINDOW_HOURS
+from services.scheduler.records import Attempt
+from services.scheduler.store import queues as queue_store
+from services.scheduler.store.tables import jobs, usage, usage_hours
+from services.scheduler.store.transaction import Transaction
+
+
+def charge(tx: Transaction, attempt: Attempt) -> None:
+    """Adds a part of an attempt that has just ended to its job and its project.
+
+    Args:
+        tx: The transaction that ended it: it must have changed the row, so that nothing is added twice.
+        attempt: As it was until now.
+    """
+    time_ms, energy = device_ms(attempt, tx.now_ms), joules(attempt, tx.now_ms)
+    more = {"attained_ms": jobs.c.attained_ms + time_ms, "joules": jobs.c.joules + energy}
+    tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**more))
+    project = attempt.name.project
+    _add(tx, project, attempt, Spent(device_ms=time_ms, joules=energy))
+    oldest = tx.now_ms // HOUR_MS - LONGEST_WINDOW_HOURS
+    tx.connection.execute(delete(usage_hours).where(usage_hours.c.project == project, usage_hours.c.hour < oldest))
+    for hour, hour_ms in by_hour(attempt, tx.now_ms):
+        if hour >= oldest:
+            _add_hour(tx, project, hour, hour_ms)
+
+
+def _add(tx: Transaction, project: str, attempt: Attempt, more: Spent) -> None:
+    mine = usage.c.project == project
+    row = tx.connection.execute(select(usage).where(mine).with_for_update()).one_or_none()
+    from_ms = min(attempt.create_ms, tx.now_ms)
+    fresh_ms = given(attempt.slots, from_ms, tx.now_ms, tx.now_ms)
+    if row is None:
+        values = {"decayed_ms": fresh_ms, "as_of_ms": tx.now_ms, "device_ms": round(more.device_ms)}
+        tx.connection.execute(insert(usage).values(project=project, joules=more.joules, **values))
+        return
+    # A clock that went back makes nothing younger than it is.
+    as_of_ms = max(row.as_of_ms, tx.now_ms)
+    tx.connection.execute(
+        update(usage)
+        .where(mine)
+        .values(
+            decayed_ms=decayed(row.decayed_ms, as_of_ms - row.as_of_ms) + fresh_ms,
+            as_of_ms=as_of_ms,
+            device_ms=row.device_ms + round(more.device_ms),
+            joules=row.joules + more.joules,
+        )
+    )
+
+
+def by_hour(attempt: Attempt, now_ms: int) -> Iterator[tuple[int, int]]:
+    """Yields the hours that an attempt's part held its devices in, and the device-milliseconds in each."""
+    at_ms = attempt.create_ms
+    while at_ms < now_ms:
+        hour = at_ms // HOUR_MS
+        until_ms = min(now_ms, (hour + 1) * HOUR_MS)
+        yield hour, attempt.slots * (until_ms - at_ms)
+        at_ms = until_ms
+
+
+def _add_hour(tx: Transaction, project: str, hour: int, hour_ms: int) -> None:
+    mine = and_(usage_hours.c.project == project, usage_hours.c.hour == hour)
+    more = {"device_ms": usage_hours.c.device_ms + hour_ms}
+    if tx.connection.execute(update(usage_hours).where(mine).values(**more)).rowcount == 0:
+        tx.connection.execute(insert(usage_hours).values(project=project, hour=hour, device_ms=hour_ms))
+
+
+def books(connection: Connection, now_ms: int, project: str | None = None) -> Books:
+    """Returns what is stored of queues and usage: of all projects, or of one."""
+    limits = queue_store.of_projects(connection, project)
+    windows = {name: each.window_hours for name, each in limits.items() if each.window_hours}
+    within = _in_windows(connection, windows, now_ms) if windows else {}
+    query = select(usage) if project is None else select(usage).where(usage.c.project == project)
+    rows = {row.project: row for row in connection.execute(query)}
+    return Books(limits=limits, usage={name: _usage(row, within.get(name, 0)) for name, row in rows.items()})
+
+
+def _usage(row: Any, window_ms: int) -> Usage:
+    spent = Spent(device_ms=float(row.device_ms), joules=row.joules)
+    return Usage(decayed_ms=row.decayed_ms, as_of_ms=row.as_of_ms, spent=spent, window_ms=window_ms)
+
+
+def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int) -> dict[str, int]:
+    """Returns the device-milliseconds of ended attempts in each project's window, by whole hours, this one included."""
+    hour = now_ms // HOUR_MS
+    within = [and_(usage_hours.c.project == name, usage_hours.c.hour > hour - hours) for name, hours in windows.items()]
+    query = (
+        select(usage_hours.c.project, func.sum(usage_hours.c.device_ms).label("device_ms"))
+        .where(or_(*within))
+        .group_by(usage_hours.c.project)
+    )
+    return {row.project: int(row.device_ms) for row in connection.execute(query)}
+
+
+def waiting_jobs(connection: Connection, project: str, states: Collection[str]) -> int:
+    """Returns how many jobs of a project are in some states."""
+    query = select(func.count()).where(jobs.c.project == project, jobs.c.state.in_(list(states)))
+    return int(connection.execute(query).scalar_one())

@@ -1,0 +1,59 @@
+"""Budgets: message <-> dataclass, and the power that an attempt is predicted to take."""
+
+from __future__ import annotations
+
+from services.scheduler.queues.budgets import Budget, Spent, cost_of
+from tuneforge.v1 import jobs_pb2, queues_pb2
+
+
+def budget_bytes(budget: Budget) -> bytes:
+    """Returns a budget as it is stored."""
+    return budget_to_proto(budget).SerializeToString()
+
+
+def budget_from_bytes(stored: bytes) -> Budget:
+    """Reads a stored budget."""
+    return budget_from_proto(queues_pb2.Budget.FromString(stored))
+
+
+def budget_to_proto(budget: Budget) -> queues_pb2.Budget:
+    """Converts a budget."""
+    return queues_pb2.Budget(
+        device_seconds=budget.device_ms / 1000,
+        energy_joules=budget.joules,
+        cost=budget.cost,
+        currency=budget.currency,
+        price_per_device_hour=budget.price_per_hour,
+    )
+
+
+def budget_from_proto(message: queues_pb2.Budget) -> Budget:
+    """Converts the message of a budget."""
+    return Budget(
+        device_ms=message.device_seconds * 1000,
+        joules=message.energy_joules,
+        cost=message.cost,
+        currency=message.currency,
+        price_per_hour=message.price_per_device_hour,
+    )
+
+
+def spending_to_proto(spent: Spent, price_per_hour: float, currency: str) -> queues_pb2.Spending:
+    """Converts what was spent, in money too where a price is set."""
+    return queues_pb2.Spending(
+        device_seconds=spent.device_ms / 1000,
+        energy_joules=spent.joules,
+        cost=cost_of(spent.device_ms, price_per_hour),
+        currency=currency,
+    )
+
+
+def predicted_watts(resource_estimate: bytes | None) -> float:
+    """Returns the power of one device that a job is predicted to take; 0: no run has measured it.
+
+    Args:
+        resource_estimate: Serialised `ResourceEstimate`.
+    """
+    found = jobs_pb2.ResourceEstimate.FromString(resource_estimate or b"")
+    seconds = found.device_seconds.expected
+    return found.energy_joules.expected / seconds if seconds > 0 else 0.0
