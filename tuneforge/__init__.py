@@ -43,6 +43,7 @@ _HOMES: Final[dict[str, str]] = {
         "GateKind GateReport GateResult MetricGate RecordedEvaluation SliceEvidence"
     ),
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
+    "job_filters": "JobFilter JobOrder",
     "job_values": (
         "Attempt AttemptPart AttemptState Calibration Checkpoint Interval Job JobCondition JobState ResourceEstimate"
     ),

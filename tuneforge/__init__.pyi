@@ -100,6 +100,8 @@ from tuneforge.imports import (
     ImportProgress as ImportProgress,
     package_path as package_path,
 )
+from tuneforge.job_filters import JobFilter as JobFilter
+from tuneforge.job_filters import JobOrder as JobOrder
 from tuneforge.job_values import (
     Attempt as Attempt,
     AttemptPart as AttemptPart,

@@ -12,6 +12,7 @@ from tuneforge._spec_input import SpecInput, read_spec
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge._watch import JobWatch, WatchOptions
 from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError, Unavailable
+from tuneforge.job_filters import JobFilter, JobOrder, filter_to_proto, order_to_proto
 from tuneforge.job_values import (
     Attempt,
     Calibration,
@@ -237,16 +238,22 @@ class Jobs:
             scheduler.call(scheduler.stub.GetJob, calls.GetJobRequest(name=names.job(self._project, job)))
         )
 
-    def list(self, *, states: Sequence[JobState] = ()) -> Iterator[Job]:
+    def list(
+        self, where: JobFilter | None = None, *, states: Sequence[JobState] = (), order: JobOrder = JobOrder.NEWEST
+    ) -> Iterator[Job]:
         """Yields the project's jobs, newest first.
 
         Args:
+            where: Only these jobs; None: all.
             states: Only jobs in these states; empty: all.
+            order: Which comes first.
         """
         scheduler = self._connections.scheduler
         request = calls.ListJobsRequest(
             parent=names.parent(self._project),
             states=[pb.JobState.Value(f"JOB_STATE_{JobState(state)}") for state in states],
+            filter=filter_to_proto(where, self._project) if where is not None else None,
+            order=order_to_proto(order),
         )
         for page in scheduler.pages(scheduler.stub.ListJobs, request):
             yield from map(job_from_proto, page.jobs)

@@ -87,6 +87,14 @@ class NewJob:
     """Serialised `ResourceEstimate`; None while the shapes of its base are not known."""
     budget: Budget | None = None
     """What it may spend; None: no limit."""
+    retry: bytes | None = None
+    """Serialised `RetryPolicy`; None: the scheduler's."""
+    ttl_ms: int | None = None
+    """It is removed so long after its end; None: never."""
+    rerun_of: str | None = None
+    """Job whose pinned spec it has."""
+    training_digest: str | None = None
+    """Digest of all that its result depends on; None: not known yet."""
 
     @property
     def versions(self) -> list[str]:
@@ -145,6 +153,22 @@ class Job:
     """What its ended attempts were given."""
     budget: Budget | None = None
     """What it may spend; None: no limit."""
+    retry: bytes | None = None
+    """Serialised `RetryPolicy`; None: the scheduler's."""
+    user_faults: int = 0
+    """Faults of its own so far; `faults` are those of the infrastructure."""
+    fault_signature: str | None = None
+    """Reason and step of the newest fault of its own."""
+    rerun_of: str | None = None
+    """Job whose pinned spec it has."""
+    training_digest: str | None = None
+    """Digest of all that its result depends on; None: not known yet."""
+    reused_from: str | None = None
+    """Job whose version is its result; None: it trained."""
+    ttl_ms: int | None = None
+    """It is removed so long after its end; None: never."""
+    expire_ms: int | None = None
+    """When it is removed; None: not known yet, or never."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False
@@ -193,6 +217,8 @@ class Attempt:
     last_seq: int
     create_ms: int
     end_ms: int | None
+    budget: str = ""
+    """Which budget of its job its end used: INFRASTRUCTURE or USER; empty: none."""
     node_rank: int = 0
     """Rank of the node inside the attempt; the part with rank 0 reports the steps and has the result."""
     nodes: int = 1

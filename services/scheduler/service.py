@@ -37,7 +37,7 @@ from services.scheduler.watch import Watches
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0009"
+SCHEMA_HEAD = "0010"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,18 +18,18 @@ from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import Nodes, registration_problems
 from services.scheduler.records import Job
 from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import job_filters, measured_runs
 from services.scheduler.store import jobs as job_store
-from services.scheduler.store import measured_runs
 from services.scheduler.store import nodes as node_store
 from services.scheduler.verbs import Verbs, call_of
 from services.scheduler.verification import Verification
 from services.scheduler.watch import Watches, WatchRequest
 from services.scheduler.wire.drafts import draft_of, preview, registration_of
 from services.scheduler.wire.estimates import calibration_to_proto
+from services.scheduler.wire.filters import filter_key, listing_of
 from services.scheduler.wire.reports import status_from_proto
 from services.scheduler.wire.resources import (
     attempt_to_proto,
-    job_state_from_proto,
     job_to_proto,
     node_to_proto,
 )
@@ -103,19 +103,15 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
         return job_to_proto(await self._job(JobName.parse(request.name)))
 
     async def ListJobs(self, request: scheduler_pb2.ListJobsRequest, _: Context) -> scheduler_pb2.ListJobsResponse:
-        """Lists a project's jobs, newest first."""
+        """Lists a project's jobs."""
         project = ProjectName.parse(request.parent).project
-        found = {number: job_state_from_proto(number) for number in request.states}
-        if unknown := sorted(number for number, state in found.items() if state is None):
-            raise invalid_fields([FieldViolation("states", f"has {unknown[0]}: use values of JobState")])
-        states = {state for state in found.values() if state is not None}
-        scope = f"ListJobs {request.parent} {sorted(states)}"
+        wanted, order = listing_of(request)
+        scope = f"ListJobs {request.parent} {order} {sorted(request.states)} {filter_key(request.filter)}"
         page = page_of(request.page_size, request.page_token, scope=scope)
-        before = page.after_number(0) or None
         rows = await self._parts.ledger.read(
-            lambda db: job_store.list_newest(db, project, states, before, page.size + 1)
+            lambda db: job_filters.list_page(db, project, wanted, order, page.after, page.size + 1)
         )
-        shown, token = cut(rows, page, lambda job: str(job.number))
+        shown, token = cut(rows, page, lambda job: job_filters.page_key(job, order))
         return scheduler_pb2.ListJobsResponse(jobs=map(job_to_proto, shown), next_page_token=token)
 
     async def CancelJob(self, request: scheduler_pb2.CancelJobRequest, _: Context) -> jobs_pb2.Job:

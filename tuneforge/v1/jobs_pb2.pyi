@@ -419,6 +419,96 @@ class ReplayedStep(_message.Message):
 Global___ReplayedStep: _TypeAlias = ReplayedStep  # noqa: Y015
 
 @_typing.final
+class JobFilter(_message.Message):
+    """Which jobs are meant: those to which all that is set applies. Nothing set: every job of the project."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    OUTPUT_MODEL_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    ENDED_FROM_FIELD_NUMBER: _builtins.int
+    ENDED_BEFORE_FIELD_NUMBER: _builtins.int
+    search: _builtins.str
+    """With this text in the job's id or its creator, upper or lower case; at most 256 characters."""
+    output_model: _builtins.str
+    """That publish into this model: `projects/{project}/models/{model}`."""
+    base: _builtins.str
+    """On this base: a version, or a model for all of its versions."""
+    dataset: _builtins.str
+    """That learn from these rows: a version of a data set, or a data set for all of its versions."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
+        """In one of these states."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With all of these labels; an empty value stands for any value of the key."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Created at this moment or later."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Created before this moment."""
+
+    @_builtins.property
+    def ended_from(self) -> _timestamp_pb2.Timestamp:
+        """Ended at this moment or later; leaves out jobs that have not ended."""
+
+    @_builtins.property
+    def ended_before(self) -> _timestamp_pb2.Timestamp:
+        """Ended before this moment; leaves out jobs that have not ended."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___JobState.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        search: _builtins.str = ...,
+        output_model: _builtins.str = ...,
+        base: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        ended_from: _timestamp_pb2.Timestamp | None = ...,
+        ended_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "ended_before", b"ended_before", "ended_from", b"ended_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "created_before", b"created_before", "created_from", b"created_from", "dataset", b"dataset", "ended_before", b"ended_before", "ended_from", b"ended_from", "labels", b"labels", "output_model", b"output_model", "search", b"search", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
+
+@_typing.final
 class MemoryEstimate(_message.Message):
     """Predicted peak memory of one attempt in bytes, by part: arithmetic over the base's configuration and shapes, corrected
     by measured runs where there are some. Of the device, or of the host where there is none.

@@ -25,6 +25,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _JobOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_ORDER_UNSPECIFIED: _JobOrder.ValueType  # 0
+    """Newest first."""
+    JOB_ORDER_NEWEST: _JobOrder.ValueType  # 1
+    """The job that was created last comes first."""
+    JOB_ORDER_OLDEST: _JobOrder.ValueType  # 2
+    """The job that was created first comes first."""
+    JOB_ORDER_ENDED_LAST: _JobOrder.ValueType  # 3
+    """The job that ended last comes first; jobs that have not ended are left out."""
+
+class JobOrder(_JobOrder, metaclass=_JobOrderEnumTypeWrapper):
+    """Orders of a list of jobs."""
+
+JOB_ORDER_UNSPECIFIED: JobOrder.ValueType  # 0
+"""Newest first."""
+JOB_ORDER_NEWEST: JobOrder.ValueType  # 1
+"""The job that was created last comes first."""
+JOB_ORDER_OLDEST: JobOrder.ValueType  # 2
+"""The job that was created first comes first."""
+JOB_ORDER_ENDED_LAST: JobOrder.ValueType  # 3
+"""The job that ended last comes first; jobs that have not ended are left out."""
+Global___JobOrder: _TypeAlias = JobOrder  # noqa: Y015
+
 class _EndReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -239,15 +267,23 @@ class ListJobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     page_size: _builtins.int
     """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the answer before; empty: from the beginning."""
+    order: Global___JobOrder.ValueType
+    """In which order."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_jobs_pb2.JobState.ValueType]:
-        """Only jobs in these states; empty: all."""
+        """Only jobs in these states; empty: all. The same as `filter.states`; where both are set, both apply."""
+
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.JobFilter:
+        """Only these jobs. Unset: all."""
 
     def __init__(
         self,
@@ -256,10 +292,12 @@ class ListJobsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         states: _abc.Iterable[_jobs_pb2.JobState.ValueType] | None = ...,
+        filter: _jobs_pb2.JobFilter | None = ...,
+        order: Global___JobOrder.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

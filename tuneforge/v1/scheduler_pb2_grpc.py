@@ -205,11 +205,11 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists a project's jobs, newest first. Idempotent.
+        """Lists a project's jobs, newest first or in the order that is asked for. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
-        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

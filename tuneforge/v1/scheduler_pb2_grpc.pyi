@@ -81,11 +81,11 @@ class SchedulerServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListJobsRequest, _scheduler_pb2.ListJobsResponse]
-    """Lists a project's jobs, newest first. Idempotent.
+    """Lists a project's jobs, newest first or in the order that is asked for. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
-      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobRequest, _jobs_pb2.Job]
     """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
@@ -267,11 +267,11 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListJobsRequest, _scheduler_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists a project's jobs, newest first. Idempotent.
+    """Lists a project's jobs, newest first or in the order that is asked for. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
-      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
@@ -480,11 +480,11 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ListJobsResponse, _abc.Awaitable[_scheduler_pb2.ListJobsResponse]]:
-        """Lists a project's jobs, newest first. Idempotent.
+        """Lists a project's jobs, newest first or in the order that is asked for. Idempotent.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
-          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
         """
 
     @_abc_1.abstractmethod

@@ -15,7 +15,7 @@ from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.queues.budgets import Budget, Spent
 from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Origin, Pinned, Ref
 from services.scheduler.store import checkpoints, events
-from services.scheduler.store.tables import attempts, jobs, nodes
+from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
 
@@ -65,7 +65,7 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
         **step.values,
     }
     if step.to in TERMINAL:
-        values["end_ms"] = tx.now_ms
+        values |= {"end_ms": tx.now_ms, "expire_ms": jobs.c.ttl_ms + tx.now_ms, "handled": 0}
     if step.to is JobState.RUNNING and before.start_ms is None:
         values["start_ms"] = tx.now_ms
     if tx.connection.execute(update(jobs).where(*guard).values(**values)).rowcount != 1:
@@ -122,12 +122,19 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             origin_manifest=new.origin.manifest if new.origin else None,
             verifies=new.verifies,
             budget=None if new.budget is None else wire.budget_bytes(new.budget),
+            retry=new.retry,
+            rerun_of=new.rerun_of,
+            training_digest=new.training_digest,
+            ttl_ms=new.ttl_ms,
             create_ms=tx.now_ms,
             **_needs_values(new.needs),
             **(_pinned_values(new.pinned) if new.pinned else {}),
         )
         .returning(jobs.c.number)
     ).scalar_one()
+    for key, value in new.labels.items():
+        row = {"project": new.name.project, "key": key, "value": value, "job": number}
+        tx.connection.execute(insert(job_labels).values(**row))
     events.append_state(
         tx, number, wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
     )
@@ -153,6 +160,7 @@ def release(tx: Transaction, job: int, new: NewJob) -> bool:
         "estimate": new.estimate,
         "resource_estimate": new.resource_estimate,
         "architecture_version": new.architecture_version,
+        "training_digest": new.training_digest,
     }
     message = f"Its base {new.pinned.base.version} is there."
     step = Step(
@@ -171,27 +179,16 @@ def fail(tx: Transaction, job: int, failure: bytes, step: Step) -> bool:
 
 
 def find(connection: Connection, name: JobName) -> Job | None:
-    """Returns a job by name, or None."""
-    query = _query().where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+    """Returns a job by name, or None; a removed one is not there."""
+    is_there = jobs.c.removal.is_(None)
+    query = whole_rows().where(jobs.c.project == name.project, jobs.c.job_id == name.job, is_there)
     row = connection.execute(query).one_or_none()
-    return None if row is None else _job(row)
+    return None if row is None else job_of(row)
 
 
 def load(connection: Connection, number: int) -> Job:
     """Returns a job by number; it must exist."""
-    return _job(connection.execute(_query().where(jobs.c.number == number)).one())
-
-
-def list_newest(
-    connection: Connection, project: str, states: Collection[JobState], before: int | None, limit: int
-) -> list[Job]:
-    """Returns jobs of a project, newest first: below number `before` when given, in one of `states` when not empty."""
-    query = _query().where(jobs.c.project == project).order_by(jobs.c.number.desc()).limit(limit)
-    if states:
-        query = query.where(jobs.c.state.in_([str(state) for state in states]))
-    if before is not None:
-        query = query.where(jobs.c.number < before)
-    return [_job(row) for row in connection.execute(query)]
+    return job_of(connection.execute(whole_rows().where(jobs.c.number == number)).one())
 
 
 def active(connection: Connection) -> list[ActiveJob]:
@@ -240,7 +237,8 @@ def states_of(connection: Connection, numbers: Collection[int]) -> dict[int, tup
     return {row.number: (str(JobName(row.project, row.job_id)), JobState(row.state)) for row in rows}
 
 
-def _query() -> Any:
+def whole_rows() -> Any:
+    """Returns a query of whole jobs, conditions included; removed ones too."""
     is_unreachable = exists().where(
         attempts.c.job == jobs.c.number,
         attempts.c.attempt == jobs.c.attempt,
@@ -295,7 +293,8 @@ def _budget(row: Row[Any]) -> Budget | None:
     return None if row.budget is None else wire.budget_from_bytes(row.budget)
 
 
-def _job(row: Row[Any]) -> Job:
+def job_of(row: Row[Any]) -> Job:
+    """Returns a job from one of `whole_rows`."""
     return Job(
         number=row.number,
         uid=row.uid,
@@ -336,6 +335,14 @@ def _job(row: Row[Any]) -> Job:
         verifies=row.verifies,
         spent=_spent(row),
         budget=_budget(row),
+        retry=row.retry,
+        user_faults=row.user_faults,
+        fault_signature=row.fault_signature,
+        rerun_of=row.rerun_of,
+        training_digest=row.training_digest,
+        reused_from=row.reused_from,
+        ttl_ms=row.ttl_ms,
+        expire_ms=row.expire_ms,
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,
     )

@@ -91,13 +91,39 @@ jobs = Table(
     Column("attained_ms", BigInteger, nullable=False, default=0, comment="device-milliseconds of ended attempts"),
     Column("joules", Double, nullable=False, default=0.0, comment="energy of ended attempts"),
     Column("budget", LargeBinary, comment="Budget; NULL: none"),
+    Column("retry", LargeBinary, comment="RetryPolicy; NULL: the scheduler's"),
+    Column("user_faults", Integer, nullable=False, default=0, comment="faults of its own so far"),
+    Column("fault_signature", Text, comment="reason and step of the newest fault of its own"),
+    Column("handled", Integer, nullable=False, default=0, comment="times it was taken up since it last went well"),
+    Column("rerun_of", Text, comment="job whose pinned spec it has"),
+    Column("training_digest", String(64), comment="of all that its result depends on; NULL while BLOCKED"),
+    Column("reused_from", Text, comment="job whose version is its result; NULL: it trained"),
+    Column("ttl_ms", BigInteger, comment="removed so long after its end; NULL: never"),
+    Column("expire_ms", BigInteger, comment="when it is to be removed; NULL: never, or removed"),
+    Column("removal", String(8), comment="NULL: it is there; else PENDING or DONE: only its name is"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
+    Index("jobs_by_project_state", "project", "state", "number"),
+    Index("jobs_by_end", "project", "end_ms", "number"),
+    Index("jobs_by_search", "project", "number", "job_id", "creator"),
+    Index("jobs_by_training", "project", "training_digest"),
+    Index("jobs_by_expiry", "expire_ms"),
+    Index("jobs_by_removal", "removal"),
     Index("jobs_by_project", "project", "number"),
     Index("jobs_by_state", "state"),
     Index("jobs_by_dependency", "depends_on"),
     Index("jobs_by_change", "change_seq"),
     sqlite_autoincrement=True,
 )
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("key", String(63), primary_key=True),
+    Column("value", String(63), primary_key=True),
+    Column("job", _Number, ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
+)
+"""The labels of jobs once more, for lists: those in `jobs.labels` are what a job shows."""
 
 attempts = Table(
     "attempts",
@@ -116,6 +142,7 @@ attempts = Table(
         "is_leaving", Boolean, nullable=False, default=False, comment="another part has saved and left: so is it to"
     ),
     Column("rendezvous", Text, nullable=False, default="", comment="where rank 0 waits for the others"),
+    Column("budget", String(16), nullable=False, default="", comment="which one its end used; empty: none"),
     Column("failure", LargeBinary),
     Column("outcome", LargeBinary, comment="AttemptOutcome"),
     Column("stall", LargeBinary, comment="Stall; while it makes no progress"),

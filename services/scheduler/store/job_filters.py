@@ -1,0 +1,105 @@
+"""Which jobs a caller means, in SQL: the same as `lifecycle/filters.py` says of one job, over all of a project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
+
+from services.scheduler.jobs import JobState
+from services.scheduler.lifecycle.filters import JobFilter, JobOrder
+from services.scheduler.records import Job
+from services.scheduler.store.jobs import job_of, whole_rows
+from services.scheduler.store.tables import job_labels, jobs
+
+_ESCAPE = "\\"
+
+
+def condition(project: str, wanted: JobFilter) -> ColumnElement[bool]:
+    """Returns what is true of the rows that are meant; removed jobs never are."""
+    parts: list[ColumnElement[bool]] = [jobs.c.project == project, jobs.c.removal.is_(None)]
+    if wanted.states:
+        parts.append(jobs.c.state.in_(sorted(map(str, wanted.states))))
+    parts += [_labelled(project, key, value) for key, value in sorted(wanted.labels.items())]
+    if wanted.search:
+        parts.append(jobs.c.number.in_(_found(project, wanted.search)))
+    if wanted.output_model:
+        parts.append(jobs.c.output_model == wanted.output_model)
+    if wanted.base:
+        parts.append(_is_of(jobs.c.base_version, wanted.base))
+    if wanted.dataset:
+        parts.append(_is_of(jobs.c.train_version, wanted.dataset))
+    for column, first_ms, before_ms in (
+        (jobs.c.create_ms, wanted.created_from_ms, wanted.created_before_ms),
+        (jobs.c.end_ms, wanted.ended_from_ms, wanted.ended_before_ms),
+    ):
+        if first_ms is not None:
+            parts.append(column >= first_ms)
+        if before_ms is not None:
+            parts.append(column < before_ms)
+    return and_(*parts)
+
+
+def list_page(
+    connection: Connection, project: str, wanted: JobFilter, order: JobOrder, after: str | None, limit: int
+) -> list[Job]:
+    """Returns a page of the jobs that are meant.
+
+    Args:
+        connection: Where to read.
+        project: Whose jobs.
+        wanted: Which of them.
+        order: Which comes first.
+        after: `page_key` of the last job of the page before; None: the first page.
+        limit: Most jobs.
+    """
+    query = whole_rows().where(condition(project, wanted)).limit(limit)
+    number, end = jobs.c.number, jobs.c.end_ms
+    match order:
+        case JobOrder.NEWEST:
+            query = query.order_by(number.desc())
+            query = query if after is None else query.where(number < int(after))
+        case JobOrder.OLDEST:
+            query = query.order_by(number)
+            query = query if after is None else query.where(number > int(after))
+        case JobOrder.ENDED_LAST:
+            query = query.where(end.is_not(None)).order_by(end.desc(), number.desc())
+            if after is not None:
+                query = query.where(tuple_(end, number) < tuple_(*map(int, after.split(","))))
+    return [job_of(row) for row in connection.execute(query)]
+
+
+def page_key(job: Job, order: JobOrder) -> str:
+    """Returns where a page after this job begins."""
+    return f"{job.end_ms or 0},{job.number}" if order is JobOrder.ENDED_LAST else str(job.number)
+
+
+def numbers(connection: Connection, project: str, wanted: JobFilter, limit: int) -> list[tuple[int, str, JobState]]:
+    """Returns number, id and state of the jobs that are meant, oldest first."""
+    query = select(jobs.c.number, jobs.c.job_id, jobs.c.state).where(condition(project, wanted))
+    rows = connection.execute(query.order_by(jobs.c.number).limit(limit))
+    return [(row.number, row.job_id, JobState(row.state)) for row in rows]
+
+
+def _labelled(project: str, key: str, value: str) -> ColumnElement[bool]:
+    labels = job_labels.c
+    found = select(labels.job).where(labels.project == project, labels.key == key)
+    return jobs.c.number.in_(found if value == "" else found.where(labels.value == value))
+
+
+def _found(project: str, text: str) -> Any:
+    """Returns a query that an index answers alone: the rows themselves are wide."""
+    pattern = func.lower(f"%{_escaped(text)}%")
+    inner = jobs.alias()
+    names = (func.lower(column).like(pattern, escape=_ESCAPE) for column in (inner.c.job_id, inner.c.creator))
+    return select(inner.c.number).where(inner.c.project == project, or_(*names))
+
+
+def _is_of(column: Any, wanted: str) -> ColumnElement[bool]:
+    return or_(column == wanted, column.like(f"{_escaped(wanted)}/versions/%", escape=_ESCAPE))
+
+
+def _escaped(text: str) -> str:
+    for special in (_ESCAPE, "%", "_"):
+        text = text.replace(special, _ESCAPE + special)
+    return text
