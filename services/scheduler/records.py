@@ -217,7 +217,7 @@ class Attempt:
     last_seq: int
     create_ms: int
     end_ms: int | None
-    budget: str = ""
+    fault_budget: str = ""
     """Which budget of its job its end used: INFRASTRUCTURE or USER; empty: none."""
     node_rank: int = 0
     """Rank of the node inside the attempt; the part with rank 0 reports the steps and has the result."""

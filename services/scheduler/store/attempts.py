@@ -347,7 +347,7 @@ def _attempt(row: Row[Any]) -> Attempt:
         last_seq=row.last_seq,
         create_ms=row.create_ms,
         end_ms=row.end_ms,
-        budget=row.budget,
+        fault_budget=row.fault_budget,
         node_rank=row.node_rank,
         nodes=row.nodes,
         rendezvous=row.rendezvous,

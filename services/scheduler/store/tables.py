@@ -142,7 +142,7 @@ attempts = Table(
         "is_leaving", Boolean, nullable=False, default=False, comment="another part has saved and left: so is it to"
     ),
     Column("rendezvous", Text, nullable=False, default="", comment="where rank 0 waits for the others"),
-    Column("budget", String(16), nullable=False, default="", comment="which one its end used; empty: none"),
+    Column("fault_budget", String(16), nullable=False, default="", comment="which one its end used; empty: none"),
     Column("failure", LargeBinary),
     Column("outcome", LargeBinary, comment="AttemptOutcome"),
     Column("stall", LargeBinary, comment="Stall; while it makes no progress"),

@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("removal", sa.String(8)),
     ):
         op.add_column("jobs", column)
-    op.add_column("attempts", sa.Column("budget", sa.String(16), nullable=False, server_default=""))
+    op.add_column("attempts", sa.Column("fault_budget", sa.String(16), nullable=False, server_default=""))
     labels = op.create_table(
         "job_labels",
         sa.Column("project", sa.String(63), nullable=False),
