@@ -64,7 +64,7 @@ def filter_to_proto(wanted: JobFilter, project: str) -> pb.JobFilter:
     )
 
 
-def order_to_proto(order: JobOrder) -> calls.JobOrder:
+def order_to_proto(order: JobOrder) -> calls.JobOrder.ValueType:
     """Converts an order to its number."""
     return calls.JobOrder.Value(f"JOB_ORDER_{JobOrder(order)}")
 

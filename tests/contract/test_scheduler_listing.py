@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,7 +14,7 @@ from tests.support.scheduling import Stage, staged
 from tuneforge.v1 import jobs_pb2, scheduler_pb2
 
 
-async def listed(stage: Stage, **fields: object) -> list[str]:
+async def listed(stage: Stage, **fields: Any) -> list[str]:
     """Returns the ids of the jobs that a list has."""
     request = scheduler_pb2.ListJobsRequest(parent="projects/p", **fields)
     return [job.name.rpartition("/")[2] for job in (await stage.stub.ListJobs(request)).jobs]
@@ -47,7 +48,7 @@ async def test_wrong_fields_of_a_filter_are_named_together(tmp_path: Path) -> No
     """A filter with several faults is refused with all of them, and a page token only goes on with its own list."""
     async with staged(tmp_path) as stage:
         wrong = jobs_pb2.JobFilter(
-            states=[99],
+            states=[jobs_pb2.JobState.ValueType(99)],
             search="x" * 257,
             base="m",
             created_from=Timestamp(seconds=5),
@@ -59,7 +60,7 @@ async def test_wrong_fields_of_a_filter_are_named_together(tmp_path: Path) -> No
         assert {each.field for each in error.fields} == {
             *("filter.states", "filter.search", "filter.base", "filter.created_before")
         }
-        request = scheduler_pb2.ListJobsRequest(parent="projects/p", order=99)
+        request = scheduler_pb2.ListJobsRequest(parent="projects/p", order=scheduler_pb2.JobOrder.ValueType(99))
         assert [each.field for each in (await refusal(stage.stub.ListJobs(request), "INVALID_ARGUMENT")).fields] == [
             "order"
         ]

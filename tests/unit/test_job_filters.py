@@ -53,11 +53,13 @@ def fill(database: Database) -> None:
     for number in range(16):
         add = job_like(number)
         moment = 1000 + number
-        numbers.append(database.write_sync(lambda db: job_store.add(Transaction(db, moment), add, None)))  # noqa: B023
+        number_of = database.write_sync(lambda db: job_store.add(Transaction(db, moment), add, None))  # noqa: B023
+        assert number_of is not None
+        numbers.append(number_of)
     database.write_sync(lambda db: job_store.add(Transaction(db, 1), new_job(JobName("q", "j1")), None))
-    for moment, number in enumerate(numbers[3::2], 2000):
+    for moment, ended in enumerate(numbers[3::2], 2000):
         step = job_store.Step(to=JobState.CANCELLED, reason="CANCEL_REQUESTED", message="m")
-        assert database.write_sync(lambda db: job_store.advance(Transaction(db, moment), number, step))  # noqa: B023
+        assert database.write_sync(lambda db: job_store.advance(Transaction(db, moment), ended, step))  # noqa: B023
 
 
 def pages(database: Database, wanted: JobFilter, order: JobOrder) -> list[Job]:

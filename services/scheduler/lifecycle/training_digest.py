@@ -75,9 +75,7 @@ def _result_only(spec: TrainingSpec) -> TrainingSpec:
         if spec.evaluation.use_best
         else Checkpointing(),
         guards=replace(spec.guards, stall_after_s=None, stall_ends_after_s=None),
-        resources=Resources(
-            nodes=asked.nodes, devices_per_node=asked.devices_per_node, cpu_millis=asked.cpu_millis
-        ),
+        resources=Resources(nodes=asked.nodes, devices_per_node=asked.devices_per_node, cpu_millis=asked.cpu_millis),
     )
 
 

@@ -37,7 +37,7 @@ def filter_of(message: jobs_pb2.JobFilter, field: str = "filter") -> JobFilter:
     if len(message.search) > SEARCH_LENGTH_MAX:
         problem = f"has {len(message.search)} characters: use at most {SEARCH_LENGTH_MAX}"
         problems.append(FieldViolation(f"{field}.search", problem))
-    times = {name: milliseconds(getattr(message, name)) for name in _TIMES if message.HasField(name)}
+    times = {name: milliseconds(getattr(message, name)) for name in _TIMES if message.HasField(name)}  # type: ignore[arg-type]
     for first, before in (_TIMES[:2], _TIMES[2:]):
         if first in times and before in times and times[first] >= times[before]:
             problem = f"is not after {first}: no job lies between; give a later moment, or only one of the two"

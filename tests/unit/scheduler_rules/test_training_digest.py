@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ SPEC = TrainingSpec(
 INPUTS = TrainingInputs(spec=SPEC, base_digest="a" * 64, train_digest="b" * 64, environment="cpu", code="1.0")
 
 
-def with_spec(**changes: object) -> TrainingInputs:
+def with_spec(**changes: Any) -> TrainingInputs:
     """Returns the inputs with a changed spec."""
     return replace(INPUTS, spec=replace(SPEC, **changes))
 
