@@ -300,6 +300,7 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.RESUME_MISMATCH: _Row(_STATE, JobFailed, "Resume where the job began, or start a new job."),
     Reason.LOSS_EXPLODED: _Row(_STATE, JobFailed, "Lower the learning rate or lengthen the warm-up."),
     Reason.NO_EFFECT: _Row(_STATE, JobFailed, "Train longer, raise the learning rate, or check the adapters' layers."),
+    Reason.TRIALS_FAILED: _Row(_STATE, JobFailed, "Look at the failures of its trials, then narrow the space."),
     Reason.STALLED: _Row("UNAVAILABLE", JobFailed, "Look at the stacks that its log has; it is started again.", 5.0),
 }
 """The table: reason → code, exception, cure."""

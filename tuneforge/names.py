@@ -68,7 +68,7 @@ def _check(value: str, kind: str) -> str:
     """Returns what is wrong with one variable part of a name; empty when nothing is."""
     if kind == "digest":
         return "" if is_digest(value) else "a digest is 64 lower-case hexadecimal digits"
-    if kind in {"version", "attempt", "validation"}:
+    if kind in {"version", "attempt", "validation", "trial"}:
         return "" if _NUMBER.fullmatch(value) and value != "0" else f"{kind} is a whole number from 1 on"
     if kind == "recipe":
         return "" if _RECIPE.fullmatch(value) else "recipe is 4 to 128 letters, digits and . _ @"
@@ -109,7 +109,7 @@ class ResourceName:
             elif problem := _check(value, kind):
                 raise InvalidName(text, cls.pattern, problem)
             else:
-                parts.append(int(value) if kind in {"version", "attempt", "step", "validation"} else value)
+                parts.append(int(value) if kind in {"version", "attempt", "step", "validation", "trial"} else value)
         return cls(*parts)
 
     def __str__(self) -> str:
@@ -310,6 +310,34 @@ class CheckpointName(ResourceName):
     def parent(self) -> JobName:
         """The job."""
         return JobName(self.project, self.job)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepName(ResourceName):
+    """A sweep."""
+
+    pattern: ClassVar[str] = "projects/{project}/sweeps/{sweep}"
+    project: str
+    sweep: str
+
+    def trial(self, number: int) -> "TrialName":
+        """Returns the name of one of its trials, counted from 1."""
+        return TrialName(self.project, self.sweep, number)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialName(ResourceName):
+    """A trial of a sweep, counted from 1."""
+
+    pattern: ClassVar[str] = "projects/{project}/sweeps/{sweep}/trials/{trial}"
+    project: str
+    sweep: str
+    trial: int
+
+    @property
+    def parent(self) -> SweepName:
+        """The sweep."""
+        return SweepName(self.project, self.sweep)
 
 
 @dataclass(frozen=True, slots=True)

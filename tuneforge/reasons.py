@@ -75,6 +75,7 @@ class Reason(StrEnum):
     GANG_BROKEN = "GANG_BROKEN"
     GANG_MIXED = "GANG_MIXED"
     MERGE_DIVERGED = "MERGE_DIVERGED"
+    TRIALS_FAILED = "TRIALS_FAILED"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":

@@ -158,6 +158,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt (user fault): a merged model says something else than its adapter at more positions than
     `output.merge.min_agreement` allows.
     """
+    ERROR_REASON_TRIALS_FAILED: _ErrorReason.ValueType  # 205
+    """Failure of a sweep (user fault): none of its trials has succeeded, or more have failed than its plan allows."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason a Tuneforge service gives for an error, in one table.
@@ -303,4 +305,6 @@ ERROR_REASON_MERGE_DIVERGED: ErrorReason.ValueType  # 165
 """Failure of an attempt (user fault): a merged model says something else than its adapter at more positions than
 `output.merge.min_agreement` allows.
 """
+ERROR_REASON_TRIALS_FAILED: ErrorReason.ValueType  # 205
+"""Failure of a sweep (user fault): none of its trials has succeeded, or more have failed than its plan allows."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Sweeps: searches over fields of a training spec whose trials are jobs. Pure rules, and the controller that acts."""

@@ -1,0 +1,1 @@
+"""Rules of sweeps, without a database or a socket."""
