@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
@@ -103,7 +104,7 @@ def find_field(spec: spec_pb2.TrainingSpec, path: str) -> SpecField:
     if (fixed := next((each for each in FIXED if path == each or path.startswith(f"{each}.")), None)) is not None:
         raise NoField(f"cannot be searched: all trials have the same `{fixed}`")
     owner: Descriptor = spec_pb2.TrainingSpec.DESCRIPTOR
-    holder: spec_pb2.TrainingSpec | None = spec
+    holder: Any = spec
     *parents, last = path.split(".")
     for index, part in enumerate([*parents, last]):
         kind = _named(owner, part)
@@ -115,7 +116,7 @@ def find_field(spec: spec_pb2.TrainingSpec, path: str) -> SpecField:
             return SpecField(path=path, kind=kind)
         if kind.message_type is None or kind.is_repeated:
             raise NoField(f"is no field: `{part}` has no fields")
-        owner, holder = kind.message_type, getattr(holder, part) if holder is not None else None
+        owner, holder = kind.message_type, getattr(holder, part)
     raise NoField("is no field")
 
 
@@ -133,9 +134,9 @@ def _example(kind: FieldDescriptor, path: str) -> str:
     return f"`{path}.{fields[0].name}`" if fields else "none"
 
 
-def _require_chosen(holder: spec_pb2.TrainingSpec | None, kind: FieldDescriptor) -> None:
+def _require_chosen(holder: Any, kind: FieldDescriptor) -> None:
     group = kind.containing_oneof
-    if holder is None or group is None or group.name.startswith("_"):  # what is only optional has a group of one
+    if group is None or group.name.startswith("_"):  # what is only optional has a group of one
         return
     chosen = holder.WhichOneof(group.name)
     if chosen != kind.name and (chosen is not None or group.name != "length"):
@@ -150,12 +151,12 @@ def with_values(spec: spec_pb2.TrainingSpec, point: Point) -> spec_pb2.TrainingS
     for path, value in point.items():
         found = find_field(spec, path)
         *parents, last = path.split(".")
-        owner = changed
+        owner: Any = changed
         for part in parents:
             owner = getattr(owner, part)
         put = _coder(found.kind)
         if isinstance(value, tuple):
-            owner.ClearField(last)  # type: ignore[arg-type]
+            owner.ClearField(last)
             getattr(owner, last).extend(put(each) for each in value)
         else:
             setattr(owner, last, put(value))

@@ -44,7 +44,7 @@ _ALGORITHM_NUMBER = {value: number for number, value in _ALGORITHMS.items()}
 
 def unknown_numbers(plan: sweeps_pb2.SweepPlan) -> list[FieldViolation]:
     """Returns the enum fields of a plan whose number this release does not know."""
-    known = {
+    known: dict[str, tuple[int, set[int]]] = {
         "plan.algorithm": (plan.algorithm, set(_ALGORITHMS)),
         "plan.goal.direction": (plan.goal.direction, set(sweeps_pb2.GoalDirection.values())),
         "plan.goal.value": (plan.goal.value, set(sweeps_pb2.GoalValue.values())),

@@ -26,7 +26,7 @@ FIELDS = {
     "negative_downsampling": "data.train_fraction",
     "examples_order": "evaluation.prompts",
 }
-TYPICAL = {
+TYPICAL: dict[str, list[Any]] = {
     "num_fixed_layers": [0, 1, 2],
     "query_lr": [0.0001, 0.0005, 0.001],
     "items_lr": [0.0001, 0.0005, 0.001],
@@ -36,7 +36,7 @@ TYPICAL = {
     "not_irrelevant_only": [True, False],
     "negative_downsampling": [0.1, 0.3, 0.5],
 }
-TEXT = {
+TEXT: dict[str, list[Any]] = {
     "num_fixed_layers": [0, 1],
     "query_lr": [0.0001, 0.0005],
     "items_lr": [0.0001, 0.0005],
