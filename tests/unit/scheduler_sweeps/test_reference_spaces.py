@@ -108,5 +108,10 @@ def test_an_order_of_examples_is_a_list_in_a_list() -> None:
 @pytest.mark.parametrize("layers", [5, 6])
 def test_values_outside_of_recommended_ranges_are_taken(layers: int) -> None:
     """004-39: what is recommended is a hint; rates of 1e-3, decays of 1e-4 and more frozen layers are fine."""
-    space = {"query_lr": [1e-3], "query_weight_decay": [1e-4], "margin": [0.1], "num_fixed_layers": [layers]}
+    space: dict[str, list[Any]] = {
+        "query_lr": [1e-3],
+        "query_weight_decay": [1e-4],
+        "margin": [0.1],
+        "num_fixed_layers": [layers],
+    }
     assert problems(plan_of(ours(space))) == {}

@@ -10,7 +10,6 @@ from services.scheduler.sweeps.space import contains, count, digest_of, in_order
 from tests.unit.scheduler_sweeps.spaces import choices, ranged
 
 numbers = st.integers(0, 6)
-booleans: st.SearchStrategy[bool] = st.booleans()
 finite_values = st.one_of(
     st.lists(numbers, min_size=1, max_size=4, unique=True).map(lambda found: Choices(values=tuple(found))),
     st.tuples(numbers, numbers).map(lambda ends: Range(low=min(ends), high=max(ends), is_integer=True)),
@@ -25,7 +24,8 @@ def spaces(draw: st.DrawFn) -> tuple[Parameter, ...]:
     for name in "abcd"[: draw(st.integers(1, 4))]:
         parents = [each for each in found if isinstance(each.values, Choices)]
         when: tuple[Condition, ...] = ()
-        if parents and draw(booleans):
+        depends = draw(st.booleans())
+        if parents and depends:
             parent = draw(st.sampled_from(parents))
             assert isinstance(parent.values, Choices)
             when = (Condition(field=parent.field, values=parent.values.values[:1]),)
