@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.estimating import NO_PRICE, Price, Rows, look_up, memory_of, predict
@@ -17,11 +18,13 @@ from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, r
 from services.scheduler.store import jobs as job_store
 from services.scheduler.wire.estimates import prediction_bytes
 from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
+from services.scheduler.wire.scheduling import scheduling_from_bytes
 from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.scheduling import DEFAULT, Scheduling, scheduling_violations
 from tuneforge.specs.spec import DataSource, MergeMethod, Task, TrainingSpec
 from tuneforge.specs.validation import validate
 
@@ -45,6 +48,11 @@ class Draft:
     """Checkpoint of another job to begin from; empty: the beginning."""
     message: bytes = b""
     """The spec as it came, serialised; read with `from_checkpoint`."""
+    scheduling: Scheduling = DEFAULT
+    has_unknown_class: bool = False
+    """Whether its class of priority is none that this release knows."""
+    is_new: bool = True
+    """Whether it is asked for now; else it is looked at again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +95,7 @@ class Admission:
             self._data(draft.spec.data.validation, draft.spec.task, PREFIX + "data.validation.dataset"),
         )
         architecture = None if isinstance(start, Problem) else start.architecture
-        problems = _own_problems(draft, architecture)
+        problems = _own_problems(draft, architecture) + await self._scheduling_problems(draft)
         problems += [found.violation for found in (start, train, validation) if isinstance(found, Problem)]
         problems += _merge_problems(draft.spec, start)
         if problems:
@@ -103,7 +111,10 @@ class Admission:
             rows = Rows(count=count, characters=train.characters)
             found = predict(spec, architecture, rows, known, self.price)
         problem = misfit(
-            spec, known.nodes, None if architecture is None else lambda each: memory_of(each, architecture, known)
+            spec,
+            known.nodes,
+            None if architecture is None else lambda each: memory_of(each, architecture, known),
+            draft.scheduling,
         )
         if problem is not None and must_fit:
             raise problem.error()
@@ -152,6 +163,16 @@ class Admission:
         is_validation = field.endswith("validation.dataset")
         return await resolve_data(self.registry, source, field, task=task, is_validation=is_validation)
 
+    async def _scheduling_problems(self, draft: Draft) -> list[FieldViolation]:
+        now = None
+        if draft.is_new and draft.scheduling.deadline is not None:  # by the clock that it will be held against
+            now_ms = await self.ledger.read_now(lambda _, now_ms: now_ms)
+            now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        found = list(scheduling_violations(draft.scheduling, now))
+        if draft.has_unknown_class:
+            found.append(FieldViolation("priority", "is no class that this release knows: use LOW, NORMAL or HIGH"))
+        return [FieldViolation(f"scheduling.{each.field}", each.description) for each in found]
+
     async def readmit(self, job: Job) -> NewJob:
         """Returns a blocked job as it would be admitted now that the output which it waits for is there.
 
@@ -165,6 +186,8 @@ class Admission:
             unknown_enums=(),
             labels=job.labels,
             creator=job.creator,
+            scheduling=scheduling_from_bytes(job.scheduling),
+            is_new=False,
         )
         return await self.admit(draft)
 
@@ -238,7 +261,8 @@ def _new_job(
         architecture_version=start.architecture_version,
         output_model=spec.output_model or "",
         estimate=estimate_bytes(memory) if memory is not None else None,
-        needs=needs_of(spec, memory),
+        needs=needs_of(spec, memory, draft.scheduling),
+        scheduling=draft.scheduling,
         lost_after_ms=round((spec.resources.lost_after_s or 0.0) * 1000),
         keep_checkpoints=spec.checkpointing.keep_last,
     )

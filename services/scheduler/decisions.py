@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from services.scheduler import placement
-from services.scheduler.jobs import LEAVING, LIVE_ATTEMPT, TERMINAL, AttemptState, Failure, JobState, dependency_failure
-from services.scheduler.planning.queue import Project
+from services.scheduler.jobs import LEAVING, LIVE_ATTEMPT, TERMINAL, Failure, JobState, dependency_failure
+from services.scheduler.planning.observed import loss_ms, parts_by_job, queue_of, rest_ms
+from services.scheduler.planning.plan import Begin, GiveWay, plan
+from services.scheduler.planning.queue import Project, Rules
 from services.scheduler.queues.accounts import SpentJob
 from services.scheduler.records import ActiveJob, Attempt, Node
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
 from services.scheduler.store.outbox import Publication
-
-GANG_PATIENCE_MS = 600_000
-"""Age of a job on several nodes from which on it keeps nodes that become free; before, younger jobs may take them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +45,8 @@ class Observation:
     """Weight, decayed usage with what runs, quotas and holds, by id; one that is missing has the defaults."""
     spent: tuple[SpentJob, ...] = ()
     """Jobs whose budget, or whose project's, is spent."""
+    rules: Rules = field(default_factory=Rules)
+    """How jobs are ordered and when running ones give way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,28 @@ class PlaceAttempt:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseSpent:
     """A job is to be paused because a budget is spent."""
+
+    job: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preempt:
+    """A running job is to save its state and to leave: for another job, or because its node is drained."""
+
+    job: int
+    token: int
+    """Of the attempt that was looked at."""
+    why: str
+    loss_ms: float
+    """Device-milliseconds that this is taken to cost."""
+    to_job: int | None = None
+    """For whom; None: for nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SayLate:
+    """A job cannot meet its deadline any more; it goes on."""
 
     job: int
     why: str
@@ -158,6 +180,8 @@ Action = (
     | Release
     | PlaceAttempt
     | PauseSpent
+    | Preempt
+    | SayLate
     | Start
     | Follow
     | Stop
@@ -177,6 +201,8 @@ def decide(seen: Observation) -> list[Action]:
         *(PauseSpent(job=each.job, why=each.why) for each in seen.spent),
         *_attempts(seen),
         *_strays(seen),
+        *_drains(seen),
+        *_late(seen),
         *_placements(seen),
         *map(_publish, seen.publications),
         *map(_tell_blob_hold, seen.blob_holds),
@@ -274,46 +300,66 @@ def _strays(seen: Observation) -> Iterator[Action]:
 
 
 def _placements(seen: Observation) -> Iterator[Action]:
-    used = _slots_used(seen)
-    answering = [node for node in seen.nodes if node.lease_until_ms >= seen.now_ms and node.node in seen.reported]
-    capacities = {node.node: node.capacity for node in answering}
-    kept: frozenset[str] = frozenset()
-    held = {name for name, project in seen.projects.items() if project.held}
-    for job in seen.jobs:
-        if job.state is not JobState.QUEUED or job.not_before_ms > seen.now_ms or job.name.project in held:
-            continue
-        open_nodes = [node for node in answering if node.node not in kept]
-        place = placement.choose(job.needs, open_nodes, used, job.checkpoint_node)
-        if place is None and not kept and job.needs.nodes > 1 and seen.now_ms - job.create_ms >= GANG_PATIENCE_MS:
-            # Else small jobs would overtake it for ever: several nodes are seldom free at the same moment.
-            kept = placement.kept_for(job.needs, answering, used)
-        if place is not None:
-            for node in place.nodes:
-                used[node] = used.get(node, 0) + placement.slots_on(job.needs, capacities[node])
-            yield PlaceAttempt(job=job.number, nodes=place.nodes, why=place.why)
-
-
-def _slots_used(seen: Observation) -> dict[str, int]:
-    """Returns the slots taken on each node: by attempts placed here, and by given-up ones that it says still run.
-
-    An attempt that ended by its node's own word has freed its slot, even if the last heartbeat is older than that word.
-    """
+    queue = queue_of(seen)
     jobs = {job.number: job for job in seen.jobs}
-    capacities = {node.node: node.capacity for node in seen.nodes}
-    used: dict[str, int] = {}
-    for attempt in seen.attempts:
-        job = jobs.get(attempt.job)
-        if attempt.state in LIVE_ATTEMPT and job is not None:
-            taken = placement.slots_on(job.needs, capacities[attempt.node])
-        else:
-            is_stray = attempt.state is AttemptState.LOST
-            taken = int(is_stray and seen.reported.get(attempt.node, {}).get(str(attempt.name), False))
-        used[attempt.node] = used.get(attempt.node, 0) + taken
-    return used
+    for each in plan(queue):
+        match each:
+            case Begin():
+                yield PlaceAttempt(job=each.job, nodes=tuple(node for node, _ in each.parts), why=each.why)
+            case GiveWay():
+                job, other = jobs[each.job], jobs[each.to_job]
+                # Who other projects are is their own matter.
+                whom = str(other.name) if other.name.project == job.name.project else "a job of another project"
+                why = f"It gives way to {whom}: {each.why} {_price(each.loss_ms)}"
+                yield Preempt(job=job.number, token=job.token, why=why, loss_ms=each.loss_ms, to_job=other.number)
+
+
+def _price(loss_ms: float) -> str:
+    return (
+        f"That costs about {loss_ms / 1000:.0f} device-seconds: work since its last durable checkpoint, and a restore."
+    )
+
+
+def _drains(seen: Observation) -> Iterator[Action]:
+    """Jobs on a drained node run on until its deadline, then they go on elsewhere."""
+    due = {
+        node.node: node
+        for node in seen.nodes
+        if node.drain is not None
+        and node.drain.deadline_ms is not None
+        and node.drain.deadline_ms <= seen.now_ms
+        and not node.is_away(seen.now_ms)
+    }
+    if not due:
+        return
+    parts = parts_by_job(seen)
+    for job in seen.jobs:
+        node = next((due[part.node] for part in parts.get(job.number, ()) if part.node in due), None)
+        if node is not None and node.drain is not None and job.state is JobState.RUNNING:
+            lost_ms = loss_ms(seen, job, parts[job.number])
+            said = f": {node.drain.reason}" if node.drain.reason else "."
+            why = f"It leaves nodes/{node.node}, which {node.drain.actor} drains{said}"
+            yield Preempt(job=job.number, token=job.token, why=why, loss_ms=lost_ms)
+
+
+def _late(seen: Observation) -> Iterator[Action]:
+    for job in seen.jobs:
+        if job.deadline_ms is None or job.is_late or job.state in TERMINAL or job.state is JobState.PUBLISHING:
+            continue
+        rest = rest_ms(job)
+        if seen.now_ms >= job.deadline_ms:
+            yield SayLate(job=job.number, why="Its deadline has passed; it goes on all the same.")
+        elif rest and max(seen.now_ms, job.start_after_ms) + rest > job.deadline_ms:
+            short_s = (max(seen.now_ms, job.start_after_ms) + rest - job.deadline_ms) // 1000
+            why = f"It will miss its deadline by about {short_s} s or more: the rest of its run is predicted to take"
+            yield SayLate(job=job.number, why=f"{why} {rest // 1000} s. It goes on all the same.")
 
 
 def next_moment_ms(seen: Observation) -> int | None:
     """Returns when something becomes due by the clock alone: a lease, a retry, a lost node; None: nothing will."""
     moments = [node.lease_until_ms + 1 for node in seen.nodes if node.state != UNREACHABLE]
-    moments += [job.not_before_ms for job in seen.jobs if job.not_before_ms > seen.now_ms]
+    for job in seen.jobs:
+        starts_ms = max(job.not_before_ms, job.start_after_ms)
+        if starts_ms > seen.now_ms:
+            moments.append(starts_ms)
     return min(moments, default=None)

@@ -10,10 +10,11 @@ from services.scheduler.placement import gigabytes, shortage
 from services.scheduler.records import Needs, Node
 from tuneforge.specs.cheaper import cheapest_fit
 from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.scheduling import DEFAULT, Scheduling
 from tuneforge.specs.spec import TrainingSpec
 
 
-def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
+def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None, scheduling: Scheduling = DEFAULT) -> Needs:
     """Returns what an attempt of a spec asks of a node."""
     return Needs(
         nodes=spec.resources.nodes or 1,
@@ -22,6 +23,9 @@ def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None) -> Needs:
         host_bytes=spec.resources.memory_bytes,
         cpu_millis=spec.resources.cpu_millis,
         labels=dict(spec.resources.node_labels),
+        exclude_nodes=frozenset(name.removeprefix("nodes/") for name in scheduling.exclude_nodes),
+        exclude_labels=dict(scheduling.exclude_labels),
+        device_kinds=tuple(kind.strip().lower() for kind in scheduling.device_kinds),
     )
 
 
@@ -39,7 +43,10 @@ class Misfit:
 
 
 def misfit(
-    spec: TrainingSpec, nodes: Sequence[Node], memory_of: Callable[[TrainingSpec], MemoryEstimate] | None
+    spec: TrainingSpec,
+    nodes: Sequence[Node],
+    memory_of: Callable[[TrainingSpec], MemoryEstimate] | None,
+    scheduling: Scheduling = DEFAULT,
 ) -> Misfit | None:
     """Returns why no known node could ever hold a spec, or None when one could, or when no node is known yet.
 
@@ -47,9 +54,10 @@ def misfit(
         spec: With defaults.
         nodes: All known nodes, reachable or not.
         memory_of: Gives the memory of a spec on its base; None: that is not known, the rest is looked at.
+        scheduling: Where it may run.
     """
     memory = memory_of(spec) if memory_of is not None else None
-    needs = needs_of(spec, memory)
+    needs = needs_of(spec, memory, scheduling)
     lacking = [(node, lack) for node in nodes if (lack := shortage(needs, node)) is not None]
     if not nodes or len(lacking) < len(nodes):
         return None
@@ -58,7 +66,8 @@ def misfit(
         node, lack = lacking[0]
         others = f", nor do the {len(nodes) - 1} others" if len(nodes) > 1 else ""
         return Misfit(
-            message=f"no known node could hold it: nodes/{node.node} {lack.what}{others}; change `resources`",
+            message=f"no known node could hold it: nodes/{node.node} {lack.what}{others}; change `resources` or "
+            "`scheduling`",
             metadata={"node": f"nodes/{node.node}"},
         )
     missing, best = by_memory[0]
@@ -71,7 +80,9 @@ def misfit(
     if memory_of is None:
         return Misfit(message=message, metadata=metadata)
     found = cheapest_fit(
-        spec, memory_of, lambda changed, less: any(shortage(needs_of(changed, less), node) is None for node in nodes)
+        spec,
+        memory_of,
+        lambda changed, less: any(shortage(needs_of(changed, less, scheduling), node) is None for node in nodes),
     )
     if found is None:
         return Misfit(message=f"{message}; use a smaller base or a larger node", metadata=metadata)

@@ -1,12 +1,13 @@
-"""Which node can hold an attempt, and which one gets it. Pure."""
+"""Whether a node could hold an attempt if it were idle, and what the attempt takes of it. Pure.
+
+Which node gets it is the planner's matter (`planning/`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.scheduler.records import Capacity, Needs, Node
-from services.scheduler.store.nodes import READY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,26 +20,11 @@ class Shortage:
     """Memory that it lacks; 0 when it lacks something else."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Nodes for an attempt."""
-
-    nodes: tuple[str, ...]
-    """By rank."""
-    why: str
-    """Why these, as a sentence."""
-
-
 def devices_on(needs: Needs, capacity: Capacity) -> int:
     """Returns how many accelerators an attempt takes on a node."""
     if needs.devices is not None:
         return needs.devices
     return 1 if capacity.device_bytes else 0
-
-
-def slots_on(needs: Needs, capacity: Capacity) -> int:
-    """Returns how many of a node's slots an attempt takes: one a device, one on the CPU."""
-    return max(1, devices_on(needs, capacity))
 
 
 def shortage(needs: Needs, node: Node) -> Shortage | None:
@@ -47,6 +33,8 @@ def shortage(needs: Needs, node: Node) -> Shortage | None:
     for key, value in needs.labels.items():
         if node.labels.get(key) != value:
             return Shortage(what=f"lacks the label {key}={value}")
+    if (why := _excluded(needs, node)) is not None:
+        return why
     devices = devices_on(needs, capacity)
     if devices > len(capacity.device_bytes):
         return Shortage(what=f"has {len(capacity.device_bytes)} accelerators, {devices} are asked for")
@@ -62,53 +50,25 @@ def shortage(needs: Needs, node: Node) -> Shortage | None:
     return None
 
 
-def choose(needs: Needs, nodes: Sequence[Node], used: Mapping[str, int], checkpoint_node: str | None) -> Place | None:
-    """Returns the nodes that get an attempt, or None when not all that it needs have room now.
-
-    Args:
-        needs: What the attempt asks of each node.
-        nodes: All known nodes.
-        used: Slots taken, by node.
-        checkpoint_node: Node with the job's newest checkpoint; it comes first, since elsewhere the run begins anew.
-    """
-    free = {node.node: node.capacity.slots - used.get(node.node, 0) for node in nodes}
-    able = [
-        node
-        for node in nodes
-        if node.state == READY and free[node.node] >= slots_on(needs, node.capacity) and shortage(needs, node) is None
-    ]
-    able.sort(key=lambda node: (node.node != checkpoint_node, -free[node.node], node.node))
-    chosen = able[: needs.nodes]
-    if len(chosen) < needs.nodes:
-        return None
-    rooms = [f"nodes/{each.node} has {free[each.node]} of {each.capacity.slots} slots free" for each in chosen]
-    has_checkpoint = chosen[0].node == checkpoint_node
-    return Place(
-        nodes=tuple(node.node for node in chosen),
-        why=", ".join(rooms) + (" and the newest checkpoint." if has_checkpoint and len(chosen) == 1 else "."),
-    )
+def _excluded(needs: Needs, node: Node) -> Shortage | None:
+    """Returns why a job must not run on a node, or None."""
+    if node.node in needs.exclude_nodes:
+        return Shortage(what="is excluded by name")
+    for key, value in needs.exclude_labels.items():
+        if key in node.labels and value in ("", node.labels[key]):
+            return Shortage(what=f"carries the excluded label {key}={node.labels[key]}")
+    if needs.device_kinds:
+        models = node.capacity.device_models
+        if not models or not all(any(kind in model.lower() for kind in needs.device_kinds) for model in models):
+            found = ", ".join(sorted(set(models))) or "no accelerators"
+            return Shortage(what=f"has {found}, not {' or '.join(needs.device_kinds)}")
+    return None
 
 
-def kept_for(needs: Needs, nodes: Sequence[Node], used: Mapping[str, int]) -> frozenset[str]:
-    """Returns the nodes that stay free for an attempt on several nodes: those with room, then busy ones by name.
-
-    Args:
-        needs: What the attempt asks of each node; not all of its nodes have room now.
-        nodes: All known nodes.
-        used: Slots taken, by node.
-
-    Returns:
-        As many as it needs; none where too few could hold it even if they were idle.
-    """
-    able = [node for node in nodes if node.state == READY and shortage(needs, node) is None]
-    if len(able) < needs.nodes:
-        return frozenset()
-
-    def lacking(node: Node) -> int:
-        return max(0, slots_on(needs, node.capacity) - (node.capacity.slots - used.get(node.node, 0)))
-
-    able.sort(key=lambda node: (lacking(node), node.node))
-    return frozenset(node.node for node in able[: needs.nodes])
+def host_bytes_on(needs: Needs, capacity: Capacity) -> int:
+    """Returns how much of a node's host memory an attempt takes: what it asks for, or what it is predicted to need."""
+    on_host = needs.peak_bytes if devices_on(needs, capacity) == 0 else 0
+    return max(needs.host_bytes, on_host)
 
 
 def gigabytes(count: int) -> str:

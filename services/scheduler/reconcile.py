@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from services.grpckit import context
 from services.grpckit.logging import get_logger
-from services.scheduler import decisions, follower, nodes
+from services.scheduler import decisions, follower, nodes, preemption
 from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.decisions import (
     Action,
@@ -28,8 +28,10 @@ from services.scheduler.decisions import (
     Observation,
     PauseSpent,
     PlaceAttempt,
+    Preempt,
     Publish,
     Release,
+    SayLate,
     Start,
     Stop,
     TellBlobHold,
@@ -39,6 +41,7 @@ from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
 from services.scheduler.nodes import Nodes
+from services.scheduler.planning.queue import Rules
 from services.scheduler.publishing import Publishing
 from services.scheduler.queues import spending
 from services.scheduler.queues.accounts import Terms, open_books
@@ -74,6 +77,8 @@ class Reconciler:
     blob_holding: BlobHolding
     verification: Verification
     effects: Effects
+    order: Rules = field(default_factory=Rules)
+    """How jobs are ordered and when running ones give way."""
     wake: asyncio.Event
     """Set to make the loop look again now."""
     seen: Observation | None = None
@@ -145,6 +150,7 @@ class Reconciler:
                 strays=_strays(connection, open_ones, reported),
                 projects=accounts.projects,
                 spent=accounts.spent,
+                rules=self.order,
             )
 
         return await self.rules.ledger.read_now(look)
@@ -163,6 +169,10 @@ class Reconciler:
                 return lambda tx: self._place(tx, action)
             case PauseSpent():
                 return lambda tx: spending.pause(tx, action.job, action.why)
+            case Preempt():
+                return lambda tx: preemption.begin(tx, action)
+            case SayLate():
+                return lambda tx: preemption.say_late(tx, action)
             case Lose():
                 return lambda tx: self._lose(tx, action)
             case _:

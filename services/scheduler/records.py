@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from services.scheduler.jobs import AttemptState, JobState
 from services.scheduler.queues.budgets import NOTHING_SPENT, Budget, Spent
 from tuneforge.names import AttemptName, JobName
+from tuneforge.specs.scheduling import DEFAULT, Scheduling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,17 @@ class Needs:
     """CPU share asked for in thousandths of a core; 0: the node's default."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that the node must carry."""
+    exclude_nodes: frozenset[str] = frozenset()
+    """Nodes that must not run it."""
+    exclude_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that the node must not carry; an empty value: with any value."""
+    device_kinds: tuple[str, ...] = ()
+    """Kinds of accelerators, or parts of their names, in small letters; empty: any."""
+
+    @property
+    def slots(self) -> int:
+        """Slots that it takes on each node: one a device, one on the CPU."""
+        return max(1, self.devices or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +107,28 @@ class NewJob:
     """Job whose pinned spec it has."""
     training_digest: str | None = None
     """Digest of all that its result depends on; None: not known yet."""
+    scheduling: Scheduling = DEFAULT
 
     @property
     def versions(self) -> list[str]:
         """Names of the versions that it reads and that are there; what lies below an adapter is held by the adapter."""
         refs = (self.pinned.base if self.pinned else None, self.train, self.validation)
         return [ref.version for ref in refs if ref is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the devices of a job were used for, in device-milliseconds; attempts that have ended count."""
+
+    attained_ms: int = 0
+    """Held in all."""
+    lost_preempted_ms: int = 0
+    """Lost because it gave way."""
+    lost_faults_ms: int = 0
+    """Lost to infrastructure."""
+    saved_ms: int = 0
+    """Work of attempts that did not end well which a checkpoint has kept."""
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +201,14 @@ class Job:
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False
     """Whether its attempt makes no progress."""
+    is_late: bool = False
+    """Whether it will miss its deadline, or has."""
+    scheduling: bytes | None = None
+    """Serialised `Scheduling`; None: a job of an earlier release."""
+    queued_ms: int = 0
+    """Since when it waits, or began to wait last."""
+    work: Work = field(default_factory=Work)
+    """What its devices were used for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +230,22 @@ class ActiveJob:
     """What its ended attempts were given."""
     budget: Budget | None = None
     """What it may spend; None: no limit."""
+    priority: int = 0
+    """Class; a higher one goes first."""
+    is_preemptible: bool = True
+    start_after_ms: int = 0
+    """It does not start before."""
+    deadline_ms: int | None = None
+    is_late: bool = False
+    """Whether it was said that it will miss its deadline."""
+    queued_ms: int = 0
+    """Since when it waits, or began to wait last."""
+    predicted_ms: int = 0
+    """Predicted length of its whole run; 0: not known."""
+    step: int = 0
+    total_steps: int = 0
+    durable_step: int = 0
+    """Step of its newest checkpoint in the blob store; 0: none. Read of jobs that hold a device only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +287,8 @@ class Attempt:
     """Power of one device as it is predicted; 0: not known."""
     joules: float = 0.0
     """Energy by its node's counters; 0: not measured."""
+    first_step_ms: int | None = None
+    """When its first step had been made; None before."""
 
     @property
     def part(self) -> tuple[int, int]:
@@ -281,6 +335,17 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """That a node is to take no new work."""
+
+    since_ms: int
+    deadline_ms: int | None
+    """When what still runs on it is asked to save and to leave; None: it may run to its end."""
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A trainer process that runs attempts."""
 
@@ -298,14 +363,16 @@ class Node:
     lease_until_ms: int
     unreachable_ms: int | None
     manager_token: str = field(repr=False)
+    drain: Drain | None = None
+    """Set while it is to take no new work."""
 
     def is_away(self, now_ms: int) -> bool:
         """Returns whether its lease has run out, also after the grace that a restart of the scheduler gives."""
         return self.state == "UNREACHABLE" and self.lease_until_ms < now_ms
 
     def takes_work(self, now_ms: int) -> bool:
-        """Returns whether its lease is live and it is not shutting down."""
-        return self.state == "READY" and self.lease_until_ms >= now_ms
+        """Returns whether its lease is live, it is not shutting down and not drained."""
+        return self.state == "READY" and self.lease_until_ms >= now_ms and self.drain is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

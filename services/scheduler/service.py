@@ -37,7 +37,7 @@ from services.scheduler.watch import Watches
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0010"
+SCHEMA_HEAD = "0011"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,6 +148,7 @@ def build(
         releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
         blob_holding=BlobHolding(ledger=ledger, registry=registry),
         verification=verification,
+        order=settings.order,
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )

@@ -8,6 +8,7 @@ from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
 from services.scheduler.estimating import Price
 from services.scheduler.jobs import RetryPolicy
+from services.scheduler.planning.queue import HOUR_MS, Rules
 
 DEFAULT_PORT = 7102
 REGISTRY_PORT = 7101
@@ -42,7 +43,9 @@ class Timing:
     stop_grace_s: float = 30.0
     """How long an attempt may take to stop before its process is ended."""
     save_grace_s: float = 300.0
-    """The same when it is to save its state first. 300: a step and a checkpoint of a large model fit into it."""
+    """The same when it is to save its state first: a pause, a job that gives way, a drained node. Then its process is
+    ended and the job goes on from the checkpoint before. 300: a step and a checkpoint of a large model fit into it.
+    TUNEFORGE_SCHEDULER_SAVE_GRACE_S."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class SchedulerSettings:
     """How often and how long."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How infrastructure faults are retried."""
+    order: Rules = field(default_factory=Rules)
+    """How jobs are ordered and when running ones give way; see `order_from_env`."""
     price: Price = field(default_factory=Price)
     """What an hour of one device costs; estimates then name a cost. TUNEFORGE_SCHEDULER_PRICE_PER_DEVICE_HOUR and
     ..._PRICE_CURRENCY; default: no price, for it is the operator's."""
@@ -81,6 +86,7 @@ class SchedulerSettings:
             watch_heartbeat_s=reader.seconds(
                 "TUNEFORGE_SCHEDULER_WATCH_HEARTBEAT_S", default=10.0, minimum=0.05, maximum=300
             ),
+            save_grace_s=reader.seconds("TUNEFORGE_SCHEDULER_SAVE_GRACE_S", default=300.0, minimum=1.0, maximum=3600),
         )
         if timing.lease_ttl_s < 2 * timing.heartbeat_interval_s:
             reader.refuse("TUNEFORGE_SCHEDULER_LEASE_TTL_S", "at least twice TUNEFORGE_SCHEDULER_HEARTBEAT_S")
@@ -92,6 +98,7 @@ class SchedulerSettings:
                 budget=reader.integer("TUNEFORGE_SCHEDULER_RETRY_BUDGET", default=5, minimum=0, maximum=100),
                 first_delay_s=reader.seconds("TUNEFORGE_SCHEDULER_RETRY_FIRST_S", default=1.0, maximum=3600),
             ),
+            order=order_from_env(reader),
             price=Price(
                 per_device_hour=reader.number(
                     "TUNEFORGE_SCHEDULER_PRICE_PER_DEVICE_HOUR", default=0.0, minimum=0.0, maximum=1e6
@@ -103,3 +110,44 @@ class SchedulerSettings:
         if env is None:
             reader.finish()
         return settings
+
+
+def order_from_env(reader: Environment) -> Rules:
+    """Reads how jobs are ordered and when running ones give way.
+
+    TUNEFORGE_SCHEDULER_PREEMPTION: whether running jobs give way to others at all. true: a stop costs a restore and
+    no work. ..._QUANTUM_S: shortest time in seconds that a job runs before it gives way. 600: ten times what a restore
+    takes. ..._RESERVE_AFTER_S: wait in seconds after which the first job that does not fit keeps others off the nodes
+    that it needs. 600. ..._PROMOTE_AFTER_S: wait in seconds after which a job counts as one that has not run. 21600,
+    six hours. ..._LEVELS_H: device-hours at which a job falls to the next level, ascending, with commas. 1,10: most
+    jobs end within the first.
+    """
+    plain = Rules()
+    return Rules(
+        preempts=reader.flag("TUNEFORGE_SCHEDULER_PREEMPTION", default=True),
+        quantum_ms=_ms(reader.seconds("TUNEFORGE_SCHEDULER_QUANTUM_S", default=plain.quantum_ms / 1000)),
+        reserve_after_ms=_ms(
+            reader.seconds("TUNEFORGE_SCHEDULER_RESERVE_AFTER_S", default=plain.reserve_after_ms / 1000)
+        ),
+        promote_after_ms=_ms(
+            reader.seconds("TUNEFORGE_SCHEDULER_PROMOTE_AFTER_S", default=plain.promote_after_ms / 1000)
+        ),
+        level_ends_ms=_levels(reader),
+    )
+
+
+def _levels(reader: Environment) -> tuple[int, ...]:
+    name = "TUNEFORGE_SCHEDULER_LEVELS_H"
+    text = reader.text(name, default="1,10")
+    try:
+        hours = [float(part) for part in text.split(",")]
+    except ValueError:
+        hours = []
+    if not hours or any(not 0 < each < 1e6 for each in hours) or sorted(set(hours)) != hours:
+        reader.refuse(name, "device-hours > 0, ascending, with commas, e.g. 1,10")
+        return Rules().level_ends_ms
+    return tuple(round(each * HOUR_MS) for each in hours)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
+from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 from tuneforge.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -45,8 +46,8 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_PAUSED: _JobState.ValueType  # 6
     """It is paused: it holds no device and waits for `ResumeJob`."""
     JOB_STATE_PREEMPTING: _JobState.ValueType  # 7
-    """It gives way to another job: its attempt saves its state, and it is queued again when its device is free. The scheduler
-    of this release lets no job give way.
+    """It gives way to another job or leaves a drained node: its attempt saves its state, and it is queued again when its device
+    is free.
     """
     JOB_STATE_PUBLISHING: _JobState.ValueType  # 8
     """Its result is being registered; it cannot be cancelled any more."""
@@ -77,8 +78,8 @@ JOB_STATE_PAUSING: JobState.ValueType  # 5
 JOB_STATE_PAUSED: JobState.ValueType  # 6
 """It is paused: it holds no device and waits for `ResumeJob`."""
 JOB_STATE_PREEMPTING: JobState.ValueType  # 7
-"""It gives way to another job: its attempt saves its state, and it is queued again when its device is free. The scheduler
-of this release lets no job give way.
+"""It gives way to another job or leaves a drained node: its attempt saves its state, and it is queued again when its device
+is free.
 """
 JOB_STATE_PUBLISHING: JobState.ValueType  # 8
 """Its result is being registered; it cannot be cancelled any more."""
@@ -104,6 +105,8 @@ class _JobConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobCondi
     """The node of its attempt does not answer; the attempt may still be running."""
     JOB_CONDITION_STALLED: _JobCondition.ValueType  # 2
     """Its attempt makes no progress; the job's newest `Stall` event has the stacks of its threads."""
+    JOB_CONDITION_LATE: _JobCondition.ValueType  # 3
+    """It will not end before its `scheduling.deadline`, or did not."""
 
 class JobCondition(_JobCondition, metaclass=_JobConditionEnumTypeWrapper):
     """Something to know about a job that is not a state."""
@@ -114,6 +117,8 @@ JOB_CONDITION_UNREACHABLE: JobCondition.ValueType  # 1
 """The node of its attempt does not answer; the attempt may still be running."""
 JOB_CONDITION_STALLED: JobCondition.ValueType  # 2
 """Its attempt makes no progress; the job's newest `Stall` event has the stacks of its threads."""
+JOB_CONDITION_LATE: JobCondition.ValueType  # 3
+"""It will not end before its `scheduling.deadline`, or did not."""
 Global___JobCondition: _TypeAlias = JobCondition  # noqa: Y015
 
 @_typing.final
@@ -163,6 +168,9 @@ class Job(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     LATEST_JOB_SEQ_FIELD_NUMBER: _builtins.int
     RESOURCE_ESTIMATE_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    LEDGER_FIELD_NUMBER: _builtins.int
+    QUEUED_TIME_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -240,6 +248,18 @@ class Job(_message.Message):
         """Output only. What it was predicted to take when it was created; unset when its base's shapes are not known yet."""
 
     @_builtins.property
+    def scheduling(self) -> _scheduling_pb2.Scheduling:
+        """When and where it may run, and before whom."""
+
+    @_builtins.property
+    def ledger(self) -> _scheduling_pb2.WorkLedger:
+        """Output only. What its devices were used for."""
+
+    @_builtins.property
+    def queued_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Since when it waits for a node, or when it began to wait last."""
+
+    @_builtins.property
     def verification(self) -> Global___ResumeVerification:
         """Output only. What it verifies; unset: it is no verification but a run that publishes a version."""
 
@@ -267,12 +287,15 @@ class Job(_message.Message):
         conditions: _abc.Iterable[Global___JobCondition.ValueType] | None = ...,
         latest_job_seq: _builtins.int = ...,
         resource_estimate: Global___ResourceEstimate | None = ...,
+        scheduling: _scheduling_pb2.Scheduling | None = ...,
+        ledger: _scheduling_pb2.WorkLedger | None = ...,
+        queued_time: _timestamp_pb2.Timestamp | None = ...,
         from_checkpoint: _builtins.str = ...,
         verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "memory_estimate", b"memory_estimate", "resource_estimate", b"resource_estimate", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "memory_estimate", b"memory_estimate", "name", b"name", "resource_estimate", b"resource_estimate", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

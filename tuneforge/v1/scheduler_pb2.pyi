@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
+from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 import builtins as _builtins
 import sys
@@ -110,6 +111,7 @@ class CreateJobRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     job_id: _builtins.str
@@ -134,6 +136,10 @@ class CreateJobRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels of the job."""
 
+    @_builtins.property
+    def scheduling(self) -> _scheduling_pb2.Scheduling:
+        """When and where it may run, and before whom. Unset: class NORMAL, at once, anywhere."""
+
     def __init__(
         self,
         *,
@@ -144,10 +150,11 @@ class CreateJobRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         request_id: _builtins.str = ...,
         from_checkpoint: _builtins.str = ...,
+        scheduling: _scheduling_pb2.Scheduling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduling", b"scheduling", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "scheduling", b"scheduling", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,10 @@
 """In which order jobs get devices, and which running ones a waiting one goes before.
 
 The key of a job: class of priority; whether its project is above its share; level of attained work (two-dimensional
-least attained service: devices times time, as in Tiresias, NSDI 2019); usage of its project over its weight; age. Work
-that was given is known exactly and run times need not be: no user is asked for an estimate.
+least attained service: devices times time, as in Tiresias, NSDI 2019); latest start where a deadline is near; usage of
+its project over its weight; age. Work that was given is known exactly and run times need not be: no user is asked for
+an estimate. A deadline that is near makes a job one that has not run yet: it goes first in its class, and takes nothing
+from the share of other projects.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from services.scheduler.planning.queue import Queue, Running, Waiting
 
-Key = tuple[int, bool, int, float, int, int]
+Key = tuple[int, bool, int, float, float, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +48,26 @@ def waiting_key(job: Waiting, queue: Queue, standing: Standing) -> Key:
     """Returns the key of a job that waits; the smallest goes first."""
     rules = queue.rules
     has_starved = queue.now_ms - job.queued_ms >= rules.promote_after_ms
-    level = 0 if has_starved else bisect_right(rules.level_ends_ms, job.attained_ms)
+    latest = latest_start(job, queue.now_ms)
+    level = 0 if has_starved or latest < inf else bisect_right(rules.level_ends_ms, job.attained_ms)
     is_over = standing.over > rules.share_slack
-    return (-job.priority, is_over, level, standing.usage_by_weight, job.submit_ms, job.job)
+    return (-job.priority, is_over, level, latest, standing.usage_by_weight, job.submit_ms, job.job)
 
 
 def running_key(job: Running, queue: Queue, standing: Standing) -> Key:
     """Returns the key of a job that runs: a little better than if it waited, so that none is stopped for a trifle."""
     rules = queue.rules
-    level = bisect_right(rules.level_ends_ms, job.attained_ms * rules.stickiness)
+    latest = latest_start(job, queue.now_ms)
+    level = 0 if latest < inf else bisect_right(rules.level_ends_ms, job.attained_ms * rules.stickiness)
     is_over = standing.over * rules.stickiness > rules.share_slack
-    return (-job.priority, is_over, level, standing.usage_by_weight, job.submit_ms, job.job)
+    return (-job.priority, is_over, level, latest, standing.usage_by_weight, job.submit_ms, job.job)
+
+
+def latest_start(job: Waiting | Running, now_ms: int) -> float:
+    """Returns when a job whose deadline is near must start at the latest; infinity for every other job."""
+    if job.urgent_ms is None or now_ms < job.urgent_ms or job.latest_start_ms is None:
+        return inf
+    return job.latest_start_ms
 
 
 def goes_before(waiting: Key, running: Key) -> bool:

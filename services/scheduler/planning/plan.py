@@ -9,6 +9,7 @@ Nothing is remembered: the next plan derives all of it again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from services.scheduler.planning import victims
 from services.scheduler.planning.order import Key, goes_before, running_key, standings, waiting_key
@@ -49,6 +50,9 @@ class Keep:
 
 Decision = Begin | GiveWay | Keep
 
+_Demand = tuple[int, int, int, int, int, frozenset[str] | None]
+"""Nodes; slots, CPU share, host memory and predicted peak on each; where."""
+
 
 def plan(queue: Queue) -> list[Decision]:
     """Returns what is to be done now, in the order of the jobs' keys."""
@@ -67,20 +71,23 @@ class _Planner:
     """Devices that each project holds, those of this plan included."""
     jobs: dict[str, int] = field(default_factory=dict)
     """Jobs of each project that run, those of this plan included."""
-    too_large: set[tuple[int, int, frozenset[str] | None]] = field(default_factory=set)
+    too_large: set[_Demand] = field(default_factory=set)
     """Demands that did not fit: later jobs that ask for the same need not be tried."""
+    too_large_later: set[_Demand] = field(default_factory=set)
+    """The same once all that were asked to leave have left."""
+    too_weak: set[_Demand] = field(default_factory=set)
+    """Demands for which nobody can be stopped: nor for later jobs that ask for the same, which go after fewer."""
+    impossible: set[_Demand] = field(default_factory=set)
+    """Demands that not even idle nodes could hold."""
     worst: Key | None = None
     """Key of the running job that anybody else would be stopped after."""
     has_reserved: bool = False
 
     def __post_init__(self) -> None:
-        coming: dict[str, int] = {}
         for job in self.queue.running:
             self.devices[job.project] = self.devices.get(job.project, 0) + job.devices
             self.jobs[job.project] = self.jobs.get(job.project, 0) + 1
-            for node, count in job.held.items() if job.is_leaving else ():
-                coming[node] = coming.get(node, 0) + count
-        self.rooms = Rooms(self.queue.rooms, coming)
+        self.rooms = Rooms(self.queue.rooms, (job for job in self.queue.running if job.is_leaving))
 
     def run(self) -> list[Decision]:
         by_project = standings(self.queue)
@@ -109,42 +116,57 @@ class _Planner:
         )
 
     def _look_at(self, key: Key, job: Waiting, *, may_stop: bool) -> None:
-        demand = (job.parts, job.slots, job.nodes)
-        if demand not in self.too_large and (parts := self.rooms.fit(job)) is not None:
-            self.rooms.take(parts)
-            self._count(job)
-            self.decisions.append(Begin(job=job.job, parts=parts, why=_why(job, key, self.queue)))
-            return
-        self.too_large.add(demand)
-        if (parts := self.rooms.fit_when_left(job)) is not None:
-            self._keep(job, parts, "Jobs that were asked to stop will have left them soon.")
-        elif may_stop and (found := victims.choose(job, key, self.able, self.rooms)) is not None:
-            self._stop(job, key, *found)
-        elif not self.has_reserved:
-            self._reserve(job)
+        demand = (job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.nodes)
+        if demand not in self.too_large:
+            if (parts := self.rooms.fit(job)) is not None:
+                self._begin(job, key, parts)
+                return
+            self.too_large.add(demand)
+        if demand not in self.too_large_later:
+            if (parts := self.rooms.fit_when_left(job)) is not None:
+                self._keep(job, parts, "Jobs that were asked to stop will have left them soon.")
+                return
+            self.too_large_later.add(demand)
+        if may_stop and demand not in self.too_weak:
+            if (found := victims.choose(job, key, self.able, self.rooms)) is not None:
+                self._stop(job, key, *found)
+                return
+            self.too_weak.add(demand)
+        if not self.has_reserved and demand not in self.impossible:
+            self._reserve(job, demand)
+
+    def _begin(self, job: Waiting, key: Key, parts: Parts) -> None:
+        why = _why(job, key, self.queue) + ", ".join(self.rooms.words(node) for node, _ in parts)
+        if job.prefers is not None and parts[0][0] == job.prefers:
+            why += " and its newest checkpoint"
+        self.rooms.take(job, parts)
+        self._count(job)
+        self.decisions.append(Begin(job=job.job, parts=parts, why=why + "."))
 
     def _stop(self, job: Waiting, key: Key, stopped: list[Candidate], parts: Parts) -> None:
         for each in stopped:
             self.able.remove(each)
-            self.rooms.leave(each.job.held)
+            self.rooms.leave(each.job)
             self.decisions.append(
                 GiveWay(job=each.job.job, to_job=job.job, loss_ms=each.job.loss_ms, why=_before(key, each.key))
             )
         self._find_worst()
+        self.too_large_later.clear()
         self._keep(job, parts, "Jobs are asked to stop for it.")
 
     def _keep(self, job: Waiting, parts: Parts, why: str) -> None:
-        self.rooms.promise(parts)
+        self.rooms.promise(job, parts)
         self._count(job)
         self.decisions.append(Keep(job=job.job, nodes=tuple(node for node, _ in parts), why=why))
 
-    def _reserve(self, job: Waiting) -> None:
+    def _reserve(self, job: Waiting, demand: _Demand) -> None:
+        nodes = tuple(self.rooms.largest(job)[: job.parts])
+        if len(nodes) < job.parts:
+            self.impossible.add(demand)
+            return
         self.has_reserved = True
         waited_ms = self.queue.now_ms - job.queued_ms
-        if waited_ms < self.queue.rules.reserve_after_ms:
-            return
-        nodes = tuple(self.rooms.largest(job)[: job.parts])
-        if len(nodes) == job.parts:
+        if waited_ms >= self.queue.rules.reserve_after_ms:
             self.rooms.close(nodes)
             why = f"It has waited {waited_ms // 60_000} min for {job.parts * job.slots} slots: they are kept for it."
             self.decisions.append(Keep(job=job.job, nodes=nodes, why=why))
@@ -154,10 +176,15 @@ class _Planner:
         self.jobs[job.project] = self.jobs.get(job.project, 0) + 1
 
 
+CLASSES = {-1: "LOW", 0: "NORMAL", 1: "HIGH"}
+"""What classes are called."""
+
+
 def _why(job: Waiting, key: Key, queue: Queue) -> str:
     waited_s = (queue.now_ms - job.queued_ms) // 1000
-    slots = job.parts * job.slots
-    return f"Next in order (class {-key[0]}, level {key[2]}) after {waited_s} s, and {slots} slots are free."
+    of_class = CLASSES.get(job.priority, str(job.priority))
+    near = ", its deadline is near" if key[3] < inf else ""
+    return f"Next in order (class {of_class}, level {key[2]}{near}) after {waited_s} s: "
 
 
 _CAUSES = ("a higher class", "a project below its share", "less work so far")

@@ -31,6 +31,8 @@ class Rules:
     """Wait after which a job counts as one that has not run yet, so that none starves below an endless stream."""
     share_slack: float = 1.1
     """How far above its share a project may be before the others' jobs go first."""
+    restore_ms: int = 60_000
+    """What a restore is taken to cost where it was not measured: a job before its first step."""
     preempts: bool = True
     """Whether running jobs are stopped at all."""
 
@@ -75,6 +77,16 @@ class Waiting:
     """Nodes that could hold a part; None: any that has the slots."""
     prefers: str | None = None
     """Node with its newest checkpoint."""
+    cpu_millis: int = 0
+    """CPU share on each of them in thousandths of a core; 0: that of its slots."""
+    host_bytes: int = 0
+    """Host memory on each of them."""
+    peak_bytes: int = 0
+    """Predicted peak memory; it is the host's on nodes without accelerators."""
+    urgent_ms: int | None = None
+    """When it begins to go before others of its class and project, because of its deadline; None: never."""
+    latest_start_ms: int | None = None
+    """When it must start at the latest to meet its deadline, as far as its length is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +105,15 @@ class Running:
     """Slots that it holds, by node."""
     loss_ms: float = 0.0
     """Work that is lost when it is stopped now: since its last durable checkpoint, and what a restore costs."""
+    cpu_millis: int = 0
+    """CPU share that it holds on each node in thousandths of a core; 0: that of its slots."""
+    host_bytes: int = 0
+    """Host memory that it holds on each node."""
+    peak_bytes: int = 0
+    """As of a waiting one."""
+    urgent_ms: int | None = None
+    """As of a waiting one."""
+    latest_start_ms: int | None = None
     is_preemptible: bool = True
     is_leaving: bool = False
     """It was asked to stop; its devices will be free soon."""
@@ -111,6 +132,14 @@ class Room:
     slots: int
     free: int
     """Slots that nothing holds."""
+    free_cpu_millis: int | None = None
+    """CPU share that nothing holds, in thousandths of a core; None: it is not counted."""
+    slot_cpu_millis: int = 0
+    """CPU share of one slot, for attempts that ask for none."""
+    free_bytes: int | None = None
+    """Host memory that nothing holds; None: it is not counted."""
+    peaks_on_host: bool = False
+    """Whether it has no accelerators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

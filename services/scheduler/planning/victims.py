@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from services.scheduler.planning.order import Key, goes_before
 from services.scheduler.planning.queue import Queue, Running, Waiting
-from services.scheduler.planning.rooms import Parts, Rooms
+from services.scheduler.planning.rooms import Free, Parts, Rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,18 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
     if not lower:
         return None
     plans = []
+    held = _by_node(lower)
     for node in rooms.largest(job):
-        missing, stopped, price = job.slots - rooms.room_on(node), [], 0.0
-        for each in lower:
-            if missing <= 0:
+        asked = rooms.asked(job, node)
+        room, stopped = rooms.room_on(node).with_more(Free(0, 0, 0)), []
+        for each in held.get(node, ()):
+            if room.holds(*asked):
                 break
-            if count := each.job.held.get(node, 0):
-                missing -= count
-                price += each.price
-                stopped.append(each)
-        if missing <= 0:
-            plans.append((price, node, _needed(stopped, node, job.slots - rooms.room_on(node))))
+            room.add(*rooms.given_by(each.job, node))
+            stopped.append(each)
+        if room.holds(*asked):
+            needed = _needed(stopped, job, node, rooms)
+            plans.append((sum(each.price for each in needed), node, needed))
     if len(plans) < job.parts:
         return None
     plans.sort(key=lambda plan: plan[:2])
@@ -65,11 +66,22 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
     return list(victims.values()), tuple((node, job.slots) for _, node, _ in chosen)
 
 
-def _needed(stopped: list[Candidate], node: str, missing: int) -> list[Candidate]:
+def _by_node(lower: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    found: dict[str, list[Candidate]] = {}
+    for each in lower:
+        for node in each.job.held:
+            found.setdefault(node, []).append(each)
+    return found
+
+
+def _needed(stopped: list[Candidate], job: Waiting, node: str, rooms: Rooms) -> list[Candidate]:
     """Leaves out jobs that need not be stopped after all: a later, larger one frees enough without them."""
     needed = list(stopped)
     for each in sorted(stopped, key=lambda candidate: -candidate.price):
-        rest = sum(other.job.held[node] for other in needed if other is not each)
-        if rest >= missing:
+        room = rooms.room_on(node).with_more(Free(0, 0, 0))
+        for other in needed:
+            if other is not each:
+                room.add(*rooms.given_by(other.job, node))
+        if room.holds(*rooms.asked(job, node)):
             needed.remove(each)
     return needed

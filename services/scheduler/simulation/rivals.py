@@ -28,7 +28,7 @@ def _fifo(queue: Queue, *, may_overtake: bool) -> list[Decision]:
             continue
         parts = rooms.fit(job)
         if parts is not None:
-            rooms.take(parts)
+            rooms.take(job, parts)
             decisions.append(Begin(job=job.job, parts=parts, why="It came first of those that fit."))
         elif may_overtake:
             if job.parts == 1:

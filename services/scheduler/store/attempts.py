@@ -173,7 +173,7 @@ def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
     values: dict[str, Any] = {"last_seq": fresh.last_seq}
     job_values: dict[str, Any] = {}
     if facts.step is not None:
-        values["step"] = facts.step
+        values |= {"step": facts.step, "first_step_ms": func.coalesce(attempts.c.first_step_ms, tx.now_ms)}
         job_values |= {"step": facts.step, "total_steps": facts.total_steps}
     if facts.resumed_step is not None:
         values["resumed_step"] = facts.resumed_step
@@ -356,4 +356,5 @@ def _attempt(row: Row[Any]) -> Attempt:
         slots=row.slots,
         watts=row.watts,
         joules=row.joules,
+        first_step_ms=row.first_step_ms,
     )

@@ -147,6 +147,15 @@ def newest_nodes(connection: Connection, numbers: Sequence[int]) -> dict[int, st
     return {row.job: row.node for row in rows}
 
 
+def durable_steps(connection: Connection, numbers: Sequence[int]) -> dict[int, int]:
+    """Returns for each job the step of its newest checkpoint in the blob store; a job without one is missing."""
+    if not numbers:
+        return {}
+    newest = select(_TABLE.job, func.max(_TABLE.step).label("step"))
+    rows = connection.execute(newest.where(_TABLE.job.in_(numbers), _TABLE.manifest.is_not(None)).group_by(_TABLE.job))
+    return {row.job: row.step for row in rows}
+
+
 def origins(connection: Connection) -> Collection[str]:
     """Returns the checkpoints of other jobs that jobs which have not ended begin from."""
     live = jobs.c.state.not_in([str(state) for state in TERMINAL])

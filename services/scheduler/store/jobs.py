@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.queues.budgets import Budget, Spent
-from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Origin, Pinned, Ref
+from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Origin, Pinned, Ref, Work
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
@@ -21,9 +21,11 @@ from tuneforge.names import JobName
 
 _ACTIVE_COLUMNS = (
     "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
-    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "create_ms",
     "attained_ms", "joules", "budget",
+    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "exclusions", "create_ms", "priority",
+    "is_preemptible", "start_after_ms", "deadline_ms", "is_late", "queued_ms", "predicted_ms", "step", "total_steps",
 )  # fmt: skip
+_HOLDING = frozenset(str(state) for state in HELD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     }
     if step.to in TERMINAL:
         values |= {"end_ms": tx.now_ms, "expire_ms": jobs.c.ttl_ms + tx.now_ms, "handled": 0}
+    if step.to is JobState.QUEUED:
+        values["queued_ms"] = tx.now_ms
     if step.to is JobState.RUNNING and before.start_ms is None:
         values["start_ms"] = tx.now_ms
     if tx.connection.execute(update(jobs).where(*guard).values(**values)).rowcount != 1:
@@ -127,6 +131,9 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             training_digest=new.training_digest,
             ttl_ms=new.ttl_ms,
             create_ms=tx.now_ms,
+            queued_ms=tx.now_ms,
+            predicted_ms=wire.predicted_ms(new.resource_estimate),
+            **wire.scheduling_values(new.scheduling),
             **_needs_values(new.needs),
             **(_pinned_values(new.pinned) if new.pinned else {}),
         )
@@ -159,6 +166,7 @@ def release(tx: Transaction, job: int, new: NewJob) -> bool:
         "spec": new.spec,
         "estimate": new.estimate,
         "resource_estimate": new.resource_estimate,
+        "predicted_ms": wire.predicted_ms(new.resource_estimate),
         "architecture_version": new.architecture_version,
         "training_digest": new.training_digest,
     }
@@ -176,6 +184,19 @@ def release(tx: Transaction, job: int, new: NewJob) -> bool:
 def fail(tx: Transaction, job: int, failure: bytes, step: Step) -> bool:
     """Fails a job; `failure` is the serialised reason that its resource keeps."""
     return advance(tx, job, replace(step, values={**step.values, "failure": failure}))
+
+
+def mark_late(tx: Transaction, job: int, why: str) -> None:
+    """Notes that a job misses its deadline, and tells its watchers; once."""
+    marked = tx.connection.execute(
+        update(jobs)
+        .where(jobs.c.number == job, jobs.c.is_late.is_(False))
+        .values(is_late=True)
+        .returning(jobs.c.project, jobs.c.job_id)
+    ).one_or_none()
+    if marked is not None:
+        events.append_warning(tx, job, str(JobName(marked.project, marked.job_id)), why)
+        tx.turned.add(job)
 
 
 def find(connection: Connection, name: JobName) -> Job | None:
@@ -197,6 +218,7 @@ def active(connection: Connection) -> list[ActiveJob]:
     known = [str(state) for state in JobState if state not in TERMINAL]
     rows = connection.execute(select(*columns).where(jobs.c.state.in_(known)).order_by(jobs.c.number)).all()
     places = checkpoints.newest_nodes(connection, [row.number for row in rows if row.attempt])
+    durable = checkpoints.durable_steps(connection, [row.number for row in rows if row.state in _HOLDING])
     return [
         ActiveJob(
             number=row.number,
@@ -211,6 +233,16 @@ def active(connection: Connection) -> list[ActiveJob]:
             create_ms=row.create_ms,
             spent=_spent(row),
             budget=_budget(row),
+            priority=row.priority,
+            is_preemptible=row.is_preemptible,
+            start_after_ms=row.start_after_ms or 0,
+            deadline_ms=row.deadline_ms,
+            is_late=row.is_late,
+            queued_ms=row.queued_ms,
+            predicted_ms=row.predicted_ms,
+            step=row.step,
+            total_steps=row.total_steps,
+            durable_step=durable.get(row.number, 0),
         )
         for row in rows
     ]
@@ -267,7 +299,19 @@ def _needs_values(needs: Needs) -> dict[str, Any]:
         "host_bytes": needs.host_bytes,
         "cpu_millis": needs.cpu_millis,
         "node_labels": json.dumps(dict(needs.labels)),
+        "exclusions": _exclusions(needs),
     }
+
+
+def _exclusions(needs: Needs) -> str:
+    if not (needs.exclude_nodes or needs.exclude_labels or needs.device_kinds):
+        return ""
+    found = {
+        "nodes": sorted(needs.exclude_nodes),
+        "labels": dict(needs.exclude_labels),
+        "kinds": list(needs.device_kinds),
+    }
+    return json.dumps(found)
 
 
 def _ref(version: str | None, digest: str | None) -> Ref | None:
@@ -275,6 +319,7 @@ def _ref(version: str | None, digest: str | None) -> Ref | None:
 
 
 def _needs(row: Row[Any]) -> Needs:
+    excluded = json.loads(row.exclusions) if row.exclusions else {}
     return Needs(
         nodes=row.nodes,
         devices=row.devices,
@@ -282,6 +327,9 @@ def _needs(row: Row[Any]) -> Needs:
         host_bytes=row.host_bytes,
         cpu_millis=row.cpu_millis,
         labels=json.loads(row.node_labels),
+        exclude_nodes=frozenset(excluded.get("nodes", ())),
+        exclude_labels=excluded.get("labels", {}),
+        device_kinds=tuple(excluded.get("kinds", ())),
     )
 
 
@@ -345,4 +393,18 @@ def job_of(row: Row[Any]) -> Job:
         expire_ms=row.expire_ms,
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,
+        is_late=row.is_late,
+        scheduling=row.scheduling,
+        queued_ms=row.queued_ms,
+        work=_work(row),
+    )
+
+
+def _work(row: Row[Any]) -> Work:
+    return Work(
+        attained_ms=row.attained_ms,
+        lost_preempted_ms=row.lost_preempted_ms,
+        lost_faults_ms=row.lost_faults_ms,
+        saved_ms=row.saved_ms,
+        preemptions=row.preemptions,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from services.scheduler import wire
-from services.scheduler.records import Node
+from services.scheduler.records import Drain, Node
 from services.scheduler.store.tables import nodes
 from services.scheduler.store.transaction import Transaction
 
@@ -81,6 +81,20 @@ def grace(tx: Transaction, ttl_ms: int) -> None:
     tx.connection.execute(update(nodes).values(lease_until_ms=tx.now_ms + ttl_ms))
 
 
+def set_drain(tx: Transaction, node: str, drain: Drain | None) -> None:
+    """Has a node take no new work, or lets it again; it stays so when the node is started anew."""
+    tx.connection.execute(
+        update(nodes)
+        .where(nodes.c.node == node)
+        .values(
+            drain_ms=drain.since_ms if drain else None,
+            drain_deadline_ms=drain.deadline_ms if drain else None,
+            drain_reason=drain.reason if drain else None,
+            drain_actor=drain.actor if drain else None,
+        )
+    )
+
+
 def find(connection: Connection, node: str) -> Node | None:
     """Returns a node by id, or None."""
     row = connection.execute(select(nodes).where(nodes.c.node == node)).one_or_none()
@@ -106,4 +120,16 @@ def _node(row: Row[Any]) -> Node:
         lease_until_ms=row.lease_until_ms,
         unreachable_ms=row.unreachable_ms,
         manager_token=row.manager_token,
+        drain=_drain(row),
+    )
+
+
+def _drain(row: Row[Any]) -> Drain | None:
+    if row.drain_ms is None:
+        return None
+    return Drain(
+        since_ms=row.drain_ms,
+        deadline_ms=row.drain_deadline_ms,
+        reason=row.drain_reason or "",
+        actor=row.drain_actor or "",
     )

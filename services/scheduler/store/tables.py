@@ -79,6 +79,19 @@ jobs = Table(
     Column("origin_name", Text, comment="checkpoint that its first attempt begins from; NULL: the beginning"),
     Column("origin_manifest", LargeBinary, comment="Manifest of that checkpoint"),
     Column("verifies", LargeBinary, comment="ResumeVerification; NULL: it is a run that publishes"),
+    Column("scheduling", LargeBinary, comment="Scheduling; of releases without: NULL"),
+    Column("priority", BigInteger, nullable=False, default=0, comment="class; a higher one goes first"),
+    Column("is_preemptible", Boolean, nullable=False, default=True),
+    Column("start_after_ms", BigInteger),
+    Column("deadline_ms", BigInteger),
+    Column("is_late", Boolean, nullable=False, default=False, comment="it was said that it will miss its deadline"),
+    Column("exclusions", Text, nullable=False, default="", comment="JSON: nodes, labels, kinds; empty: none"),
+    Column("predicted_ms", BigInteger, nullable=False, default=0, comment="predicted length of the run; 0: not known"),
+    Column("queued_ms", BigInteger, nullable=False, default=0, comment="since when it waits, or began to wait last"),
+    Column("lost_preempted_ms", BigInteger, nullable=False, default=0, comment="device-milliseconds, as those below"),
+    Column("lost_faults_ms", BigInteger, nullable=False, default=0),
+    Column("saved_ms", BigInteger, nullable=False, default=0),
+    Column("preemptions", Integer, nullable=False, default=0),
     Column("record_head", LargeBinary, comment="head of the hash chain over all events; NULL before the first"),
     Column("change_seq", BigInteger, nullable=False, default=0, comment="its newest change, in the order of all jobs"),
     Column("previous_change", BigInteger, nullable=False, default=0, comment="the change before that; 0: none"),
@@ -154,6 +167,7 @@ attempts = Table(
     Column("slots", Integer, nullable=False, default=1, comment="devices that this part holds; on the CPU 1"),
     Column("watts", Double, nullable=False, default=0.0, comment="predicted power of a device; 0: not known"),
     Column("joules", Double, nullable=False, default=0.0, comment="energy by the node's counters; 0: not measured"),
+    Column("first_step_ms", BigInteger, comment="when its first step had been made; NULL before"),
     UniqueConstraint("token", "node_rank", name="attempts_token"),
     Index("attempts_open", "is_closed"),
 )
@@ -205,6 +219,10 @@ nodes = Table(
     Column("manager_token", String(64), nullable=False),
     Column("heard_by", String(32), nullable=False, default="", comment="process that heard it last, of several"),
     Column("held", LargeBinary, comment="HeartbeatRequest with what it holds, where several processes hear nodes"),
+    Column("drain_ms", BigInteger, comment="since when it is to take no new work; NULL: it is not drained"),
+    Column("drain_deadline_ms", BigInteger, comment="when what still runs on it is asked to leave; NULL: never"),
+    Column("drain_reason", Text),
+    Column("drain_actor", String(256)),
 )
 
 leaders = Table(

@@ -15,6 +15,7 @@ from services.scheduler.wire.events import (
 from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto
 from services.scheduler.wire.publications import publish_request
 from services.scheduler.wire.resources import capacity_from_bytes, end_of_part
+from services.scheduler.wire.scheduling import predicted_ms, scheduling_values
 
 __all__ = [
     "Batch",
@@ -31,7 +32,9 @@ __all__ = [
     "has_stacks",
     "measured_run",
     "predicted_watts",
+    "predicted_ms",
     "publish_request",
+    "scheduling_values",
     "stall_event",
     "state_event",
     "warning_event",

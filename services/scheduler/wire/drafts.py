@@ -8,6 +8,7 @@ from services.scheduler.records import NewJob
 from services.scheduler.store.nodes import Registration
 from services.scheduler.wire.resources import job_state_to_proto, ref_to_proto
 from tuneforge.names import NodeName
+from tuneforge.specs.scheduling import scheduling_from_proto, scheduling_to_proto, unknown_class
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
 from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
 
@@ -23,6 +24,8 @@ def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) 
         creator=actor,
         from_checkpoint=request.from_checkpoint,
         message=request.spec.SerializeToString(),
+        scheduling=scheduling_from_proto(request.scheduling),
+        has_unknown_class=unknown_class(request.scheduling),
     )
 
 
@@ -38,6 +41,7 @@ def preview(new: NewJob) -> jobs_pb2.Job:
         validation=ref_to_proto(new.validation),
         creator=new.creator,
         labels=dict(new.labels),
+        scheduling=scheduling_to_proto(new.scheduling),
     )
     if new.estimate is not None:
         message.memory_estimate.MergeFromString(new.estimate)

@@ -9,6 +9,7 @@ from services.scheduler.gangs import deciding_part
 from services.scheduler.jobs import LIVE_ATTEMPT, AttemptEnd, AttemptState, JobState
 from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node, Ref
 from services.scheduler.wire.failures import failure_from_bytes
+from services.scheduler.wire.scheduling import put_scheduling
 from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge.names import NodeName
 from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, spec_pb2, types_pb2
@@ -51,6 +52,7 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         latest_job_seq=job.latest_seq,
         conditions=_conditions(job),
     )
+    put_scheduling(job, message)
     if job.verifies is not None:
         message.verification.MergeFromString(job.verifies)
     elif job.origin is not None:
@@ -68,6 +70,7 @@ def _conditions(job: Job) -> list[jobs_pb2.JobCondition.ValueType]:
     found = {
         jobs_pb2.JOB_CONDITION_UNREACHABLE: job.is_unreachable,
         jobs_pb2.JOB_CONDITION_STALLED: job.is_stalled,
+        jobs_pb2.JOB_CONDITION_LATE: job.is_late,
     }
     return [condition for condition, holds in found.items() if holds]
 

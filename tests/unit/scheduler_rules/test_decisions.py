@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from services.scheduler.decisions import (
-    GANG_PATIENCE_MS,
     Action,
     Close,
     FailDependent,
@@ -24,6 +23,7 @@ from services.scheduler.decisions import (
     next_moment_ms,
 )
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.planning.queue import Rules
 from services.scheduler.records import ActiveJob, Attempt, Capacity, Needs, Node
 from services.scheduler.store.outbox import Publication
 from tuneforge.names import JobName
@@ -64,6 +64,7 @@ def job(number: int = 1, state: JobState = JobState.QUEUED, **changes: Any) -> A
         needs=Needs(),
         checkpoint_node=None,
         create_ms=NOW,
+        queued_ms=NOW,
     )
     return replace(plain, **changes)
 
@@ -100,7 +101,11 @@ def test_oldest_job_gets_the_free_slot() -> None:
     """Of two queued jobs the older one is placed, with the reason; the other waits."""
     (action,) = due(jobs=(job(1), job(2)))
     assert isinstance(action, PlaceAttempt)
-    assert (action.job, action.nodes, action.why) == (1, ("n1",), "nodes/n1 has 1 of 1 slots free.")
+    assert (action.job, action.nodes, action.why) == (
+        1,
+        ("n1",),
+        "Next in order (class NORMAL, level 0) after 0 s: nodes/n1 has 1 of 1 slots free.",
+    )
 
 
 def test_retry_wait_is_kept() -> None:
@@ -132,11 +137,25 @@ def test_end_frees_the_slot_before_the_next_heartbeat() -> None:
     assert PlaceAttempt in {type(action) for action in actions}
 
 
+def placed(**seen: Any) -> list[tuple[int, tuple[str, ...]]]:
+    """Returns which jobs are placed, and where."""
+    return [(each.job, each.nodes) for each in due(**seen) if isinstance(each, PlaceAttempt)]
+
+
 def test_checkpoint_attracts() -> None:
-    """The node with the newest checkpoint wins over an emptier one."""
-    wide = node("n2", capacity=replace(node().capacity, slots=8))
-    chosen = [due(jobs=(job(checkpoint_node=where),), nodes=(node(), wide))[0] for where in (None, "n1")]
-    assert [each.nodes[0] for each in chosen if isinstance(each, PlaceAttempt)] == ["n2", "n1"]
+    """The node with the newest checkpoint wins over a fuller one, which is left to whom it fits."""
+    wide = node("n2", capacity=replace(node().capacity, slots=8, cpu_millis=16_000))
+    chosen = [placed(jobs=(job(checkpoint_node=where),), nodes=(node(), wide)) for where in (None, "n2")]
+    assert chosen == [[(1, ("n1",))], [(1, ("n2",))]]
+
+
+def test_a_gang_gets_different_nodes_or_nothing() -> None:
+    """Slots of one node are not two nodes; a full or draining one leaves the others free; rank 0 has the checkpoint."""
+    gang = job(needs=Needs(nodes=2), checkpoint_node="n2")
+    both = (node(capacity=replace(node().capacity, slots=2)), node("n2"))
+    assert placed(jobs=(gang,), nodes=both) == [(1, ("n2", "n1"))]
+    assert placed(jobs=(gang,), nodes=both[:1]) == []
+    assert placed(jobs=(gang,), nodes=(both[0], node("n2", state="DRAINING"))) == []
 
 
 def test_small_jobs_do_not_overtake_a_gang_for_ever() -> None:
@@ -144,20 +163,19 @@ def test_small_jobs_do_not_overtake_a_gang_for_ever() -> None:
     nodes = tuple(node(name) for name in ("n1", "n2", "n3"))
     heard: dict[str, dict[str, bool]] = {"n1": {}, "n2": {}, "n3": {}}
     young, small = job(1, needs=Needs(nodes=2)), job(2)
-    old = replace(young, create_ms=NOW - GANG_PATIENCE_MS)
-    running = job(9, JobState.RUNNING)
+    old = replace(young, queued_ms=NOW - Rules().reserve_after_ms)
+    running = job(9, JobState.RUNNING, is_preemptible=False)
 
-    def placed(*jobs: ActiveJob, nodes: tuple[Node, ...] = nodes[:2]) -> list[tuple[int, tuple[str, ...]]]:
-        actions = due(jobs=(*jobs, running), attempts=(attempt(9),), nodes=nodes, reported=heard)
-        return [(each.job, each.nodes) for each in actions if isinstance(each, PlaceAttempt)]
+    def starts(*jobs: ActiveJob, nodes: tuple[Node, ...] = nodes[:2]) -> list[tuple[int, tuple[str, ...]]]:
+        return placed(jobs=(*jobs, running), attempts=(attempt(9),), nodes=nodes, reported=heard)
 
-    assert placed(young, small) == [(2, ("n2",))]
-    assert placed(old, small) == []
-    assert placed(small, old) == [(2, ("n2",))]  # an older job comes first all the same
-    assert placed(replace(old, needs=Needs(nodes=3)), small) == [(2, ("n2",))]  # no two nodes are ever three
-    assert placed(old, small, nodes=nodes) == [(1, ("n2", "n3"))]
+    assert starts(young, small) == [(2, ("n2",))]
+    assert starts(old, small) == []
+    assert starts(small, replace(old, create_ms=NOW + 1)) == [(2, ("n2",))]  # an older job comes first all the same
+    assert starts(replace(old, needs=Needs(nodes=3)), small) == [(2, ("n2",))]  # no two nodes are ever three
+    assert starts(old, small, nodes=nodes) == [(1, ("n2", "n3"))]
     waiting = replace(old, not_before_ms=NOW + 1)
-    assert placed(waiting, small) == [(2, ("n2",))]
+    assert starts(waiting, small) == [(2, ("n2",))]
 
 
 def test_unconfirmed_attempt_is_started_then_followed() -> None:

@@ -1,0 +1,202 @@
+"""What the loop observed -> the queue that a plan looks at. Pure.
+
+Work that a stop would lose is counted in steps: the part of the attempt's steps that no durable checkpoint has, of the
+time since its first step. So it does not matter how far the clocks of nodes are apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from services.scheduler.jobs import HELD, LEAVING, LIVE_ATTEMPT, AttemptState, JobState
+from services.scheduler.placement import host_bytes_on, shortage
+from services.scheduler.planning.queue import Queue, Room, Running, Waiting
+from services.scheduler.records import ActiveJob, Attempt, Needs, Node
+
+if TYPE_CHECKING:
+    from services.scheduler.decisions import Observation
+
+
+def queue_of(seen: Observation) -> Queue:
+    """Returns the moment as a plan looks at it."""
+    rooms = {node.node: node for node in seen.nodes if node.takes_work(seen.now_ms) and node.node in seen.reported}
+    places = _Places(tuple(rooms.values()))
+    parts = parts_by_job(seen)
+    away = frozenset(node.node for node in seen.nodes if node.is_away(seen.now_ms))
+    running = [_running(seen, job, parts[job.number], away) for job in seen.jobs if job.number in parts]
+    used = _used(seen, rooms)
+    waiting = [
+        _waiting(seen, job, places)
+        for job in seen.jobs
+        if job.state is JobState.QUEUED and job.not_before_ms <= seen.now_ms and job.start_after_ms <= seen.now_ms
+    ]
+    return Queue(
+        now_ms=seen.now_ms,
+        waiting=tuple(waiting),
+        running=tuple(running),
+        rooms=tuple(_room(node, used[node.node]) for node in rooms.values()),
+        projects=seen.projects,
+        rules=seen.rules,
+    )
+
+
+def parts_by_job(seen: Observation) -> dict[int, list[Attempt]]:
+    """Returns the parts of each job's current attempt that may still run, by rank."""
+    tokens = {job.number: job.token for job in seen.jobs if job.state in HELD}
+    found: dict[int, list[Attempt]] = {}
+    for attempt in seen.attempts:
+        if attempt.state in LIVE_ATTEMPT and tokens.get(attempt.job) == attempt.token:
+            found.setdefault(attempt.job, []).append(attempt)
+    for parts in found.values():
+        parts.sort(key=lambda part: part.node_rank)
+    return found
+
+
+class _Places:
+    """Which nodes could hold a job if they were idle; asked once for each demand."""
+
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        self._nodes = nodes
+        self._known: dict[object, frozenset[str] | None] = {}
+
+    def of(self, needs: Needs) -> frozenset[str] | None:
+        """Returns the nodes, or None when they are all."""
+        demand = (
+            needs.devices, needs.peak_bytes, needs.host_bytes, needs.cpu_millis, needs.device_kinds,
+            needs.exclude_nodes, tuple(needs.labels.items()), tuple(needs.exclude_labels.items()),
+        )  # fmt: skip
+        try:
+            return self._known[demand]
+        except KeyError:
+            able = frozenset(node.node for node in self._nodes if shortage(needs, node) is None)
+            found = self._known[demand] = None if len(able) == len(self._nodes) else able
+            return found
+
+
+def _waiting(seen: Observation, job: ActiveJob, places: _Places) -> Waiting:
+    needs, (urgent_ms, latest_ms) = job.needs, urgency(job, seen.now_ms)
+    return Waiting(
+        job=job.number,
+        project=job.name.project,
+        priority=job.priority,
+        submit_ms=job.create_ms,
+        queued_ms=job.queued_ms,
+        attained_ms=job.spent.device_ms,
+        parts=needs.nodes,
+        slots=needs.slots,
+        nodes=places.of(needs),
+        prefers=job.checkpoint_node,
+        cpu_millis=needs.cpu_millis,
+        host_bytes=_host_bytes(needs),
+        peak_bytes=needs.peak_bytes,
+        urgent_ms=urgent_ms,
+        latest_start_ms=latest_ms,
+    )
+
+
+def _running(seen: Observation, job: ActiveJob, parts: list[Attempt], away: frozenset[str]) -> Running:
+    needs, (urgent_ms, latest_ms) = job.needs, urgency(job, seen.now_ms)
+    held = {part.node: needs.slots for part in parts}
+    start_ms = min(part.create_ms for part in parts)
+    return Running(
+        job=job.number,
+        project=job.name.project,
+        priority=job.priority,
+        submit_ms=job.create_ms,
+        start_ms=start_ms,
+        attained_ms=job.spent.device_ms + sum(held.values()) * (seen.now_ms - start_ms),
+        held=held,
+        loss_ms=loss_ms(seen, job, parts),
+        cpu_millis=needs.cpu_millis,
+        host_bytes=_host_bytes(needs),
+        peak_bytes=needs.peak_bytes,
+        urgent_ms=urgent_ms,
+        latest_start_ms=latest_ms,
+        # Who does not run yet cannot save, and who cannot be reached cannot be asked.
+        is_preemptible=job.is_preemptible and job.state is JobState.RUNNING and away.isdisjoint(held),
+        is_leaving=job.state in LEAVING or job.state is JobState.CANCELLING,
+    )
+
+
+def _host_bytes(needs: Needs) -> int:
+    """Returns what an attempt takes of the host on any node; without accelerators its predicted peak is the host's."""
+    return max(needs.host_bytes, needs.peak_bytes) if needs.devices == 0 else needs.host_bytes
+
+
+def loss_ms(seen: Observation, job: ActiveJob, parts: list[Attempt]) -> float:
+    """Returns the device-milliseconds that are lost when a running job is stopped now and goes on later.
+
+    Work since its last durable checkpoint, and the restore: as long as this attempt took to its first step.
+    """
+    first = parts[0]
+    devices = job.needs.slots * len(parts)
+    if first.first_step_ms is None:
+        return float(devices * seen.rules.restore_ms)
+    restore_ms = first.first_step_ms - min(part.create_ms for part in parts)
+    return devices * (unsaved_part(first, job.durable_step) * (seen.now_ms - first.first_step_ms) + restore_ms)
+
+
+def unsaved_part(attempt: Attempt, saved_step: int) -> float:
+    """Returns which part of an attempt's work, 0 to 1, no checkpoint has: that of its steps after `saved_step`."""
+    made = attempt.step - attempt.resumed_step
+    if made <= 0:
+        return 0.0
+    return min(1.0, max(0, attempt.step - max(saved_step, attempt.resumed_step)) / made)
+
+
+def rest_ms(job: ActiveJob) -> int:
+    """Returns how long the rest of a run is predicted to take; 0: not known."""
+    done = job.step / job.total_steps if job.total_steps else 0.0
+    return round(job.predicted_ms * (1.0 - min(1.0, done)))
+
+
+def urgency(job: ActiveJob, now_ms: int) -> tuple[int | None, int | None]:
+    """Returns when a job begins to be urgent and when it must start at the latest, by its deadline; None: never."""
+    if job.deadline_ms is None or job.deadline_ms <= now_ms:
+        return None, None
+    if rest := rest_ms(job):
+        return job.deadline_ms - 2 * rest, job.deadline_ms - rest
+    return (job.create_ms + job.deadline_ms) // 2, job.deadline_ms
+
+
+def _used(seen: Observation, rooms: Mapping[str, Node]) -> dict[str, list[int]]:
+    """Returns slots, CPU share and host memory taken on each node.
+
+    By attempts placed here, and by given-up ones that the node says still run; of those a slot is counted. An attempt
+    that ended by its node's own word has freed its slot, even if the last heartbeat is older than that word.
+    """
+    jobs = {job.number: job for job in seen.jobs}
+    used = {node: [0, 0, 0] for node in rooms}
+    for attempt in seen.attempts:
+        node = rooms.get(attempt.node)
+        if node is None:
+            continue
+        taken, job = used[attempt.node], jobs.get(attempt.job)
+        if attempt.state in LIVE_ATTEMPT and job is not None:
+            needs = job.needs
+            taken[0] += needs.slots
+            taken[1] += needs.cpu_millis or needs.slots * _slot_cpu(node)
+            taken[2] += host_bytes_on(needs, node.capacity)
+        elif attempt.state is AttemptState.LOST and seen.reported[attempt.node].get(str(attempt.name), False):
+            taken[0] += 1
+            taken[1] += _slot_cpu(node)
+    return used
+
+
+def _room(node: Node, used: list[int]) -> Room:
+    capacity = node.capacity
+    return Room(
+        node=node.node,
+        slots=capacity.slots,
+        free=capacity.slots - used[0],
+        free_cpu_millis=capacity.cpu_millis - used[1],
+        slot_cpu_millis=_slot_cpu(node),
+        free_bytes=capacity.memory_bytes - used[2],
+        peaks_on_host=not capacity.device_bytes,
+    )
+
+
+def _slot_cpu(node: Node) -> int:
+    """Returns the CPU share of one slot: what an attempt that asks for none is given."""
+    return node.capacity.cpu_millis // node.capacity.slots
