@@ -14,7 +14,6 @@ from services.scheduler.doctor.finding import Finding
 from services.scheduler.doctor.logs import Log
 from services.scheduler.doctor.rows import Part, Rows
 from services.scheduler.jobs import LIVE_ATTEMPT, AttemptState, JobState
-from services.scheduler.placement import slots_on
 from services.scheduler.records import Needs
 from services.scheduler.store.tables import attempts, chunks, counters, jobs, nodes, outbox
 from tuneforge.names import JobName
@@ -117,7 +116,7 @@ def _slots(connection: Connection) -> Iterator[Finding]:
         if node not in capacities:
             yield Finding(rule="node.known", subject=f"nodes/{node}", problem="an attempt lives on it, it is not known")
             continue
-        taken[node] += slots_on(Needs(devices=devices), capacities[node])
+        taken[node] += Needs(devices=devices).slots
     for node, count in sorted(taken.items()):
         slots = max(1, capacities[node].slots)
         if count > slots:

@@ -75,8 +75,8 @@ class _Planner:
     """Demands that did not fit: later jobs that ask for the same need not be tried."""
     too_large_later: set[_Demand] = field(default_factory=set)
     """The same once all that were asked to leave have left."""
-    too_weak: set[_Demand] = field(default_factory=set)
-    """Demands for which nobody can be stopped: nor for later jobs that ask for the same, which go after fewer."""
+    too_weak: set[tuple[_Demand, str]] = field(default_factory=set)
+    """Demands, with their project, for which nobody can be stopped: nor for later ones, which go after fewer."""
     impossible: set[_Demand] = field(default_factory=set)
     """Demands that not even idle nodes could hold."""
     worst: Key | None = None
@@ -127,11 +127,11 @@ class _Planner:
                 self._keep(job, parts, "Jobs that were asked to stop will have left them soon.")
                 return
             self.too_large_later.add(demand)
-        if may_stop and demand not in self.too_weak:
+        if may_stop and (demand, job.project) not in self.too_weak:
             if (found := victims.choose(job, key, self.able, self.rooms)) is not None:
                 self._stop(job, key, *found)
                 return
-            self.too_weak.add(demand)
+            self.too_weak.add((demand, job.project))
         if not self.has_reserved and demand not in self.impossible:
             self._reserve(job, demand)
 

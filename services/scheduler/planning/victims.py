@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.scheduler.planning.order import Key, goes_before
 from services.scheduler.planning.queue import Queue, Running, Waiting
@@ -18,6 +18,8 @@ class Candidate:
     job: Running
     price: float
     """Work that is lost, over the weight of its project: a project with twice the share loses half as often."""
+    is_guaranteed: bool = False
+    """Whether it is among the devices that are guaranteed to its project: only jobs of the same one may take them."""
 
 
 def candidates(queue: Queue, keys: dict[int, Key]) -> list[Candidate]:
@@ -29,7 +31,26 @@ def candidates(queue: Queue, keys: dict[int, Key]) -> list[Candidate]:
         for job in queue.running
         if job.is_preemptible and not job.is_leaving and queue.now_ms - job.start_ms >= _quantum_ms(queue, job)
     ]
-    return sorted(found, key=lambda each: (each.price / max(1, each.job.devices), -each.job.start_ms, each.job.job))
+    found.sort(key=lambda each: (each.price / max(1, each.job.devices), -each.job.start_ms, each.job.job))
+    return _with_guarantees(queue, found)
+
+
+def _with_guarantees(queue: Queue, found: list[Candidate]) -> list[Candidate]:
+    """Marks those that would take a project below the devices that are guaranteed to it, the dearest ones."""
+    if not any(project.guaranteed_devices for project in queue.projects.values()):
+        return found
+    spare: dict[str, int] = {}
+    for job in queue.running:
+        before = spare.get(job.project, -queue.project(job.project).guaranteed_devices)
+        spare[job.project] = before + (0 if job.is_leaving else job.devices)
+    marked = []
+    for each in found:
+        project = each.job.project
+        is_guaranteed = bool(queue.project(project).guaranteed_devices) and spare[project] < each.job.devices
+        if not is_guaranteed:
+            spare[project] -= each.job.devices
+        marked.append(replace(each, is_guaranteed=is_guaranteed))
+    return marked
 
 
 def _quantum_ms(queue: Queue, job: Running) -> float:
@@ -42,7 +63,11 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
     Nodes are emptied one after another, the cheapest first, until the gang has its parts; on each node jobs are stopped
     in order of price per device. A job over several nodes frees its slots on all of them.
     """
-    lower = [each for each in able if goes_before(key, each.key)]
+    lower = [
+        each
+        for each in able
+        if goes_before(key, each.key) and (not each.is_guaranteed or each.job.project == job.project)
+    ]
     if not lower:
         return None
     plans = []
