@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.queues.budgets import Budget, Spent
-from services.scheduler.records import ActiveJob, Job, Needs, NewJob, Origin, Pinned, Ref, Work
+from services.scheduler.records import ActiveJob, Job, NewJob, Origin, Pinned, Ref, Work
 from services.scheduler.store import checkpoints, events
+from services.scheduler.store.needs import needs_of, needs_values
 from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
@@ -134,7 +135,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             queued_ms=tx.now_ms,
             predicted_ms=wire.predicted_ms(new.resource_estimate),
             **wire.scheduling_values(new.scheduling),
-            **_needs_values(new.needs),
+            **needs_values(new.needs),
             **(_pinned_values(new.pinned) if new.pinned else {}),
         )
         .returning(jobs.c.number)
@@ -162,7 +163,7 @@ def release(tx: Transaction, job: int, new: NewJob) -> bool:
         return False
     values = {
         **_pinned_values(new.pinned),
-        **_needs_values(new.needs),
+        **needs_values(new.needs),
         "spec": new.spec,
         "estimate": new.estimate,
         "resource_estimate": new.resource_estimate,
@@ -228,7 +229,7 @@ def active(connection: Connection) -> list[ActiveJob]:
             depends_on=row.depends_on,
             not_before_ms=row.not_before_ms,
             lost_after_ms=row.lost_after_ms,
-            needs=_needs(row),
+            needs=needs_of(row),
             checkpoint_node=places.get(row.number),
             create_ms=row.create_ms,
             spent=_spent(row),
@@ -291,46 +292,8 @@ def _pinned_values(pinned: Pinned) -> dict[str, Any]:
     return {"base_version": pinned.base.version, "base_digest": pinned.base.digest, "inputs": pinned.inputs}
 
 
-def _needs_values(needs: Needs) -> dict[str, Any]:
-    return {
-        "nodes": needs.nodes,
-        "devices": needs.devices,
-        "peak_bytes": needs.peak_bytes,
-        "host_bytes": needs.host_bytes,
-        "cpu_millis": needs.cpu_millis,
-        "node_labels": json.dumps(dict(needs.labels)),
-        "exclusions": _exclusions(needs),
-    }
-
-
-def _exclusions(needs: Needs) -> str:
-    if not (needs.exclude_nodes or needs.exclude_labels or needs.device_kinds):
-        return ""
-    found = {
-        "nodes": sorted(needs.exclude_nodes),
-        "labels": dict(needs.exclude_labels),
-        "kinds": list(needs.device_kinds),
-    }
-    return json.dumps(found)
-
-
 def _ref(version: str | None, digest: str | None) -> Ref | None:
     return None if version is None or digest is None else Ref(version=version, digest=digest)
-
-
-def _needs(row: Row[Any]) -> Needs:
-    excluded = json.loads(row.exclusions) if row.exclusions else {}
-    return Needs(
-        nodes=row.nodes,
-        devices=row.devices,
-        peak_bytes=row.peak_bytes,
-        host_bytes=row.host_bytes,
-        cpu_millis=row.cpu_millis,
-        labels=json.loads(row.node_labels),
-        exclude_nodes=frozenset(excluded.get("nodes", ())),
-        exclude_labels=excluded.get("labels", {}),
-        device_kinds=tuple(excluded.get("kinds", ())),
-    )
 
 
 def _spent(row: Row[Any]) -> Spent:
@@ -363,7 +326,7 @@ def job_of(row: Row[Any]) -> Job:
         architecture_version=row.architecture_version,
         output_model=row.output_model,
         depends_on=row.depends_on,
-        needs=_needs(row),
+        needs=needs_of(row),
         attempt=row.attempt,
         token=row.token,
         faults=row.faults,
