@@ -28,7 +28,7 @@ from services.scheduler.publishing import Publishing
 from services.scheduler.reconcile import Reconciler
 from services.scheduler.releasing import Releasing
 from services.scheduler.servicer import Parts, SchedulerServicer
-from services.scheduler.settings import SchedulerSettings
+from services.scheduler.settings import SchedulerSettings, Timing
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
 from services.scheduler.verbs import Verbs
@@ -131,12 +131,7 @@ def build(
     ledger = Ledger(database, broadcast, clock)
     admission = Admission(ledger=ledger, registry=registry, price=settings.price)
     timing = settings.timing
-    holding = Holding(
-        VersionHolds(registry.channel, lambda: ledger.write(lambda tx: identity(tx.connection, "scheduler"))),
-        lambda: ledger.read(job_store.held_versions),
-        every_s=timing.holds_every_s,
-        pause_s=timing.holds_pause_s,
-    )
+    holding = _holding(ledger, registry, timing)
     verification = Verification(ledger=ledger, holding=holding, registry=registry)
     nodes = Nodes(ledger=ledger, timing=timing, retry=settings.retry, chance=chance)
     wake = asyncio.Event()
@@ -175,6 +170,16 @@ def build(
         reconciler=reconciler,
         holding=holding,
         servicer=servicer,
+    )
+
+
+def _holding(ledger: Ledger, registry: Registry, timing: Timing) -> Holding:
+    """Returns what keeps the versions at the registry that jobs need."""
+    return Holding(
+        VersionHolds(registry.channel, lambda: ledger.write(lambda tx: identity(tx.connection, "scheduler"))),
+        lambda: ledger.read(job_store.held_versions),
+        every_s=timing.holds_every_s,
+        pause_s=timing.holds_pause_s,
     )
 
 
