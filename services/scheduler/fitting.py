@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.grpckit.errors import ServiceError
-from services.scheduler.placement import gigabytes, shortage
+from services.scheduler.placement import Shortage, gigabytes, shortage
 from services.scheduler.records import Needs, Node
 from tuneforge.specs.cheaper import cheapest_fit
 from tuneforge.specs.memory import MemoryEstimate
@@ -59,8 +59,31 @@ def misfit(
     memory = memory_of(spec) if memory_of is not None else None
     needs = needs_of(spec, memory, scheduling)
     lacking = [(node, lack) for node in nodes if (lack := shortage(needs, node)) is not None]
-    if not nodes or len(lacking) < len(nodes):
+    able = len(nodes) - len(lacking)
+    if not nodes or able >= needs.nodes:
         return None
+    if able:
+        return _too_few(needs.nodes, able, lacking)
+    return _none_holds_it(spec, nodes, lacking, memory_of, scheduling)
+
+
+def _too_few(wanted: int, able: int, lacking: Sequence[tuple[Node, Shortage]]) -> Misfit:
+    others = "".join(f"; nodes/{node.node} {lack.what}" for node, lack in lacking[:3])
+    return Misfit(
+        message=f"it asks for {wanted} nodes at once, and {able} of the {able + len(lacking)} known nodes could hold a "
+        f"part{others}; set resources.nodes to {able}, or start more trainers first",
+        metadata={"nodes_asked": str(wanted), "nodes_able": str(able)},
+    )
+
+
+def _none_holds_it(
+    spec: TrainingSpec,
+    nodes: Sequence[Node],
+    lacking: Sequence[tuple[Node, Shortage]],
+    memory_of: Callable[[TrainingSpec], MemoryEstimate] | None,
+    scheduling: Scheduling,
+) -> Misfit:
+    needs = needs_of(spec, memory_of(spec) if memory_of is not None else None, scheduling)
     by_memory = sorted((lack.missing_bytes, node.node) for node, lack in lacking if lack.missing_bytes)
     if not by_memory:
         node, lack = lacking[0]
