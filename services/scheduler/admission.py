@@ -10,14 +10,17 @@ from datetime import UTC, datetime
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.estimating import NO_PRICE, Price, Rows, look_up, memory_of, predict
 from services.scheduler.fitting import misfit, needs_of
-from services.scheduler.jobs import TERMINAL, JobState
+from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
+from services.scheduler.lifecycle.options import NO_OPTIONS, Options
+from services.scheduler.lifecycle.training_digest import TrainingInputs, training_digest
 from services.scheduler.nodes import label_problems
 from services.scheduler.records import Job, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.store import jobs as job_store
 from services.scheduler.wire.estimates import prediction_bytes
 from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
+from services.scheduler.wire.options import retry_bytes
 from services.scheduler.wire.scheduling import scheduling_from_bytes
 from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
@@ -32,6 +35,9 @@ PREFIX = "spec."
 """Fields of a spec are named as they stand in the request."""
 
 
+USUAL_RETRIES = RetryPolicy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """What a caller asks for."""
@@ -44,6 +50,8 @@ class Draft:
     """Fields of the spec whose enum number this release does not know."""
     labels: Mapping[str, str]
     creator: str
+    options: Options = NO_OPTIONS
+    """What it says beside the spec."""
     from_checkpoint: str = ""
     """Checkpoint of another job to begin from; empty: the beginning."""
     message: bytes = b""
@@ -77,6 +85,8 @@ class Admission:
     ledger: Ledger
     registry: VersionSource
     price: Price = NO_PRICE
+    retry: RetryPolicy = USUAL_RETRIES
+    """The policy of jobs that say nothing of it."""
 
     async def admit(self, draft: Draft, *, must_fit: bool = True) -> NewJob:
         """Returns the job that a draft becomes; stores nothing.
@@ -120,7 +130,12 @@ class Admission:
             raise problem.error()
         new = _new_job(draft, name, spec, start, (train, validation), found.memory if found else None)
         words = problem.message if problem is not None else ""
-        return replace(new, resource_estimate=prediction_bytes(found, words) if found else None)
+        return replace(
+            new,
+            resource_estimate=prediction_bytes(found, words) if found else None,
+            retry=retry_bytes(draft.options.retry(self.retry)),
+            training_digest=_training_digest(new, spec, known.kind.device),
+        )
 
     async def _start(self, draft: Draft) -> _Start | Problem:
         base = draft.spec.base
@@ -198,6 +213,7 @@ def _own_problems(draft: Draft, architecture: Architecture | None) -> list[Field
     if draft.job_id and not is_id(draft.job_id):
         problems.append(FieldViolation("job_id", f"is {draft.job_id[:200]!r}: use {ID_FORM}"))
     problems += label_problems("labels", draft.labels)
+    problems += [FieldViolation(path, description) for path, description in draft.options.problems]
     problems += [
         FieldViolation(PREFIX + path, "has a value that this release does not know: use one that the contract names")
         for path in draft.unknown_enums
@@ -265,7 +281,22 @@ def _new_job(
         scheduling=draft.scheduling,
         lost_after_ms=round((spec.resources.lost_after_s or 0.0) * 1000),
         keep_checkpoints=spec.checkpointing.keep_last,
+        ttl_ms=draft.options.ttl_ms,
     )
+
+
+def _training_digest(new: NewJob, spec: TrainingSpec, device: str) -> str | None:
+    """Returns the digest of all that the job's result depends on; None while its base is not there."""
+    if new.pinned is None:
+        return None
+    inputs = TrainingInputs(
+        spec=spec,
+        base_digest=new.pinned.base.digest,
+        train_digest=new.train.digest,
+        validation_digest=new.validation.digest if new.validation is not None else "",
+        environment=device,
+    )
+    return training_digest(inputs)
 
 
 def _pinned_names(spec: TrainingSpec, start: _Start, data: tuple[DatasetFacts, DatasetFacts | None]) -> TrainingSpec:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.admission import PREFIX, Draft
+from services.scheduler.lifecycle.training_digest import branched_digest
 from services.scheduler.records import Job, NewJob, Origin
 from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
@@ -83,7 +84,8 @@ def checked(new: NewJob, branch: Branch) -> NewJob:
         problems.append(FieldViolation(f"{PREFIX}optimization.max_steps", description))
     if problems:
         raise invalid_fields(problems)
-    return replace(new, origin=branch.origin)
+    digest = new.training_digest and branched_digest(new.training_digest, branch.origin.manifest)
+    return replace(new, origin=branch.origin, training_digest=digest)
 
 
 def require_there(connection: Connection, origin: Origin) -> None:

@@ -6,7 +6,7 @@ terminal states terminal. Read `decisions.py` next: it says when a change is due
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -112,6 +112,8 @@ class AttemptEnd:
     """One of the ended states."""
     failure: Failure | None = None
     """Set with FAILED and LOST, and with INTERRUPTED when its node did not even begin it."""
+    step: int = 0
+    """Last step that it finished."""
 
     def __post_init__(self) -> None:
         """Refuses the end of an attempt that has not ended."""
@@ -120,11 +122,31 @@ class AttemptEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """The faults that a job has had."""
+
+    infrastructure: int = 0
+    user: int = 0
+    """Faults of its own."""
+    signature: str | None = None
+    """Reason and step of the newest one of its own."""
+
+
+class FaultBudget(StrEnum):
+    """Budgets of faults, spelt as in the contract without its prefix."""
+
+    INFRASTRUCTURE = "INFRASTRUCTURE"
+    USER = "USER"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how soon infrastructure faults are retried. User faults never are."""
+    """How often and how soon a job is tried again: faults of the infrastructure and of its own count apart."""
 
     budget: int = 5
     """Attempts that may be lost to infrastructure before the job fails."""
+    user_budget: int = 0
+    """Faults of its own after which it is tried again."""
     first_delay_s: float = 1.0
     """Upper bound of the first wait; it doubles with each fault."""
     longest_delay_s: float = 300.0
@@ -134,7 +156,7 @@ class RetryPolicy:
         """Returns the wait before the next attempt.
 
         Args:
-            faults: infrastructure faults so far, this one included, >= 1.
+            faults: faults of the same kind so far, this one included, >= 1.
             jitter: random number in [0, 1): full jitter, so that a fleet does not come back all at once.
         """
         bound: float = min(self.longest_delay_s, self.first_delay_s * 2.0 ** (min(faults, 32) - 1))
@@ -153,20 +175,22 @@ class Verdict:
     """Sentence for a person."""
     failure: Failure | None = None
     """Set with FAILED."""
-    uses_budget: bool = False
-    """Whether the infrastructure budget shrinks by one."""
+    uses: FaultBudget | None = None
+    """The budget that shrinks by one."""
+    signature: str | None = None
+    """Reason and step of a fault of the job's own."""
     delay_s: float = 0.0
     """Wait before the next attempt; with QUEUED."""
 
 
-def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, jitter: float) -> Verdict | None:
+def verdict(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPolicy, jitter: float) -> Verdict | None:
     """Decides what becomes of a job whose current attempt has ended.
 
     Args:
         job: the job's state, one of `HELD`.
         end: how the attempt ended.
-        faults: infrastructure faults of the job before this one.
-        policy: budget and delays.
+        faults: faults of the job before this one.
+        policy: budgets and delays.
         jitter: random number in [0, 1).
 
     Returns:
@@ -186,10 +210,43 @@ def verdict(job: JobState, end: AttemptEnd, faults: int, policy: RetryPolicy, ji
         return _interrupted(end.failure, policy)
     failure = end.failure or _unsaid(end.state)
     if end.state is AttemptState.FAILED and failure.is_user_fault:
-        return Verdict(to=JobState.FAILED, reason=failure.reason, message=failure.message, failure=failure)
+        return _own_fault(job, replace(end, failure=failure), faults, policy, jitter)
     if job in LEAVING:
         return _left(job, end)
-    return _retry(failure, faults + 1, policy, jitter)
+    return _retry(failure, faults.infrastructure + 1, policy, jitter)
+
+
+def fault_signature(failure: Failure, step: int) -> str:
+    """Returns what two faults of a job's own share when trying again would only give the same one once more."""
+    return f"{failure.reason} after step {step}"
+
+
+def _own_fault(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPolicy, jitter: float) -> Verdict:
+    failure = end.failure
+    if failure is None:
+        raise AssertionError("a fault of the job's own has a reason")
+    signature, count = fault_signature(failure, end.step), faults.user + 1
+    uses = FaultBudget.USER
+    is_repeated = signature == faults.signature
+    if count > policy.user_budget or is_repeated:
+        words = f" The attempt before ended with the same fault, {signature}: it is not tried again." * is_repeated
+        failure = replace(failure, message=failure.message + words)
+        return Verdict(
+            to=JobState.FAILED, reason=failure.reason, message=failure.message, failure=failure, uses=uses,
+            signature=signature,
+        )  # fmt: skip
+    words = f"{failure.message} Fault {count} of its own, {policy.user_budget} allowed"
+    if job is JobState.PAUSING:
+        words += "; it goes on when it is resumed."
+        return Verdict(to=JobState.PAUSED, reason=failure.reason, message=words, uses=uses, signature=signature)
+    return Verdict(
+        to=JobState.QUEUED,
+        reason=failure.reason,
+        message=f"{words}; a new attempt follows.",
+        uses=uses,
+        signature=signature,
+        delay_s=policy.delay_s(count, jitter),
+    )
 
 
 def _interrupted(why: Failure | None, policy: RetryPolicy) -> Verdict:
@@ -220,13 +277,19 @@ def _retry(failure: Failure, faults: int, policy: RetryPolicy, jitter: float) ->
             cure="Look at the nodes that ran its attempts, then create the job again.",
             metadata=(("attempts_lost", str(faults)), ("budget", str(policy.budget)), ("last_reason", failure.reason)),
         )
-        return Verdict(to=JobState.FAILED, reason=spent.reason, message=spent.message, failure=spent, uses_budget=True)
+        return Verdict(
+            to=JobState.FAILED,
+            reason=spent.reason,
+            message=spent.message,
+            failure=spent,
+            uses=FaultBudget.INFRASTRUCTURE,
+        )
     delay_s = policy.delay_s(faults, jitter)
     return Verdict(
         to=JobState.QUEUED,
         reason=failure.reason,
         message=f"{failure.message} Infrastructure fault {faults} of {policy.budget} allowed; a new attempt follows.",
-        uses_budget=True,
+        uses=FaultBudget.INFRASTRUCTURE,
         delay_s=delay_s,
     )
 

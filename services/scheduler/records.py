@@ -71,6 +71,17 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reused:
+    """A version that was trained before from the same."""
+
+    number: int
+    """Number of the job that trained it."""
+    job: str
+    """Name of that job."""
+    version: Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job that was admitted and is not stored yet."""
 
@@ -108,6 +119,8 @@ class NewJob:
     training_digest: str | None = None
     """Digest of all that its result depends on; None: not known yet."""
     scheduling: Scheduling = DEFAULT
+    reuses: Reused | None = None
+    """Whose version is its result; None: it trains."""
 
     @property
     def versions(self) -> list[str]:

@@ -21,6 +21,7 @@ from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
 from services.scheduler.ledger import Ledger
+from services.scheduler.lifecycle.reuse import Reusing
 from services.scheduler.nodes import Nodes
 from services.scheduler.peers import Registry, Trainers
 from services.scheduler.policy import POLICIES
@@ -129,7 +130,7 @@ def build(
     database, registry, trainers, chance = outside.database, outside.registry, outside.trainers, outside.chance
     broadcast = Broadcast()
     ledger = Ledger(database, broadcast, clock)
-    admission = Admission(ledger=ledger, registry=registry, price=settings.price)
+    admission = Admission(ledger=ledger, registry=registry, price=settings.price, retry=settings.retry)
     timing = settings.timing
     holding = _holding(ledger, registry, timing)
     verification = Verification(ledger=ledger, holding=holding, registry=registry)
@@ -150,10 +151,12 @@ def build(
     metrics.show(reconciler, broadcast)
     nodes.poke = ledger.on_change = reconciler.poke
     ledger.on_end = holding.poke
+    reusing = Reusing(ledger=ledger, registry=registry)
+    verbs = Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing)
     servicer = SchedulerServicer(
         Parts(
             ledger=ledger,
-            verbs=Verbs(ledger=ledger, admission=admission, holding=holding),
+            verbs=verbs,
             watches=Watches(ledger, broadcast, timing.watch_heartbeat_s),
             nodes=nodes,
             broadcast=broadcast,

@@ -14,6 +14,8 @@ from services.scheduler import branching
 from services.scheduler.admission import Admission, Draft
 from services.scheduler.jobs import HELD, WAITING, JobState, sources_of
 from services.scheduler.ledger import Ledger
+from services.scheduler.lifecycle.options import Options
+from services.scheduler.lifecycle.reuse import Reusing, Stale, standing_in
 from services.scheduler.records import Job, NewJob
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction
@@ -64,6 +66,7 @@ class Verbs:
     ledger: Ledger
     admission: Admission
     holding: Holding
+    reusing: Reusing
 
     async def create(self, draft: Draft, call: Call) -> bytes:
         """Admits and stores a job.
@@ -73,7 +76,25 @@ class Verbs:
         """
         if (answer := await answered(self.ledger, call)) is not None:
             return answer  # before anything is asked of the registry, which may be away by now
-        new = await self._admitted(draft)
+        return await self.keep(await self._admitted(draft), draft.options, call)
+
+    async def keep(self, admitted: NewJob, options: Options, call: Call) -> bytes:
+        """Stores an admitted job, or answers what stands for it when it may.
+
+        Raises:
+            ServiceError: as `CreateJob` documents.
+        """
+        while True:
+            new, seen = await self.reusing.finished(admitted, options)
+            try:
+                return await self._keep(new, options, seen, call)
+            except Stale:
+                continue  # what trained the same has ended between the look and the write
+
+    async def _keep(self, new: NewJob, options: Options, seen: frozenset[int], call: Call) -> bytes:
+        def make(tx: Transaction) -> bytes:
+            running = standing_in(tx.connection, new, options, seen)
+            return store(tx, new) if running is None else job_bytes(running)
 
         def write(tx: Transaction) -> bytes:
             return remember(
@@ -81,11 +102,12 @@ class Verbs:
                 scope=call.scope,
                 request_id=call.request_id,
                 request=call.body,
-                make=lambda: store(tx, new),
+                make=lambda: make(tx),
             )
 
+        versions = new.versions if new.reuses is None else []
         try:
-            return await self.holding.make(str(new.name), new.versions, lambda: self.ledger.write(write))
+            return await self.holding.make(str(new.name), versions, lambda: self.ledger.write(write))
         except ServiceError as error:
             if error.reason != "NOT_FOUND":
                 raise
@@ -194,7 +216,8 @@ def store(tx: Transaction, new: NewJob) -> bytes:
     if new.depends_on is not None:
         dependency = job_store.find(tx.connection, new.depends_on)
         if dependency is None:
-            raise AssertionError("jobs are never removed")
+            problem = f"is {str(new.depends_on)!r}, which was removed at this moment"
+            raise invalid_fields([FieldViolation("spec.base.output_of_job", problem)])
         depends_on = dependency.number
     number = job_store.add(tx, new, depends_on)
     if number is None:
@@ -205,7 +228,7 @@ def store(tx: Transaction, new: NewJob) -> bytes:
 def _taken(name: JobName) -> ServiceError:
     return ServiceError(
         "ALREADY_EXISTS",
-        f"there is a job {str(name)!r} already; choose another job id, or none",
+        f"there is or was a job {str(name)!r} already; choose another job id, or none",
         metadata={"name": str(name)},
     )
 

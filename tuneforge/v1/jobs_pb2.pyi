@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -93,6 +94,30 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 12
 """It was cancelled."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
+class _FaultBudget:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FaultBudgetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaultBudget.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAULT_BUDGET_UNSPECIFIED: _FaultBudget.ValueType  # 0
+    """None: the attempt goes on, has succeeded, or was stopped."""
+    FAULT_BUDGET_INFRASTRUCTURE: _FaultBudget.ValueType  # 1
+    """That of faults of the infrastructure."""
+    FAULT_BUDGET_USER: _FaultBudget.ValueType  # 2
+    """That of faults of the job's own."""
+
+class FaultBudget(_FaultBudget, metaclass=_FaultBudgetEnumTypeWrapper):
+    """Budgets of faults."""
+
+FAULT_BUDGET_UNSPECIFIED: FaultBudget.ValueType  # 0
+"""None: the attempt goes on, has succeeded, or was stopped."""
+FAULT_BUDGET_INFRASTRUCTURE: FaultBudget.ValueType  # 1
+"""That of faults of the infrastructure."""
+FAULT_BUDGET_USER: FaultBudget.ValueType  # 2
+"""That of faults of the job's own."""
+Global___FaultBudget: _TypeAlias = FaultBudget  # noqa: Y015
+
 class _JobCondition:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -171,6 +196,12 @@ class Job(_message.Message):
     SCHEDULING_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     QUEUED_TIME_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    RERUN_OF_FIELD_NUMBER: _builtins.int
+    TRAINING_DIGEST_FIELD_NUMBER: _builtins.int
+    REUSED_FROM_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -187,6 +218,14 @@ class Job(_message.Message):
     """Output only. Who created it."""
     latest_job_seq: _builtins.int
     """Output only. Number of its newest event."""
+    rerun_of: _builtins.str
+    """Output only. The job whose pinned spec it has, when `RerunJob` made it: `projects/{project}/jobs/{job}`."""
+    training_digest: _builtins.str
+    """Output only. Digest of all that its result depends on - rows, base, spec, seed, code and kind of device - as 64
+    hexadecimal digits; two jobs with the same one train the same. Empty while it is BLOCKED.
+    """
+    reused_from: _builtins.str
+    """Output only. The job whose version is its result, because `CreateJobRequest.reuse` allowed it; empty: it trained."""
     from_checkpoint: _builtins.str
     """Output only. The checkpoint that its run begins from, where that is not the beginning:
     `projects/{project}/jobs/{job}/checkpoints/{step}`.
@@ -260,6 +299,18 @@ class Job(_message.Message):
         """Output only. Since when it waits for a node, or when it began to wait last."""
 
     @_builtins.property
+    def faults(self) -> Global___FaultCount:
+        """Output only. Its faults of both kinds, and what is left of their budgets; unset with jobs of earlier releases."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Output only. It is removed so long after its end; unset: never."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it is removed; unset until it has ended, and when `ttl` is unset."""
+
+    @_builtins.property
     def verification(self) -> Global___ResumeVerification:
         """Output only. What it verifies; unset: it is no verification but a run that publishes a version."""
 
@@ -290,12 +341,18 @@ class Job(_message.Message):
         scheduling: _scheduling_pb2.Scheduling | None = ...,
         ledger: _scheduling_pb2.WorkLedger | None = ...,
         queued_time: _timestamp_pb2.Timestamp | None = ...,
+        faults: Global___FaultCount | None = ...,
+        rerun_of: _builtins.str = ...,
+        training_digest: _builtins.str = ...,
+        reused_from: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
         from_checkpoint: _builtins.str = ...,
         verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "last_change", b"last_change", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "last_change", b"last_change", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "train", b"train", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "rerun_of", b"rerun_of", "resource_estimate", b"resource_estimate", "reused_from", b"reused_from", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "training_digest", b"training_digest", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,6 +497,95 @@ class ReplayedStep(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayedStep: _TypeAlias = ReplayedStep  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """How often and how soon a job is tried again. Faults of the infrastructure and faults of its own have a budget each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFRASTRUCTURE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    FIRST_DELAY_FIELD_NUMBER: _builtins.int
+    LONGEST_DELAY_FIELD_NUMBER: _builtins.int
+    infrastructure: _builtins.int
+    """Attempts that may be lost to the infrastructure before the job fails, at most 100. Unset: the scheduler's, mostly 5."""
+    user: _builtins.int
+    """Faults of its own - its spec, its data, its model - after which it is tried again, at most 20. The same fault at the
+    same step twice in a row ends it whatever is left. Unset: 0.
+    """
+    @_builtins.property
+    def first_delay(self) -> _duration_pb2.Duration:
+        """Upper bound of the first wait, at most an hour; it doubles with each fault, and the wait is drawn from 0 up to the
+        bound, so that a fleet does not come back all at once. Unset: the scheduler's, mostly 1 s.
+        """
+
+    @_builtins.property
+    def longest_delay(self) -> _duration_pb2.Duration:
+        """Cap of that bound, at most a day. Unset: the scheduler's, mostly 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        infrastructure: _builtins.int | None = ...,
+        user: _builtins.int | None = ...,
+        first_delay: _duration_pb2.Duration | None = ...,
+        longest_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_infrastructure", b"_infrastructure", "_user", b"_user", "first_delay", b"first_delay", "infrastructure", b"infrastructure", "longest_delay", b"longest_delay", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_infrastructure", b"_infrastructure", "_user", b"_user", "first_delay", b"first_delay", "infrastructure", b"infrastructure", "longest_delay", b"longest_delay", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__infrastructure: _TypeAlias = _typing.Literal["infrastructure"]  # noqa: Y015
+    _WhichOneofArgType__infrastructure: _TypeAlias = _typing.Literal["_infrastructure", b"_infrastructure"]  # noqa: Y015
+    _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
+    _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__infrastructure) -> _WhichOneofReturnType__infrastructure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class FaultCount(_message.Message):
+    """Faults that a job has had, and those that it may still have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    INFRASTRUCTURE_FAULTS_FIELD_NUMBER: _builtins.int
+    USER_FAULTS_FIELD_NUMBER: _builtins.int
+    INFRASTRUCTURE_LEFT_FIELD_NUMBER: _builtins.int
+    USER_LEFT_FIELD_NUMBER: _builtins.int
+    infrastructure_faults: _builtins.int
+    """Attempts that it lost to the infrastructure."""
+    user_faults: _builtins.int
+    """Faults of its own."""
+    infrastructure_left: _builtins.int
+    """Attempts that it may still lose to the infrastructure."""
+    user_left: _builtins.int
+    """Faults of its own after which it would still be tried again."""
+    @_builtins.property
+    def policy(self) -> Global___RetryPolicy:
+        """Its policy, every field filled in."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___RetryPolicy | None = ...,
+        infrastructure_faults: _builtins.int = ...,
+        user_faults: _builtins.int = ...,
+        infrastructure_left: _builtins.int = ...,
+        user_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["infrastructure_faults", b"infrastructure_faults", "infrastructure_left", b"infrastructure_left", "policy", b"policy", "user_faults", b"user_faults", "user_left", b"user_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaultCount: _TypeAlias = FaultCount  # noqa: Y015
 
 @_typing.final
 class JobFilter(_message.Message):
@@ -794,6 +940,7 @@ class Attempt(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    FAULT_BUDGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
     node: _builtins.str
@@ -804,6 +951,8 @@ class Attempt(_message.Message):
     """Step it began after; 0: from the beginning."""
     step: _builtins.int
     """Last finished optimiser step."""
+    fault_budget: Global___FaultBudget.ValueType
+    """Which budget of its job its end used."""
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Why it ended badly."""
@@ -832,10 +981,11 @@ class Attempt(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         parts: _abc.Iterable[Global___AttemptPart] | None = ...,
+        fault_budget: Global___FaultBudget.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "name", b"name", "node", b"node", "parts", b"parts", "resumed_step", b"resumed_step", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "fault_budget", b"fault_budget", "name", b"name", "node", b"node", "parts", b"parts", "resumed_step", b"resumed_step", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Reuse:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReuseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reuse.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REUSE_UNSPECIFIED: _Reuse.ValueType  # 0
+    """None: it trains."""
+    REUSE_NEVER: _Reuse.ValueType  # 1
+    """None: it trains."""
+    REUSE_FINISHED: _Reuse.ValueType  # 2
+    """One that has succeeded: the new job has succeeded at once, with that job's version (`Job.reused_from`). Not when that
+    version was deleted since or is revoked, or when it is of another model than `spec.output.model` names.
+    """
+    REUSE_FINISHED_OR_RUNNING: _Reuse.ValueType  # 3
+    """As FINISHED; else one that has not ended: the answer is that job itself, under its own name, and no new job is made.
+    Its labels, priority and budgets stay what they are; who cancels it cancels it for all who were given it.
+    """
+
+class Reuse(_Reuse, metaclass=_ReuseEnumTypeWrapper):
+    """Which earlier job may stand for a new one that would train the same."""
+
+REUSE_UNSPECIFIED: Reuse.ValueType  # 0
+"""None: it trains."""
+REUSE_NEVER: Reuse.ValueType  # 1
+"""None: it trains."""
+REUSE_FINISHED: Reuse.ValueType  # 2
+"""One that has succeeded: the new job has succeeded at once, with that job's version (`Job.reused_from`). Not when that
+version was deleted since or is revoked, or when it is of another model than `spec.output.model` names.
+"""
+REUSE_FINISHED_OR_RUNNING: Reuse.ValueType  # 3
+"""As FINISHED; else one that has not ended: the answer is that job itself, under its own name, and no new job is made.
+Its labels, priority and budgets stay what they are; who cancels it cancels it for all who were given it.
+"""
+Global___Reuse: _TypeAlias = Reuse  # noqa: Y015
+
 class _JobOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -112,6 +148,9 @@ class CreateJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     SCHEDULING_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}`."""
     job_id: _builtins.str
@@ -128,6 +167,10 @@ class CreateJobRequest(_message.Message):
     the rows of a step), `evaluation`, `checkpointing`, `guards`, `resources` and `output`; all else is listed as
     `INVALID_FIELD`. Empty: the beginning.
     """
+    reuse: Global___Reuse.ValueType
+    """Whether the result of an earlier job of the project may be this one's, when it was trained from the same rows, base,
+    spec, seed and code on the same kind of device (`Job.training_digest`).
+    """
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
         """Required. What to train."""
@@ -140,6 +183,16 @@ class CreateJobRequest(_message.Message):
     def scheduling(self) -> _scheduling_pb2.Scheduling:
         """When and where it may run, and before whom. Unset: class NORMAL, at once, anywhere."""
 
+    @_builtins.property
+    def retry(self) -> _jobs_pb2.RetryPolicy:
+        """How often it is tried again, by kind of fault. Unset: the scheduler's policy."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """It is removed with its events and checkpoints so long after its end, at least a second; its version stays. Unset: it
+        stays until `DeleteJob`.
+        """
+
     def __init__(
         self,
         *,
@@ -151,10 +204,13 @@ class CreateJobRequest(_message.Message):
         request_id: _builtins.str = ...,
         from_checkpoint: _builtins.str = ...,
         scheduling: _scheduling_pb2.Scheduling | None = ...,
+        retry: _jobs_pb2.RetryPolicy | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        reuse: Global___Reuse.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduling", b"scheduling", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry", "scheduling", b"scheduling", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "scheduling", b"scheduling", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "retry", b"retry", "reuse", b"reuse", "scheduling", b"scheduling", "spec", b"spec", "ttl", b"ttl", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

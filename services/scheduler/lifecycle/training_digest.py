@@ -31,8 +31,6 @@ class TrainingInputs:
     train_digest: str
     validation_digest: str = ""
     """Empty: no validation rows."""
-    origin_digest: str = ""
-    """Of the manifest of the checkpoint that it begins from; empty: the beginning."""
     environment: str = ""
     """Kind of device, e.g. `cpu` or `NVIDIA H200`: other kinds give other bits."""
     code: str = ""
@@ -47,11 +45,20 @@ def training_digest(inputs: TrainingInputs) -> str:
         "base": inputs.base_digest,
         "train": inputs.train_digest,
         "validation": inputs.validation_digest,
-        "origin": inputs.origin_digest,
         "environment": inputs.environment,
         "code": inputs.code or code_version(),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def branched_digest(digest: str, origin: bytes) -> str:
+    """Returns the digest of what trains the same, but begins from a checkpoint.
+
+    Args:
+        digest: Of what begins at the beginning.
+        origin: Serialised `Manifest` of the checkpoint.
+    """
+    return hashlib.sha256(digest.encode() + hashlib.sha256(origin).digest()).hexdigest()
 
 
 def code_version() -> str:

@@ -15,6 +15,8 @@ from services.scheduler.jobs import (
     LIVE_ATTEMPT,
     AttemptEnd,
     AttemptState,
+    FaultBudget,
+    Faults,
     JobState,
     RetryPolicy,
     Verdict,
@@ -250,14 +252,21 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     the outbox in the same transaction.
     """
     attempt = ending.attempt
-    ruling = verdict(job.state, ending.end, job.faults, ending.retry, ending.jitter)
+    policy = wire.retry_policy_of(job.retry, ending.retry)
+    kept = load(tx.connection, attempt.job, attempt.name.attempt)
+    faults = Faults(infrastructure=job.faults, user=job.user_faults, signature=job.fault_signature)
+    ruling = verdict(job.state, replace(ending.end, step=kept.step), faults, policy, ending.jitter)
     if ruling is None:
         return None
+    _use_budget(tx, attempt, ruling)
     if ruling.to is JobState.PUBLISHING and job.state is JobState.STARTING:
         _job_runs(tx, attempt)  # it ended so fast that nobody saw it run
     values: dict[str, Any] = {}
-    if ruling.uses_budget:
-        values["faults"] = job.faults + 1
+    match ruling.uses:
+        case FaultBudget.INFRASTRUCTURE:
+            values["faults"] = job.faults + 1
+        case FaultBudget.USER:
+            values |= {"user_faults": job.user_faults + 1, "fault_signature": ruling.signature}
     if ruling.to is JobState.QUEUED:
         values["not_before_ms"] = tx.now_ms + round(ruling.delay_s * 1000)
     if ruling.failure is not None:
@@ -269,11 +278,16 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     if not jobs_store.advance(tx, attempt.job, step):
         return None
     if ruling.to is JobState.PUBLISHING:
-        kept = load(tx.connection, attempt.job, attempt.name.attempt)
         job = jobs_store.load(tx.connection, job.number)
         _keep_measures(tx, job, kept)
         outbox.add(tx, job.number, attempt.token, wire.publish_request(job, kept) if job.verifies is None else b"")
     return ruling
+
+
+def _use_budget(tx: Transaction, attempt: Attempt, ruling: Verdict) -> None:
+    if ruling.uses is not None:
+        statement = update(attempts).where(_same_attempt(attempt)).values(fault_budget=str(ruling.uses))
+        tx.connection.execute(statement)
 
 
 def _keep_measures(tx: Transaction, job: Job, attempt: Attempt) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple
 
 from services.scheduler.jobs import JobState
 from services.scheduler.lifecycle.filters import JobFilter, JobOrder
-from services.scheduler.records import Job
+from services.scheduler.records import Job, NewJob
 from services.scheduler.store.jobs import job_of, whole_rows
 from services.scheduler.store.tables import job_labels, jobs
 
@@ -79,6 +79,29 @@ def numbers(connection: Connection, project: str, wanted: JobFilter, limit: int)
     query = select(jobs.c.number, jobs.c.job_id, jobs.c.state).where(condition(project, wanted))
     rows = connection.execute(query.order_by(jobs.c.number).limit(limit))
     return [(row.number, row.job_id, JobState(row.state)) for row in rows]
+
+
+def trained_alike(connection: Connection, new: NewJob, output_model: str | None) -> list[Job]:
+    """Returns jobs of the project that train, or have trained, what a new one would, newest first.
+
+    Args:
+        connection: Where to read.
+        new: The new job.
+        output_model: Only those that publish into this model; None: into any.
+    """
+    if new.training_digest is None:
+        return []
+    query = whole_rows().where(
+        jobs.c.project == new.name.project,
+        jobs.c.training_digest == new.training_digest,
+        jobs.c.removal.is_(None),
+        jobs.c.reused_from.is_(None),
+        jobs.c.verifies.is_(None),
+        jobs.c.state.not_in(["FAILED", "CANCELLED"]),
+    )
+    if output_model is not None:
+        query = query.where(jobs.c.output_model == output_model)
+    return [job_of(row) for row in connection.execute(query.order_by(jobs.c.number.desc()).limit(20))]
 
 
 def _labelled(project: str, key: str, value: str) -> ColumnElement[bool]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.queues.budgets import Budget, Spent
-from services.scheduler.records import ActiveJob, Job, NewJob, Origin, Pinned, Ref, Work
+from services.scheduler.records import ActiveJob, Job, NewJob, Origin, Pinned, Ref, Reused, Work
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.needs import needs_of, needs_values
 from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
@@ -131,6 +131,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
             rerun_of=new.rerun_of,
             training_digest=new.training_digest,
             ttl_ms=new.ttl_ms,
+            **(_reused_values(tx, new, new.reuses) if new.reuses is not None else {}),
             create_ms=tx.now_ms,
             queued_ms=tx.now_ms,
             predicted_ms=wire.predicted_ms(new.resource_estimate),
@@ -147,10 +148,25 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
         tx, number, wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
     )
     tx.turned.add(number)
+    if state in TERMINAL:
+        tx.ended.add(number)
     return int(number)
 
 
+def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, Any]:
+    return {
+        "reused_from": reused.job,
+        "version": reused.version.version,
+        "digest": reused.version.digest,
+        "end_ms": tx.now_ms,
+        "expire_ms": None if new.ttl_ms is None else tx.now_ms + new.ttl_ms,
+    }
+
+
 def _first_state(new: NewJob) -> tuple[JobState, str, str]:
+    if new.reuses is not None:
+        message = f"{new.reuses.job} was trained from the same: its version {new.reuses.version.version} is the result."
+        return JobState.SUCCEEDED, "REUSED", message
     if new.pinned is None:
         return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for the output of {new.depends_on}."
     begin = f" It begins from {new.origin.name}." if new.origin is not None else ""

@@ -13,6 +13,7 @@ from services.scheduler.wire.events import (
     warning_event,
 )
 from services.scheduler.wire.failures import failure_bytes, failure_from_bytes, failure_from_proto
+from services.scheduler.wire.options import retry_policy_of
 from services.scheduler.wire.publications import publish_request
 from services.scheduler.wire.resources import capacity_from_bytes, end_of_part
 from services.scheduler.wire.scheduling import predicted_ms, scheduling_values
@@ -34,6 +35,7 @@ __all__ = [
     "predicted_ms",
     "predicted_watts",
     "publish_request",
+    "retry_policy_of",
     "scheduling_values",
     "stall_event",
     "state_event",

@@ -6,7 +6,9 @@ from services.scheduler.admission import Draft
 from services.scheduler.jobs import JobState
 from services.scheduler.records import NewJob
 from services.scheduler.store.nodes import Registration
+from services.scheduler.wire.options import options_of
 from services.scheduler.wire.resources import job_state_to_proto, ref_to_proto
+from tuneforge import durations
 from tuneforge.names import NodeName
 from tuneforge.specs.scheduling import scheduling_from_proto, scheduling_to_proto, unknown_class
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
@@ -22,6 +24,7 @@ def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) 
         unknown_enums=tuple(unknown_enums(request.spec)),
         labels=dict(request.labels),
         creator=actor,
+        options=options_of(request),
         from_checkpoint=request.from_checkpoint,
         message=request.spec.SerializeToString(),
         scheduling=scheduling_from_proto(request.scheduling),
@@ -42,7 +45,11 @@ def preview(new: NewJob) -> jobs_pb2.Job:
         creator=new.creator,
         labels=dict(new.labels),
         scheduling=scheduling_to_proto(new.scheduling),
+        training_digest=new.training_digest or "",
+        ttl=None if new.ttl_ms is None else durations.from_seconds(new.ttl_ms / 1000),
     )
+    if new.retry is not None:
+        message.faults.policy.MergeFromString(new.retry)
     if new.estimate is not None:
         message.memory_estimate.MergeFromString(new.estimate)
     if new.resource_estimate is not None:

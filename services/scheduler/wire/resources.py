@@ -9,8 +9,10 @@ from services.scheduler.gangs import deciding_part
 from services.scheduler.jobs import LIVE_ATTEMPT, AttemptEnd, AttemptState, JobState
 from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node, Ref
 from services.scheduler.wire.failures import failure_from_bytes
+from services.scheduler.wire.options import fault_count
 from services.scheduler.wire.scheduling import put_scheduling
 from services.scheduler.wire.times import optional_timestamp, timestamp
+from tuneforge import durations
 from tuneforge.names import NodeName
 from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, spec_pb2, types_pb2
 
@@ -51,6 +53,12 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         labels=dict(job.labels),
         latest_job_seq=job.latest_seq,
         conditions=_conditions(job),
+        faults=fault_count(job),
+        rerun_of=job.rerun_of or "",
+        training_digest=job.training_digest or "",
+        reused_from=job.reused_from or "",
+        ttl=None if job.ttl_ms is None else durations.from_seconds(job.ttl_ms / 1000),
+        expire_time=optional_timestamp(job.expire_ms),
     )
     put_scheduling(job, message)
     if job.verifies is not None:
@@ -99,6 +107,8 @@ def attempt_to_proto(parts: Sequence[Attempt]) -> jobs_pb2.Attempt:
     )
     if not live and deciding.failure is not None:
         message.failure.MergeFromString(deciding.failure)
+    if first.fault_budget:
+        message.fault_budget = jobs_pb2.FaultBudget.Value(f"FAULT_BUDGET_{first.fault_budget}")
     if len(parts) > 1:
         message.parts.extend(map(_part_to_proto, parts))
     return message

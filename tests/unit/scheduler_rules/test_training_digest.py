@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.scheduler.lifecycle.training_digest import TrainingInputs, canonical, training_digest
+from services.scheduler.lifecycle.training_digest import TrainingInputs, branched_digest, canonical, training_digest
 from tuneforge.specs.spec import (
     BaseModel,
     Checkpointing,
@@ -58,7 +58,6 @@ def test_what_changes_a_result_changes_the_digest() -> None:
         replace(INPUTS, base_digest="c" * 64),
         replace(INPUTS, train_digest="c" * 64),
         replace(INPUTS, validation_digest="c" * 64),
-        replace(INPUTS, origin_digest="c" * 64),
         replace(INPUTS, environment="NVIDIA H200"),
         replace(INPUTS, code="1.1"),
         with_spec(seed=1),
@@ -71,6 +70,8 @@ def test_what_changes_a_result_changes_the_digest() -> None:
     ]
     digests = {training_digest(each) for each in (INPUTS, *others)}
     assert len(digests) == len(others) + 1
+    branched = {branched_digest(training_digest(INPUTS), origin) for origin in (b"a", b"b")}
+    assert len(branched | digests) == len(others) + 3
 
 
 def test_canonical_form_tells_kinds_apart() -> None:
