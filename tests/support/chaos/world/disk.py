@@ -1,0 +1,122 @@
+"""The scheduler's database in memory, with the moments at which its process may die around a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import pysqlite3
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.pool import StaticPool
+
+from services.grpckit.database import Database
+from services.grpckit.errors import Reason, ServiceError
+from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _connection() -> Connection:
+    """Returns the one connection of this process: its cache of compiled statements serves every seed."""
+    engine = create_engine(
+        "sqlite+pysqlite://",
+        module=pysqlite3,
+        creator=lambda: pysqlite3.connect(":memory:", isolation_level=None, check_same_thread=False),
+        poolclass=StaticPool,
+    )
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine.connect()
+
+
+@functools.cache
+def _empty() -> Any:
+    """Returns an empty database with the newest schema, made by the real migrations."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scheduler.db"
+        made = Database(path, migrations=MIGRATIONS, schema_head=SCHEMA_HEAD, service="scheduler")
+        made.open()
+        made.close()
+        empty, file = pysqlite3.connect(":memory:", check_same_thread=False), pysqlite3.connect(str(path))
+        file.backup(empty)
+        file.close()
+        return empty
+
+
+class Disk:
+    """What survives the scheduler's process."""
+
+    def __init__(self) -> None:
+        self.connection = _connection()
+        _empty().backup(self.connection.connection.driver_connection)
+        self.is_broken = False
+        """Whether every write is refused."""
+
+
+class MemoryDatabase(Database):
+    """One process's way to the disk. Once the process is dead nothing comes back from it.
+
+    Args:
+        disk: The disk.
+        chance: Source of delays.
+        die: Told which moment of a write it is (`before`, `inside`, `after`); returns whether the process dies there.
+    """
+
+    def __init__(self, disk: Disk, chance: random.Random, die: Callable[[str], bool]) -> None:
+        self._disk = disk
+        self._chance = chance
+        self._die = die
+        self.is_dead = False
+
+    def open(self) -> None:
+        """Needs nothing."""
+
+    def close(self) -> None:
+        """Needs nothing."""
+
+    async def write(self, run: Callable[[Connection], T]) -> T:
+        """Commits at once, in the order of the calls; the answer may take a while."""
+        if self.is_dead or self._die("before"):
+            await self._never()
+        if self._disk.is_broken:
+            raise ServiceError(Reason.DATABASE_UNAVAILABLE, "the simulated disk takes no writes")
+        connection = self._disk.connection
+        transaction = connection.begin()
+        try:
+            result = run(connection)
+            if self._die("inside"):
+                transaction.rollback()
+            else:
+                transaction.commit()
+        except BaseException:
+            transaction.rollback()
+            raise
+        if self.is_dead or self._die("after"):
+            await self._never()
+        await self._delay()
+        return result
+
+    async def read(self, run: Callable[[Connection], T]) -> T:
+        """Reads one moment between the call and its answer."""
+        await self._delay()
+        if self.is_dead:
+            await self._never()
+        with self._disk.connection.begin():
+            result = run(self._disk.connection)
+        await self._delay()
+        return result
+
+    async def _delay(self) -> None:
+        late = self._chance.random()
+        await asyncio.sleep(0 if late < 0.8 else late * 0.05)
+
+    async def _never(self) -> NoReturn:
+        """The process is gone: nobody comes back from here."""
+        self.is_dead = True
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
