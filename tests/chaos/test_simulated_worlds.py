@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import structlog
+from sqlalchemy import select
 
-from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import outbox
+from services.scheduler.store.tables import attempts
 from tests.support.chaos.record import FULL, SEED, keep
 from tests.support.chaos.world.script import FAULTS, story
 from tests.support.chaos.world.world import Outcome, play
@@ -68,31 +69,17 @@ def test_every_kind_of_fault_happens() -> None:
 
 def _forget_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of any attempt moves its job, whichever attempt is the newest."""
-    real = attempt_store.jobs_store.load
+    load, advance = job_store.load, job_store.advance
 
-    def load(connection: Any, number: int) -> Any:
-        job = real(connection, number)
-        row = connection.execute(
-            attempt_store.select(attempt_store.attempts.c.token)
-            .where(attempt_store.attempts.c.job == number, attempt_store.attempts.c.end_ms.is_not(None))
-            .order_by(attempt_store.attempts.c.end_ms.desc(), attempt_store.attempts.c.token.desc())
-            .limit(1)
-        ).scalar_one_or_none()
-        return job if row is None else replace(job, token=row)
+    def load_last_ended(connection: Any, number: int) -> Any:
+        job = load(connection, number)
+        query = select(attempts.c.token).where(attempts.c.job == number, attempts.c.end_ms.is_not(None))
+        newest = query.order_by(attempts.c.end_ms.desc(), attempts.c.token.desc()).limit(1)
+        token = connection.execute(newest).scalar_one_or_none()
+        return job if token is None else replace(job, token=token)
 
-    monkeypatch.setattr(attempt_store.jobs_store, "load", load)
-    monkeypatch.setattr(attempt_store, "_move", lambda tx, job, ending: _moved(tx, job, ending))
-
-
-def _moved(tx: Any, job: Any, ending: Any) -> Any:
-    verdict = attempt_store.verdict(job.state, ending.end, job.faults, ending.retry, ending.jitter)
-    if verdict is None:
-        return None
-    step = job_store.Step(to=verdict.to, reason=verdict.reason, message=verdict.message)
-    if job_store.advance(tx, job.number, step) and verdict.to == "PUBLISHING":
-        kept = attempt_store.load(tx.connection, job.number, ending.attempt.name.attempt)
-        outbox.add(tx, job.number, job.token, attempt_store.wire.publish_request(job, kept))
-    return verdict
+    monkeypatch.setattr(job_store, "load", load_last_ended)
+    monkeypatch.setattr(job_store, "advance", lambda tx, job, step: advance(tx, job, replace(step, token=None)))
 
 
 def _mislabel_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
