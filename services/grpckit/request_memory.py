@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     delete,
     insert,
     select,
@@ -68,6 +69,13 @@ def table(metadata: MetaData) -> Table:
 # A description of its own: the statements below need the columns only, not the service's other tables.
 _REQUESTS = table(MetaData())
 
+# Made once: every verb of every service runs all three, and making them costs more than running them.
+_FORGET = delete(_REQUESTS).where(_REQUESTS.c.expires_at_s <= bindparam("now_s"))
+_FIND = select(_REQUESTS.c.body_sha256, _REQUESTS.c.answer).where(
+    *(_REQUESTS.c[name] == bindparam(name) for name in ("principal", "project", "method", "request_id"))
+)
+_KEEP = insert(_REQUESTS)
+
 
 def remember(
     connection: Connection,
@@ -100,16 +108,14 @@ def remember(
             ]
         )
     now_s = int(time.time())
-    connection.execute(delete(_REQUESTS).where(_REQUESTS.c.expires_at_s <= now_s))
+    connection.execute(_FORGET, {"now_s": now_s})
     key = {"principal": scope.principal, "project": scope.project, "method": scope.method, "request_id": request_id}
-    same_key = [_REQUESTS.c[name] == value for name, value in key.items()]
-    found = connection.execute(select(_REQUESTS.c.body_sha256, _REQUESTS.c.answer).where(*same_key)).one_or_none()
+    found = connection.execute(_FIND, key).one_or_none()
     body_sha256 = hashlib.sha256(request).digest()
     if found is None:
         answer = make()
-        connection.execute(
-            insert(_REQUESTS).values(**key, body_sha256=body_sha256, answer=answer, expires_at_s=now_s + KEPT_S)
-        )
+        kept = {"body_sha256": body_sha256, "answer": answer, "expires_at_s": now_s + KEPT_S}
+        connection.execute(_KEEP, key | kept)
         return answer
     if found.body_sha256 != body_sha256:
         raise ServiceError(

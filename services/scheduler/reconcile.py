@@ -8,6 +8,7 @@ calls), so acting on an old observation changes nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -43,6 +44,7 @@ from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
 from services.scheduler.nodes import Nodes
 from services.scheduler.planning.queue import Rules
 from services.scheduler.publishing import Publishing
+from services.scheduler.queue_view import QueueView
 from services.scheduler.queues import spending
 from services.scheduler.queues.accounts import Terms, open_books
 from services.scheduler.records import Attempt
@@ -53,6 +55,7 @@ from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store import outbox, usage
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.timings import CLAIM, DECIDE, LOOK, PLACED
 from services.scheduler.verification import Verification
 from services.scheduler.wire import failure_bytes
 from tuneforge.names import AttemptName, InvalidName
@@ -83,6 +86,7 @@ class Reconciler:
     """Set to make the loop look again now."""
     seen: Observation | None = None
     """What the last round saw."""
+    view: QueueView = field(default_factory=QueueView)
     _followers: dict[tuple[int, int], asyncio.Task[None]] = field(default_factory=dict)
 
     def poke(self) -> None:
@@ -114,12 +118,11 @@ class Reconciler:
 
     async def round(self) -> float:
         """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
-        seen = self.seen = await self._observe()
-        actions = decide(seen)
-        changes = [self._change(action) for action in actions]
-        written = await asyncio.gather(
-            *(self.rules.ledger.write(change) for change in changes if change is not None), return_exceptions=True
-        )
+        with LOOK.time():
+            seen = self.seen = await self._observe()
+        with DECIDE.time():
+            actions = decide(seen)
+        written = await asyncio.gather(*map(self._write, actions), return_exceptions=True)
         for failed in written:
             if isinstance(failed, Exception):
                 _log.error("a decided change failed", exc_info=failed)
@@ -134,13 +137,13 @@ class Reconciler:
         reported = self.nodes.reported()
 
         def look(connection: Connection, now_ms: int) -> Observation:
-            active = job_store.active(connection)
+            active = self.view.look(connection, now_ms)
             waited_for = {job.depends_on for job in active if job.state is JobState.BLOCKED and job.depends_on}
             open_ones = attempt_store.open_ones(connection)
             accounts = open_books(usage.books(connection, now_ms), active, open_ones, self._terms(now_ms))
             return Observation(
                 now_ms=now_ms,
-                jobs=tuple(active),
+                jobs=active,
                 attempts=tuple(open_ones),
                 nodes=tuple(node_store.list_by_name(connection)),
                 publications=tuple(outbox.pending(connection)),
@@ -157,6 +160,16 @@ class Reconciler:
 
     def _terms(self, now_ms: int) -> Terms:
         return Terms(now_ms=now_ms, ahead_ms=self.rules.timing.longest_tick_s * 1000)
+
+    async def _write(self, action: Action) -> None:
+        change = self._change(action)
+        if change is None:
+            return
+        began = time.perf_counter()
+        await self.rules.ledger.write(change)
+        if isinstance(action, PlaceAttempt):
+            PLACED.inc()
+            CLAIM.observe(time.perf_counter() - began)
 
     def _change(self, action: Action) -> Callable[[Transaction], object] | None:
         """Returns the write that an action is, or None for one that calls another service."""

@@ -16,8 +16,11 @@ from services.grpckit.server import Server
 from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import running_server
 from services.scheduler.jobs import RetryPolicy
+from services.scheduler.queue_view import QueueView
+from services.scheduler.records import ActiveJob
 from services.scheduler.service import Scheduler, build, definition_of
 from services.scheduler.settings import SchedulerSettings, Timing
+from services.scheduler.store import active
 from tests.support.fake_registry import BASE, DATA, FakeRegistry, serve_registry
 from tests.support.fake_trainer import FakeTrainer, serve_trainer
 from tests.support.postgres import postgres_of
@@ -62,6 +65,22 @@ def tiny_spec(**changes: Any) -> spec_pb2.TrainingSpec:
     return spec
 
 
+class CheckedView(QueueView):
+    """A view of the queue that compares each look with a fresh one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.differences: list[tuple[tuple[ActiveJob, ...], tuple[ActiveJob, ...]]] = []
+        """What was kept and what was there, where they were not the same."""
+
+    def look(self, connection: Connection, now_ms: int) -> tuple[ActiveJob, ...]:
+        """Looks, and notes a difference."""
+        kept, fresh = super().look(connection, now_ms), tuple(active.all_jobs(connection))
+        if kept != fresh:
+            self.differences.append((kept, fresh))
+        return kept
+
+
 @dataclass
 class Stage:
     """All that a test of the scheduler plays with."""
@@ -75,6 +94,7 @@ class Stage:
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(first_delay_s=0.0))
     scheduler: Scheduler | None = None
     server: Server | None = None
+    view: CheckedView = field(default_factory=CheckedView)
     up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while calls can be made."""
     _life: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -104,6 +124,7 @@ class Stage:
         )
         self._life = AsyncExitStack()
         self.scheduler = build(settings, self.clock)
+        self.scheduler.reconciler.view = self.view = CheckedView()
         self.server = await self._life.enter_async_context(
             running_server(definition_of(self.scheduler), settings.server)
         )
@@ -117,6 +138,7 @@ class Stage:
         await self._life.aclose()
         if self._channel is not None:
             await self._channel.close(grace=5.0)  # what the scheduler said last is still read
+        assert self.view.differences == [], "a job was changed without `changes.stamp` or `changes.touch`"
 
     async def restart(self) -> None:
         """Stops the scheduler and starts another one over the same folder."""

@@ -27,13 +27,14 @@ from sqlalchemy.exc import DBAPIError
 
 from services.grpckit.database import Database
 from services.scheduler.jobs import TERMINAL, TRANSITIONS, AttemptEnd, AttemptState, Failure, JobState, RetryPolicy
-from services.scheduler.records import Attempt, Needs, NewJob, Pinned, Ref
+from services.scheduler.queue_view import QueueView
+from services.scheduler.records import ActiveJob, Attempt, Needs, NewJob, Pinned, Ref
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
+from services.scheduler.store import active, outbox, tables
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
-from services.scheduler.store import outbox, tables
 from services.scheduler.store.transaction import Transaction, database_clock
 from services.scheduler.wire.events import Batch
 from tests.support.postgres import postgres_of
@@ -102,6 +103,7 @@ class Jobs(RuleBasedStateMachine):
         self.tokens: list[int] = []
         self.states: dict[int, JobState] = {}
         self.sent: dict[int, int] = {}
+        self.view = QueueView()
 
     def teardown(self) -> None:
         """Closes the database."""
@@ -167,6 +169,16 @@ class Jobs(RuleBasedStateMachine):
         rows = [row for row in self.database.read_sync(outbox.pending) if row.job == job]
         for row in rows * 2:
             self.write(lambda tx, row=row: outbox.delivered(tx, row, REF))
+
+    @invariant()
+    def kept_view_is_a_fresh_one(self) -> None:
+        """What the loop keeps from look to look equals what a first look sees."""
+
+        def look(db: Connection) -> tuple[tuple[ActiveJob, ...], list[ActiveJob]]:
+            return self.view.look(db, 0), active.all_jobs(db)
+
+        kept, fresh = self.database.read_sync(look)
+        assert kept == tuple(fresh)
 
     @invariant()
     def logs_are_dense(self) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.records import Checkpoint
+from services.scheduler.store import changes
 from services.scheduler.store.tables import blob_holds, checkpoints, jobs
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.events import Copied
@@ -101,6 +102,7 @@ def release_origin(tx: Transaction, name: str) -> None:
 
 def release(tx: Transaction, job: int, name: str, step: int) -> None:
     """Lets go of the copy of one checkpoint."""
+    changes.touch(tx, [job])  # what its run would lose is another thing now
     _set(tx, job, [step], manifest=None, durable_ms=None)
     _tell(tx, name, None)
     _drop_gone(tx, job)
@@ -109,6 +111,7 @@ def release(tx: Transaction, job: int, name: str, step: int) -> None:
 def forget(tx: Transaction, job: int, name: str, step: int) -> None:
     """Takes a checkpoint out of the index; its copy may go."""
     _tell(tx, name, None)
+    changes.touch(tx, [job])  # where its job goes on is another thing now
     tx.connection.execute(delete(checkpoints).where(_TABLE.job == job, _TABLE.step == step))
 
 
@@ -139,18 +142,21 @@ def list_newest(connection: Connection, job: int, before_step: int | None, limit
     return [_checkpoint(row) for row in connection.execute(query)]
 
 
-def newest_nodes(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
-    """Returns for each job the node that has its newest checkpoint."""
+def newest_nodes(connection: Connection, numbers: Select[int]) -> dict[int, str]:
+    """Returns for each job the node that has its newest checkpoint.
+
+    Args:
+        connection: To the database.
+        numbers: Selects the jobs; a list of ten thousand would be more than a statement takes.
+    """
     rows = connection.execute(
         select(_TABLE.job, _TABLE.node).where(_TABLE.job.in_(numbers), _TABLE.node != "").order_by(_TABLE.step)
     )
     return {row.job: row.node for row in rows}
 
 
-def durable_steps(connection: Connection, numbers: Sequence[int]) -> dict[int, int]:
-    """Returns for each job the step of its newest checkpoint in the blob store; a job without one is missing."""
-    if not numbers:
-        return {}
+def durable_steps(connection: Connection, numbers: Select[int]) -> dict[int, int]:
+    """Returns for each selected job the step of its newest checkpoint in the blob store; one without is missing."""
     newest = select(_TABLE.job, func.max(_TABLE.step).label("step"))
     rows = connection.execute(newest.where(_TABLE.job.in_(numbers), _TABLE.manifest.is_not(None)).group_by(_TABLE.job))
     return {row.job: row.step for row in rows}
@@ -194,6 +200,7 @@ def lost(tx: Transaction, hold: BlobHold) -> None:
         .where(_TABLE.job == job, _TABLE.step == name.step, _TABLE.manifest == hold.manifest)
         .values(manifest=None, durable_ms=None)
     )
+    changes.touch(tx, [job])
     _drop_gone(tx, job)
 
 

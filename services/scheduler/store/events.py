@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -29,6 +30,15 @@ class Tail:
     state: JobState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEnd:
+    """Where a job's log ends."""
+
+    latest_seq: int
+    head: bytes
+    """Head of the record after its newest event."""
+
+
 def append(tx: Transaction, job: int, encode: Callable[[int], Sequence[bytes]]) -> Chunk:
     """Adds events to a job's log and to the chain that is its record, and returns them as one chunk.
 
@@ -39,19 +49,72 @@ def append(tx: Transaction, job: int, encode: Callable[[int], Sequence[bytes]]) 
     """
     columns = jobs.c.project, jobs.c.job_id, jobs.c.latest_seq, jobs.c.record_head
     row = tx.connection.execute(select(*columns).where(jobs.c.number == job).with_for_update()).one()
-    encoded = encode(row.latest_seq + 1)
-    heads = chain(row.record_head or first_head(str(JobName(row.project, row.job_id))), encoded)
-    first, latest = row.latest_seq + 1, row.latest_seq + len(encoded)
-    chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=wire.batch_bytes(encoded, map(mark_of, heads)))
-    log_bytes = jobs.c.log_bytes + len(chunk.payload)
-    tx.connection.execute(
-        update(jobs)
-        .where(jobs.c.number == job)
-        .values(latest_seq=latest, record_head=heads[-1], log_bytes=log_bytes, **changes.stamp(tx))
-    )
-    tx.connection.execute(insert(chunks).values(job=job, first_seq=first, last_seq=latest, payload=chunk.payload))
-    tx.chunks.append(chunk)
+    name = str(JobName(row.project, row.job_id))
+    chunk, values = extend(tx, job, log_end(name, row.latest_seq, row.record_head), encode)
+    tx.connection.execute(update(jobs).where(jobs.c.number == job).values(**values))
+    write(tx, chunk)
     return chunk
+
+
+def log_end(name: str, latest_seq: int, record_head: bytes | None) -> LogEnd:
+    """Returns the end of the log of a job, from the columns of its row; a log without events begins with its name."""
+    return LogEnd(latest_seq=latest_seq, head=record_head or first_head(name))
+
+
+def extend(
+    tx: Transaction, job: int, end: LogEnd, encode: Callable[[int], Sequence[bytes]]
+) -> tuple[Chunk, dict[str, Any]]:
+    """Returns events as the chunk that follows the end of a log, and what becomes of the job's row with it.
+
+    The caller writes both in this transaction: the row together with what else it changes, then the chunk by `write`.
+    """
+    first = end.latest_seq + 1
+    encoded = encode(first)
+    heads = chain(end.head, encoded)
+    latest, payload = end.latest_seq + len(encoded), wire.batch_bytes(encoded, map(mark_of, heads))
+    chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=payload)
+    log_bytes = jobs.c.log_bytes + len(payload)
+    values = {"latest_seq": latest, "record_head": heads[-1], "log_bytes": log_bytes, **changes.stamp(tx)}
+    return chunk, values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """The first events of a job that is about to be stored."""
+
+    columns: Mapping[str, Any]
+    """What its row holds of them."""
+    last_seq: int
+    payload: bytes
+
+    def chunk_of(self, job: int) -> Chunk:
+        """Returns them as a chunk, once the job has its number."""
+        return Chunk(job=job, first_seq=1, last_seq=self.last_seq, payload=self.payload)
+
+
+def begin(tx: Transaction, name: str, encode: Callable[[int], Sequence[bytes]]) -> Beginning:
+    """Returns the beginning of a new job's log, so that its row is written once; see `extend`."""
+    encoded = encode(1)
+    heads = chain(first_head(name), encoded)
+    payload, change = wire.batch_bytes(encoded, map(mark_of, heads)), changes.number(tx)
+    columns = {
+        "latest_seq": len(encoded),
+        "record_head": heads[-1],
+        "log_bytes": len(payload),
+        "change_seq": change,
+        "first_change": change,
+    }
+    return Beginning(columns=columns, last_seq=len(encoded), payload=payload)
+
+
+def write(tx: Transaction, chunk: Chunk) -> None:
+    """Writes a chunk that `extend` made."""
+    row = {"job": chunk.job, "first_seq": chunk.first_seq, "last_seq": chunk.last_seq, "payload": chunk.payload}
+    tx.connection.execute(_INSERT, row)
+    tx.chunks.append(chunk)
+
+
+_INSERT = insert(chunks)
 
 
 def chain(head: bytes, encoded: Sequence[bytes]) -> list[bytes]:

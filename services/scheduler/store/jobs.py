@@ -8,25 +8,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.queues.budgets import Budget, Spent
-from services.scheduler.records import ActiveJob, Job, NewJob, Origin, Pinned, Ref, Reused, Work
+from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Reused, Work
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.needs import needs_of, needs_values
 from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
-
-_ACTIVE_COLUMNS = (
-    "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
-    "attained_ms", "joules", "budget",
-    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "exclusions", "create_ms", "priority",
-    "is_preemptible", "start_after_ms", "deadline_ms", "is_late", "queued_ms", "predicted_ms", "step", "total_steps",
-)  # fmt: skip
-_HOLDING = frozenset(str(state) for state in HELD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,26 +38,34 @@ class Step:
     """Further columns to set."""
 
 
+_BEFORE = (
+    select(
+        jobs.c.state, jobs.c.token, jobs.c.project, jobs.c.job_id, jobs.c.start_ms, jobs.c.origin_name,
+        jobs.c.latest_seq, jobs.c.record_head,
+    )
+    .where(jobs.c.number == bindparam("job"))
+    .with_for_update()
+)  # fmt: skip
+
+
 def advance(tx: Transaction, job: int, step: Step) -> bool:
     """Makes a change of state and writes its event; False when the job is not where it was believed to be."""
     legal = sources_of(step.to)
     allowed = legal if step.sources is None else legal & step.sources
-    before = tx.connection.execute(
-        select(jobs.c.state, jobs.c.project, jobs.c.job_id, jobs.c.start_ms, jobs.c.origin_name)
-        .where(jobs.c.number == job)
-        .with_for_update()
-    ).one_or_none()
-    if before is None:
+    before = tx.connection.execute(_BEFORE, {"job": job}).one_or_none()
+    if before is None or before.state not in allowed or step.token not in {None, before.token}:
         return False
-    guard = [jobs.c.number == job, jobs.c.state.in_([str(state) for state in allowed]), jobs.c.state == before.state]
-    if step.token is not None:
-        guard.append(jobs.c.token == step.token)
+    name = str(JobName(before.project, before.job_id))
+    change = wire.Change(job=name, source=before.state, target=str(step.to), reason=step.reason, message=step.message)
+    end = events.log_end(name, before.latest_seq, before.record_head)
+    chunk, logged = events.extend(tx, job, end, lambda seq: wire.state_event(change, seq, tx.now_ms))
     values: dict[str, Any] = {
         "state": str(step.to),
         "from_state": before.state,
         "reason": step.reason,
         "message": step.message,
         **step.values,
+        **logged,
     }
     if step.to in TERMINAL:
         values |= {"end_ms": tx.now_ms, "expire_ms": jobs.c.ttl_ms + tx.now_ms, "handled": 0}
@@ -73,19 +73,11 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
         values["queued_ms"] = tx.now_ms
     if step.to is JobState.RUNNING and before.start_ms is None:
         values["start_ms"] = tx.now_ms
+    # The row is locked since it was read; the guards stand in the statement all the same, for whoever reads it.
+    guard = [jobs.c.number == job, jobs.c.state == before.state, jobs.c.token == before.token]
     if tx.connection.execute(update(jobs).where(*guard).values(**values)).rowcount != 1:
         return False
-    events.append_state(
-        tx,
-        job,
-        wire.Change(
-            job=str(JobName(before.project, before.job_id)),
-            source=before.state,
-            target=str(step.to),
-            reason=step.reason,
-            message=step.message,
-        ),
-    )
+    events.write(tx, chunk)
     tx.turned.add(job)
     if step.to in TERMINAL:
         tx.ended.add(job)
@@ -96,61 +88,65 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
 
 def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
     """Stores a job, QUEUED or BLOCKED, with its first event; None when its name is taken."""
-    taken = select(jobs.c.number).where(jobs.c.project == new.name.project, jobs.c.job_id == new.name.job)
-    if tx.connection.execute(taken).one_or_none() is not None:
+    key = {"project": new.name.project, "job_id": new.name.job}
+    if tx.connection.execute(_TAKEN, key).one_or_none() is not None:
         return None
     state, reason, message = _first_state(new)
-    number = tx.connection.execute(
-        insert(jobs)
-        .values(
-            uid=secrets.randbits(63),
-            project=new.name.project,
-            job_id=new.name.job,
-            state=str(state),
-            reason=reason,
-            message=message,
-            creator=new.creator,
-            labels=json.dumps(dict(new.labels)),
-            spec=new.spec,
-            estimate=new.estimate,
-            resource_estimate=new.resource_estimate,
-            train_version=new.train.version,
-            train_digest=new.train.digest,
-            validation_version=new.validation.version if new.validation else None,
-            validation_digest=new.validation.digest if new.validation else None,
-            architecture_version=new.architecture_version,
-            output_model=new.output_model,
-            depends_on=depends_on,
-            lost_after_ms=new.lost_after_ms,
-            keep_checkpoints=new.keep_checkpoints,
-            origin_name=new.origin.name if new.origin else None,
-            origin_manifest=new.origin.manifest if new.origin else None,
-            verifies=new.verifies,
-            budget=None if new.budget is None else wire.budget_bytes(new.budget),
-            retry=new.retry,
-            rerun_of=new.rerun_of,
-            training_digest=new.training_digest,
-            ttl_ms=new.ttl_ms,
-            **(_reused_values(tx, new, new.reuses) if new.reuses is not None else {}),
-            create_ms=tx.now_ms,
-            queued_ms=tx.now_ms,
-            predicted_ms=wire.predicted_ms(new.resource_estimate),
-            **wire.scheduling_values(new.scheduling),
-            **needs_values(new.needs),
-            **(_pinned_values(new.pinned) if new.pinned else {}),
-        )
-        .returning(jobs.c.number)
-    ).scalar_one()
-    for key, value in new.labels.items():
-        row = {"project": new.name.project, "key": key, "value": value, "job": number}
-        tx.connection.execute(insert(job_labels).values(**row))
-    events.append_state(
-        tx, number, wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
-    )
+    change = wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
+    first = events.begin(tx, str(new.name), lambda seq: wire.state_event(change, seq, tx.now_ms))
+    columns = _new_columns(tx, new, depends_on) | {"state": str(state), "reason": reason, "message": message}
+    number = tx.connection.execute(_INSERT, columns | dict(first.columns)).scalar_one()
+    rows = [
+        {"project": new.name.project, "key": key, "value": value, "job": number} for key, value in new.labels.items()
+    ]
+    if rows:
+        tx.connection.execute(insert(job_labels), rows)
+    events.write(tx, first.chunk_of(number))
     tx.turned.add(number)
     if state in TERMINAL:
         tx.ended.add(number)
     return int(number)
+
+
+def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[str, Any]:
+    return dict(
+        uid=secrets.randbits(63),
+        project=new.name.project,
+        job_id=new.name.job,
+        creator=new.creator,
+        labels=json.dumps(dict(new.labels)),
+        spec=new.spec,
+        estimate=new.estimate,
+        resource_estimate=new.resource_estimate,
+        train_version=new.train.version,
+        train_digest=new.train.digest,
+        validation_version=new.validation.version if new.validation else None,
+        validation_digest=new.validation.digest if new.validation else None,
+        architecture_version=new.architecture_version,
+        output_model=new.output_model,
+        depends_on=depends_on,
+        lost_after_ms=new.lost_after_ms,
+        keep_checkpoints=new.keep_checkpoints,
+        origin_name=new.origin.name if new.origin else None,
+        origin_manifest=new.origin.manifest if new.origin else None,
+        verifies=new.verifies,
+        budget=None if new.budget is None else wire.budget_bytes(new.budget),
+        retry=new.retry,
+        rerun_of=new.rerun_of,
+        training_digest=new.training_digest,
+        ttl_ms=new.ttl_ms,
+        **(_reused_values(tx, new, new.reuses) if new.reuses is not None else {}),
+        create_ms=tx.now_ms,
+        queued_ms=tx.now_ms,
+        predicted_ms=wire.predicted_ms(new.resource_estimate),
+        **wire.scheduling_values(new.scheduling),
+        **needs_values(new.needs),
+        **_pinned_values(new.pinned),
+    )
+
+
+_TAKEN = select(jobs.c.number).where(jobs.c.project == bindparam("project"), jobs.c.job_id == bindparam("job_id"))
+_INSERT = insert(jobs).returning(jobs.c.number)
 
 
 def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, Any]:
@@ -218,58 +214,23 @@ def mark_late(tx: Transaction, job: int, why: str) -> None:
 
 def find(connection: Connection, name: JobName) -> Job | None:
     """Returns a job by name, or None; a removed one is not there."""
-    is_there = jobs.c.removal.is_(None)
-    query = whole_rows().where(jobs.c.project == name.project, jobs.c.job_id == name.job, is_there)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_BY_NAME, {"project": name.project, "job_id": name.job}).one_or_none()
     return None if row is None else job_of(row)
 
 
 def load(connection: Connection, number: int) -> Job:
     """Returns a job by number; it must exist."""
-    return job_of(connection.execute(whole_rows().where(jobs.c.number == number)).one())
+    return job_of(connection.execute(_BY_NUMBER, {"number": number}).one())
 
 
-def active(connection: Connection) -> list[ActiveJob]:
-    """Returns what decisions need of all jobs that have not ended, oldest first."""
-    columns = [jobs.c[name] for name in _ACTIVE_COLUMNS]
-    known = [str(state) for state in JobState if state not in TERMINAL]
-    rows = connection.execute(select(*columns).where(jobs.c.state.in_(known)).order_by(jobs.c.number)).all()
-    places = checkpoints.newest_nodes(connection, [row.number for row in rows if row.attempt])
-    durable = checkpoints.durable_steps(connection, [row.number for row in rows if row.state in _HOLDING])
-    return [
-        ActiveJob(
-            number=row.number,
-            name=JobName(row.project, row.job_id),
-            state=JobState(row.state),
-            token=row.token,
-            depends_on=row.depends_on,
-            not_before_ms=row.not_before_ms,
-            lost_after_ms=row.lost_after_ms,
-            needs=needs_of(row),
-            checkpoint_node=places.get(row.number),
-            create_ms=row.create_ms,
-            spent=_spent(row),
-            budget=_budget(row),
-            priority=row.priority,
-            is_preemptible=row.is_preemptible,
-            start_after_ms=row.start_after_ms or 0,
-            deadline_ms=row.deadline_ms,
-            is_late=row.is_late,
-            queued_ms=row.queued_ms,
-            predicted_ms=row.predicted_ms,
-            step=row.step,
-            total_steps=row.total_steps,
-            durable_step=durable.get(row.number, 0),
-        )
-        for row in rows
-    ]
+NOT_ENDED = [str(state) for state in JobState if state not in TERMINAL]
+"""States of jobs that decisions are made for."""
 
 
 def held_versions(connection: Connection) -> frozenset[tuple[str, str]]:
     """Returns pairs of a job that has not ended and a version that it reads, by name."""
-    known = [str(state) for state in JobState if state not in TERMINAL]
     columns = (jobs.c.base_version, jobs.c.train_version, jobs.c.validation_version)
-    rows = connection.execute(select(jobs.c.project, jobs.c.job_id, *columns).where(jobs.c.state.in_(known)))
+    rows = connection.execute(select(jobs.c.project, jobs.c.job_id, *columns).where(jobs.c.state.in_(NOT_ENDED)))
     return frozenset(
         (str(JobName(project, job_id)), version)
         for project, job_id, *versions in rows
@@ -286,8 +247,7 @@ def states_of(connection: Connection, numbers: Collection[int]) -> dict[int, tup
     return {row.number: (str(JobName(row.project, row.job_id)), JobState(row.state)) for row in rows}
 
 
-def whole_rows() -> Any:
-    """Returns a query of whole jobs, conditions included; removed ones too."""
+def _whole_rows() -> Any:
     is_unreachable = exists().where(
         attempts.c.job == jobs.c.number,
         attempts.c.attempt == jobs.c.attempt,
@@ -304,7 +264,22 @@ def whole_rows() -> Any:
     return select(jobs, is_unreachable.label("is_unreachable"), is_stalled.label("is_stalled"))
 
 
-def _pinned_values(pinned: Pinned) -> dict[str, Any]:
+# Made once: it takes longer to make them than to run them.
+_WHOLE = _whole_rows()
+_BY_NUMBER = _WHOLE.where(jobs.c.number == bindparam("number"))
+_BY_NAME = _WHOLE.where(
+    jobs.c.project == bindparam("project"), jobs.c.job_id == bindparam("job_id"), jobs.c.removal.is_(None)
+)
+
+
+def whole_rows() -> Any:
+    """Returns a query of whole jobs, conditions included; removed ones too."""
+    return _WHOLE
+
+
+def _pinned_values(pinned: Pinned | None) -> dict[str, Any]:
+    if pinned is None:
+        return {"base_version": None, "base_digest": None, "inputs": None}
     return {"base_version": pinned.base.version, "base_digest": pinned.base.digest, "inputs": pinned.inputs}
 
 
@@ -312,11 +287,13 @@ def _ref(version: str | None, digest: str | None) -> Ref | None:
     return None if version is None or digest is None else Ref(version=version, digest=digest)
 
 
-def _spent(row: Row[Any]) -> Spent:
+def spent_of(row: Row[Any]) -> Spent:
+    """Returns what ended attempts were given, by a row."""
     return Spent(device_ms=row.attained_ms, joules=row.joules)
 
 
-def _budget(row: Row[Any]) -> Budget | None:
+def budget_of(row: Row[Any]) -> Budget | None:
+    """Returns what may be spent, by a row."""
     return None if row.budget is None else wire.budget_from_bytes(row.budget)
 
 
@@ -360,8 +337,8 @@ def job_of(row: Row[Any]) -> Job:
         best_step=row.best_step,
         origin=Origin(name=row.origin_name, manifest=row.origin_manifest) if row.origin_name else None,
         verifies=row.verifies,
-        spent=_spent(row),
-        budget=_budget(row),
+        spent=spent_of(row),
+        budget=budget_of(row),
         retry=row.retry,
         user_faults=row.user_faults,
         fault_signature=row.fault_signature,

@@ -12,6 +12,7 @@ from services.scheduler.queues.accounts import Books, Usage, device_ms, joules
 from services.scheduler.queues.budgets import HOUR_MS, Spent
 from services.scheduler.queues.limits import LONGEST_WINDOW_HOURS
 from services.scheduler.records import Attempt
+from services.scheduler.store import changes
 from services.scheduler.store import queues as queue_store
 from services.scheduler.store.tables import jobs, usage, usage_hours
 from services.scheduler.store.transaction import Transaction
@@ -25,7 +26,7 @@ def charge(tx: Transaction, attempt: Attempt) -> None:
         attempt: As it was until now.
     """
     time_ms, energy = device_ms(attempt, tx.now_ms), joules(attempt, tx.now_ms)
-    more = {"attained_ms": jobs.c.attained_ms + time_ms, "joules": jobs.c.joules + energy}
+    more = {"attained_ms": jobs.c.attained_ms + time_ms, "joules": jobs.c.joules + energy, **changes.stamp(tx)}
     tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**more))
     project = attempt.name.project
     _add(tx, project, attempt, Spent(device_ms=time_ms, joules=energy))

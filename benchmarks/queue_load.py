@@ -1,0 +1,181 @@
+"""What a queue under load is made of: clients that submit, and nodes that take attempts and end them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from tuneforge.v1 import (
+    errors_pb2,
+    events_pb2,
+    nodes_pb2,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+    spec_pb2,
+    trainer_pb2,
+    trainer_pb2_grpc,
+    types_pb2,
+)
+
+PARENT = "projects/default"
+SUBMITS_PER_CHANNEL = 16
+"""Clients that share a connection: as many as one busy backend process would have."""
+_ENDED = nodes_pb2.ATTEMPT_STATE_FAILED
+
+
+def spec_of(base: str, dataset: str) -> spec_pb2.TrainingSpec:
+    """Returns a small LoRA run."""
+    return spec_pb2.TrainingSpec(
+        base=spec_pb2.BaseModel(model=base),
+        supervised=spec_pb2.SupervisedTask(),
+        lora=spec_pb2.LoraMethod(rank=4),
+        data=spec_pb2.DataConfig(train=spec_pb2.DataSource(dataset=dataset), max_tokens=128),
+    )
+
+
+@dataclass(slots=True)
+class Submits:
+    """What a number of clients saw that submitted one job after the other."""
+
+    seconds: list[float] = field(default_factory=list)
+    """How long each submit took."""
+    wall_s: float = 0.0
+    """From the first submit to the last answer."""
+
+    @property
+    def per_second(self) -> float:
+        """Jobs that were acknowledged, over the time."""
+        return len(self.seconds) / self.wall_s
+
+    def quantile_ms(self, share: float) -> float:
+        """Returns a quantile of the time of a submit."""
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
+
+
+async def submit(address: str, spec: spec_pb2.TrainingSpec, jobs: int, clients: int) -> Submits:
+    """Submits jobs through so many clients at once, each with a request id of its own."""
+    channels = [grpc.aio.insecure_channel(address) for _ in range(-(-clients // SUBMITS_PER_CHANNEL))]
+    found, left = Submits(), iter(range(jobs))
+
+    async def client(number: int) -> None:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channels[number % len(channels)])
+        for _ in left:
+            request = scheduler_pb2.CreateJobRequest(parent=PARENT, spec=spec, request_id=str(uuid.uuid4()))
+            began = time.perf_counter()
+            await stub.CreateJob(request)
+            found.seconds.append(time.perf_counter() - began)
+
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    began = time.perf_counter()
+    await asyncio.gather(*map(client, range(clients)))
+    found.wall_s = time.perf_counter() - began
+    await asyncio.gather(*(channel.close() for channel in channels))
+    return found
+
+
+@dataclass(slots=True)
+class QuickNode:
+    """A node whose attempts end as soon as they are watched, with a fault of the user's, so that no retry follows."""
+
+    name: str
+    slots: int
+    address: str = ""
+    held: dict[str, nodes_pb2.AttemptStatus] = field(default_factory=dict)
+    ended: int = 0
+    """Attempts whose end was acknowledged."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until_ended(self, count: int) -> None:
+        """Waits until so many of its attempts have ended."""
+        while self.ended < count:
+            self.changed.clear()
+            await self.changed.wait()
+
+    def message(self) -> nodes_pb2.Node:
+        """Returns what the node says of itself."""
+        capacity = nodes_pb2.NodeCapacity(cpu_millis=64_000, memory_bytes=10**12, slots=self.slots)
+        return nodes_pb2.Node(
+            name=self.name,
+            address=self.address,
+            capacity=capacity,
+            generation="0000000000000001",
+            attempts=self.held.values(),
+        )
+
+
+class _Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+    def __init__(self, node: QuickNode) -> None:
+        self._node = node
+
+    async def GetNode(self, _: trainer_pb2.GetNodeRequest, __: Any) -> nodes_pb2.Node:
+        return self._node.message()
+
+    async def StartAttempt(self, request: trainer_pb2.StartAttemptRequest, _: Any) -> nodes_pb2.AttemptStatus:
+        status = nodes_pb2.AttemptStatus(name=request.name, state=nodes_pb2.ATTEMPT_STATE_STARTING)
+        return self._node.held.setdefault(request.name, status)
+
+    async def WatchAttempt(
+        self, request: trainer_pb2.WatchAttemptRequest, _: Any
+    ) -> AsyncIterator[trainer_pb2.WatchAttemptResponse]:
+        status = self._node.held[request.name]
+        status.state = _ENDED
+        status.failure.reason, status.failure.fault = errors_pb2.ERROR_REASON_INVALID_DATA, types_pb2.FAULT_CLASS_USER
+        status.failure.message = "It was enough."
+        status.last_seq = 1
+        job, _, number = request.name.rpartition("/attempts/")
+        outcome = events_pb2.AttemptOutcome(result=events_pb2.ATTEMPT_RESULT_FAILED, failure=status.failure)
+        event = events_pb2.Event(job=job, attempt=int(number), seq=1, outcome=outcome)
+        yield trainer_pb2.WatchAttemptResponse(events=[event], status=status)
+
+    async def AckEvents(self, request: trainer_pb2.AckEventsRequest, _: Any) -> nodes_pb2.AttemptStatus:
+        if request.is_final:
+            self._node.held.pop(request.name, None)
+            self._node.ended += 1
+            self._node.changed.set()
+        return nodes_pb2.AttemptStatus(name=request.name, state=_ENDED)
+
+    async def StopAttempt(self, request: trainer_pb2.StopAttemptRequest, _: Any) -> nodes_pb2.AttemptStatus:
+        return self._node.held[request.name]
+
+
+@asynccontextmanager
+async def quick_nodes(scheduler: str, count: int, slots: int) -> AsyncIterator[list[QuickNode]]:
+    """Serves and registers nodes while the block runs, heartbeats included."""
+    nodes = [QuickNode(name=f"nodes/quick-{number}", slots=slots) for number in range(count)]
+    servers = []
+    for node in nodes:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(_Trainer(node), server)
+        node.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        servers.append(server)
+    async with grpc.aio.insecure_channel(scheduler) as channel:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        beats = [asyncio.create_task(_beat(stub, node)) for node in nodes]
+        try:
+            yield nodes
+        finally:
+            for beat in beats:
+                beat.cancel()
+            await asyncio.gather(*beats, return_exceptions=True)
+            await asyncio.gather(*(server.stop(None) for server in servers))
+
+
+async def _beat(stub: Any, node: QuickNode) -> None:
+    await stub.RegisterNode(scheduler_pb2.RegisterNodeRequest(node=node.message()))
+    stream = stub.Heartbeat()
+    while True:
+        said = node.message()
+        await stream.write(
+            scheduler_pb2.HeartbeatRequest(name=said.name, generation=said.generation, attempts=said.attempts)
+        )
+        await stream.read()
+        await asyncio.sleep(1.0)

@@ -1,0 +1,102 @@
+"""Jobs that have not ended, as decisions see them: all of them, or what has changed of them.
+
+A column that decisions need is named in `_COLUMNS` and put into an `ActiveJob` in `_active_jobs`. Whatever writes such
+a column stamps the job with the change (`changes.py`), or the loop goes on with what it knew before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, select
+
+from services.scheduler.jobs import HELD, TERMINAL, JobState
+from services.scheduler.records import ActiveJob
+from services.scheduler.store import checkpoints
+from services.scheduler.store.jobs import NOT_ENDED, budget_of, spent_of
+from services.scheduler.store.needs import needs_of
+from services.scheduler.store.tables import jobs
+from tuneforge.names import JobName
+
+_COLUMNS = (
+    "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
+    "attained_ms", "joules", "budget",
+    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "exclusions", "create_ms", "priority",
+    "is_preemptible", "start_after_ms", "deadline_ms", "is_late", "queued_ms", "predicted_ms", "step", "total_steps",
+)  # fmt: skip
+_ACTIVE = select(*(jobs.c[name] for name in _COLUMNS))
+_TRIED = select(jobs.c.number).where(jobs.c.attempt > 0)
+_HOLDING = select(jobs.c.number).where(jobs.c.state.in_([str(state) for state in HELD]))
+
+
+def all_jobs(connection: Connection) -> list[ActiveJob]:
+    """Returns what decisions need of all jobs that have not ended, oldest first."""
+    rows, saved = _read(connection, jobs.c.state.in_(NOT_ENDED))
+    return _active_jobs(sorted(rows, key=lambda row: row.number), saved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """Jobs that were changed since a moment."""
+
+    active: list[ActiveJob]
+    """Those that have not ended."""
+    ended: list[int]
+    """Numbers of those that have."""
+
+
+def changed(connection: Connection, after: int) -> Changed:
+    """Returns the jobs that were changed after a number in the order of changes (`changes.py`)."""
+    rows, saved = _read(connection, jobs.c.change_seq > after)
+    return Changed(
+        active=_active_jobs([row for row in rows if row.state not in TERMINAL], saved),
+        ended=[row.number for row in rows if row.state in TERMINAL],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """What is saved of jobs' runs, by number."""
+
+    nodes: Mapping[int, str]
+    durable_steps: Mapping[int, int]
+
+
+def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Sequence[Row[Any]], _Saved]:
+    saved = _Saved(
+        nodes=checkpoints.newest_nodes(connection, _TRIED.where(condition)),
+        durable_steps=checkpoints.durable_steps(connection, _HOLDING.where(condition)),
+    )
+    return connection.execute(_ACTIVE.where(condition)).all(), saved
+
+
+def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved) -> list[ActiveJob]:
+    return [
+        ActiveJob(
+            number=row.number,
+            name=JobName(row.project, row.job_id),
+            state=JobState(row.state),
+            token=row.token,
+            depends_on=row.depends_on,
+            not_before_ms=row.not_before_ms,
+            lost_after_ms=row.lost_after_ms,
+            needs=needs_of(row),
+            checkpoint_node=saved.nodes.get(row.number),
+            create_ms=row.create_ms,
+            spent=spent_of(row),
+            budget=budget_of(row),
+            priority=row.priority,
+            is_preemptible=row.is_preemptible,
+            start_after_ms=row.start_after_ms or 0,
+            deadline_ms=row.deadline_ms,
+            is_late=row.is_late,
+            queued_ms=row.queued_ms,
+            predicted_ms=row.predicted_ms,
+            step=row.step,
+            total_steps=row.total_steps,
+            durable_step=saved.durable_steps.get(row.number, 0),
+        )
+        for row in rows
+    ]
