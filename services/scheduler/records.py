@@ -121,6 +121,8 @@ class NewJob:
     scheduling: Scheduling = DEFAULT
     reuses: Reused | None = None
     """Whose version is its result; None: it trains."""
+    trial: str | None = None
+    """Trial of a sweep that it is; None: none."""
 
     @property
     def versions(self) -> list[str]:
@@ -210,6 +212,8 @@ class Job:
     """It is removed so long after its end; None: never."""
     expire_ms: int | None = None
     """When it is removed; None: not known yet, or never."""
+    trial: str | None = None
+    """Trial of a sweep that it is; None: none."""
     is_unreachable: bool = False
     """Whether the node of its attempt does not answer."""
     is_stalled: bool = False

@@ -38,7 +38,7 @@ from services.scheduler.watch import Watches
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0011"
+SCHEMA_HEAD = "0012"
 
 
 @dataclass(slots=True, kw_only=True)

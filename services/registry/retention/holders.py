@@ -44,7 +44,7 @@ def holders_of(connection: Connection, names: Collection[VersionName]) -> list[H
 
 
 def _kind_of(holder: str) -> HolderKind:
-    return HolderKind.JOB if "/jobs/" in holder else HolderKind.DEPLOYMENT
+    return HolderKind.JOB if "/jobs/" in holder or "/sweeps/" in holder else HolderKind.DEPLOYMENT
 
 
 def _aliases(connection: Connection, names: list[ModelVersionName]) -> Iterable[Holder]:

@@ -113,6 +113,7 @@ jobs = Table(
     Column("reused_from", Text, comment="job whose version is its result; NULL: it trained"),
     Column("ttl_ms", BigInteger, comment="removed so long after its end; NULL: never"),
     Column("expire_ms", BigInteger, comment="when it is to be removed; NULL: never, or removed"),
+    Column("trial", Text, comment="trial of a sweep that it is; NULL: none"),
     Column("removal", String(8), comment="NULL: it is there; else PENDING or DONE: only its name is"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project_state", "project", "state", "number"),

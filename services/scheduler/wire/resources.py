@@ -59,6 +59,7 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         reused_from=job.reused_from or "",
         ttl=None if job.ttl_ms is None else durations.from_seconds(job.ttl_ms / 1000),
         expire_time=optional_timestamp(job.expire_ms),
+        trial=job.trial or "",
     )
     put_scheduling(job, message)
     if job.verifies is not None:

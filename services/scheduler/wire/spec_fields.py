@@ -95,8 +95,8 @@ def _prefix(enum: EnumDescriptor) -> str:
     return str(enum.values_by_number[0].name).removesuffix("UNSPECIFIED")
 
 
-def find_field(spec: spec_pb2.TrainingSpec, path: str) -> SpecField:
-    """Returns a field of a spec that can be searched.
+def find_field(path: str, spec: spec_pb2.TrainingSpec | None = None) -> SpecField:
+    """Returns a field that can be searched: of a given spec, or where it was found in it before.
 
     Raises:
         NoField: There is none of this path, it is the same for all trials, or the spec has chosen something else.
@@ -108,7 +108,8 @@ def find_field(spec: spec_pb2.TrainingSpec, path: str) -> SpecField:
     *parents, last = path.split(".")
     for index, part in enumerate([*parents, last]):
         kind = _named(owner, part)
-        _require_chosen(holder, kind)
+        if holder is not None:
+            _require_chosen(holder, kind)
         if index == len(parents):
             if kind.message_type is not None:
                 within = kind.message_type.full_name.startswith("tuneforge.") and not kind.is_repeated
@@ -116,7 +117,7 @@ def find_field(spec: spec_pb2.TrainingSpec, path: str) -> SpecField:
             return SpecField(path=path, kind=kind)
         if kind.message_type is None or kind.is_repeated:
             raise NoField(f"is no field: `{part}` has no fields")
-        owner, holder = kind.message_type, getattr(holder, part)
+        owner, holder = kind.message_type, None if holder is None else getattr(holder, part)
     raise NoField("is no field")
 
 
@@ -149,7 +150,7 @@ def with_values(spec: spec_pb2.TrainingSpec, point: Point) -> spec_pb2.TrainingS
     changed = spec_pb2.TrainingSpec()
     changed.CopyFrom(spec)
     for path, value in point.items():
-        found = find_field(spec, path)
+        found = find_field(path)
         *parents, last = path.split(".")
         owner: Any = changed
         for part in parents:

@@ -25,4 +25,4 @@ def rules_of(message: spec_pb2.TrainingSpec, architecture: Architecture | None) 
         changed = validate(spec_from_proto(with_values(message, point)), architecture)
         return {each.field: each.description for each in changed if (each.field, each.description) not in own}
 
-    return SpecRules(spec=spec, find=lambda path: find_field(message, path), problems_with=problems_with)
+    return SpecRules(spec=spec, find=lambda path: find_field(path, message), problems_with=problems_with)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.struct_pb2 import Value as ProtoValue
 
@@ -28,6 +28,7 @@ from services.scheduler.sweeps.plan import (
 )
 from services.scheduler.sweeps.trials import Standings, Trial, TrialState, best_trial
 from services.scheduler.wire.resources import ref_to_proto
+from services.scheduler.wire.spec_fields import find_field
 from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge.v1 import events_pb2, spec_pb2, sweeps_pb2
 
@@ -80,6 +81,27 @@ def plan_from_proto(plan: sweeps_pb2.SweepPlan, spec: spec_pb2.TrainingSpec) -> 
         max_device_seconds=plan.max_device_seconds,
         max_failed_trials=plan.max_failed_trials,
     )
+
+
+def stored_plan(stored: bytes) -> SweepPlan:
+    """Returns a plan that was checked and stored."""
+    plan = plan_from_proto(sweeps_pb2.SweepPlan.FromString(stored), spec_pb2.TrainingSpec())
+    return plan.with_space(tuple(map(_typed, plan.parameters)))
+
+
+def _typed(parameter: Parameter) -> Parameter:
+    """Returns a parameter with its values as the fields have them; in a message all numbers are of one kind."""
+    field = find_field(parameter.field)
+    values = parameter.values
+    if isinstance(values, Range):
+        values = replace(values, is_integer=field.is_integer)
+    else:
+        values = Choices(values=tuple(map(field.read, values.values)))
+    when = tuple(
+        Condition(field=each.field, values=tuple(map(find_field(each.field).read, each.values)))
+        for each in parameter.when
+    )
+    return Parameter(field=parameter.field, values=values, when=when)
 
 
 def _goal_from_proto(goal: sweeps_pb2.SweepGoal) -> Goal:

@@ -9,14 +9,12 @@ from services.scheduler.sweeps.checking import SpecRules, checked, combinations
 from services.scheduler.sweeps.plan import Choices, Condition, Parameter, Range, Round, SweepPlan, Value
 from services.scheduler.sweeps.space import Point, digest_of
 from services.scheduler.sweeps.trials import Standings, Sweep, SweepState, Trial, TrialState
-from services.scheduler.wire.spec_fields import find_field
 from services.scheduler.wire.sweep_rules import rules_of
 from services.scheduler.wire.sweeps import plan_from_proto
 from tuneforge.names import JobName, SweepName
 from tuneforge.v1 import spec_pb2, sweeps_pb2
 
 SWEEP = SweepName("p", "s")
-FIND = find_field
 
 
 def choices(field: str, *values: Value, when: tuple[Condition, ...] = ()) -> Parameter:
