@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.node_records import Capacity as Capacity
+from services.scheduler.node_records import Node as Node
 from services.scheduler.queues.budgets import NOTHING_SPENT, Budget, Spent
 from tuneforge.names import AttemptName, JobName
 from tuneforge.specs.scheduling import DEFAULT, Scheduling
@@ -335,61 +337,6 @@ class Checkpoint:
     is_pinned: bool = False
     is_best: bool = False
     """Whether its step has the lowest validation loss of the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """What a node has."""
-
-    device_bytes: tuple[int, ...]
-    """Memory of each accelerator; empty: attempts run on the CPU."""
-    device_models: tuple[str, ...] = ()
-    """What each of them is."""
-    cpu_millis: int
-    memory_bytes: int
-    slots: int
-    """How many attempts it runs at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
-    """That a node is to take no new work."""
-
-    since_ms: int
-    deadline_ms: int | None
-    """When what still runs on it is asked to save and to leave; None: it may run to its end."""
-    reason: str
-    actor: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """A trainer process that runs attempts."""
-
-    node: str
-    """Its id, without `nodes/`."""
-    address: str
-    capacity: Capacity
-    capacity_message: bytes
-    """Serialised `NodeCapacity`."""
-    labels: Mapping[str, str]
-    generation: str
-    version: str
-    state: str
-    """READY, UNREACHABLE or DRAINING."""
-    lease_until_ms: int
-    unreachable_ms: int | None
-    manager_token: str = field(repr=False)
-    drain: Drain | None = None
-    """Set while it is to take no new work."""
-
-    def is_away(self, now_ms: int) -> bool:
-        """Returns whether its lease has run out, also after the grace that a restart of the scheduler gives."""
-        return self.state == "UNREACHABLE" and self.lease_until_ms < now_ms
-
-    def takes_work(self, now_ms: int) -> bool:
-        """Returns whether its lease is live, it is not shutting down and not drained."""
-        return self.state == "READY" and self.lease_until_ms >= now_ms and self.drain is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
