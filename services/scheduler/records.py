@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.scheduler.jobs import AttemptState, JobState
 from services.scheduler.node_records import Capacity as Capacity
+from services.scheduler.node_records import Drain as Drain
 from services.scheduler.node_records import Node as Node
 from services.scheduler.queues.budgets import NOTHING_SPENT, Budget, Spent
 from tuneforge.names import AttemptName, JobName
