@@ -57,6 +57,8 @@ _HOMES: Final[dict[str, str]] = {
     "nodes": "Device Node NodeState",
     "origins": "Source",
     "promotions": "Promotion PromotionChange PromotionState",
+    "queue_values": "Budget Queue QueueStatus Quota Spending",
+    "queues": "QueueChange",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
     "records": "RecordCheck RunRecord",
     "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",

@@ -161,6 +161,16 @@ from tuneforge.promotions import (
     PromotionChange as PromotionChange,
     PromotionState as PromotionState,
 )
+from tuneforge.queue_values import (
+    Budget as Budget,
+    Queue as Queue,
+    QueueStatus as QueueStatus,
+    Quota as Quota,
+    Spending as Spending,
+)
+from tuneforge.queues import (
+    QueueChange as QueueChange,
+)
 from tuneforge.recipe_client import (
     RecipeInfo as RecipeInfo,
     RecipeProblem as RecipeProblem,

@@ -20,6 +20,7 @@ from tuneforge.lineage import Lineage
 from tuneforge.models import Models
 from tuneforge.nodes import Nodes
 from tuneforge.promotions import Promotions
+from tuneforge.queues import Queues
 from tuneforge.recipe_client import Recipes
 from tuneforge.retention import RetentionRules
 from tuneforge.signing import Signing
@@ -96,6 +97,7 @@ class Client:
         self.checkpoints = Checkpoints(self._connections, self.project, self.blobs)
         self.deployments = Deployments(self._connections, self.project)
         self.nodes = Nodes(self._connections)
+        self.queues = Queues(self._connections, self.project)
 
     def blobs(self) -> BlobClient:
         """Returns a client for the project's bytes by digest, on this client's channel."""

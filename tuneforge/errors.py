@@ -301,6 +301,18 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.LOSS_EXPLODED: _Row(_STATE, JobFailed, "Lower the learning rate or lengthen the warm-up."),
     Reason.NO_EFFECT: _Row(_STATE, JobFailed, "Train longer, raise the learning rate, or check the adapters' layers."),
     Reason.TRIALS_FAILED: _Row(_STATE, JobFailed, "Look at the failures of its trials, then narrow the space."),
+    Reason.QUOTA_EXCEEDED: _Row(
+        "RESOURCE_EXHAUSTED",
+        ResourceExhausted,
+        "Wait until a job of the project has started or ended, or ask an operator for a larger quota.",
+        10.0,
+    ),
+    Reason.QUOTA_TOO_SMALL: _Row(
+        _STATE, FailedPrecondition, "Ask for less, as the message says, or ask an operator for a larger quota."
+    ),
+    Reason.BUDGET_SPENT: _Row(
+        _STATE, FailedPrecondition, "Resume it with a larger budget, or ask an operator to raise the project's."
+    ),
     Reason.STALLED: _Row("UNAVAILABLE", JobFailed, "Look at the stacks that its log has; it is started again.", 5.0),
 }
 """The table: reason → code, exception, cure."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from tuneforge import _wire
 from tuneforge.events import StateChange, state_change
 from tuneforge.manifest import Manifest
+from tuneforge.queue_values import Budget, Spending, budget_from_proto, spending_from_proto
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto
@@ -165,6 +166,12 @@ class Job:
     """Checkpoint that its run begins from; empty: the beginning."""
     verification: ResumeVerification | None
     """What it verifies; None: it is a run that publishes a version."""
+    budget: Budget | None = None
+    """What it may spend; None: no limit."""
+    spent: Spending | None = None
+    """What it has spent."""
+    warnings: tuple[str, ...] = ()
+    """What its creator should know: that it is predicted to spend more than its budget."""
 
     @property
     def id(self) -> str:
@@ -255,6 +262,9 @@ def job_from_proto(message: pb.Job) -> Job:
         latest_job_seq=message.latest_job_seq,
         from_checkpoint=message.from_checkpoint,
         verification=verification_from_proto(message.verification) if message.HasField("verification") else None,
+        budget=budget_from_proto(message.budget.limit) if message.budget.HasField("limit") else None,
+        spent=spending_from_proto(message.budget.spent) if message.budget.HasField("spent") else None,
+        warnings=tuple(message.warnings),
     )
 
 

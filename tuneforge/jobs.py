@@ -26,6 +26,7 @@ from tuneforge.job_values import (
     job_from_proto,
     resource_estimate_from_proto,
 )
+from tuneforge.queue_values import Budget, budget_to_proto
 from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
@@ -130,13 +131,18 @@ class JobHandle:
         self._job = self._jobs.pause(self.name, reason=reason)
         return self._job
 
-    def resume(self) -> Job:
+    def resume(self, *, budget: Budget | None = None) -> Job:
         """Queues the paused job again and returns it; it goes on from where it was paused.
 
+        Args:
+            budget: What it may spend from now on, what it has spent included; `Budget()` takes the limit away, None
+                leaves it. It is set for a job too that is queued or runs.
+
         Raises:
-            FailedPrecondition: It is still being paused, is being cancelled or published, or has ended.
+            FailedPrecondition: It is still being paused, is being cancelled or published, or has ended; or its budget
+                is spent, or that of its project.
         """
-        self._job = self._jobs.resume(self.name)
+        self._job = self._jobs.resume(self.name, budget=budget)
         return self._job
 
     def export(self, target: "Export", *, follow: bool = False) -> str:
@@ -178,6 +184,7 @@ class Jobs:
         job_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         from_checkpoint: str | None = None,
+        budget: Budget | None = None,
     ) -> JobHandle:
         """Queues a job.
 
@@ -188,13 +195,16 @@ class Jobs:
             labels: At most 64, keys and values at most 63 characters.
             from_checkpoint: A checkpoint in the blob store to begin from (`job/20`); what the spec leaves out is as in
                 that job, and what its state depends on cannot be changed.
+            budget: What it may spend; when it is spent, the job saves its state and is paused. `job.warnings` says
+                where it is less than what is predicted.
 
         Raises:
             InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
             AlreadyExists: There is a job with this id.
-            FailedPrecondition: No known node could ever hold it; the message says by how much.
+            FailedPrecondition: No known node could ever hold it, or its project's quota; the message says by how much.
+            ResourceExhausted: As many jobs of the project wait as its quota allows.
         """
-        return JobHandle(self, self._create(spec, job_id, labels, from_checkpoint, validate_only=False))
+        return JobHandle(self, self._create(spec, job_id, labels, from_checkpoint, validate_only=False, budget=budget))
 
     def validate(
         self,
@@ -203,9 +213,10 @@ class Jobs:
         job_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         from_checkpoint: str | None = None,
+        budget: Budget | None = None,
     ) -> Job:
         """Checks a spec as `create` does and returns the job as it would be; nothing is stored."""
-        return self._create(spec, job_id, labels, from_checkpoint, validate_only=True)
+        return self._create(spec, job_id, labels, from_checkpoint, validate_only=True, budget=budget)
 
     def estimate(self, spec: SpecInput) -> ResourceEstimate:
         """Returns what a spec would take: peak memory by part, time of a step, total time and cost, with intervals.
@@ -270,10 +281,11 @@ class Jobs:
         request = calls.PauseJobRequest(name=names.job(self._project, job), reason=reason, request_id=new_request_id())
         return job_from_proto(scheduler.call(scheduler.stub.PauseJob, request))
 
-    def resume(self, job: str) -> Job:
+    def resume(self, job: str, *, budget: Budget | None = None) -> Job:
         """Resumes a job by id or name; see `JobHandle.resume`."""
         scheduler = self._connections.scheduler
-        request = calls.ResumeJobRequest(name=names.job(self._project, job), request_id=new_request_id())
+        name = names.job(self._project, job)
+        request = calls.ResumeJobRequest(name=name, request_id=new_request_id(), budget=budget_to_proto(budget))
         return job_from_proto(scheduler.call(scheduler.stub.ResumeJob, request))
 
     def watch(
@@ -350,6 +362,7 @@ class Jobs:
         from_checkpoint: str | None,
         *,
         validate_only: bool,
+        budget: Budget | None = None,
     ) -> Job:
         request = calls.CreateJobRequest(
             parent=names.parent(self._project),
@@ -359,6 +372,7 @@ class Jobs:
             validate_only=validate_only,
             from_checkpoint=names.checkpoint(self._project, from_checkpoint) if from_checkpoint else "",
             request_id=new_request_id(),
+            budget=budget_to_proto(budget),
         )
         scheduler = self._connections.scheduler
         return job_from_proto(scheduler.call(scheduler.stub.CreateJob, request))

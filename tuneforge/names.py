@@ -350,6 +350,15 @@ class DeploymentName(ResourceName):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueName(ResourceName):
+    """A queue of a project's jobs."""
+
+    pattern: ClassVar[str] = "projects/{project}/queues/{queue}"
+    project: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeName(ResourceName):
     """A node; nodes belong to no project."""
 

@@ -76,6 +76,9 @@ class Reason(StrEnum):
     GANG_MIXED = "GANG_MIXED"
     MERGE_DIVERGED = "MERGE_DIVERGED"
     TRIALS_FAILED = "TRIALS_FAILED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    QUOTA_TOO_SMALL = "QUOTA_TOO_SMALL"
+    BUDGET_SPENT = "BUDGET_SPENT"
 
     @property
     def number(self) -> "errors_pb2.ErrorReason.ValueType":

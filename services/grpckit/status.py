@@ -123,6 +123,8 @@ def to_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(round(1000 * (error.retry_after_s or 1.0)))
         details.append(retry)
+    if error.reason is Reason.QUOTA_EXCEEDED:
+        details.append(error_details_pb2.QuotaFailure(violations=[_quota(error)]))
     fields_of_request = error.fields
     if error.reason is Reason.GATE_FAILED:
         fields_of_request = ()
@@ -144,6 +146,13 @@ def to_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _quota(error: ServiceError) -> error_details_pb2.QuotaFailure.Violation:
+    subject = f"{error.metadata.get('name', '')}: {error.metadata.get('quota', '')}"
+    return error_details_pb2.QuotaFailure.Violation(
+        subject=subject, description=_cut(error.message, _MAX_MESSAGE_BYTES)
+    )
 
 
 def _metadata(error: ServiceError, request_id: str) -> dict[str, str]:

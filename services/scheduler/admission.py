@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from services.grpckit.errors import FieldViolation, invalid_fields
-from services.scheduler.estimating import NO_PRICE, Price, Rows, look_up, memory_of, predict
+from services.scheduler.estimating import Rows, look_up, memory_of, predict
 from services.scheduler.fitting import misfit, needs_of
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import NO_OPTIONS, Options
 from services.scheduler.lifecycle.training_digest import TrainingInputs, training_digest
 from services.scheduler.nodes import label_problems
+from services.scheduler.queues.budgets import NO_BUDGET, NO_PRICE, Budget, Price
+from services.scheduler.queues.updating import budget_problems
 from services.scheduler.records import Job, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.store import jobs as job_store
@@ -54,6 +56,8 @@ class Draft:
     """What it says beside the spec."""
     from_checkpoint: str = ""
     """Checkpoint of another job to begin from; empty: the beginning."""
+    budget: Budget | None = None
+    """What it may spend; None: no limit."""
     message: bytes = b""
     """The spec as it came, serialised; read with `from_checkpoint`."""
     scheduling: Scheduling = DEFAULT
@@ -108,6 +112,8 @@ class Admission:
         problems = _own_problems(draft, architecture) + await self._scheduling_problems(draft)
         problems += [found.violation for found in (start, train, validation) if isinstance(found, Problem)]
         problems += _merge_problems(draft.spec, start)
+        budget = draft.budget.at(self.price) if draft.budget is not None and not draft.budget.is_empty else None
+        problems += budget_problems("budget", budget or NO_BUDGET, self.price)
         if problems:
             raise invalid_fields(problems)
         if isinstance(start, Problem) or isinstance(train, Problem) or isinstance(validation, Problem) or train is None:
@@ -134,6 +140,7 @@ class Admission:
             new,
             resource_estimate=prediction_bytes(found, words) if found else None,
             retry=retry_bytes(draft.options.retry(self.retry)),
+            budget=budget,
             training_digest=_training_digest(new, spec, known.kind.device),
         )
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from services.scheduler import calibration
 from services.scheduler.calibration import CPU, Interval, Kind, Measured
+from services.scheduler.queues.budgets import Price
 from services.scheduler.records import Node
 from services.scheduler.store import measured_runs
 from services.scheduler.store import nodes as node_store
@@ -21,19 +22,6 @@ from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.workload import flops_per_token, row_tokens_of, steps_of
 
 HOUR_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What a device costs."""
-
-    per_device_hour: float = 0.0
-    """In `currency`; 0: not set."""
-    currency: str = ""
-    """E.g. `EUR`."""
-
-
-NO_PRICE = Price()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

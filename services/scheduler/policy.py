@@ -21,6 +21,10 @@ POLICIES: dict[str, Policy] = {
     "UnpinCheckpoint": Policy("jobs.write", "name"),
     "DeleteCheckpoint": Policy("jobs.write", "name"),
     "VerifyResume": Policy("jobs.write", "name"),
+    # Shares are seen beside those of other projects: the method looks at the caller's projects itself.
+    "ListQueues": Policy("queues.read"),
+    "GetQueue": Policy("queues.read", "name"),
+    "UpdateQueue": Policy("queues.admin", "queue.name"),
     "RegisterNode": Policy("nodes.internal"),
     "Heartbeat": Policy("nodes.internal", is_quiet=True),
     "ListNodes": Policy("nodes.read"),

@@ -26,6 +26,7 @@ from services.scheduler.nodes import Nodes
 from services.scheduler.peers import Registry, Trainers
 from services.scheduler.policy import POLICIES
 from services.scheduler.publishing import Publishing
+from services.scheduler.queues.verbs import QueueVerbs
 from services.scheduler.reconcile import Reconciler
 from services.scheduler.releasing import Releasing
 from services.scheduler.servicer import Parts, SchedulerServicer
@@ -162,6 +163,7 @@ def build(
             broadcast=broadcast,
             checkpoints=CheckpointVerbs(ledger=ledger),
             verification=verification,
+            queues=QueueVerbs(ledger=ledger, price=settings.price),
         )
     )
     return Scheduler(

@@ -16,14 +16,17 @@ from services.scheduler.checkpoint_calls import CheckpointCalls
 from services.scheduler.checkpoint_verbs import CheckpointVerbs
 from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import Nodes, registration_problems
+from services.scheduler.queue_calls import QueueCalls
+from services.scheduler.queues.verbs import QueueVerbs
 from services.scheduler.records import Job
 from services.scheduler.store import attempts as attempt_store
-from services.scheduler.store import job_filters, measured_runs
+from services.scheduler.store import job_filters, measured_runs, usage
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.verbs import Verbs, call_of
 from services.scheduler.verification import Verification
 from services.scheduler.watch import Watches, WatchRequest
+from services.scheduler.wire.budgets import budget_from_proto
 from services.scheduler.wire.drafts import draft_of, preview, registration_of
 from services.scheduler.wire.estimates import calibration_to_proto
 from services.scheduler.wire.filters import filter_key, listing_of
@@ -52,9 +55,10 @@ class Parts:
     broadcast: Broadcast
     checkpoints: CheckpointVerbs
     verification: Verification
+    queues: QueueVerbs
 
 
-class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerServicer(CheckpointCalls, QueueCalls, scheduler_pb2_grpc.SchedulerServiceServicer):
     """The scheduler's RPCs.
 
     Args:
@@ -64,6 +68,7 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts.ledger, parts.checkpoints, parts.verification)
         self._parts = parts
+        self._queues = parts.queues
 
     async def CreateJob(self, request: scheduler_pb2.CreateJobRequest, _: Context) -> jobs_pb2.Job:
         """Checks a spec whole and queues a job."""
@@ -100,7 +105,8 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
 
     async def GetJob(self, request: scheduler_pb2.GetJobRequest, _: Context) -> jobs_pb2.Job:
         """Returns a job."""
-        return job_to_proto(await self._job(JobName.parse(request.name)))
+        job = await self._job(JobName.parse(request.name))
+        return job_to_proto((await self._parts.ledger.read_now(lambda db, now: usage.with_running(db, [job], now)))[0])
 
     async def ListJobs(self, request: scheduler_pb2.ListJobsRequest, _: Context) -> scheduler_pb2.ListJobsResponse:
         """Lists a project's jobs."""
@@ -112,7 +118,8 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
             lambda db: job_filters.list_page(db, project, wanted, order, page.after, page.size + 1)
         )
         shown, token = cut(rows, page, lambda job: job_filters.page_key(job, order))
-        return scheduler_pb2.ListJobsResponse(jobs=map(job_to_proto, shown), next_page_token=token)
+        found = await self._parts.ledger.read_now(lambda db, now: usage.with_running(db, shown, now))
+        return scheduler_pb2.ListJobsResponse(jobs=map(job_to_proto, found), next_page_token=token)
 
     async def CancelJob(self, request: scheduler_pb2.CancelJobRequest, _: Context) -> jobs_pb2.Job:
         """Cancels a job."""
@@ -130,7 +137,8 @@ class SchedulerServicer(CheckpointCalls, scheduler_pb2_grpc.SchedulerServiceServ
         """Queues a paused job again."""
         name = JobName.parse(request.name)
         call = call_of(request, name.project, "ResumeJob")
-        return jobs_pb2.Job.FromString(await self._parts.verbs.resume(name, call))
+        budget = budget_from_proto(request.budget) if request.HasField("budget") else None
+        return jobs_pb2.Job.FromString(await self._parts.verbs.resume(name, call, budget))
 
     async def WatchJob(
         self, request: scheduler_pb2.WatchJobRequest, _: Context

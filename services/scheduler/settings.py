@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
-from services.scheduler.estimating import Price
 from services.scheduler.jobs import RetryPolicy
 from services.scheduler.planning.queue import HOUR_MS, Rules
+from services.scheduler.queues.budgets import Price
 
 DEFAULT_PORT = 7102
 REGISTRY_PORT = 7101

@@ -16,6 +16,10 @@ from services.scheduler.jobs import HELD, WAITING, JobState, sources_of
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import Options
 from services.scheduler.lifecycle.reuse import Reusing, Stale, standing_in
+from services.scheduler.queues import spending
+from services.scheduler.queues.budgets import Budget
+from services.scheduler.queues.entering import require_room
+from services.scheduler.queues.updating import budget_problems
 from services.scheduler.records import Job, NewJob
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction
@@ -123,6 +127,7 @@ class Verbs:
         new = await self._admitted(draft)
         if await self.ledger.read(lambda connection: job_store.find(connection, new.name)) is not None:
             raise _taken(new.name)
+        await self.ledger.read(lambda connection: require_room(connection, new))
         return new
 
     async def _admitted(self, draft: Draft) -> NewJob:
@@ -158,13 +163,16 @@ class Verbs:
         _check_reason(reason)
         return await self._change(call, lambda tx: _pause(tx, name, reason, call.actor))
 
-    async def resume(self, name: JobName, call: Call) -> bytes:
-        """Queues a paused job again.
+    async def resume(self, name: JobName, call: Call, budget: Budget | None = None) -> bytes:
+        """Queues a paused job again, with a new budget when one is given.
 
         Raises:
             ServiceError: as `ResumeJob` documents.
         """
-        return await self._change(call, lambda tx: _resume(tx, name, call.actor))
+        if budget is not None and (problems := list(budget_problems("budget", budget, self.admission.price))):
+            raise invalid_fields(problems)
+        priced = None if budget is None else budget.at(self.admission.price)
+        return await self._change(call, lambda tx: _resume(tx, name, call.actor, priced))
 
     async def _change(self, call: Call, make: Callable[[Transaction], bytes]) -> bytes:
         """Makes a change once for each request id."""
@@ -208,8 +216,10 @@ def store(tx: Transaction, new: NewJob) -> bytes:
     """Stores an admitted job and returns it, serialised.
 
     Raises:
-        ServiceError: ALREADY_EXISTS; INVALID_FIELD: what it begins from was dropped at this moment.
+        ServiceError: ALREADY_EXISTS; INVALID_FIELD: what it begins from was dropped at this moment; QUOTA_TOO_SMALL or
+            QUOTA_EXCEEDED: the queue of its project has no room for it.
     """
+    require_room(tx.connection, new, locks=True)
     if new.origin is not None:
         branching.require_there(tx.connection, new.origin)
     depends_on: int | None = None
@@ -253,12 +263,16 @@ def _pause(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
     return _move(tx, job, target, "PAUSE_REQUESTED", f"Paused by {actor}" + (f": {reason}" if reason else "."))
 
 
-def _resume(tx: Transaction, name: JobName, actor: str) -> bytes:
+def _resume(tx: Transaction, name: JobName, actor: str, budget: Budget | None) -> bytes:
     job = _found(tx, name)
-    if job.state in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING}:
-        return job_bytes(job)
-    if job.state is not JobState.PAUSED:
+    if job.state not in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.PAUSED}:
         raise _wrong_state(job, "resumed")
+    if budget is not None:
+        spending.allow(tx, job, budget)
+        job = job_store.load(tx.connection, job.number)
+    if job.state is not JobState.PAUSED:
+        return job_bytes(job)
+    spending.require_left(tx, job)
     return _move(tx, job, JobState.QUEUED, "RESUME_REQUESTED", f"Resumed by {actor}.")
 
 

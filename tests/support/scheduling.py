@@ -17,6 +17,7 @@ from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import running_server
 from services.scheduler.jobs import RetryPolicy
 from services.scheduler.queue_view import QueueView
+from services.scheduler.queues.budgets import NO_PRICE, Price
 from services.scheduler.records import ActiveJob
 from services.scheduler.service import Scheduler, build, definition_of
 from services.scheduler.settings import SchedulerSettings, Timing
@@ -92,6 +93,7 @@ class Stage:
     timing: Timing = FAST
     tokens_file: Path | None = None
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(first_delay_s=0.0))
+    price: Price = NO_PRICE
     scheduler: Scheduler | None = None
     server: Server | None = None
     view: CheckedView = field(default_factory=CheckedView)
@@ -121,6 +123,7 @@ class Stage:
             postgres=postgres_of("scheduler", self.folder),
             timing=self.timing,
             retry=self.retry,
+            price=self.price,
         )
         self._life = AsyncExitStack()
         self.scheduler = build(settings, self.clock)

@@ -32,6 +32,7 @@ CALL = r"\.{name}\b"
 OF_NO_PROJECT = {
     *("RegisterNode", "Heartbeat", "ListNodes", "GetNode", "ListCalibrations"),
     *("ListRecipes", "GetRecipe", "ResolveRecipe"),
+    "ListQueues",  # of one project or of all that the caller may touch; the method checks which
     *("GetSigningKey", "ListSigningKeys", "CollectGarbage", "ListHolds"),
 }
 READS = (

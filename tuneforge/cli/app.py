@@ -17,6 +17,7 @@ from tuneforge.cli.metrics import metrics
 from tuneforge.cli.models import models
 from tuneforge.cli.nodes import nodes
 from tuneforge.cli.promotions import promotions
+from tuneforge.cli.queues import queues
 from tuneforge.cli.recipes import recipes
 from tuneforge.cli.storage import attach_retention, gc, retention
 from tuneforge.cli.train import train
@@ -61,6 +62,7 @@ for command in (
     deployments,
     generate,
     nodes,
+    queues,
 ):
     cli.add_command(command)
 cli.add_command(train)

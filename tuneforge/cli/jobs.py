@@ -1,9 +1,10 @@
 """`tuneforge jobs`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuneforge.cli.budgets import budget_of, budget_options, shown_spending
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.estimates import calibration, estimate
 from tuneforge.cli.export import export_command
@@ -123,6 +124,8 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
             ("verifies", _verified(found) if found.verification else None),
             ("result", f"{found.version.version} {found.version.digest[:12]}" if found.version else None),
             ("peak memory", f"about {size(memory.total_bytes)}" if memory else None),
+            ("spent", shown_spending(found.spent, found.budget) if found.spent else None),
+            ("warning", " ".join(found.warnings)),
             ("labels", found.labels),
             ("created", found.create_time),
             ("started", found.start_time),
@@ -156,12 +159,13 @@ def pause(connection: Connection, job: str, reason: str, as_json: bool) -> None:
 
 @jobs.command()
 @click.argument("job")
+@budget_options
 @json_option
 @click.pass_obj
-def resume(connection: Connection, job: str, as_json: bool) -> None:
-    """Queue a paused job again."""
+def resume(connection: Connection, /, job: str, as_json: bool, **flags: Any) -> None:
+    """Queue a paused job again. With a budget it may spend that much in all; 0 takes a limit away."""
     with connection.client() as client:
-        _print_changed(client.jobs.resume(job), as_json=as_json)
+        _print_changed(client.jobs.resume(job, budget=budget_of(flags)), as_json=as_json)
 
 
 def _print_changed(job: "Job", *, as_json: bool) -> None:

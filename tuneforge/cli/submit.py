@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuneforge.cli.budgets import budget_of, budget_options
 from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
 from tuneforge.cli.output import clock, print_fields, print_json, short, size
 from tuneforge.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from tuneforge.job_values import Job
 
 # Flag -> where its value stands in the spec.
 _PLACES = {
@@ -159,6 +163,7 @@ _NO_ZERO = {
     metavar="JOB/STEP",
     help="Begin from this checkpoint; what is left out is as in its job.",
 )
+@budget_options
 @click.option("--validate-only", is_flag=True, help="Check everything, store nothing.")
 @click.option("--watch", is_flag=True, help="Watch it to its end.")
 @json_option
@@ -167,15 +172,21 @@ def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags:
     """Queue a job."""
     content = read_flags(spec, flags)
     begin = flags["from_checkpoint"]
-    labels = _labels(flags["label"])
+    labels, budget = _labels(flags["label"]), budget_of(flags)
     with connection.client() as client:
         if flags["validate_only"]:
-            job = client.jobs.validate(content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin)
+            job = client.jobs.validate(
+                content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin, budget=budget
+            )
+            _warn(job)
             _show_check(job, as_json=as_json)
             return
         message = "stopped; the job may have been queued: tuneforge jobs list"
         with stoppable(message):
-            handle = client.jobs.create(content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin)
+            handle = client.jobs.create(
+                content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin, budget=budget
+            )
+        _warn(handle.job)
         if not flags["watch"]:
             if as_json:
                 print_json(handle.job)
@@ -311,6 +322,11 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"{label!r} is not of the form KEY=VALUE.", param_hint="--label")
         labels[key] = value
     return labels
+
+
+def _warn(job: "Job") -> None:
+    for warning in job.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _show_check(job: Any, *, as_json: bool) -> None:

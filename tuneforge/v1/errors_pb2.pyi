@@ -160,6 +160,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TRIALS_FAILED: _ErrorReason.ValueType  # 205
     """Failure of a sweep (user fault): none of its trials has succeeded, or more have failed than its plan allows."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 170
+    """RESOURCE_EXHAUSTED: a quota of the project is used up; the metadata says which."""
+    ERROR_REASON_QUOTA_TOO_SMALL: _ErrorReason.ValueType  # 171
+    """FAILED_PRECONDITION: what is asked for is more than a quota of the project allows, however long it waits."""
+    ERROR_REASON_BUDGET_SPENT: _ErrorReason.ValueType  # 172
+    """FAILED_PRECONDITION: the budget of the job, or of its project, is spent."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason a Tuneforge service gives for an error, in one table.
@@ -307,4 +313,10 @@ ERROR_REASON_MERGE_DIVERGED: ErrorReason.ValueType  # 165
 """
 ERROR_REASON_TRIALS_FAILED: ErrorReason.ValueType  # 205
 """Failure of a sweep (user fault): none of its trials has succeeded, or more have failed than its plan allows."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 170
+"""RESOURCE_EXHAUSTED: a quota of the project is used up; the metadata says which."""
+ERROR_REASON_QUOTA_TOO_SMALL: ErrorReason.ValueType  # 171
+"""FAILED_PRECONDITION: what is asked for is more than a quota of the project allows, however long it waits."""
+ERROR_REASON_BUDGET_SPENT: ErrorReason.ValueType  # 172
+"""FAILED_PRECONDITION: the budget of the job, or of its project, is spent."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

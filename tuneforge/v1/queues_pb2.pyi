@@ -3,8 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +19,178 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class Queue(_message.Message):
+    """Where jobs of a project wait, and how much they may have. Every project has the queue `default`, without anybody making
+    it, with weight 1 and without limits.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    IS_PAUSED_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/queues/{queue}`."""
+    weight: _builtins.float
+    """Share of the devices in proportion to the other projects that have jobs, above 0 up to 1000000. Only an operator (role
+    admin of all projects) raises it.
+    """
+    is_paused: _builtins.bool
+    """Nothing new starts; what runs goes on."""
+    etag: _builtins.str
+    """Changes with each change. In `UpdateQueue`: the etag that the queue must have; empty: whatever it is."""
+    @_builtins.property
+    def quota(self) -> Global___Quota:
+        """How much its jobs may have at once and over time."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """What all jobs of the project may spend together, from the first one on. Spent: its running jobs save their state and
+        are paused, nothing more starts until it is raised. Unset: no limit.
+        """
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was changed last; unset: it has the defaults."""
+
+    @_builtins.property
+    def status(self) -> Global___QueueStatus:
+        """Output only. How it stands now."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        quota: Global___Quota | None = ...,
+        budget: Global___Budget | None = ...,
+        is_paused: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___QueueStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "quota", b"quota", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "etag", b"etag", "is_paused", b"is_paused", "name", b"name", "quota", b"quota", "status", b"status", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class Quota(_message.Message):
+    """How much the jobs of a queue may have. 0 in a field: no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_DEVICES_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_JOBS_FIELD_NUMBER: _builtins.int
+    DEVICE_HOURS_FIELD_NUMBER: _builtins.int
+    WINDOW_HOURS_FIELD_NUMBER: _builtins.int
+    GUARANTEED_DEVICES_FIELD_NUMBER: _builtins.int
+    max_devices: _builtins.int
+    """Devices that its jobs hold at once. A job that asks for more is refused."""
+    max_jobs: _builtins.int
+    """Jobs that hold devices at once."""
+    max_waiting_jobs: _builtins.int
+    """Jobs that wait (QUEUED and BLOCKED); `CreateJob` refuses one more."""
+    device_hours: _builtins.float
+    """Device-hours that its jobs are given in the last `window_hours` hours; once they were, nothing more starts until
+    enough of it lies further back. What runs goes on. Given together with `window_hours`.
+    """
+    window_hours: _builtins.int
+    """Length of the window up to now in hours, 1 to 744 (31 days). Ended attempts count by whole hours."""
+    guaranteed_devices: _builtins.int
+    """Devices that the project keeps when others want them: below this none of its jobs is stopped for another project's. Not
+    more than `max_devices`.
+    """
+    def __init__(
+        self,
+        *,
+        max_devices: _builtins.int = ...,
+        max_jobs: _builtins.int = ...,
+        max_waiting_jobs: _builtins.int = ...,
+        device_hours: _builtins.float = ...,
+        window_hours: _builtins.int = ...,
+        guaranteed_devices: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_hours", b"device_hours", "guaranteed_devices", b"guaranteed_devices", "max_devices", b"max_devices", "max_jobs", b"max_jobs", "max_waiting_jobs", b"max_waiting_jobs", "window_hours", b"window_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quota: _TypeAlias = Quota  # noqa: Y015
+
+@_typing.final
+class QueueStatus(_message.Message):
+    """How a queue stands at this moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_DEVICE_SECONDS_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    TARGET_SHARE_FIELD_NUMBER: _builtins.int
+    DEVICES_HELD_FIELD_NUMBER: _builtins.int
+    WAITING_JOBS_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    PAUSED_JOBS_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    WINDOW_DEVICE_HOURS_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    usage_device_seconds: _builtins.float
+    """Device-seconds that its jobs were given, running attempts included; half of it is forgotten each day. What shares are
+    reckoned by.
+    """
+    share: _builtins.float
+    """Its part of the usage of all projects that have jobs, 0 to 1."""
+    target_share: _builtins.float
+    """The part that its weight gives it among these projects, 0 to 1; of a project without jobs: what it would be with some."""
+    devices_held: _builtins.int
+    """Devices that its attempts hold; one on the CPU counts as one."""
+    waiting_jobs: _builtins.int
+    """Jobs that wait: QUEUED and BLOCKED."""
+    running_jobs: _builtins.int
+    """Jobs that hold devices."""
+    paused_jobs: _builtins.int
+    """Jobs that are PAUSED."""
+    window_device_hours: _builtins.float
+    """Device-hours in the window of its quota; 0 without a window."""
+    hold: _builtins.str
+    """Why nothing new starts, as a sentence: the queue is paused, its device-hours or its budget are spent. Empty: it may."""
+    @_builtins.property
+    def spent(self) -> Global___Spending:
+        """What its jobs were given in all, since the first one."""
+
+    def __init__(
+        self,
+        *,
+        usage_device_seconds: _builtins.float = ...,
+        share: _builtins.float = ...,
+        target_share: _builtins.float = ...,
+        devices_held: _builtins.int = ...,
+        waiting_jobs: _builtins.int = ...,
+        running_jobs: _builtins.int = ...,
+        paused_jobs: _builtins.int = ...,
+        spent: Global___Spending | None = ...,
+        window_device_hours: _builtins.float = ...,
+        hold: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices_held", b"devices_held", "hold", b"hold", "paused_jobs", b"paused_jobs", "running_jobs", b"running_jobs", "share", b"share", "spent", b"spent", "target_share", b"target_share", "usage_device_seconds", b"usage_device_seconds", "waiting_jobs", b"waiting_jobs", "window_device_hours", b"window_device_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
@@ -74,7 +250,9 @@ class Spending(_message.Message):
     energy_joules: _builtins.float
     """Energy in joules; an attempt that was not measured and cannot be predicted counts as none."""
     cost: _builtins.float
-    """Device time by the price of the budget, else by the operator's, in `currency`; 0 without a price."""
+    """Device time by the price of the budget, in `currency`; else of a job by the price at its creation, of a queue by that of
+    now; 0 without a price.
+    """
     currency: _builtins.str
     """The currency of that price; empty: no price is set."""
     def __init__(
@@ -122,3 +300,121 @@ class BudgetStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BudgetStatus: _TypeAlias = BudgetStatus  # noqa: Y015
+
+@_typing.final
+class GetQueueRequest(_message.Message):
+    """Request of `GetQueue`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/queues/{queue}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQueueRequest: _TypeAlias = GetQueueRequest  # noqa: Y015
+
+@_typing.final
+class ListQueuesRequest(_message.Message):
+    """Request of `ListQueues`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`, or `projects/-` for all projects that the caller may touch and that have had jobs or
+    whose queue was changed.
+    """
+    page_size: _builtins.int
+    """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before; empty: from the beginning."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueuesRequest: _TypeAlias = ListQueuesRequest  # noqa: Y015
+
+@_typing.final
+class ListQueuesResponse(_message.Message):
+    """Answer of `ListQueues`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
+        """The queues of this page, by project."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueuesResponse: _TypeAlias = ListQueuesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateQueueRequest(_message.Message):
+    """Request of `UpdateQueue`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def queue(self) -> Global___Queue:
+        """Required. `name` says which; the fields of the mask are taken from it. With its `etag` set, it must be that of now."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. What changes: `weight`, `is_paused`, `quota` or fields of it (`quota.max_jobs`), `budget` or fields of it
+        (`budget.cost`). `budget` without a value takes the limit away.
+        """
+
+    def __init__(
+        self,
+        *,
+        queue: Global___Queue | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateQueueRequest: _TypeAlias = UpdateQueueRequest  # noqa: Y015

@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
+from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
 import builtins as _builtins
@@ -148,6 +149,7 @@ class CreateJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     SCHEDULING_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REUSE_FIELD_NUMBER: _builtins.int
@@ -184,6 +186,12 @@ class CreateJobRequest(_message.Message):
         """When and where it may run, and before whom. Unset: class NORMAL, at once, anywhere."""
 
     @_builtins.property
+    def budget(self) -> _queues_pb2.Budget:
+        """What it may spend. When it is spent, its attempt saves its state and the job is paused; `ResumeJob` with a larger one
+        lets it go on. A budget below what is predicted is a warning in the answer, no error. Unset: no limit.
+        """
+
+    @_builtins.property
     def retry(self) -> _jobs_pb2.RetryPolicy:
         """How often it is tried again, by kind of fault. Unset: the scheduler's policy."""
 
@@ -204,13 +212,14 @@ class CreateJobRequest(_message.Message):
         request_id: _builtins.str = ...,
         from_checkpoint: _builtins.str = ...,
         scheduling: _scheduling_pb2.Scheduling | None = ...,
+        budget: _queues_pb2.Budget | None = ...,
         retry: _jobs_pb2.RetryPolicy | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         reuse: Global___Reuse.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry", "scheduling", b"scheduling", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "retry", b"retry", "scheduling", b"scheduling", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "retry", b"retry", "reuse", b"reuse", "scheduling", b"scheduling", "spec", b"spec", "ttl", b"ttl", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "from_checkpoint", b"from_checkpoint", "job_id", b"job_id", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "retry", b"retry", "reuse", b"reuse", "scheduling", b"scheduling", "spec", b"spec", "ttl", b"ttl", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,19 +471,27 @@ class ResumeJobRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/jobs/{job}`."""
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def budget(self) -> _queues_pb2.Budget:
+        """What it may spend from now on, what it has spent included; it takes the place of the whole budget before, and without
+        a value in it there is no limit. Unset: as before.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        budget: _queues_pb2.Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from tuneforge.v1 import jobs_pb2 as tuneforge_dot_v1_dot_jobs__pb2
+from tuneforge.v1 import queues_pb2 as tuneforge_dot_v1_dot_queues__pb2
 from tuneforge.v1 import scheduler_pb2 as tuneforge_dot_v1_dot_scheduler__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -122,6 +123,21 @@ class SchedulerServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/GetQueue',
+                request_serializer=tuneforge_dot_v1_dot_queues__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_queues__pb2.Queue.FromString,
+                _registered_method=True)
+        self.ListQueues = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ListQueues',
+                request_serializer=tuneforge_dot_v1_dot_queues__pb2.ListQueuesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_queues__pb2.ListQueuesResponse.FromString,
+                _registered_method=True)
+        self.UpdateQueue = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/UpdateQueue',
+                request_serializer=tuneforge_dot_v1_dot_queues__pb2.UpdateQueueRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_queues__pb2.Queue.FromString,
+                _registered_method=True)
         self.RegisterNode = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/RegisterNode',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.RegisterNodeRequest.SerializeToString,
@@ -162,6 +178,10 @@ class SchedulerServiceServicer(object):
         FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why, of data of the same project. Use other data.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        FAILED_PRECONDITION `QUOTA_TOO_SMALL`: it asks for more devices than the quota of its project allows at once; ask for
+        fewer. The metadata has `quota`, `limit` and `wanted`.
+        RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as many jobs of its project wait as its quota allows; the metadata has `quota`,
+        `limit` and `used`, a `QuotaFailure` says the same. Retry when one has started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,13 +267,17 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+        """Queues a paused job again. Resuming a job that is queued or runs returns it. With `budget` it may spend that much from
+        now on, what it has spent included, whichever of these states it is in. Idempotent.
 
         Errors:
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
         FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
         cancelled or published, or has ended; the metadata has its `state`.
+        INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
+        FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
+        operator raise the project's. The metadata has `whose` (`job` or `project`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -361,6 +385,45 @@ class SchedulerServiceServicer(object):
         NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
         FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueue(self, request, context):
+        """Returns a queue of a project and how it stands. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueues(self, request, context):
+        """Lists the queues of a project, or of all projects that the caller may touch, by project: how weights, usage and shares
+        stand beside each other. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateQueue(self, request, context):
+        """Changes weight, quota, budget or pause of a queue. Compare-and-set by `etag` when one is sent. Takes effect at the next
+        look of the scheduler; jobs that run are not stopped by a smaller quota. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot be changed, or values are out of range;
+        `BadRequest` lists all.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+        PERMISSION_DENIED `PERMISSION_DENIED`: an admin of the project alone may pause, resume and tighten; a larger weight,
+        quota, guarantee or budget is an operator's to give. The metadata has the `fields`.
+        ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -480,6 +543,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.VerifyResume,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=tuneforge_dot_v1_dot_queues__pb2.GetQueueRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_queues__pb2.Queue.SerializeToString,
+            ),
+            'ListQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueues,
+                    request_deserializer=tuneforge_dot_v1_dot_queues__pb2.ListQueuesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_queues__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'UpdateQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateQueue,
+                    request_deserializer=tuneforge_dot_v1_dot_queues__pb2.UpdateQueueRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_queues__pb2.Queue.SerializeToString,
             ),
             'RegisterNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterNode,
@@ -936,6 +1014,87 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/VerifyResume',
             tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.SerializeToString,
             tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/GetQueue',
+            tuneforge_dot_v1_dot_queues__pb2.GetQueueRequest.SerializeToString,
+            tuneforge_dot_v1_dot_queues__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ListQueues',
+            tuneforge_dot_v1_dot_queues__pb2.ListQueuesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_queues__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/UpdateQueue',
+            tuneforge_dot_v1_dot_queues__pb2.UpdateQueueRequest.SerializeToString,
+            tuneforge_dot_v1_dot_queues__pb2.Queue.FromString,
             options,
             channel_credentials,
             insecure,

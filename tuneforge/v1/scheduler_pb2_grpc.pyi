@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
+from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduler_pb2 as _scheduler_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -54,6 +55,10 @@ class SchedulerServiceStub:
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why, of data of the same project. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`: it asks for more devices than the quota of its project allows at once; ask for
+        fewer. The metadata has `quota`, `limit` and `wanted`.
+      RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as many jobs of its project wait as its quota allows; the metadata has `quota`,
+        `limit` and `used`, a `QuotaFailure` says the same. Retry when one has started.
     """
     EstimateResources: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.EstimateResourcesRequest, _jobs_pb2.ResourceEstimate]
     """Says what a spec would take, without making a job: peak memory by part, time of a step, total time and cost, each
@@ -111,13 +116,17 @@ class SchedulerServiceStub:
         metadata has its `state`.
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobRequest, _jobs_pb2.Job]
-    """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+    """Queues a paused job again. Resuming a job that is queued or runs returns it. With `budget` it may spend that much from
+    now on, what it has spent included, whichever of these states it is in. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
         cancelled or published, or has ended; the metadata has its `state`.
+      INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
+      FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
+        operator raise the project's. The metadata has `whose` (`job` or `project`).
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
@@ -194,6 +203,33 @@ class SchedulerServiceStub:
       FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
+    GetQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.GetQueueRequest, _queues_pb2.Queue]
+    """Returns a queue of a project and how it stands. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+    """
+    ListQueues: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]
+    """Lists the queues of a project, or of all projects that the caller may touch, by project: how weights, usage and shares
+    stand beside each other. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    UpdateQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.UpdateQueueRequest, _queues_pb2.Queue]
+    """Changes weight, quota, budget or pause of a queue. Compare-and-set by `etag` when one is sent. Takes effect at the next
+    look of the scheduler; jobs that run are not stopped by a smaller quota. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot be changed, or values are out of range;
+        `BadRequest` lists all.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+      PERMISSION_DENIED `PERMISSION_DENIED`: an admin of the project alone may pause, resume and tighten; a larger weight,
+        quota, guarantee or budget is an operator's to give. The metadata has the `fields`.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RegisterNodeRequest, _scheduler_pb2.RegisterNodeResponse]
     """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
 
@@ -240,6 +276,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
         when and why, of data of the same project. Use other data.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`: it asks for more devices than the quota of its project allows at once; ask for
+        fewer. The metadata has `quota`, `limit` and `wanted`.
+      RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as many jobs of its project wait as its quota allows; the metadata has `quota`,
+        `limit` and `used`, a `QuotaFailure` says the same. Retry when one has started.
     """
     EstimateResources: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.EstimateResourcesRequest, _jobs_pb2.ResourceEstimate]  # type: ignore[assignment]
     """Says what a spec would take, without making a job: peak memory by part, time of a step, total time and cost, each
@@ -297,13 +337,17 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
         metadata has its `state`.
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
-    """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+    """Queues a paused job again. Resuming a job that is queued or runs returns it. With `budget` it may spend that much from
+    now on, what it has spent included, whichever of these states it is in. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
         cancelled or published, or has ended; the metadata has its `state`.
+      INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
+      FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
+        operator raise the project's. The metadata has `whose` (`job` or `project`).
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
@@ -380,6 +424,33 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
+    GetQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.GetQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
+    """Returns a queue of a project and how it stands. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+    """
+    ListQueues: _aio.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]  # type: ignore[assignment]
+    """Lists the queues of a project, or of all projects that the caller may touch, by project: how weights, usage and shares
+    stand beside each other. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    UpdateQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.UpdateQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
+    """Changes weight, quota, budget or pause of a queue. Compare-and-set by `etag` when one is sent. Takes effect at the next
+    look of the scheduler; jobs that run are not stopped by a smaller quota. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot be changed, or values are out of range;
+        `BadRequest` lists all.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+      PERMISSION_DENIED `PERMISSION_DENIED`: an admin of the project alone may pause, resume and tighten; a larger weight,
+        quota, guarantee or budget is an operator's to give. The metadata has the `fields`.
+      ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
+    """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RegisterNodeRequest, _scheduler_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Makes a node known, or known again after its restart; called by a trainer. Idempotent by (node, generation).
 
@@ -429,6 +500,10 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data; the message says by whom,
             when and why, of data of the same project. Use other data.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+          FAILED_PRECONDITION `QUOTA_TOO_SMALL`: it asks for more devices than the quota of its project allows at once; ask for
+            fewer. The metadata has `quota`, `limit` and `wanted`.
+          RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as many jobs of its project wait as its quota allows; the metadata has `quota`,
+            `limit` and `used`, a `QuotaFailure` says the same. Retry when one has started.
         """
 
     @_abc_1.abstractmethod
@@ -528,13 +603,17 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
-        """Queues a paused job again. Resuming a job that is queued or runs returns it. Idempotent.
+        """Queues a paused job again. Resuming a job that is queued or runs returns it. With `budget` it may spend that much from
+        now on, what it has spent included, whichever of these states it is in. Idempotent.
 
         Errors:
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
           FAILED_PRECONDITION `WRONG_STATE`: it is still being paused (wait for PAUSED), waits for another job, is being
             cancelled or published, or has ended; the metadata has its `state`.
+          INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
+          FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
+            operator raise the project's. The metadata has `whose` (`job` or `project`).
         """
 
     @_abc_1.abstractmethod
@@ -658,6 +737,51 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
           FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetQueue(
+        self,
+        request: _queues_pb2.GetQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]:
+        """Returns a queue of a project and how it stands. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+        """
+
+    @_abc_1.abstractmethod
+    def ListQueues(
+        self,
+        request: _queues_pb2.ListQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.ListQueuesResponse, _abc.Awaitable[_queues_pb2.ListQueuesResponse]]:
+        """Lists the queues of a project, or of all projects that the caller may touch, by project: how weights, usage and shares
+        stand beside each other. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateQueue(
+        self,
+        request: _queues_pb2.UpdateQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]:
+        """Changes weight, quota, budget or pause of a queue. Compare-and-set by `etag` when one is sent. Takes effect at the next
+        look of the scheduler; jobs that run are not stopped by a smaller quota. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the mask is empty or names what cannot be changed, or values are out of range;
+            `BadRequest` lists all.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: every project has the queue `default` and no other.
+          PERMISSION_DENIED `PERMISSION_DENIED`: an admin of the project alone may pause, resume and tighten; a larger weight,
+            quota, guarantee or budget is an operator's to give. The metadata has the `fields`.
+          ABORTED `ETAG_MISMATCH`: somebody changed it meanwhile; read it, decide again, retry with the new etag.
         """
 
     @_abc_1.abstractmethod

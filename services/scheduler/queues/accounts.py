@@ -98,7 +98,13 @@ def joules(attempt: Attempt, now_ms: int) -> float:
     return attempt.joules or attempt.watts * device_ms(attempt, now_ms) / 1000
 
 
-def open_books(books: Books, jobs: Iterable[ActiveJob], attempts: Iterable[Attempt], terms: Terms) -> Accounts:
+def open_books(
+    books: Books,
+    jobs: Iterable[ActiveJob],
+    attempts: Iterable[Attempt],
+    terms: Terms,
+    projects: Iterable[str] = (),
+) -> Accounts:
     """Returns how all projects stand.
 
     Args:
@@ -106,6 +112,7 @@ def open_books(books: Books, jobs: Iterable[ActiveJob], attempts: Iterable[Attem
         jobs: Jobs that have not ended.
         attempts: At least all parts of attempts that have not ended.
         terms: By what is reckoned.
+        projects: Further projects to be told of.
     """
     live = [attempt for attempt in attempts if attempt.state in LIVE_ATTEMPT]
     by_project: dict[str, list[Attempt]] = {}
@@ -114,7 +121,9 @@ def open_books(books: Books, jobs: Iterable[ActiveJob], attempts: Iterable[Attem
         by_project.setdefault(attempt.name.project, []).append(attempt)
         by_job.setdefault(attempt.job, []).append(attempt)
     active = list(jobs)
-    names = {job.name.project for job in active} | set(by_project) | set(books.limits) | set(books.usage)
+    names = (
+        {job.name.project for job in active} | set(projects) | set(by_project) | set(books.limits) | set(books.usage)
+    )
     accounts = {
         name: _account(
             books.limits.get(name, DEFAULT_LIMITS), books.usage.get(name, NO_USAGE), by_project.get(name, ()), terms

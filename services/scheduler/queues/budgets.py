@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOUR_MS = 3_600_000
 
 BUDGET_SPENT = "BUDGET_SPENT"
 """Reason of a job's change to PAUSING and PAUSED."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a device costs."""
+
+    per_device_hour: float = 0.0
+    """In `currency`; 0: not set."""
+    currency: str = ""
+    """E.g. `EUR`."""
+
+
+NO_PRICE = Price()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +43,10 @@ class Budget:
     def is_empty(self) -> bool:
         """Whether it limits nothing."""
         return not (self.device_ms or self.joules or self.cost)
+
+    def at(self, price: Price) -> Budget:
+        """Returns it with its money reckoned by a price from now on."""
+        return replace(self, price_per_hour=price.per_device_hour if self.cost else 0.0)
 
 
 NO_BUDGET = Budget()
@@ -76,6 +93,32 @@ def cost_of(device_ms: float, price_per_hour: float) -> float:
         price_per_hour: Of one device.
     """
     return device_ms / HOUR_MS * price_per_hour
+
+
+def shortfalls(budget: Budget, expected: Spent, *, is_energy_known: bool) -> list[str]:
+    """Returns what somebody who gives a job a budget should know, as sentences.
+
+    Args:
+        budget: What it may spend.
+        expected: What it is predicted to spend.
+        is_energy_known: Whether a run on such a device was measured.
+    """
+    found = []
+    if expected.device_ms > budget.device_ms > 0:
+        seconds = f"{budget.device_ms / 1000:,.1f} device-seconds"
+        found.append(f"Its budget of {seconds} is less than the {expected.device_ms / 1000:,.1f} that are predicted")
+    if expected.joules > budget.joules > 0:
+        found.append(
+            f"Its budget of {budget.joules:,.0f} J is less than the {expected.joules:,.0f} J that are predicted"
+        )
+    cost = cost_of(expected.device_ms, budget.price_per_hour)
+    if cost > budget.cost > 0:
+        money = f"{budget.cost:,.2f} {budget.currency}".strip()
+        found.append(f"Its budget of {money} is less than the {cost:,.2f} that are predicted")
+    found = [f"{sentence}: it will be paused before its end." for sentence in found]
+    if budget.joules and not is_energy_known:
+        found.append("No run on such a device has measured its power: energy counts only where the node has counters.")
+    return found
 
 
 def overrun(budget: Budget, spent: Spent, *, held: Held = NOTHING_HELD, ahead_ms: float = 0.0) -> str:

@@ -1,11 +1,21 @@
-"""Pauses jobs whose budget is spent, once."""
+"""Pauses jobs whose budget is spent, and lets them go on once there is more."""
 
 from __future__ import annotations
 
+from services.grpckit.errors import Reason, ServiceError
 from services.scheduler.jobs import JobState
-from services.scheduler.queues.budgets import BUDGET_SPENT
+from services.scheduler.queues.accounts import Terms, open_books
+from services.scheduler.queues.budgets import BUDGET_SPENT, Budget, Held, overrun
+from services.scheduler.queues.entering import devices_of
+from services.scheduler.records import Job
+from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
+from services.scheduler.store import queues as queue_store
+from services.scheduler.store import usage
 from services.scheduler.store.transaction import Transaction
+
+_AHEAD_MS = 1000.0
+"""A job that would spend the rest within this time is not worth a start."""
 
 
 def pause(tx: Transaction, job: int, why: str) -> bool:
@@ -27,3 +37,36 @@ def pause(tx: Transaction, job: int, why: str) -> bool:
     else:
         return False
     return job_store.advance(tx, job, step)
+
+
+def allow(tx: Transaction, job: Job, budget: Budget) -> None:
+    """Sets what a job may spend from now on, what it has spent included.
+
+    Args:
+        tx: The transaction.
+        job: Not ended.
+        budget: Takes the place of the one before; an empty one limits nothing.
+    """
+    queue_store.allow_job(tx, job.number, None if budget.is_empty else budget)
+
+
+def require_left(tx: Transaction, job: Job) -> None:
+    """Refuses to let a paused job go on whose budget, or whose project's, is spent.
+
+    Raises:
+        ServiceError: BUDGET_SPENT.
+    """
+    held = Held(devices=devices_of(job.needs))
+    if job.budget is not None and (why := overrun(job.budget, job.spent, held=held, ahead_ms=_AHEAD_MS)):
+        raise _spent(job, "job", f"the budget of {job.name} is spent: {why}; resume it with a larger one")
+    project = job.name.project
+    books = usage.books(tx.connection, tx.now_ms, project)
+    live = attempt_store.open_ones(tx.connection)
+    account = open_books(books, (), live, Terms(now_ms=tx.now_ms), [project]).accounts[project]
+    if why := overrun(account.limits.budget, account.spent, held=held, ahead_ms=_AHEAD_MS):
+        problem = f"the budget of the project {project} is spent: {why}; an operator can raise it (UpdateQueue)"
+        raise _spent(job, "project", problem)
+
+
+def _spent(job: Job, whose: str, message: str) -> ServiceError:
+    return ServiceError(Reason.BUDGET_SPENT, message, metadata={"name": str(job.name), "whose": whose})

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from services.scheduler import wire
-from services.scheduler.queues.budgets import NO_BUDGET
+from services.scheduler.queues.budgets import NO_BUDGET, Budget
 from services.scheduler.queues.limits import DEFAULT_LIMITS, DEFAULT_QUEUE, Limits
-from services.scheduler.store.tables import queues
+from services.scheduler.store import changes
+from services.scheduler.store.tables import jobs, queues
 from services.scheduler.store.transaction import Transaction
 
 
@@ -70,3 +71,11 @@ def _limits(row: Row[Any]) -> Limits:
         revision=row.revision,
         update_ms=row.update_ms,
     )
+
+
+def allow_job(tx: Transaction, job: int, budget: Budget | None) -> None:
+    """Sets what a job may spend; None: no limit. The loop looks again."""
+    stored = None if budget is None else wire.budget_bytes(budget)
+    tx.connection.execute(update(jobs).where(jobs.c.number == job).values(budget=stored))
+    changes.touch(tx, [job])
+    tx.turned.add(job)

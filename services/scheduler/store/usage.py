@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
+from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, JobState
 from services.scheduler.planning.shares import decayed, given
 from services.scheduler.queues.accounts import Books, Usage, device_ms, joules
-from services.scheduler.queues.budgets import HOUR_MS, Spent
+from services.scheduler.queues.budgets import HOUR_MS, NOTHING_SPENT, Spent
 from services.scheduler.queues.limits import LONGEST_WINDOW_HOURS
-from services.scheduler.records import Attempt
+from services.scheduler.records import Attempt, Job
 from services.scheduler.store import changes
 from services.scheduler.store import queues as queue_store
-from services.scheduler.store.tables import jobs, usage, usage_hours
+from services.scheduler.store.tables import attempts, jobs, usage, usage_hours
 from services.scheduler.store.transaction import Transaction
 
 
@@ -104,7 +106,40 @@ def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int)
     return {row.project: int(row.device_ms) for row in connection.execute(query)}
 
 
-def waiting_jobs(connection: Connection, project: str, states: Collection[str]) -> int:
+def job_counts(connection: Connection) -> dict[str, dict[JobState, int]]:
+    """Returns how many jobs that have not ended each project has, by state."""
+    known = [str(state) for state in JobState if state not in TERMINAL]
+    query = (
+        select(jobs.c.project, jobs.c.state, func.count())
+        .where(jobs.c.state.in_(known))
+        .group_by(jobs.c.project, jobs.c.state)
+    )
+    found: dict[str, dict[JobState, int]] = {}
+    for project, state, count in connection.execute(query):
+        found.setdefault(project, {})[JobState(state)] = count
+    return found
+
+
+def jobs_in(connection: Connection, project: str, states: Collection[JobState]) -> int:
     """Returns how many jobs of a project are in some states."""
-    query = select(func.count()).where(jobs.c.project == project, jobs.c.state.in_(list(states)))
+    query = select(func.count()).where(jobs.c.project == project, jobs.c.state.in_([str(state) for state in states]))
     return int(connection.execute(query).scalar_one())
+
+
+def with_running(connection: Connection, found: Sequence[Job], now_ms: int) -> list[Job]:
+    """Returns jobs with what their running attempts have spent on top of what ended ones were given."""
+    numbers = [job.number for job in found]
+    query = select(attempts).where(
+        attempts.c.job.in_(numbers), attempts.c.state.in_([str(state) for state in LIVE_ATTEMPT])
+    )
+    more: dict[int, Spent] = {}
+    for row in connection.execute(query):
+        time_ms = row.slots * max(0, now_ms - row.create_ms)
+        energy = row.joules or row.watts * time_ms / 1000
+        more[row.job] = more.get(row.job, NOTHING_SPENT).plus(time_ms, energy)
+    return [
+        replace(job, spent=job.spent.plus(more[job.number].device_ms, more[job.number].joules))
+        if job.number in more
+        else job
+        for job in found
+    ]

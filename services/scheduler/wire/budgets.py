@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from services.scheduler.queues.budgets import Budget, Spent, cost_of
+from dataclasses import replace
+
+from services.scheduler.queues.budgets import Budget, Spent, cost_of, shortfalls
 from tuneforge.v1 import jobs_pb2, queues_pb2
 
 
@@ -13,7 +15,8 @@ def budget_bytes(budget: Budget) -> bytes:
 
 def budget_from_bytes(stored: bytes) -> Budget:
     """Reads a stored budget."""
-    return budget_from_proto(queues_pb2.Budget.FromString(stored))
+    message = queues_pb2.Budget.FromString(stored)
+    return replace(budget_from_proto(message), price_per_hour=message.price_per_device_hour)
 
 
 def budget_to_proto(budget: Budget) -> queues_pb2.Budget:
@@ -28,13 +31,12 @@ def budget_to_proto(budget: Budget) -> queues_pb2.Budget:
 
 
 def budget_from_proto(message: queues_pb2.Budget) -> Budget:
-    """Converts the message of a budget."""
+    """Converts a budget as it was sent; by what price its money is reckoned is not the sender's to say."""
     return Budget(
         device_ms=message.device_seconds * 1000,
         joules=message.energy_joules,
         cost=message.cost,
         currency=message.currency,
-        price_per_hour=message.price_per_device_hour,
     )
 
 
@@ -57,3 +59,27 @@ def predicted_watts(resource_estimate: bytes | None) -> float:
     found = jobs_pb2.ResourceEstimate.FromString(resource_estimate or b"")
     seconds = found.device_seconds.expected
     return found.energy_joules.expected / seconds if seconds > 0 else 0.0
+
+
+def job_budget(message: jobs_pb2.Job, budget: Budget | None, spent: Spent, *, has_ended: bool) -> None:
+    """Writes what a job may spend and has spent into its resource, and the warnings that follow from it.
+
+    Args:
+        message: The job, with its estimate.
+        budget: None: no limit.
+        spent: What was spent.
+        has_ended: Whether nothing more will be.
+    """
+    found = message.resource_estimate
+    price, currency = 0.0, ""
+    if budget is not None and budget.cost:
+        price, currency = budget.price_per_hour, budget.currency
+    elif found.device_seconds.expected > 0 and found.HasField("cost"):
+        price, currency = found.cost.expected / found.device_seconds.expected * 3600, found.currency
+    message.budget.spent.CopyFrom(spending_to_proto(spent, price, currency))
+    if budget is None:
+        return
+    message.budget.limit.CopyFrom(budget_to_proto(budget))
+    if not has_ended:
+        expected = Spent(device_ms=found.device_seconds.expected * 1000, joules=found.energy_joules.expected)
+        message.warnings.extend(shortfalls(budget, expected, is_energy_known=found.HasField("energy_joules")))

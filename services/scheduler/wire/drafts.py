@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from services.scheduler.admission import Draft
 from services.scheduler.jobs import JobState
+from services.scheduler.queues.budgets import NOTHING_SPENT
 from services.scheduler.records import NewJob
 from services.scheduler.store.nodes import Registration
+from services.scheduler.wire.budgets import budget_from_proto, job_budget
 from services.scheduler.wire.options import options_of
 from services.scheduler.wire.resources import job_state_to_proto, ref_to_proto
 from tuneforge import durations
@@ -29,6 +31,7 @@ def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) 
         message=request.spec.SerializeToString(),
         scheduling=scheduling_from_proto(request.scheduling),
         has_unknown_class=unknown_class(request.scheduling),
+        budget=budget_from_proto(request.budget) if request.HasField("budget") else None,
     )
 
 
@@ -54,6 +57,7 @@ def preview(new: NewJob) -> jobs_pb2.Job:
         message.memory_estimate.MergeFromString(new.estimate)
     if new.resource_estimate is not None:
         message.resource_estimate.MergeFromString(new.resource_estimate)
+    job_budget(message, new.budget, NOTHING_SPENT, has_ended=False)
     return message
 
 

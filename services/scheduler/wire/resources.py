@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from services.scheduler.gangs import deciding_part
-from services.scheduler.jobs import LIVE_ATTEMPT, AttemptEnd, AttemptState, JobState
+from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, AttemptEnd, AttemptState, JobState
 from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node, Ref
+from services.scheduler.wire.budgets import job_budget
 from services.scheduler.wire.failures import failure_from_bytes
 from services.scheduler.wire.options import fault_count
 from services.scheduler.wire.scheduling import put_scheduling
@@ -72,6 +73,7 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         message.memory_estimate.MergeFromString(job.estimate)
     if job.resource_estimate is not None:
         message.resource_estimate.MergeFromString(job.resource_estimate)
+    job_budget(message, job.budget, job.spent, has_ended=job.state in TERMINAL)
     return message
 
 
