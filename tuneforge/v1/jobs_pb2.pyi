@@ -194,6 +194,8 @@ class Job(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     LATEST_JOB_SEQ_FIELD_NUMBER: _builtins.int
     RESOURCE_ESTIMATE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     SCHEDULING_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     QUEUED_TIME_FIELD_NUMBER: _builtins.int
@@ -204,8 +206,6 @@ class Job(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TRIAL_FIELD_NUMBER: _builtins.int
-    BUDGET_FIELD_NUMBER: _builtins.int
-    WARNINGS_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -293,6 +293,18 @@ class Job(_message.Message):
         """Output only. What it was predicted to take when it was created; unset when its base's shapes are not known yet."""
 
     @_builtins.property
+    def budget(self) -> _queues_pb2.BudgetStatus:
+        """Output only. What it may spend, and what it has spent: in the answers of `GetJob` and `ListJobs` with the attempt that
+        runs, in others what ended attempts were given.
+        """
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. What its creator should know, as sentences: that it is predicted to spend more than its budget. Empty once
+        it has ended.
+        """
+
+    @_builtins.property
     def scheduling(self) -> _scheduling_pb2.Scheduling:
         """When and where it may run, and before whom."""
 
@@ -315,18 +327,6 @@ class Job(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it is removed; unset until it has ended, and when `ttl` is unset."""
-
-    @_builtins.property
-    def budget(self) -> _queues_pb2.BudgetStatus:
-        """Output only. What it may spend, and what it has spent: in the answers of `GetJob` and `ListJobs` with the attempt that
-        runs, in others what ended attempts were given.
-        """
-
-    @_builtins.property
-    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. What its creator should know, as sentences: that it is predicted to spend more than its budget. Empty once
-        it has ended.
-        """
 
     @_builtins.property
     def verification(self) -> Global___ResumeVerification:
@@ -356,6 +356,8 @@ class Job(_message.Message):
         conditions: _abc.Iterable[Global___JobCondition.ValueType] | None = ...,
         latest_job_seq: _builtins.int = ...,
         resource_estimate: Global___ResourceEstimate | None = ...,
+        budget: _queues_pb2.BudgetStatus | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
         scheduling: _scheduling_pb2.Scheduling | None = ...,
         ledger: _scheduling_pb2.WorkLedger | None = ...,
         queued_time: _timestamp_pb2.Timestamp | None = ...,
@@ -366,8 +368,6 @@ class Job(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         trial: _builtins.str = ...,
-        budget: _queues_pb2.BudgetStatus | None = ...,
-        warnings: _abc.Iterable[_builtins.str] | None = ...,
         from_checkpoint: _builtins.str = ...,
         verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
