@@ -45,7 +45,8 @@ _HOMES: Final[dict[str, str]] = {
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
     "job_filters": "JobFilter JobOrder",
     "job_values": (
-        "Attempt AttemptPart AttemptState Calibration Checkpoint Interval Job JobCondition JobState ResourceEstimate"
+        "Attempt AttemptPart AttemptState Calibration Checkpoint Interval Job JobCondition JobState ResourceEstimate "
+        "WorkLedger"
     ),
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "lineage": (
@@ -54,7 +55,7 @@ _HOMES: Final[dict[str, str]] = {
     ),
     "manifest": "IntegrityError InvalidManifest Manifest ManifestFile",
     "model_values": "Lineage Model ModelFacts ModelFilter ModelProfile ModelVersion SizeClass ValidationReport",
-    "nodes": "Device Node NodeState",
+    "nodes": "Device Node NodeDrain NodeState",
     "origins": "Source",
     "promotions": "Promotion PromotionChange PromotionState",
     "queue_values": "Budget Queue QueueStatus Quota Spending",
@@ -65,6 +66,7 @@ _HOMES: Final[dict[str, str]] = {
     "signatures": "Signature",
     "signing": "SigningKey VerificationProblem",
     "specs.memory": "MemoryEstimate",
+    "specs.scheduling": "PriorityClass Scheduling",
     "specs.spec": (
         "ActivationRecompute BaseModel Checkpointing ComputeType ContinuedPretrainingTask DataConfig DataSource "
         "Evaluation FullMethod Guards LearningRateSchedule LoraMethod Merge MergeMethod Optimization Optimizer "

@@ -113,6 +113,7 @@ from tuneforge.job_values import (
     JobCondition as JobCondition,
     JobState as JobState,
     ResourceEstimate as ResourceEstimate,
+    WorkLedger as WorkLedger,
 )
 from tuneforge.jobs import (
     JobCancelled as JobCancelled,
@@ -151,6 +152,7 @@ from tuneforge.model_values import (
 from tuneforge.nodes import (
     Device as Device,
     Node as Node,
+    NodeDrain as NodeDrain,
     NodeState as NodeState,
 )
 from tuneforge.origins import (
@@ -198,6 +200,10 @@ from tuneforge.signing import (
 )
 from tuneforge.specs.memory import (
     MemoryEstimate as MemoryEstimate,
+)
+from tuneforge.specs.scheduling import (
+    PriorityClass as PriorityClass,
+    Scheduling as Scheduling,
 )
 from tuneforge.specs.spec import (
     ActivationRecompute as ActivationRecompute,

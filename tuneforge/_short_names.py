@@ -14,6 +14,7 @@ from tuneforge.names import (
     InvalidName,
     JobName,
     ModelName,
+    NodeName,
     PolicyName,
     ProjectName,
     ResourceName,
@@ -29,6 +30,11 @@ def parent(project: str) -> str:
 def job(project: str, value: str) -> str:
     """Returns the name of a job."""
     return _checked(JobName, _whole(project, "jobs", value))
+
+
+def node(value: str) -> str:
+    """Returns the name of a node."""
+    return _checked(NodeName, value if value.startswith("nodes/") else f"nodes/{value}")
 
 
 def checkpoint(project: str, value: str) -> str:

@@ -21,6 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tuneforge import _short_names as names
 from tuneforge.errors import FieldViolation, InvalidArgument, Reason
+from tuneforge.specs import quantities
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.validation import validate
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
@@ -35,6 +36,12 @@ _INTEGERS = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
 }
+
+_AMOUNTS: dict[str, tuple[str, Callable[[Any], int]]] = {
+    "resources.cpu": ("cpu_millis", quantities.cpu_millis),
+    "resources.memory": ("memory_bytes", quantities.memory_bytes),
+}
+"""What may be written with a unit, and the field of the same message that holds it."""
 
 _WRONG = object()
 """Stands for a value that was refused."""
@@ -174,7 +181,9 @@ class _Reader:
         cleaned: dict[str, Any] = {}
         for key, value in content.items():
             field = known.get(str(key))
-            if field is None:
+            if field is None and (amount := _AMOUNTS.get(f"{prefix}{key}")) is not None:
+                self._amount(cleaned, f"{prefix}{key}", value, *amount)
+            elif field is None:
                 self._unknown(prefix, str(key), [field.name for field in descriptor.fields])
             elif value is not None and (read := self._field(value, field, prefix + field.name)) is not _WRONG:
                 cleaned[field.name] = read
@@ -193,6 +202,20 @@ class _Reader:
         """Adds a violation."""
         self.violations.append(FieldViolation(path, description))
         self.places.add(path)
+
+    def _amount(self, cleaned: dict[str, Any], path: str, value: Any, field: str, read: Callable[[Any], int]) -> None:
+        """Reads an amount as people write it into the field that holds it in plain numbers."""
+        if value is None:
+            return
+        if field in cleaned:
+            self.say(path, f"stands beside `{field}`: set one of them")
+            return
+        try:
+            if not isinstance(value, int | float | str):
+                raise quantities.NotAQuantity(f"is {_shown(value)}: use a number or a string")
+            cleaned[field] = read(value)
+        except quantities.NotAQuantity as error:
+            self.say(path, str(error))
 
     def _unknown(self, prefix: str, key: str, fields: list[str]) -> None:
         nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)

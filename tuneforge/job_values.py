@@ -9,10 +9,11 @@ from tuneforge.events import StateChange, state_change
 from tuneforge.manifest import Manifest
 from tuneforge.queue_values import Budget, Spending, budget_from_proto, spending_from_proto
 from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.scheduling import Scheduling, scheduling_from_proto
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto
 from tuneforge.v1 import jobs_pb2 as pb
-from tuneforge.v1 import nodes_pb2
+from tuneforge.v1 import nodes_pb2, scheduling_pb2
 from tuneforge.values import Failure, VersionRef, Word
 from tuneforge.verification_values import ResumeVerification, verification_from_proto
 
@@ -67,6 +68,8 @@ class JobCondition(Word):
     UNKNOWN = "UNKNOWN"
     UNREACHABLE = "UNREACHABLE"
     """The node of its attempt does not answer; the attempt may still be running."""
+    LATE = "LATE"
+    """It will not end before its deadline, or did not."""
     STALLED = "STALLED"
     """Its attempt makes no progress; the newest `Stall` event has the stacks of its threads."""
 
@@ -127,6 +130,22 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLedger:
+    """What devices were used for, in device-seconds; attempts that have ended are in it."""
+
+    attained: float
+    """Held in all."""
+    lost_to_preemption: float
+    """Work done again, and restores, because jobs gave way or left a drained node."""
+    lost_to_faults: float
+    """The same because of faults of nodes, processes and networks."""
+    saved: float
+    """Work of attempts that were stopped or lost which a checkpoint has kept."""
+    preemptions: int
+    """How often a job gave way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One fine-tuning run as it was when it was read."""
 
@@ -166,6 +185,12 @@ class Job:
     """Checkpoint that its run begins from; empty: the beginning."""
     verification: ResumeVerification | None
     """What it verifies; None: it is a run that publishes a version."""
+    scheduling: Scheduling
+    """When and where it may run, and before whom."""
+    ledger: WorkLedger
+    """What its devices were used for."""
+    queued_time: datetime | None
+    """Since when it waits for a node, or when it began to wait last."""
     budget: Budget | None = None
     """What it may spend; None: no limit."""
     spent: Spending | None = None
@@ -234,6 +259,17 @@ class Checkpoint:
     """Whether no validation loss of the run was lower than the one after its step."""
 
 
+def work_ledger_from_proto(message: scheduling_pb2.WorkLedger) -> WorkLedger:
+    """Converts a ledger."""
+    return WorkLedger(
+        attained=message.attained,
+        lost_to_preemption=message.lost_to_preemption,
+        lost_to_faults=message.lost_to_faults,
+        saved=message.saved,
+        preemptions=message.preemptions,
+    )
+
+
 def job_from_proto(message: pb.Job) -> Job:
     """Converts a job."""
     return Job(
@@ -265,6 +301,9 @@ def job_from_proto(message: pb.Job) -> Job:
         budget=budget_from_proto(message.budget.limit) if message.budget.HasField("limit") else None,
         spent=spending_from_proto(message.budget.spent) if message.budget.HasField("spent") else None,
         warnings=tuple(message.warnings),
+        scheduling=scheduling_from_proto(message.scheduling),
+        ledger=work_ledger_from_proto(message.ledger),
+        queued_time=_wire.instant_or_none(message.queued_time),
     )
 
 

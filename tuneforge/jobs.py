@@ -8,6 +8,7 @@ import grpc
 
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
+from tuneforge._job_requests import create_request, put_options
 from tuneforge._spec_input import SpecInput, read_spec
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
 from tuneforge._watch import JobWatch, WatchOptions
@@ -20,13 +21,16 @@ from tuneforge.job_values import (
     Job,
     JobState,
     ResourceEstimate,
+    WorkLedger,
     attempt_from_proto,
     calibration_from_proto,
     checkpoint_from_proto,
     job_from_proto,
     resource_estimate_from_proto,
+    work_ledger_from_proto,
 )
 from tuneforge.queue_values import Budget, budget_to_proto
+from tuneforge.specs.scheduling import Scheduling
 from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
@@ -185,6 +189,7 @@ class Jobs:
         labels: Mapping[str, str] | None = None,
         from_checkpoint: str | None = None,
         budget: Budget | None = None,
+        scheduling: Scheduling | None = None,
     ) -> JobHandle:
         """Queues a job.
 
@@ -197,6 +202,7 @@ class Jobs:
                 that job, and what its state depends on cannot be changed.
             budget: What it may spend; when it is spent, the job saves its state and is paused. `job.warnings` says
                 where it is less than what is predicted.
+            scheduling: When and where it may run, and before whom; None: class NORMAL, at once, anywhere.
 
         Raises:
             InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
@@ -204,7 +210,9 @@ class Jobs:
             FailedPrecondition: No known node could ever hold it, or its project's quota; the message says by how much.
             ResourceExhausted: As many jobs of the project wait as its quota allows.
         """
-        return JobHandle(self, self._create(spec, job_id, labels, from_checkpoint, validate_only=False, budget=budget))
+        request = create_request(self._project, spec, job_id, labels, from_checkpoint)
+        put_options(request, budget, scheduling)
+        return JobHandle(self, self._create(request))
 
     def validate(
         self,
@@ -214,9 +222,19 @@ class Jobs:
         labels: Mapping[str, str] | None = None,
         from_checkpoint: str | None = None,
         budget: Budget | None = None,
+        scheduling: Scheduling | None = None,
     ) -> Job:
         """Checks a spec as `create` does and returns the job as it would be; nothing is stored."""
-        return self._create(spec, job_id, labels, from_checkpoint, validate_only=True, budget=budget)
+        request = create_request(self._project, spec, job_id, labels, from_checkpoint)
+        put_options(request, budget, scheduling)
+        request.validate_only = True
+        return self._create(request)
+
+    def ledger(self) -> WorkLedger:
+        """Returns what the devices of the project's jobs were used for: held, lost and saved device-seconds."""
+        scheduler = self._connections.scheduler
+        request = calls.GetWorkLedgerRequest(parent=names.parent(self._project))
+        return work_ledger_from_proto(scheduler.call(scheduler.stub.GetWorkLedger, request))
 
     def estimate(self, spec: SpecInput) -> ResourceEstimate:
         """Returns what a spec would take: peak memory by part, time of a step, total time and cost, with intervals.
@@ -354,26 +372,7 @@ class Jobs:
         for page in scheduler.pages(scheduler.stub.ListCheckpoints, request):
             yield from map(checkpoint_from_proto, page.checkpoints)
 
-    def _create(
-        self,
-        spec: SpecInput,
-        job_id: str | None,
-        labels: Mapping[str, str] | None,
-        from_checkpoint: str | None,
-        *,
-        validate_only: bool,
-        budget: Budget | None = None,
-    ) -> Job:
-        request = calls.CreateJobRequest(
-            parent=names.parent(self._project),
-            job_id=job_id or "",
-            spec=read_spec(spec, self._project),
-            labels=labels,
-            validate_only=validate_only,
-            from_checkpoint=names.checkpoint(self._project, from_checkpoint) if from_checkpoint else "",
-            request_id=new_request_id(),
-            budget=budget_to_proto(budget),
-        )
+    def _create(self, request: calls.CreateJobRequest) -> Job:
         scheduler = self._connections.scheduler
         return job_from_proto(scheduler.call(scheduler.stub.CreateJob, request))
 

@@ -14,7 +14,7 @@ from services.scheduler.planning.observed import loss_ms, parts_by_job, queue_of
 from services.scheduler.planning.plan import Begin, GiveWay, plan
 from services.scheduler.planning.queue import Project, Rules
 from services.scheduler.queues.accounts import SpentJob
-from services.scheduler.records import ActiveJob, Attempt, Node
+from services.scheduler.records import ActiveJob, Attempt, Node, Work
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
 from services.scheduler.store.outbox import Publication
@@ -45,6 +45,8 @@ class Observation:
     """Weight, decayed usage with what runs, quotas and holds, by id; one that is missing has the defaults."""
     spent: tuple[SpentJob, ...] = ()
     """Jobs whose budget, or whose project's, is spent."""
+    work: Work = field(default_factory=Work)
+    """Device time lost and saved since the beginning, of all jobs."""
     rules: Rules = field(default_factory=Rules)
     """How jobs are ordered and when running ones give way."""
 

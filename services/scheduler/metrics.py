@@ -16,13 +16,20 @@ _JOBS = Gauge("tuneforge_scheduler_jobs", "Jobs that have not ended, by state", 
 _NODES = Gauge("tuneforge_scheduler_nodes", "Known nodes, by state", ["state"])
 _OUTBOX = Gauge("tuneforge_scheduler_publications_waiting", "Results that wait to be registered")
 _UNCLOSED = Gauge("tuneforge_scheduler_attempts_open", "Attempts that run, or whose node does not know that they ended")
+_LOST = Gauge(
+    "tuneforge_scheduler_lost_device_seconds_total", "Device-seconds lost since the beginning, by cause", ["cause"]
+)
+_SAVED = Gauge(
+    "tuneforge_scheduler_saved_device_seconds_total", "Device-seconds of stopped or lost attempts that checkpoints kept"
+)
+_PREEMPTIONS = Gauge("tuneforge_scheduler_preemptions_total", "How often jobs gave way since the beginning")
 _WATCHERS = Gauge("tuneforge_scheduler_watchers", "Open watches of jobs")
 
 
 def show(reconciler: Reconciler, broadcast: Broadcast) -> None:
     """Lets `/metrics` look at a scheduler; the newest one of a process is shown."""
 
-    def count(test: Callable[[Observation], int]) -> int:
+    def count(test: Callable[[Observation], float]) -> float:
         return 0 if reconciler.seen is None else test(reconciler.seen)
 
     for state in JobState:
@@ -32,6 +39,10 @@ def show(reconciler: Reconciler, broadcast: Broadcast) -> None:
         _NODES.labels(state=name).set_function(partial(count, partial(_nodes_in, name)))
     _OUTBOX.set_function(partial(count, lambda seen: len(seen.publications)))
     _UNCLOSED.set_function(partial(count, lambda seen: len(seen.attempts)))
+    _LOST.labels(cause="preemption").set_function(partial(count, lambda seen: seen.work.lost_preempted_ms / 1000))
+    _LOST.labels(cause="fault").set_function(partial(count, lambda seen: seen.work.lost_faults_ms / 1000))
+    _SAVED.set_function(partial(count, lambda seen: seen.work.saved_ms / 1000))
+    _PREEMPTIONS.set_function(partial(count, lambda seen: seen.work.preemptions))
     _WATCHERS.set_function(lambda: broadcast.watchers)
 
 

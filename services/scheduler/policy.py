@@ -28,4 +28,7 @@ POLICIES: dict[str, Policy] = {
     "RegisterNode": Policy("nodes.internal"),
     "Heartbeat": Policy("nodes.internal", is_quiet=True),
     "ListNodes": Policy("nodes.read"),
+    "DrainNode": Policy("nodes.admin"),
+    "UndrainNode": Policy("nodes.admin"),
+    "GetWorkLedger": Policy("jobs.read", "parent"),
 }

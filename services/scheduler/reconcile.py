@@ -52,8 +52,8 @@ from services.scheduler.releasing import Releasing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
+from services.scheduler.store import losses, outbox, usage
 from services.scheduler.store import nodes as node_store
-from services.scheduler.store import outbox, usage
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.timings import CLAIM, DECIDE, LOOK, PLACED
 from services.scheduler.verification import Verification
@@ -153,6 +153,7 @@ class Reconciler:
                 strays=_strays(connection, open_ones, reported),
                 projects=accounts.projects,
                 spent=accounts.spent,
+                work=losses.totals(connection),
                 rules=self.order,
             )
 

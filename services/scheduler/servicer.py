@@ -15,6 +15,7 @@ from services.scheduler.broadcast import Broadcast
 from services.scheduler.checkpoint_calls import CheckpointCalls
 from services.scheduler.checkpoint_verbs import CheckpointVerbs
 from services.scheduler.ledger import Ledger
+from services.scheduler.node_calls import NodeCalls
 from services.scheduler.nodes import Nodes, registration_problems
 from services.scheduler.queue_calls import QueueCalls
 from services.scheduler.queues.verbs import QueueVerbs
@@ -58,7 +59,7 @@ class Parts:
     queues: QueueVerbs
 
 
-class SchedulerServicer(CheckpointCalls, QueueCalls, scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerServicer(CheckpointCalls, QueueCalls, NodeCalls, scheduler_pb2_grpc.SchedulerServiceServicer):
     """The scheduler's RPCs.
 
     Args:
@@ -66,7 +67,8 @@ class SchedulerServicer(CheckpointCalls, QueueCalls, scheduler_pb2_grpc.Schedule
     """
 
     def __init__(self, parts: Parts) -> None:
-        super().__init__(parts.ledger, parts.checkpoints, parts.verification)
+        CheckpointCalls.__init__(self, parts.ledger, parts.checkpoints, parts.verification)
+        NodeCalls.__init__(self, parts.nodes)
         self._parts = parts
         self._queues = parts.queues
 

@@ -30,7 +30,7 @@ REASONS = [
 CALL = r"\.{name}\b"
 # Machines, recipes and public keys are the operator's, for all projects; so is what a collection frees.
 OF_NO_PROJECT = {
-    *("RegisterNode", "Heartbeat", "ListNodes", "GetNode", "ListCalibrations"),
+    *("RegisterNode", "Heartbeat", "ListNodes", "GetNode", "ListCalibrations", "DrainNode", "UndrainNode"),
     *("ListRecipes", "GetRecipe", "ResolveRecipe"),
     "ListQueues",  # of one project or of all that the caller may touch; the method checks which
     *("GetSigningKey", "ListSigningKeys", "CollectGarbage", "ListHolds"),

@@ -8,6 +8,7 @@ from tuneforge.cli.budgets import budget_of, budget_options, shown_spending
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.estimates import calibration, estimate
 from tuneforge.cli.export import export_command
+from tuneforge.cli.ledger import ledger, scheduling_fields
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
 
@@ -56,6 +57,7 @@ jobs.add_command(submit)
 jobs.add_command(export_command)
 jobs.add_command(estimate)
 jobs.add_command(calibration)
+jobs.add_command(ledger)
 
 
 @jobs.command()
@@ -126,6 +128,7 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
             ("peak memory", f"about {size(memory.total_bytes)}" if memory else None),
             ("spent", shown_spending(found.spent, found.budget) if found.spent else None),
             ("warning", " ".join(found.warnings)),
+            *scheduling_fields(found),
             ("labels", found.labels),
             ("created", found.create_time),
             ("started", found.start_time),

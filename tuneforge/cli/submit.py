@@ -9,6 +9,7 @@ import click
 from tuneforge.cli.budgets import budget_of, budget_options
 from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
 from tuneforge.cli.output import clock, print_fields, print_json, short, size
+from tuneforge.cli.scheduling import scheduling_of, scheduling_options
 from tuneforge.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ _PLACES = {
     "sample": ("evaluation", "prompts"),
     "nodes": ("resources", "nodes"),
     "devices": ("resources", "devices_per_node"),
+    "cpus": ("resources", "cpu"),
+    "memory": ("resources", "memory"),
     "output": ("output", "model"),
     "merge_format": ("output", "merge", "format"),
     "min_agreement": ("output", "merge", "min_agreement"),
@@ -62,7 +65,12 @@ _ADAPTER = {
     "dora": "use_dora",
 }
 # Of these only one may stand: a flag takes the place of what the file says.
-_ONE_OF = (("base", ("model", "output_of_job", "local_path")), ("optimization", ("epochs", "max_steps")))
+_ONE_OF = (
+    ("base", ("model", "output_of_job", "local_path")),
+    ("optimization", ("epochs", "max_steps")),
+    ("resources", ("cpu", "cpu_millis")),
+    ("resources", ("memory", "memory_bytes")),
+)
 _METHODS = ("lora", "qlora", "full", "merge")
 _WITHOUT_ADAPTERS = ("full", "merge")
 _TASKS = {
@@ -151,6 +159,14 @@ _NO_ZERO = {
 @click.option("--sample", multiple=True, metavar="PROMPT", help="Completed at each evaluation; may be repeated.")
 @click.option("--nodes", type=int, help="Nodes that train together, taken all at once.  [default: 1]")
 @click.option("--devices", type=int, help="Accelerators, 0 = CPU.  [default: 1 where there is one]")
+@click.option("--cpus", metavar="AMOUNT", help="Cores on each node: 2, 0.5 or 2000m.  [default: a share of the node]")
+@click.option(
+    "--memory", metavar="AMOUNT", help="Host memory on each node: 4Gi, 2048Mi or 2G.  [default: as predicted]"
+)
+@click.option(
+    "--node-label", multiple=True, metavar="KEY=VALUE", help="Only on nodes with this label; may be repeated."
+)
+@scheduling_options
 @click.option("--output", metavar="MODEL", help="Model that gets the version.  [default: named like the job]")
 @click.option("--merge", is_flag=True, help="Make the result a whole model, if that agrees with its adapter.")
 @click.option("--merge-format", metavar="FORMAT", help="Of its weights: stored, fp32, bf16 or fp16.  [default: stored]")
@@ -171,21 +187,22 @@ _NO_ZERO = {
 def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags: Any) -> None:
     """Queue a job."""
     content = read_flags(spec, flags)
-    begin = flags["from_checkpoint"]
-    labels, budget = _labels(flags["label"]), budget_of(flags)
+    asked: dict[str, Any] = {
+        "job_id": flags["job_id"],
+        "labels": _labels(flags["label"]),
+        "from_checkpoint": flags["from_checkpoint"],
+        "budget": budget_of(flags),
+        "scheduling": scheduling_of(flags),
+    }
     with connection.client() as client:
         if flags["validate_only"]:
-            job = client.jobs.validate(
-                content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin, budget=budget
-            )
+            job = client.jobs.validate(content, **asked)
             _warn(job)
             _show_check(job, as_json=as_json)
             return
         message = "stopped; the job may have been queued: tuneforge jobs list"
         with stoppable(message):
-            handle = client.jobs.create(
-                content, job_id=flags["job_id"], labels=labels, from_checkpoint=begin, budget=budget
-            )
+            handle = client.jobs.create(content, **asked)
         _warn(handle.job)
         if not flags["watch"]:
             if as_json:
@@ -240,6 +257,8 @@ def with_flags(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]
     for flag, place in _PLACES.items():
         if flags[flag] not in (None, ()):
             _put(content, place, flags[flag])
+    if flags.get("node_label"):
+        _put(content, ("resources", "node_labels"), _labels(flags["node_label"], "--node-label"))
     if flags["merge"]:
         _put(content, ("output", "merge"), content.get("output", {}).get("merge", {}))
     return content if _takes_over(content, flags) else _with_method(content, flags)
@@ -314,12 +333,12 @@ def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     content[last] = list(value) if isinstance(value, tuple) else value
 
 
-def _labels(given: tuple[str, ...]) -> dict[str, str]:
+def _labels(given: tuple[str, ...], hint: str = "--label") -> dict[str, str]:
     labels = {}
     for label in given:
         key, equals, value = label.partition("=")
         if not equals or not key:
-            raise click.BadParameter(f"{label!r} is not of the form KEY=VALUE.", param_hint="--label")
+            raise click.BadParameter(f"{label!r} is not of the form KEY=VALUE.", param_hint=hint)
         labels[key] = value
     return labels
 

@@ -35,7 +35,7 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     NODE_STATE_UNREACHABLE: _NodeState.ValueType  # 2
     """Its lease has run out; its attempts may still be running."""
     NODE_STATE_DRAINING: _NodeState.ValueType  # 3
-    """It is shutting down."""
+    """It takes no new work: it is shutting down, or it is drained (see `Node.drain`)."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node can be given work."""
@@ -47,7 +47,7 @@ NODE_STATE_READY: NodeState.ValueType  # 1
 NODE_STATE_UNREACHABLE: NodeState.ValueType  # 2
 """Its lease has run out; its attempts may still be running."""
 NODE_STATE_DRAINING: NodeState.ValueType  # 3
-"""It is shutting down."""
+"""It takes no new work: it is shutting down, or it is drained (see `Node.drain`)."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 class _AttemptState:
@@ -134,6 +134,7 @@ class Node(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`nodes/{node}`."""
     address: _builtins.str
@@ -162,6 +163,10 @@ class Node(_message.Message):
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
         """At the scheduler: when its lease ends unless it is renewed."""
 
+    @_builtins.property
+    def drain(self) -> Global___NodeDrain:
+        """At the scheduler: set while it takes no new work because of its maintenance."""
+
     def __init__(
         self,
         *,
@@ -175,14 +180,53 @@ class Node(_message.Message):
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         generation: _builtins.str = ...,
         version: _builtins.str = ...,
+        drain: Global___NodeDrain | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "lease_expire_time", b"lease_expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drain", b"drain", "lease_expire_time", b"lease_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attempts", b"attempts", "capacity", b"capacity", "generation", b"generation", "is_managed", b"is_managed", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "name", b"name", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attempts", b"attempts", "capacity", b"capacity", "drain", b"drain", "generation", b"generation", "is_managed", b"is_managed", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "name", b"name", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class NodeDrain(_message.Message):
+    """That a node takes no new work until it is undrained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why."""
+    actor: _builtins.str
+    """Who has asked for it."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When its jobs are asked to save and to leave; unset: they run to their end."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "deadline", b"deadline", "reason", b"reason", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeDrain: _TypeAlias = NodeDrain  # noqa: Y015
 
 @_typing.final
 class NodeCapacity(_message.Message):

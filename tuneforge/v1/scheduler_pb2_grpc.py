@@ -4,8 +4,10 @@ import grpc
 import warnings
 
 from tuneforge.v1 import jobs_pb2 as tuneforge_dot_v1_dot_jobs__pb2
+from tuneforge.v1 import nodes_pb2 as tuneforge_dot_v1_dot_nodes__pb2
 from tuneforge.v1 import queues_pb2 as tuneforge_dot_v1_dot_queues__pb2
 from tuneforge.v1 import scheduler_pb2 as tuneforge_dot_v1_dot_scheduler__pb2
+from tuneforge.v1 import scheduling_pb2 as tuneforge_dot_v1_dot_scheduling__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -152,6 +154,21 @@ class SchedulerServiceStub(object):
                 '/tuneforge.v1.SchedulerService/ListNodes',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListNodesResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/DrainNode',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_nodes__pb2.Node.FromString,
+                _registered_method=True)
+        self.UndrainNode = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/UndrainNode',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.UndrainNodeRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_nodes__pb2.Node.FromString,
+                _registered_method=True)
+        self.GetWorkLedger = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/GetWorkLedger',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.GetWorkLedgerRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduling__pb2.WorkLedger.FromString,
                 _registered_method=True)
 
 
@@ -461,6 +478,42 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Has a node take no new work, for its maintenance: what runs on it runs on, until the deadline when one is given; then
+        its jobs save their state and go on elsewhere, also those that other jobs may not stop. It stays so when the node is
+        started anew, until `UndrainNode`. Draining a drained node takes the new reason and deadline. Idempotent by
+        `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters, or the deadline is no moment.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainNode(self, request, context):
+        """Lets a drained node take work again. One that is not drained is answered as it is. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWorkLedger(self, request, context):
+        """Returns what the devices given to a project's jobs were used for: held, lost and saved device-seconds. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_NAME`: write `projects/{project}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -573,6 +626,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListNodesRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.DrainNodeRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_nodes__pb2.Node.SerializeToString,
+            ),
+            'UndrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainNode,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_nodes__pb2.Node.SerializeToString,
+            ),
+            'GetWorkLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkLedger,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.GetWorkLedgerRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduling__pb2.WorkLedger.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1176,6 +1244,87 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/ListNodes',
             tuneforge_dot_v1_dot_scheduler__pb2.ListNodesRequest.SerializeToString,
             tuneforge_dot_v1_dot_scheduler__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/DrainNode',
+            tuneforge_dot_v1_dot_scheduler__pb2.DrainNodeRequest.SerializeToString,
+            tuneforge_dot_v1_dot_nodes__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/UndrainNode',
+            tuneforge_dot_v1_dot_scheduler__pb2.UndrainNodeRequest.SerializeToString,
+            tuneforge_dot_v1_dot_nodes__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorkLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/GetWorkLedger',
+            tuneforge_dot_v1_dot_scheduler__pb2.GetWorkLedgerRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduling__pb2.WorkLedger.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,8 +6,10 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
+from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduler_pb2 as _scheduler_pb2
+from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -250,6 +252,30 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DrainNodeRequest, _nodes_pb2.Node]
+    """Has a node take no new work, for its maintenance: what runs on it runs on, until the deadline when one is given; then
+    its jobs save their state and go on elsewhere, also those that other jobs may not stop. It stays so when the node is
+    started anew, until `UndrainNode`. Draining a drained node takes the new reason and deadline. Idempotent by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters, or the deadline is no moment.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the nodes.
+    """
+    UndrainNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UndrainNodeRequest, _nodes_pb2.Node]
+    """Lets a drained node take work again. One that is not drained is answered as it is. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the nodes.
+    """
+    GetWorkLedger: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetWorkLedgerRequest, _scheduling_pb2.WorkLedger]
+    """Returns what the devices given to a project's jobs were used for: held, lost and saved device-seconds. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_NAME`: write `projects/{project}`.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -470,6 +496,30 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    DrainNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DrainNodeRequest, _nodes_pb2.Node]  # type: ignore[assignment]
+    """Has a node take no new work, for its maintenance: what runs on it runs on, until the deadline when one is given; then
+    its jobs save their state and go on elsewhere, also those that other jobs may not stop. It stays so when the node is
+    started anew, until `UndrainNode`. Draining a drained node takes the new reason and deadline. Idempotent by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters, or the deadline is no moment.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the nodes.
+    """
+    UndrainNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UndrainNodeRequest, _nodes_pb2.Node]  # type: ignore[assignment]
+    """Lets a drained node take work again. One that is not drained is answered as it is. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the nodes.
+    """
+    GetWorkLedger: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetWorkLedgerRequest, _scheduling_pb2.WorkLedger]  # type: ignore[assignment]
+    """Returns what the devices given to a project's jobs were used for: held, lost and saved device-seconds. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_NAME`: write `projects/{project}`.
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -820,6 +870,48 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _scheduler_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nodes_pb2.Node, _abc.Awaitable[_nodes_pb2.Node]]:
+        """Has a node take no new work, for its maintenance: what runs on it runs on, until the deadline when one is given; then
+        its jobs save their state and go on elsewhere, also those that other jobs may not stop. It stays so when the node is
+        started anew, until `UndrainNode`. Draining a drained node takes the new reason and deadline. Idempotent by
+        `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters, or the deadline is no moment.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the nodes.
+        """
+
+    @_abc_1.abstractmethod
+    def UndrainNode(
+        self,
+        request: _scheduler_pb2.UndrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nodes_pb2.Node, _abc.Awaitable[_nodes_pb2.Node]]:
+        """Lets a drained node take work again. One that is not drained is answered as it is. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the nodes.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWorkLedger(
+        self,
+        request: _scheduler_pb2.GetWorkLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduling_pb2.WorkLedger, _abc.Awaitable[_scheduling_pb2.WorkLedger]]:
+        """Returns what the devices given to a project's jobs were used for: held, lost and saved device-seconds. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_NAME`: write `projects/{project}`.
         """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

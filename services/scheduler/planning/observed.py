@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from services.scheduler.jobs import HELD, LEAVING, LIVE_ATTEMPT, AttemptState, JobState
 from services.scheduler.placement import host_bytes_on, shortage
 from services.scheduler.planning.queue import Queue, Room, Running, Waiting
+from services.scheduler.planning.work import unsaved_part
 from services.scheduler.records import ActiveJob, Attempt, Needs, Node
 
 if TYPE_CHECKING:
@@ -134,15 +135,8 @@ def loss_ms(seen: Observation, job: ActiveJob, parts: list[Attempt]) -> float:
     if first.first_step_ms is None:
         return float(devices * seen.rules.restore_ms)
     restore_ms = first.first_step_ms - min(part.create_ms for part in parts)
-    return devices * (unsaved_part(first, job.durable_step) * (seen.now_ms - first.first_step_ms) + restore_ms)
-
-
-def unsaved_part(attempt: Attempt, saved_step: int) -> float:
-    """Returns which part of an attempt's work, 0 to 1, no checkpoint has: that of its steps after `saved_step`."""
-    made = attempt.step - attempt.resumed_step
-    if made <= 0:
-        return 0.0
-    return min(1.0, max(0, attempt.step - max(saved_step, attempt.resumed_step)) / made)
+    unsaved = unsaved_part(first.resumed_step, first.step, job.durable_step)
+    return devices * (unsaved * (seen.now_ms - first.first_step_ms) + restore_ms)
 
 
 def rest_ms(job: ActiveJob) -> int:

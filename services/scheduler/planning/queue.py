@@ -20,7 +20,8 @@ class Rules:
     """Work at which a job falls to the next level, ascending. Two levels and the rest: most jobs of the public traces
     end within the first, and a job that has run long can wait longest."""
     quantum_ms: int = 600_000
-    """Shortest time that a job runs before it may be stopped for another one."""
+    """Shortest time that a job runs before it may be stopped for another one of its class; a higher class waits for
+    nobody."""
     quantum_losses: float = 10.0
     """The same in multiples of what stopping it costs: a job that is dear to stop is left alone longer."""
     stickiness: float = 0.8

@@ -18,6 +18,8 @@ class Candidate:
     job: Running
     price: float
     """Work that is lost, over the weight of its project: a project with twice the share loses half as often."""
+    is_settled: bool = True
+    """Whether it has run its quantum; before, only a job of a higher class may stop it."""
     is_guaranteed: bool = False
     """Whether it is among the devices that are guaranteed to its project: only jobs of the same one may take them."""
 
@@ -27,9 +29,14 @@ def candidates(queue: Queue, keys: dict[int, Key]) -> list[Candidate]:
     if not queue.rules.preempts:
         return []
     found = [
-        Candidate(keys[job.job], job, job.loss_ms / queue.project(job.project).weight)
+        Candidate(
+            keys[job.job],
+            job,
+            job.loss_ms / queue.project(job.project).weight,
+            is_settled=queue.now_ms - job.start_ms >= _quantum_ms(queue, job),
+        )
         for job in queue.running
-        if job.is_preemptible and not job.is_leaving and queue.now_ms - job.start_ms >= _quantum_ms(queue, job)
+        if job.is_preemptible and not job.is_leaving
     ]
     found.sort(key=lambda each: (each.price / max(1, each.job.devices), -each.job.start_ms, each.job.job))
     return _with_guarantees(queue, found)
@@ -66,7 +73,9 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
     lower = [
         each
         for each in able
-        if goes_before(key, each.key) and (not each.is_guaranteed or each.job.project == job.project)
+        if goes_before(key, each.key)
+        and (each.is_settled or key[0] < each.key[0])
+        and (not each.is_guaranteed or each.job.project == job.project)
     ]
     if not lower:
         return None

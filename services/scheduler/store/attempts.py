@@ -22,9 +22,10 @@ from services.scheduler.jobs import (
     Verdict,
     verdict,
 )
+from services.scheduler.planning.work import cause_of
 from services.scheduler.queues.budgets import BUDGET_SPENT
 from services.scheduler.records import Attempt, Job
-from services.scheduler.store import checkpoints, events, measured_runs, outbox, usage
+from services.scheduler.store import checkpoints, events, losses, measured_runs, outbox, usage
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.tables import attempts, counters, jobs
 from services.scheduler.store.transaction import Transaction
@@ -144,7 +145,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
         SequenceGap: an event before the first new one is missing.
     """
     row = tx.connection.execute(
-        select(attempts.c.last_seq)
+        select(attempts.c.last_seq, attempts.c.first_step_ms)
         .join(jobs, jobs.c.number == attempts.c.job)
         .where(
             attempts.c.job == attempt.job,
@@ -166,6 +167,8 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
     for part in fresh.split(events.EVENTS_PER_CHUNK):
         events.append(tx, attempt.job, part.encode)
     _apply(tx, attempt, fresh)
+    if row.first_step_ms is None and attempt.node_rank == 0:
+        losses.note_progress(tx, attempt)
     return fresh.last_seq
 
 
@@ -277,6 +280,7 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     step = jobs_store.Step(to=ruling.to, reason=reason, message=message, token=attempt.token, values=values)
     if not jobs_store.advance(tx, attempt.job, step):
         return None
+    losses.note_end(tx, attempt, cause_of(job.state, ruling))
     if ruling.to is JobState.PUBLISHING:
         job = jobs_store.load(tx.connection, job.number)
         _keep_measures(tx, job, kept)

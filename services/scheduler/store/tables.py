@@ -169,8 +169,16 @@ attempts = Table(
     Column("watts", Double, nullable=False, default=0.0, comment="predicted power of a device; 0: not known"),
     Column("joules", Double, nullable=False, default=0.0, comment="energy by the node's counters; 0: not measured"),
     Column("first_step_ms", BigInteger, comment="when its first step had been made; NULL before"),
+    Column("cause", String(16), nullable=False, default="", comment="why it ended early; empty: it did not, or runs"),
     UniqueConstraint("token", "node_rank", name="attempts_token"),
     Index("attempts_open", "is_closed"),
+)
+
+job_dependencies = Table(
+    "job_dependencies",
+    metadata,
+    Column("job", _Number, ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
+    Column("depends_on", _Number, ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
 )
 
 checkpoints = Table(

@@ -11,7 +11,7 @@ from services.scheduler.records import Attempt, Capacity, Checkpoint, Job, Node,
 from services.scheduler.wire.budgets import job_budget
 from services.scheduler.wire.failures import failure_from_bytes
 from services.scheduler.wire.options import fault_count
-from services.scheduler.wire.scheduling import put_scheduling
+from services.scheduler.wire.scheduling import drain_to_proto, put_scheduling
 from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge import durations
 from tuneforge.names import NodeName
@@ -161,17 +161,19 @@ def node_to_proto(node: Node, held: Iterable[Any] = ()) -> nodes_pb2.Node:
         node: The node as it is stored.
         held: The attempts that it named in its last heartbeat.
     """
+    state = "DRAINING" if node.drain is not None and node.state == "READY" else node.state
     return nodes_pb2.Node(
         name=str(NodeName(node.node)),
         address=node.address,
         capacity=nodes_pb2.NodeCapacity.FromString(node.capacity_message),
         labels=dict(node.labels),
-        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{node.state}"),
+        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{state}"),
         is_managed=True,
         attempts=held,
         lease_expire_time=timestamp(node.lease_until_ms),
         generation=node.generation,
         version=node.version,
+        drain=drain_to_proto(node.drain),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from services.scheduler.records import Job, Work
-from services.scheduler.wire.times import timestamp
+from services.scheduler.records import Drain, Job, Work
+from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge.specs.scheduling import DEFAULT, PriorityClass, Scheduling, scheduling_from_proto, scheduling_to_proto
-from tuneforge.v1 import jobs_pb2, scheduling_pb2
+from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduling_pb2
 
 _PRIORITIES = {PriorityClass.LOW: -1, PriorityClass.NORMAL: 0, PriorityClass.HIGH: 1}
 
@@ -58,4 +58,16 @@ def ledger_to_proto(work: Work) -> scheduling_pb2.WorkLedger:
         lost_to_faults=work.lost_faults_ms / 1000,
         saved=work.saved_ms / 1000,
         preemptions=work.preemptions,
+    )
+
+
+def drain_to_proto(drain: Drain | None) -> nodes_pb2.NodeDrain | None:
+    """Converts why and until when a node takes no new work."""
+    if drain is None:
+        return None
+    return nodes_pb2.NodeDrain(
+        start_time=timestamp(drain.since_ms),
+        deadline=optional_timestamp(drain.deadline_ms),
+        reason=drain.reason,
+        actor=drain.actor,
     )

@@ -168,6 +168,64 @@ def test_nobody_is_stopped_within_the_quantum_or_against_the_rules() -> None:
         assert plan(queue) == [], name
 
 
+def test_a_higher_class_waits_for_no_quantum() -> None:
+    """What has just begun gives way to a higher class; between classes nobody changes places twice."""
+    for priority, stopped in ((1, [9]), (0, [])):
+        queue = Queue(
+            now_ms=MINUTE_MS,
+            waiting=(waits(1, priority=priority),),
+            running=(runs(9, {"a": 1}, attained_ms=20 * HOUR_MS, loss_ms=1e9),),
+            rooms=(room("a", 1, free=0),),
+        )
+        assert [each.job for each in plan(queue) if isinstance(each, GiveWay)] == stopped
+
+
+def test_guaranteed_devices_are_not_taken_for_others() -> None:
+    """A project keeps what is guaranteed to it, beginning with its dearest job; its own jobs may take it."""
+    for project, stopped in (("other", [8]), ("p", [8, 9])):
+        queue = Queue(
+            now_ms=MINUTE_MS,
+            waiting=(waits(1, priority=1, project=project, slots=2), waits(2, priority=1, project=project)),
+            running=(runs(8, {"a": 1}), runs(9, {"a": 1}, loss_ms=5.0)),
+            rooms=(room("a", 2, free=0),),
+            projects={"p": Project(guaranteed_devices=1)},
+        )
+        assert [each.job for each in plan(queue) if isinstance(each, GiveWay)] == stopped
+
+
+def test_a_near_deadline_goes_first_in_its_class() -> None:
+    """The latest start decides among urgent jobs, which go before those without; a higher class stays before them."""
+    queue = Queue(
+        now_ms=HOUR_MS,
+        waiting=(
+            waits(1),
+            waits(2, submit_ms=9, urgent_ms=0, latest_start_ms=2 * HOUR_MS),
+            waits(3, submit_ms=9, urgent_ms=0, latest_start_ms=HOUR_MS, attained_ms=90 * HOUR_MS),
+            waits(4, submit_ms=9, priority=1),
+            waits(5, submit_ms=8, urgent_ms=2 * HOUR_MS, latest_start_ms=3 * HOUR_MS),
+        ),
+        rooms=(room("a", 5),),
+    )
+    assert begun(queue) == [4, 3, 2, 1, 5]
+
+
+def test_processor_and_memory_are_shared_out() -> None:
+    """Slots alone do not hold a job: cores and host memory of what runs beside it count, a stop frees them too."""
+    narrow = Room(
+        node="a", slots=4, free=3, free_cpu_millis=1000, slot_cpu_millis=500, free_bytes=10, peaks_on_host=True
+    )
+    fits = {"plain": {}, "cores": {"cpu_millis": 1001}, "memory": {"host_bytes": 11}, "peak": {"peak_bytes": 11}}
+    for name, asked in fits.items():
+        queue = Queue(now_ms=0, waiting=(waits(1, **asked),), rooms=(narrow,))
+        assert begun(queue) == ([1] if name == "plain" else []), name
+        holds = runs(9, {"a": 1}, cpu_millis=400, host_bytes=5)
+        queue = Queue(now_ms=0, waiting=(waits(1, priority=1, **asked),), running=(holds,), rooms=(narrow,))
+        stopped = [each.job for each in plan(queue) if isinstance(each, GiveWay)]
+        assert stopped == ([] if name == "plain" else [9]), name
+    three = Queue(now_ms=0, waiting=(waits(1), waits(2), waits(3)), rooms=(narrow,))
+    assert begun(three) == [1, 2]  # a slot's share of the cores is taken by whoever asks for none
+
+
 def test_a_small_lead_stops_nobody() -> None:
     """Work just above the end of a level does not cost a running job its place."""
     queue = Queue(
