@@ -44,6 +44,7 @@ _HOMES: Final[dict[str, str]] = {
     ),
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
     "job_filters": "JobFilter JobOrder",
+    "job_changes": "JobChange JobChangeKind JobsWatch",
     "job_values": (
         "Attempt AttemptPart AttemptState Calibration Checkpoint Interval Job JobCondition JobState ResourceEstimate "
         "WorkLedger"

@@ -102,6 +102,9 @@ from tuneforge.imports import (
 )
 from tuneforge.job_filters import JobFilter as JobFilter
 from tuneforge.job_filters import JobOrder as JobOrder
+from tuneforge.job_changes import JobChange as JobChange
+from tuneforge.job_changes import JobChangeKind as JobChangeKind
+from tuneforge.job_changes import JobsWatch as JobsWatch
 from tuneforge.job_values import (
     Attempt as Attempt,
     AttemptPart as AttemptPart,

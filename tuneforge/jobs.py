@@ -4,15 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import grpc
-
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
 from tuneforge._job_requests import create_request, put_options
+from tuneforge._job_streams import JobStreams
 from tuneforge._spec_input import SpecInput, read_spec
-from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
+from tuneforge._transport import new_request_id
 from tuneforge._watch import JobWatch, WatchOptions
-from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError, Unavailable
+from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError
 from tuneforge.job_filters import JobFilter, JobOrder, filter_to_proto, order_to_proto
 from tuneforge.job_values import (
     Attempt,
@@ -31,7 +30,6 @@ from tuneforge.job_values import (
 )
 from tuneforge.queue_values import Budget, budget_to_proto
 from tuneforge.specs.scheduling import Scheduling
-from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
 
@@ -174,12 +172,11 @@ class JobHandle:
         self._job = job
 
 
-class Jobs:
+class Jobs(JobStreams):
     """Jobs of one project; `client.jobs`."""
 
     def __init__(self, connections: Connections, project: str) -> None:
-        self._connections = connections
-        self._project = project
+        super().__init__(connections, project)
 
     def create(
         self,
@@ -329,34 +326,6 @@ class Jobs:
 
         name = names.job(self._project, job)
         return JobWatch(self._connections.scheduler, name, seen, cursor=cursor, options=options)
-
-    def raw_batches(self, job: str) -> Iterator[tuple[Sequence[events_pb2.Event], Sequence[int]]]:
-        """Yields the events of a job as they came over the wire, each batch with its marks; see `tuneforge.records`.
-
-        Nothing is checked, so that a log that was tampered with can be read to its end.
-        """
-        scheduler = self._connections.scheduler
-        request = calls.WatchJobRequest(name=names.job(self._project, job), max_batch=1000)
-        backoff = Backoff(scheduler.retry)
-        while True:
-            stream = scheduler.stub.WatchJob(request)
-            try:
-                for response in stream:
-                    request.resume_token = response.resume_token or request.resume_token
-                    match response.WhichOneof("payload"):
-                        case "events":
-                            backoff.progress()
-                            yield response.events.events, response.events.marks
-                        case "end" if response.end.reason == calls.END_REASON_JOB_ENDED:
-                            return
-                broken: TuneforgeError = Unavailable(Reason.DRAINING, f"{scheduler.peer} is shutting down")
-            except grpc.RpcError as error:
-                broken = typed_error(error, scheduler.peer)
-                if not is_retriable(error):
-                    raise broken from None
-            finally:
-                stream.cancel()
-            backoff.wait_or_raise(broken)
 
     def attempts(self, job: str) -> Iterator[Attempt]:
         """Yields the attempts of a job, newest first."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from services.scheduler.records import Chunk
+from services.scheduler.watching.records import Chunk
 
 CHUNKS_SHARED = 32
 """Newest chunks kept a job: eight seconds of flushes at four a second; who is further behind reads the disk."""
@@ -59,6 +59,8 @@ class Broadcast:
     def __init__(self) -> None:
         self._topics: dict[int, Topic] = {}
         self.is_draining = False
+        self.any_job = asyncio.Event()
+        """Set when any job was changed, and when the server drains; whoever waits for it clears it. One reader."""
 
     @contextmanager
     def listen(self, job: int) -> Iterator[Topic]:
@@ -91,8 +93,17 @@ class Broadcast:
         for job in touched:
             self._topics[job].wake()
 
+    def wake_behind(self, job: int, latest_seq: int, *, is_ended: bool) -> None:
+        """Tells the watchers of a job that another process has committed to its log: they read it from the disk."""
+        topic = self._topics.get(job)
+        if topic is not None and (latest_seq > topic.latest_seq or (is_ended and not topic.is_ended)):
+            topic.latest_seq = max(topic.latest_seq, latest_seq)
+            topic.is_ended = topic.is_ended or is_ended
+            topic.wake()
+
     def drain(self) -> None:
         """Makes every watch end by itself, its token being good at the next start."""
         self.is_draining = True
+        self.any_job.set()
         for topic in list(self._topics.values()):
             topic.wake()

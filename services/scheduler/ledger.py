@@ -56,6 +56,8 @@ class Ledger:
         tx = latest[0]
         if tx.chunks or tx.ended:
             self._broadcast.publish(tx.chunks, tx.ended)
+        if tx.change:
+            self._broadcast.any_job.set()
         if tx.turned:  # not after every flush of events: nothing becomes due by a finished step
             self.on_change()
         if tx.ended:

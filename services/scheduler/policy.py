@@ -14,6 +14,7 @@ POLICIES: dict[str, Policy] = {
     "PauseJob": Policy("jobs.write", "name"),
     "ResumeJob": Policy("jobs.write", "name"),
     "WatchJob": Policy("jobs.read", "name"),
+    "WatchJobs": Policy("jobs.read"),  # of one project or of all: it looks itself what the caller may see
     "ListAttempts": Policy("jobs.read", "parent"),
     "ListCheckpoints": Policy("jobs.read", "parent"),
     "GetCheckpoint": Policy("jobs.read", "name"),

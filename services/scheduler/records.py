@@ -10,6 +10,7 @@ from services.scheduler.node_records import Capacity as Capacity
 from services.scheduler.node_records import Drain as Drain
 from services.scheduler.node_records import Node as Node
 from services.scheduler.queues.budgets import NOTHING_SPENT, Budget, Spent
+from services.scheduler.watching.records import Changes, Compaction
 from tuneforge.names import AttemptName, JobName
 from tuneforge.specs.scheduling import DEFAULT, Scheduling
 
@@ -229,6 +230,10 @@ class Job:
     """Since when it waits, or began to wait last."""
     work: Work = field(default_factory=Work)
     """What its devices were used for."""
+    changes: Changes = field(default_factory=Changes)
+    compaction: Compaction = field(default_factory=Compaction)
+    is_removed: bool = False
+    """Whether nothing but its name is there any more, or soon will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,14 +343,3 @@ class Checkpoint:
     is_pinned: bool = False
     is_best: bool = False
     """Whether its step has the lowest validation loss of the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """Consecutive events of one job, serialised once and shared by everybody who reads them."""
-
-    job: int
-    first_seq: int
-    last_seq: int
-    payload: bytes
-    """Serialised `EventBatch`."""

@@ -35,7 +35,7 @@ from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
 from services.scheduler.verbs import Verbs
 from services.scheduler.verification import Verification
-from services.scheduler.watch import Watches
+from services.scheduler.watching.streams import streams_over
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -158,7 +158,7 @@ def build(
         Parts(
             ledger=ledger,
             verbs=verbs,
-            watches=Watches(ledger, broadcast, timing.watch_heartbeat_s),
+            streams=streams_over(ledger, broadcast, timing),
             nodes=nodes,
             broadcast=broadcast,
             checkpoints=CheckpointVerbs(ledger=ledger),

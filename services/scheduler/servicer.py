@@ -26,7 +26,9 @@ from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.verbs import Verbs, call_of
 from services.scheduler.verification import Verification
-from services.scheduler.watch import Watches, WatchRequest
+from services.scheduler.watch import WatchRequest
+from services.scheduler.watch_calls import WatchCalls
+from services.scheduler.watching.streams import Streams
 from services.scheduler.wire.budgets import budget_from_proto
 from services.scheduler.wire.drafts import draft_of, preview, registration_of
 from services.scheduler.wire.estimates import calibration_to_proto
@@ -51,7 +53,7 @@ class Parts:
 
     ledger: Ledger
     verbs: Verbs
-    watches: Watches
+    streams: Streams
     nodes: Nodes
     broadcast: Broadcast
     checkpoints: CheckpointVerbs
@@ -59,7 +61,9 @@ class Parts:
     queues: QueueVerbs
 
 
-class SchedulerServicer(CheckpointCalls, QueueCalls, NodeCalls, scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerServicer(
+    CheckpointCalls, QueueCalls, NodeCalls, WatchCalls, scheduler_pb2_grpc.SchedulerServiceServicer
+):
     """The scheduler's RPCs.
 
     Args:
@@ -71,6 +75,7 @@ class SchedulerServicer(CheckpointCalls, QueueCalls, NodeCalls, scheduler_pb2_gr
         NodeCalls.__init__(self, parts.nodes)
         self._parts = parts
         self._queues = parts.queues
+        self._streams = parts.streams
 
     async def CreateJob(self, request: scheduler_pb2.CreateJobRequest, _: Context) -> jobs_pb2.Job:
         """Checks a spec whole and queues a job."""
@@ -149,7 +154,7 @@ class SchedulerServicer(CheckpointCalls, QueueCalls, NodeCalls, scheduler_pb2_gr
         asked = WatchRequest(
             name=JobName.parse(request.name), resume_token=request.resume_token, max_batch=request.max_batch
         )
-        async for message in self._parts.watches.watch(asked):
+        async for message in self._parts.streams.job.watch(asked):
             yield message
 
     async def ListAttempts(

@@ -27,6 +27,9 @@ class Timing:
     nobody notices it as late, and a job costs at most ten synced writes a second."""
     watch_heartbeat_s: float = 10.0
     """Longest silence of a watch. 10: half-open connections are found within two of them."""
+    feed_pause_s: float = 0.1
+    """Least time between two looks for changed jobs on behalf of all who watch many. 0.1: nobody notices it as late,
+    and a thousand changes a second cost ten reads."""
     longest_tick_s: float = 1.0
     """Longest sleep of the loop when nothing wakes it. 1: bounds what a missed wake-up can cost."""
     retry_first_s: float = 0.2

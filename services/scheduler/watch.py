@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.scheduler.broadcast import Broadcast, Topic
 from services.scheduler.ledger import Ledger
-from services.scheduler.records import Chunk, Job
+from services.scheduler.records import Job
 from services.scheduler.resume import BadToken, read_token
 from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
+from services.scheduler.watching.records import Chunk
 from services.scheduler.wire import watching
 from tuneforge.names import JobName
 

@@ -61,15 +61,32 @@ jobs.add_command(ledger)
 
 
 @jobs.command()
-@click.argument("job")
+@click.argument("job", required=False)
+@click.option("--all", "of_all", is_flag=True, help="Every job: a line for each change, until Ctrl-C.")
+@click.option("--state", multiple=True, type=click.Choice(_STATES, case_sensitive=False), help="With --all.")
+@click.option("--label", multiple=True, metavar="KEY=VALUE", help="With --all: only jobs with it. May be repeated.")
+@click.option("--all-projects", is_flag=True, help="With --all: of every project that you may use.")
 @json_option
 @click.pass_obj
-def watch(connection: Connection, job: str, as_json: bool) -> None:
-    """Show a job from its first event to its end. Exit code 1 when it did not succeed."""
-    from tuneforge.cli.watch import watch_job
+def watch(connection: Connection, /, job: str | None, of_all: bool, as_json: bool, **filters: Any) -> None:
+    """Show a job from its first event to its end, or with --all every job's changes.
 
+    Exit code 1 when the job did not succeed.
+    """
+    from tuneforge.cli.watch import watch_job
+    from tuneforge.cli.watch_all import watch_all
+    from tuneforge.job_filters import JobFilter
+    from tuneforge.job_values import JobState
+
+    if of_all == (job is not None) or (not of_all and any(filters.values())):
+        raise click.UsageError("name a JOB, or give --all, with which --state, --label and --all-projects go")
     with connection.client() as client:
-        watch_job(client.jobs, job, as_json=as_json)
+        if job is not None:
+            watch_job(client.jobs, job, as_json=as_json)
+            return
+        states = tuple(JobState(each) for each in filters["state"])
+        where = JobFilter(states=states, labels=dict(each.partition("=")[::2] for each in filters["label"]))
+        watch_all(client.jobs, where, all_projects=filters["all_projects"], as_json=as_json)
 
 
 @jobs.command("list")

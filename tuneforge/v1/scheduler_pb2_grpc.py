@@ -8,6 +8,7 @@ from tuneforge.v1 import nodes_pb2 as tuneforge_dot_v1_dot_nodes__pb2
 from tuneforge.v1 import queues_pb2 as tuneforge_dot_v1_dot_queues__pb2
 from tuneforge.v1 import scheduler_pb2 as tuneforge_dot_v1_dot_scheduler__pb2
 from tuneforge.v1 import scheduling_pb2 as tuneforge_dot_v1_dot_scheduling__pb2
+from tuneforge.v1 import watching_pb2 as tuneforge_dot_v1_dot_watching__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -89,6 +90,11 @@ class SchedulerServiceStub(object):
                 '/tuneforge.v1.SchedulerService/WatchJob',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/tuneforge.v1.SchedulerService/WatchJobs',
+                request_serializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/ListAttempts',
@@ -311,6 +317,22 @@ class SchedulerServiceServicer(object):
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
         OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
         `newest_job_seq`. Start without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJobs(self, request, context):
+        """Streams the jobs of a project, or of all: a snapshot in pages, then each job that is added, changes or ends, as it is
+        after its newest change, soon after it is committed. A reader who is slow gets the newest state of each job and costs
+        no more memory than another. No change is missed over restarts of either side: reopen with the last token received.
+        Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000, or something in the filter is malformed.
+        INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
+        OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
+        without.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -561,6 +583,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.WatchJobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsResponse.SerializeToString,
             ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
@@ -893,6 +920,33 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/WatchJob',
             tuneforge_dot_v1_dot_scheduler__pb2.WatchJobRequest.SerializeToString,
             tuneforge_dot_v1_dot_scheduler__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/WatchJobs',
+            tuneforge_dot_v1_dot_watching__pb2.WatchJobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_watching__pb2.WatchJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,7 @@ from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduler_pb2 as _scheduler_pb2
 from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
+from tuneforge.v1 import watching_pb2 as _watching_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -141,6 +142,18 @@ class SchedulerServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
         `newest_job_seq`. Start without a token.
+    """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_watching_pb2.WatchJobsRequest, _watching_pb2.WatchJobsResponse]
+    """Streams the jobs of a project, or of all: a snapshot in pages, then each job that is added, changes or ends, as it is
+    after its newest change, soon after it is committed. A reader who is slow gets the newest state of each job and costs
+    no more memory than another. No change is missed over restarts of either side: reopen with the last token received.
+    Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000, or something in the filter is malformed.
+      INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
+      OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
+        without.
     """
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListAttemptsRequest, _scheduler_pb2.ListAttemptsResponse]
     """Lists the attempts of a job, newest first. Idempotent.
@@ -386,6 +399,18 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
         `newest_job_seq`. Start without a token.
+    """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_watching_pb2.WatchJobsRequest, _watching_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """Streams the jobs of a project, or of all: a snapshot in pages, then each job that is added, changes or ends, as it is
+    after its newest change, soon after it is committed. A reader who is slow gets the newest state of each job and costs
+    no more memory than another. No change is missed over restarts of either side: reopen with the last token received.
+    Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000, or something in the filter is malformed.
+      INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
+      OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
+        without.
     """
     ListAttempts: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListAttemptsRequest, _scheduler_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of a job, newest first. Idempotent.
@@ -682,6 +707,24 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
           OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
             `newest_job_seq`. Start without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _watching_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_watching_pb2.WatchJobsResponse], _abc.AsyncIterator[_watching_pb2.WatchJobsResponse]]:
+        """Streams the jobs of a project, or of all: a snapshot in pages, then each job that is added, changes or ends, as it is
+        after its newest change, soon after it is committed. A reader who is slow gets the newest state of each job and costs
+        no more memory than another. No change is missed over restarts of either side: reopen with the last token received.
+        Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000, or something in the filter is malformed.
+          INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
+          OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
+            without.
         """
 
     @_abc_1.abstractmethod

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import TERMINAL, JobState
-from services.scheduler.records import Chunk
 from services.scheduler.store import changes
 from services.scheduler.store.tables import chunks, jobs
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.watching.records import Chunk
 from tuneforge.names import JobName
 from tuneforge.records import first_head, mark_of, next_head
 

@@ -15,6 +15,7 @@ from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
 from services.scheduler.queues.budgets import Budget, Spent
 from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Reused, Work
 from services.scheduler.store import checkpoints, events
+from services.scheduler.store.compacted import history_of
 from services.scheduler.store.needs import needs_of, needs_values
 from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
@@ -355,6 +356,8 @@ def job_of(row: Row[Any]) -> Job:
         scheduling=row.scheduling,
         queued_ms=row.queued_ms,
         work=_work(row),
+        **history_of(row),
+        is_removed=row.removal is not None,
     )
 
 

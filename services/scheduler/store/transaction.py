@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
-from services.scheduler.records import Chunk
+from services.scheduler.watching.records import Chunk
 
 DatabaseClock = Callable[[Connection], int]
 """Gives the time in milliseconds since 1970 by the one clock that leases are judged by."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.scheduler.jobs import JobState
-from services.scheduler.records import Chunk, Job
+from services.scheduler.records import Job
 from services.scheduler.resume import write_token
+from services.scheduler.watching.records import Chunk
 from services.scheduler.wire.resources import job_state_to_proto, job_to_proto
 from tuneforge.v1 import events_pb2, scheduler_pb2
 
