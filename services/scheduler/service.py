@@ -39,7 +39,7 @@ from services.scheduler.watching.streams import streams_over
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0012"
+SCHEMA_HEAD = "0013"
 
 
 @dataclass(slots=True, kw_only=True)
