@@ -38,6 +38,12 @@ _HOMES: Final[dict[str, str]] = {
         "EvaluationMetrics Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics "
         "TaskMetrics"
     ),
+    "explanation_values": (
+        "Blocker BlockerReason DelayedJob DisplacedJob Forecast ForecastBasis ForecastCalibration ForecastEvent "
+        "ForecastOutcome ForecastSource JobExplanation JobForecast JobSimulation NodeFinding Preemptor QueuePosition "
+        "RunProgress TimeInterval"
+    ),
+    "foresight": "SimulatedJob",
     "gate_values": (
         "Approval ApprovalGate CheckGate Comparator ComparisonEvidence ComparisonGate GatePolicy GatePolicyChange "
         "GateKind GateReport GateResult MetricGate RecordedEvaluation SliceEvidence"

@@ -78,6 +78,29 @@ from tuneforge.events import (
     StepMetrics as StepMetrics,
     TaskMetrics as TaskMetrics,
 )
+from tuneforge.explanation_values import (
+    Blocker as Blocker,
+    BlockerReason as BlockerReason,
+    DelayedJob as DelayedJob,
+    DisplacedJob as DisplacedJob,
+    Forecast as Forecast,
+    ForecastBasis as ForecastBasis,
+    ForecastCalibration as ForecastCalibration,
+    ForecastEvent as ForecastEvent,
+    ForecastOutcome as ForecastOutcome,
+    ForecastSource as ForecastSource,
+    JobExplanation as JobExplanation,
+    JobForecast as JobForecast,
+    JobSimulation as JobSimulation,
+    NodeFinding as NodeFinding,
+    Preemptor as Preemptor,
+    QueuePosition as QueuePosition,
+    RunProgress as RunProgress,
+    TimeInterval as TimeInterval,
+)
+from tuneforge.foresight import (
+    SimulatedJob as SimulatedJob,
+)
 from tuneforge.gate_values import (
     Approval as Approval,
     ApprovalGate as ApprovalGate,

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from tuneforge import _wire
 from tuneforge.events import StateChange, state_change
+from tuneforge.explanation_values import JobForecast, forecast_from_proto
 from tuneforge.manifest import Manifest
 from tuneforge.queue_values import Budget, Spending, budget_from_proto, spending_from_proto
 from tuneforge.specs.memory import MemoryEstimate
@@ -178,6 +179,8 @@ class Job:
     """Predicted peak memory of one attempt."""
     resource_estimate: ResourceEstimate | None
     """What it was predicted to take when it was created."""
+    forecast: JobForecast | None
+    """When it starts and ends, as it was foreseen some seconds ago; None: it has ended or was not looked at."""
     conditions: tuple[JobCondition, ...]
     latest_job_seq: int
     """Number of its newest event."""
@@ -294,6 +297,7 @@ def job_from_proto(message: pb.Job) -> Job:
         resource_estimate=resource_estimate_from_proto(message.resource_estimate)
         if message.HasField("resource_estimate")
         else None,
+        forecast=forecast_from_proto(message.forecast) if message.HasField("forecast") else None,
         conditions=tuple(_wire.word(JobCondition, pb.JobCondition.DESCRIPTOR, each) for each in message.conditions),
         latest_job_seq=message.latest_job_seq,
         from_checkpoint=message.from_checkpoint,

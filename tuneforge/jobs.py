@@ -5,27 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tuneforge import _short_names as names
-from tuneforge._connections import Connections
 from tuneforge._job_requests import create_request, put_options
 from tuneforge._job_streams import JobStreams
 from tuneforge._spec_input import SpecInput, read_spec
 from tuneforge._transport import new_request_id
 from tuneforge._watch import JobWatch, WatchOptions
 from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError
+from tuneforge.explanation_values import JobExplanation
+from tuneforge.foresight import JobForesight
 from tuneforge.job_filters import JobFilter, JobOrder, filter_to_proto, order_to_proto
 from tuneforge.job_values import (
     Attempt,
-    Calibration,
     Checkpoint,
     Job,
     JobState,
-    ResourceEstimate,
     WorkLedger,
     attempt_from_proto,
-    calibration_from_proto,
     checkpoint_from_proto,
     job_from_proto,
-    resource_estimate_from_proto,
     work_ledger_from_proto,
 )
 from tuneforge.queue_values import Budget, budget_to_proto
@@ -115,6 +112,10 @@ class JobHandle:
             delay_s = min(delay_s * 1.5, _POLL_MAX_S)
         return _succeeded(self._job)
 
+    def explain(self) -> JobExplanation:
+        """Returns why the job is in its state and what comes next; see `Jobs.explain`."""
+        return self._jobs.explain(self.name)
+
     def cancel(self, reason: str = "") -> Job:
         """Cancels the job and returns it: CANCELLED, or CANCELLING until its device is free.
 
@@ -172,11 +173,8 @@ class JobHandle:
         self._job = job
 
 
-class Jobs(JobStreams):
+class Jobs(JobStreams, JobForesight):
     """Jobs of one project; `client.jobs`."""
-
-    def __init__(self, connections: Connections, project: str) -> None:
-        super().__init__(connections, project)
 
     def create(
         self,
@@ -232,26 +230,6 @@ class Jobs(JobStreams):
         scheduler = self._connections.scheduler
         request = calls.GetWorkLedgerRequest(parent=names.parent(self._project))
         return work_ledger_from_proto(scheduler.call(scheduler.stub.GetWorkLedger, request))
-
-    def estimate(self, spec: SpecInput) -> ResourceEstimate:
-        """Returns what a spec would take: peak memory by part, time of a step, total time and cost, with intervals.
-
-        A spec that no known node could hold is answered too, with `problem`.
-
-        Raises:
-            InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
-        """
-        scheduler = self._connections.scheduler
-        request = calls.EstimateResourcesRequest(
-            parent=names.parent(self._project), spec=read_spec(spec, self._project)
-        )
-        return resource_estimate_from_proto(scheduler.call(scheduler.stub.EstimateResources, request))
-
-    def calibrations(self) -> Iterator[Calibration]:
-        """Yields how far predictions were off, by family, method, number format and kind of device."""
-        scheduler = self._connections.scheduler
-        for page in scheduler.pages(scheduler.stub.ListCalibrations, calls.ListCalibrationsRequest()):
-            yield from map(calibration_from_proto, page.calibrations)
 
     def get(self, job: str) -> JobHandle:
         """Returns a job by id or name."""

@@ -9,6 +9,8 @@ from prometheus_client import Gauge
 
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.decisions import Observation
+from services.scheduler.foresight.promises import UNKNOWN, Event, Outcome
+from services.scheduler.foresight.service import Foresight
 from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.reconcile import Reconciler
 
@@ -24,9 +26,18 @@ _SAVED = Gauge(
 )
 _PREEMPTIONS = Gauge("tuneforge_scheduler_preemptions_total", "How often jobs gave way since the beginning")
 _WATCHERS = Gauge("tuneforge_scheduler_watchers", "Open watches of jobs")
+_PROMISES = Gauge(
+    "tuneforge_scheduler_forecasts", "Promises of when jobs start and end that are kept", ["event", "outcome"]
+)
+_KEPT = Gauge(
+    "tuneforge_scheduler_forecasts_kept_ratio", "Share of the newest decided promises that came true", ["event"]
+)
+_OFF = Gauge(
+    "tuneforge_scheduler_forecasts_median_ratio", "Real over expected wait of the newest decided promises", ["event"]
+)
 
 
-def show(reconciler: Reconciler, broadcast: Broadcast) -> None:
+def show(reconciler: Reconciler, broadcast: Broadcast, foresight: Foresight) -> None:
     """Lets `/metrics` look at a scheduler; the newest one of a process is shown."""
 
     def count(test: Callable[[Observation], float]) -> float:
@@ -44,6 +55,24 @@ def show(reconciler: Reconciler, broadcast: Broadcast) -> None:
     _SAVED.set_function(partial(count, lambda seen: seen.work.saved_ms / 1000))
     _PREEMPTIONS.set_function(partial(count, lambda seen: seen.work.preemptions))
     _WATCHERS.set_function(lambda: broadcast.watchers)
+    _show_forecasts(foresight)
+
+
+def _show_forecasts(foresight: Foresight) -> None:
+    def count(key: tuple[Event, Outcome]) -> float:
+        return foresight.outcomes.get(key, 0)
+
+    def kept(event: Event) -> float:
+        return foresight.qualities.get(event, UNKNOWN).kept_share
+
+    def off(event: Event) -> float:
+        return foresight.qualities.get(event, UNKNOWN).median_ratio
+
+    for event in Event:
+        for outcome in Outcome:
+            _PROMISES.labels(event=str(event), outcome=str(outcome)).set_function(partial(count, (event, outcome)))
+        _KEPT.labels(event=str(event)).set_function(partial(kept, event))
+        _OFF.labels(event=str(event)).set_function(partial(off, event))
 
 
 def _jobs_in(state: JobState, seen: Observation) -> int:

@@ -64,6 +64,8 @@ _log = get_logger(__name__)
 
 _WORDS: dict[type[Action], str] = {Start: "start", Stop: "stop", Close: "close", Fence: "fence"}
 """What a node is told of an attempt, by action."""
+_LOOK_S = 3.0
+"""How long somebody waits for the loop's next look."""
 _LEAVE = "leave"
 """The same for a stop that saves the state: a cancel that comes after it does not wait for its turn."""
 
@@ -87,11 +89,33 @@ class Reconciler:
     seen: Observation | None = None
     """What the last round saw."""
     view: QueueView = field(default_factory=QueueView)
+    changes: int = 0
+    """How often it was told that something has changed."""
     _followers: dict[tuple[int, int], asyncio.Task[None]] = field(default_factory=dict)
+    _waiting: list[asyncio.Future[Observation]] = field(default_factory=list)
+    """Callers who want to know what the next round sees."""
 
     def poke(self) -> None:
-        """Makes the loop look again now."""
+        """Makes the loop look again now, because something has changed."""
+        self.changes += 1
         self.wake.set()
+
+    async def look(self) -> Observation:
+        """Makes the loop look again now, and returns what it sees; when that takes long, what it saw last.
+
+        Raises:
+            TimeoutError: it has not seen anything yet.
+        """
+        seen: asyncio.Future[Observation] = asyncio.get_running_loop().create_future()
+        self._waiting.append(seen)
+        self.wake.set()
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                return await seen
+        except TimeoutError:
+            if self.seen is None:
+                raise
+            return self.seen
 
     async def start(self) -> None:
         """Gives each known lease one full TTL, since nobody could renew while this process was away."""
@@ -118,8 +142,12 @@ class Reconciler:
 
     async def round(self) -> float:
         """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
+        waiting, self._waiting = self._waiting, []  # who comes while it looks is told of the next look
         with LOOK.time():
             seen = self.seen = await self._observe()
+        for each in waiting:
+            if not each.done():
+                each.set_result(seen)
         with DECIDE.time():
             actions = decide(seen)
         written = await asyncio.gather(*map(self._write, actions), return_exceptions=True)

@@ -20,6 +20,7 @@ from services.scheduler.checkpoint_verbs import CheckpointVerbs
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
+from services.scheduler.foresight.service import Foresight
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.reuse import Reusing
 from services.scheduler.nodes import Nodes
@@ -39,7 +40,7 @@ from services.scheduler.watching.streams import streams_over
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0013"
+SCHEMA_HEAD = "0014"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Scheduler:
     trainers: Trainers
     reconciler: Reconciler
     holding: Holding
+    foresight: Foresight
     servicer: SchedulerServicer
     _loops: tuple[asyncio.Task[None], ...] = ()
 
@@ -64,7 +66,7 @@ class Scheduler:
         """
         await asyncio.to_thread(self.database.open)
         await self.reconciler.start()
-        loops = (self.reconciler.run(), self.holding.run_for_ever())
+        loops = (self.reconciler.run(), self.holding.run_for_ever(), self.foresight.run())
         self._loops = tuple(asyncio.create_task(loop) for loop in loops)
 
     async def drain(self) -> None:
@@ -149,9 +151,7 @@ def build(
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )
-    metrics.show(reconciler, broadcast)
-    nodes.poke = ledger.on_change = reconciler.poke
-    ledger.on_end = holding.poke
+    foresight = _joined(reconciler, broadcast, holding)
     reusing = Reusing(ledger=ledger, registry=registry)
     verbs = Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing)
     servicer = SchedulerServicer(
@@ -164,6 +164,7 @@ def build(
             checkpoints=CheckpointVerbs(ledger=ledger),
             verification=verification,
             queues=QueueVerbs(ledger=ledger, price=settings.price),
+            foresight=foresight,
         )
     )
     return Scheduler(
@@ -174,8 +175,19 @@ def build(
         trainers=trainers,
         reconciler=reconciler,
         holding=holding,
+        foresight=foresight,
         servicer=servicer,
     )
+
+
+def _joined(reconciler: Reconciler, broadcast: Broadcast, holding: Holding) -> Foresight:
+    """Lets changes wake the loop, and `/metrics` look at it; returns what looks ahead of it."""
+    ledger = reconciler.rules.ledger
+    foresight = Foresight(ledger=ledger, look=reconciler.look, changes=lambda: reconciler.changes)
+    metrics.show(reconciler, broadcast, foresight)
+    reconciler.nodes.poke = ledger.on_change = reconciler.poke
+    ledger.on_end = holding.poke
+    return foresight
 
 
 def _holding(ledger: Ledger, registry: Registry, timing: Timing) -> Holding:

@@ -14,6 +14,8 @@ from services.grpckit.pages import cut, page_of
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.checkpoint_calls import CheckpointCalls
 from services.scheduler.checkpoint_verbs import CheckpointVerbs
+from services.scheduler.explain_calls import ExplainCalls
+from services.scheduler.foresight.service import Foresight
 from services.scheduler.ledger import Ledger
 from services.scheduler.node_calls import NodeCalls
 from services.scheduler.nodes import Nodes, registration_problems
@@ -59,10 +61,11 @@ class Parts:
     checkpoints: CheckpointVerbs
     verification: Verification
     queues: QueueVerbs
+    foresight: Foresight
 
 
 class SchedulerServicer(
-    CheckpointCalls, QueueCalls, NodeCalls, WatchCalls, scheduler_pb2_grpc.SchedulerServiceServicer
+    CheckpointCalls, ExplainCalls, QueueCalls, NodeCalls, WatchCalls, scheduler_pb2_grpc.SchedulerServiceServicer
 ):
     """The scheduler's RPCs.
 
@@ -73,6 +76,7 @@ class SchedulerServicer(
     def __init__(self, parts: Parts) -> None:
         CheckpointCalls.__init__(self, parts.ledger, parts.checkpoints, parts.verification)
         NodeCalls.__init__(self, parts.nodes)
+        ExplainCalls.__init__(self, parts.ledger, parts.verbs, parts.foresight)
         self._parts = parts
         self._queues = parts.queues
         self._streams = parts.streams
@@ -113,7 +117,8 @@ class SchedulerServicer(
     async def GetJob(self, request: scheduler_pb2.GetJobRequest, _: Context) -> jobs_pb2.Job:
         """Returns a job."""
         job = await self._job(JobName.parse(request.name))
-        return job_to_proto((await self._parts.ledger.read_now(lambda db, now: usage.with_running(db, [job], now)))[0])
+        whole = (await self._parts.ledger.read_now(lambda db, now: usage.with_running(db, [job], now)))[0]
+        return self.foreseen(whole, job_to_proto(whole))
 
     async def ListJobs(self, request: scheduler_pb2.ListJobsRequest, _: Context) -> scheduler_pb2.ListJobsResponse:
         """Lists a project's jobs."""
@@ -126,7 +131,8 @@ class SchedulerServicer(
         )
         shown, token = cut(rows, page, lambda job: job_filters.page_key(job, order))
         found = await self._parts.ledger.read_now(lambda db, now: usage.with_running(db, shown, now))
-        return scheduler_pb2.ListJobsResponse(jobs=map(job_to_proto, found), next_page_token=token)
+        jobs = [self.foreseen(job, job_to_proto(job)) for job in found]
+        return scheduler_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def CancelJob(self, request: scheduler_pb2.CancelJobRequest, _: Context) -> jobs_pb2.Job:
         """Cancels a job."""

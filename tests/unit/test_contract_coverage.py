@@ -51,6 +51,8 @@ READS = (
     "Resolve",
     "Generate",
     "Estimate",
+    "Explain",
+    "Simulate",
 )
 # A job, an attempt, a digest, a node's generation tell a repetition from a new call.
 SAFE_TO_REPEAT = {

@@ -1,5 +1,7 @@
 """The command tree."""
 
+import copy
+
 import click
 
 from tuneforge.cli.aliases import aliases
@@ -65,6 +67,9 @@ for command in (
     queues,
 ):
     cli.add_command(command)
+_job = copy.copy(jobs)  # people who speak of one job type one; it shares the commands of `jobs`
+_job.hidden = True
+cli.add_command(_job, "job")
 cli.add_command(train)
 cli.add_command(validate)
 cli.add_command(metrics)

@@ -10,14 +10,14 @@ from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
 from tuneforge.cli.output import clock, print_fields, print_json, print_rows, size
 from tuneforge.cli.submit import read_flags, submit
 
-_NOT_FOR_A_SPEC = {"from_checkpoint", "job_id", "label", "validate_only", "watch", *BUDGET_FLAGS}
+NOT_FOR_A_SPEC = {"from_checkpoint", "job_id", "label", "validate_only", "watch", *BUDGET_FLAGS}
 """Flags of `submit` that say nothing about what is trained."""
 _PARTS = ("weights", "adapter", "gradients", "optimizer", "snapshot", "mapped", "activations", "loading", "overhead")
 
 
 def _estimate(spec: Path | None, as_json: bool, **flags: Any) -> None:
     connection: Connection = click.get_current_context().obj
-    unset: dict[str, Any] = dict.fromkeys(_NOT_FOR_A_SPEC)
+    unset: dict[str, Any] = dict.fromkeys(NOT_FOR_A_SPEC)
     with connection.client() as client:
         found = client.jobs.estimate(read_flags(spec, {**unset, **flags}))
     if as_json:
@@ -69,7 +69,7 @@ def _span(found: Any, factor: float, unit: str) -> str | None:
 estimate = ConnectedCommand(
     "estimate",
     callback=_estimate,
-    params=[param for param in submit.params if param.name not in _NOT_FOR_A_SPEC],
+    params=[param for param in submit.params if param.name not in NOT_FOR_A_SPEC],
     help="Say what a job would take, with the flags of `submit`, and make none.",
 )
 

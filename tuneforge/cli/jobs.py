@@ -8,6 +8,7 @@ from tuneforge.cli.budgets import budget_of, budget_options, shown_spending
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.estimates import calibration, estimate
 from tuneforge.cli.export import export_command
+from tuneforge.cli.foresight import explain, forecasts, simulate
 from tuneforge.cli.ledger import ledger, scheduling_fields
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
@@ -58,6 +59,9 @@ jobs.add_command(export_command)
 jobs.add_command(estimate)
 jobs.add_command(calibration)
 jobs.add_command(ledger)
+jobs.add_command(explain)
+jobs.add_command(simulate)
+jobs.add_command(forecasts)
 
 
 @jobs.command()

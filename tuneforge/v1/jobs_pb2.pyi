@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import events_pb2 as _events_pb2
+from tuneforge.v1 import explanations_pb2 as _explanations_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
@@ -206,6 +207,7 @@ class Job(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TRIAL_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -329,6 +331,12 @@ class Job(_message.Message):
         """Output only. When it is removed; unset until it has ended, and when `ttl` is unset."""
 
     @_builtins.property
+    def forecast(self) -> _explanations_pb2.JobForecast:
+        """Output only. When it starts and ends, as the scheduler foresaw it last, some seconds ago; unset for a job that has ended,
+        is paused or was not looked at yet. `ExplainJob` makes a new forecast.
+        """
+
+    @_builtins.property
     def verification(self) -> Global___ResumeVerification:
         """Output only. What it verifies; unset: it is no verification but a run that publishes a version."""
 
@@ -368,12 +376,13 @@ class Job(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         trial: _builtins.str = ...,
+        forecast: _explanations_pb2.JobForecast | None = ...,
         from_checkpoint: _builtins.str = ...,
         verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "budget", b"budget", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "last_change", b"last_change", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "train", b"train", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "budget", b"budget", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "forecast", b"forecast", "last_change", b"last_change", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "train", b"train", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "budget", b"budget", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "rerun_of", b"rerun_of", "resource_estimate", b"resource_estimate", "reused_from", b"reused_from", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "training_digest", b"training_digest", "trial", b"trial", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "budget", b"budget", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "forecast", b"forecast", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "rerun_of", b"rerun_of", "resource_estimate", b"resource_estimate", "reused_from", b"reused_from", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "training_digest", b"training_digest", "trial", b"trial", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tuneforge.v1 import explanations_pb2 as tuneforge_dot_v1_dot_explanations__pb2
 from tuneforge.v1 import jobs_pb2 as tuneforge_dot_v1_dot_jobs__pb2
 from tuneforge.v1 import nodes_pb2 as tuneforge_dot_v1_dot_nodes__pb2
 from tuneforge.v1 import queues_pb2 as tuneforge_dot_v1_dot_queues__pb2
@@ -70,6 +71,21 @@ class SchedulerServiceStub(object):
                 '/tuneforge.v1.SchedulerService/ListJobs',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ExplainJob',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ExplainJobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_explanations__pb2.JobExplanation.FromString,
+                _registered_method=True)
+        self.SimulateJob = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/SimulateJob',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.SimulateJobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.SimulateJobResponse.FromString,
+                _registered_method=True)
+        self.ListForecasts = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ListForecasts',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListForecastsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListForecastsResponse.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/CancelJob',
@@ -253,6 +269,46 @@ class SchedulerServiceServicer(object):
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainJob(self, request, context):
+        """Says why a job is in its state and what comes next: what it waits for and what would end that, its place in the order,
+        who is ahead, when it starts and ends, how far it is, who could have it stopped. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulateJob(self, request, context):
+        """Says what would become of a job, without creating it: when it would start and end, on which nodes, which running jobs
+        would be stopped for it and whose ends it would put off. The request is checked as `CreateJob` checks it. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+        FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+        INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+        FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+        ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+        UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListForecasts(self, request, context):
+        """Lists the promises that were made to a project's jobs and what became of them, newest first, and how good the promises
+        of all projects were. The newest 20000 are kept. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or `job` is of another project.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: there is no such job; list the project's jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -564,6 +620,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListJobsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListJobsResponse.SerializeToString,
             ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ExplainJobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_explanations__pb2.JobExplanation.SerializeToString,
+            ),
+            'SimulateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimulateJob,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.SimulateJobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.SimulateJobResponse.SerializeToString,
+            ),
+            'ListForecasts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListForecasts,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ListForecastsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListForecastsResponse.SerializeToString,
+            ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.CancelJobRequest.FromString,
@@ -812,6 +883,87 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/ListJobs',
             tuneforge_dot_v1_dot_scheduler__pb2.ListJobsRequest.SerializeToString,
             tuneforge_dot_v1_dot_scheduler__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ExplainJob',
+            tuneforge_dot_v1_dot_scheduler__pb2.ExplainJobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_explanations__pb2.JobExplanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/SimulateJob',
+            tuneforge_dot_v1_dot_scheduler__pb2.SimulateJobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.SimulateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListForecasts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ListForecasts',
+            tuneforge_dot_v1_dot_scheduler__pb2.ListForecastsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.ListForecastsResponse.FromString,
             options,
             channel_credentials,
             insecure,

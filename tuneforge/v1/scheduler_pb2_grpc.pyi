@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tuneforge.v1 import explanations_pb2 as _explanations_pb2
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
 from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import queues_pb2 as _queues_pb2
@@ -94,6 +95,34 @@ class SchedulerServiceStub:
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
+    """
+    ExplainJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainJobRequest, _explanations_pb2.JobExplanation]
+    """Says why a job is in its state and what comes next: what it waits for and what would end that, its place in the order,
+    who is ahead, when it starts and ends, how far it is, who could have it stopped. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+    """
+    SimulateJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SimulateJobRequest, _scheduler_pb2.SimulateJobResponse]
+    """Says what would become of a job, without creating it: when it would start and end, on which nodes, which running jobs
+    would be stopped for it and whose ends it would put off. The request is checked as `CreateJob` checks it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+      FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    ListForecasts: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListForecastsRequest, _scheduler_pb2.ListForecastsResponse]
+    """Lists the promises that were made to a project's jobs and what became of them, newest first, and how good the promises
+    of all projects were. The newest 20000 are kept. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or `job` is of another project.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: there is no such job; list the project's jobs.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobRequest, _jobs_pb2.Job]
     """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
@@ -351,6 +380,34 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
+    """
+    ExplainJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainJobRequest, _explanations_pb2.JobExplanation]  # type: ignore[assignment]
+    """Says why a job is in its state and what comes next: what it waits for and what would end that, its place in the order,
+    who is ahead, when it starts and ends, how far it is, who could have it stopped. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+    """
+    SimulateJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SimulateJobRequest, _scheduler_pb2.SimulateJobResponse]  # type: ignore[assignment]
+    """Says what would become of a job, without creating it: when it would start and end, on which nodes, which running jobs
+    would be stopped for it and whose ends it would put off. The request is checked as `CreateJob` checks it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+      FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    ListForecasts: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListForecastsRequest, _scheduler_pb2.ListForecastsResponse]  # type: ignore[assignment]
+    """Lists the promises that were made to a project's jobs and what became of them, newest first, and how good the promises
+    of all projects were. The newest 20000 are kept. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or `job` is of another project.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: there is no such job; list the project's jobs.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Cancels a job: at once while it waits or is paused, else as soon as its device is free (CANCELLING until then).
@@ -635,6 +692,52 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a field of the filter is wrong; all are listed.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token, or with the filter and order that gave it.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainJob(
+        self,
+        request: _scheduler_pb2.ExplainJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_explanations_pb2.JobExplanation, _abc.Awaitable[_explanations_pb2.JobExplanation]]:
+        """Says why a job is in its state and what comes next: what it waits for and what would end that, its place in the order,
+        who is ahead, when it starts and ends, how far it is, who could have it stopped. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulateJob(
+        self,
+        request: _scheduler_pb2.SimulateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.SimulateJobResponse, _abc.Awaitable[_scheduler_pb2.SimulateJobResponse]]:
+        """Says what would become of a job, without creating it: when it would start and end, on which nodes, which running jobs
+        would be stopped for it and whose ends it would put off. The request is checked as `CreateJob` checks it. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists every field that is wrong and what it may be.
+          FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could ever hold it; the message says by how much.
+          INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+          FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+          ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+          UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListForecasts(
+        self,
+        request: _scheduler_pb2.ListForecastsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ListForecastsResponse, _abc.Awaitable[_scheduler_pb2.ListForecastsResponse]]:
+        """Lists the promises that were made to a project's jobs and what became of them, newest first, and how good the promises
+        of all projects were. The newest 20000 are kept. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or `job` is of another project.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: there is no such job; list the project's jobs.
         """
 
     @_abc_1.abstractmethod

@@ -17,6 +17,7 @@ from services.scheduler.wire.options import retry_policy_of
 from services.scheduler.wire.publications import publish_request
 from services.scheduler.wire.resources import capacity_from_bytes, end_of_part
 from services.scheduler.wire.scheduling import predicted_ms, scheduling_values
+from services.scheduler.wire.specs import spec_digest
 
 __all__ = [
     "Batch",
@@ -37,6 +38,7 @@ __all__ = [
     "publish_request",
     "retry_policy_of",
     "scheduling_values",
+    "spec_digest",
     "stall_event",
     "state_event",
     "warning_event",

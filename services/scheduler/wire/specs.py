@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from services.scheduler.records import Job
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
@@ -30,3 +32,10 @@ def spec_of_run(job: Job) -> spec_pb2.TrainingSpec:
     """Returns the spec that a job's attempts start with: as its first attempt resolved it, if there was one."""
     resolved = resolved_of(job)
     return resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec)
+
+
+def spec_digest(stored: bytes) -> str:
+    """Returns a digest of what is trained, by which a simulated job is known again; `output` is left out."""
+    spec = spec_pb2.TrainingSpec.FromString(stored)
+    spec.ClearField("output")
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()

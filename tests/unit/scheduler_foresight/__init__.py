@@ -1,0 +1,1 @@
+"""Foresight: forward runs, intervals, reasons."""
