@@ -1,6 +1,7 @@
 """Requests that make jobs, from what people give."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tuneforge import _short_names as names
 from tuneforge._spec_input import SpecInput, read_spec
@@ -33,12 +34,18 @@ def put_options(request: calls.CreateJobRequest, budget: Budget | None, scheduli
     """Puts into a request what the job may spend, and when and where it may run.
 
     Raises:
-        InvalidArgument: A moment cannot be sent.
+        InvalidArgument: A moment cannot be sent, or a name is none.
     """
     if (limits := budget_to_proto(budget)) is not None:
         request.budget.CopyFrom(limits)
     if scheduling is None:
         return
+    project = request.parent.rpartition("/")[2]
+    scheduling = replace(
+        scheduling,
+        depends_on=tuple(names.job(project, each) for each in scheduling.depends_on),
+        exclude_nodes=tuple(map(names.node, scheduling.exclude_nodes)),
+    )
     try:
         request.scheduling.CopyFrom(scheduling_to_proto(scheduling))
     except ValueError as error:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from services.grpckit.errors import FieldViolation, invalid_fields
+from services.scheduler.dependencies import Dependencies
+from services.scheduler.dependencies import look_up as look_up_dependencies
 from services.scheduler.estimating import Rows, look_up, memory_of, predict
 from services.scheduler.fitting import misfit, needs_of
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
@@ -29,7 +31,7 @@ from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.memory import MemoryEstimate
-from tuneforge.specs.scheduling import DEFAULT, Scheduling, scheduling_violations
+from tuneforge.specs.scheduling import DEFAULT, ENTRIES_MAX, Scheduling, scheduling_violations
 from tuneforge.specs.spec import DataSource, MergeMethod, Task, TrainingSpec
 from tuneforge.specs.validation import validate
 
@@ -109,7 +111,8 @@ class Admission:
             self._data(draft.spec.data.validation, draft.spec.task, PREFIX + "data.validation.dataset"),
         )
         architecture = None if isinstance(start, Problem) else start.architecture
-        problems = _own_problems(draft, architecture) + await self._scheduling_problems(draft)
+        waits = await self._waits(draft)
+        problems = _own_problems(draft, architecture) + list(waits.problems)
         problems += [found.violation for found in (start, train, validation) if isinstance(found, Problem)]
         problems += _merge_problems(draft.spec, start)
         budget = draft.budget.at(self.price) if draft.budget is not None and not draft.budget.is_empty else None
@@ -142,6 +145,7 @@ class Admission:
             retry=retry_bytes(draft.options.retry(self.retry)),
             budget=budget,
             training_digest=_training_digest(new, spec, known.kind.device),
+            waits_for=waits.unmet,
         )
 
     async def _start(self, draft: Draft) -> _Start | Problem:
@@ -185,15 +189,21 @@ class Admission:
         is_validation = field.endswith("validation.dataset")
         return await resolve_data(self.registry, source, field, task=task, is_validation=is_validation)
 
-    async def _scheduling_problems(self, draft: Draft) -> list[FieldViolation]:
-        now = None
-        if draft.is_new and draft.scheduling.deadline is not None:  # by the clock that it will be held against
+    async def _waits(self, draft: Draft) -> Dependencies:
+        """Returns which jobs it waits for, and everything that is wrong with when and where it is to run."""
+        asked, now, waits = draft.scheduling, None, Dependencies()
+        if draft.is_new and asked.deadline is not None:  # by the clock that it will be held against
             now_ms = await self.ledger.read_now(lambda _, now_ms: now_ms)
             now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        found = list(scheduling_violations(draft.scheduling, now))
+        if draft.is_new and asked.depends_on:
+            waits = await self.ledger.read(
+                lambda connection: look_up_dependencies(connection, draft.project, asked.depends_on[:ENTRIES_MAX])
+            )
+        found = list(scheduling_violations(asked, now))
         if draft.has_unknown_class:
             found.append(FieldViolation("priority", "is no class that this release knows: use LOW, NORMAL or HIGH"))
-        return [FieldViolation(f"scheduling.{each.field}", each.description) for each in found]
+        said = (FieldViolation(f"scheduling.{each.field}", each.description) for each in found)
+        return replace(waits, problems=(*said, *waits.problems))
 
     async def readmit(self, job: Job) -> NewJob:
         """Returns a blocked job as it would be admitted now that the output which it waits for is there.

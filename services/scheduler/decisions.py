@@ -227,13 +227,19 @@ def _leases(seen: Observation) -> Iterator[Action]:
 
 def _dependents(seen: Observation) -> Iterator[Action]:
     for job in seen.jobs:
-        if job.state is not JobState.BLOCKED or job.depends_on is None:
+        if job.state is not JobState.BLOCKED:
             continue
-        name, state = seen.dependencies[job.depends_on]
-        if state is JobState.SUCCEEDED:
+        needed = [seen.dependencies[number] for number in waited_for(job)]
+        failed = next((each for each in needed if each[1] in TERMINAL and each[1] is not JobState.SUCCEEDED), None)
+        if failed is not None:
+            yield FailDependent(job=job.number, failure=dependency_failure(*failed))
+        elif needed and all(state is JobState.SUCCEEDED for _, state in needed):
             yield Release(job=job.number)
-        elif state in TERMINAL:
-            yield FailDependent(job=job.number, failure=dependency_failure(name, state))
+
+
+def waited_for(job: ActiveJob) -> tuple[int, ...]:
+    """Returns the numbers of the jobs that a BLOCKED one waits for."""
+    return job.waits_for if job.depends_on is None else (job.depends_on, *job.waits_for)
 
 
 def _attempts(seen: Observation) -> Iterator[Action]:

@@ -312,7 +312,7 @@ def dependency_failure(dependency: str, state: JobState) -> Failure:
     """Returns why a job fails that waits for `dependency`, which ended in `state` instead of SUCCEEDED."""
     return Failure(
         reason="DEPENDENCY_FAILED",
-        message=f"It waits for the output of {dependency}, which ended as {state}.",
+        message=f"It waits for {dependency}, which ended as {state}.",
         cure=f"Make {dependency} succeed under a new name, then create this job again on that output.",
         is_user_fault=True,
         metadata=(("job", dependency), ("state", str(state))),

@@ -166,7 +166,8 @@ class Reconciler:
 
         def look(connection: Connection, now_ms: int) -> Observation:
             active = self.view.look(connection, now_ms)
-            waited_for = {job.depends_on for job in active if job.state is JobState.BLOCKED and job.depends_on}
+            blocked = (job for job in active if job.state is JobState.BLOCKED)
+            waited_for = {number for job in blocked for number in decisions.waited_for(job)}
             open_ones = attempt_store.open_ones(connection)
             accounts = open_books(usage.books(connection, now_ms), active, open_ones, self._terms(now_ms))
             return Observation(

@@ -123,6 +123,8 @@ class NewJob:
     training_digest: str | None = None
     """Digest of all that its result depends on; None: not known yet."""
     scheduling: Scheduling = DEFAULT
+    waits_for: Mapping[int, str] = field(default_factory=dict)
+    """Other jobs that must have succeeded before it starts, and have not ended: numbers and names."""
     reuses: Reused | None = None
     """Whose version is its result; None: it trains."""
     trial: str | None = None
@@ -260,6 +262,8 @@ class ActiveJob:
     is_preemptible: bool = True
     start_after_ms: int = 0
     """It does not start before."""
+    waits_for: tuple[int, ...] = ()
+    """Jobs beside `depends_on` that a BLOCKED one waits for."""
     deadline_ms: int | None = None
     is_late: bool = False
     """Whether it was said that it will miss its deadline."""

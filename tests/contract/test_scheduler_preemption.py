@@ -291,3 +291,34 @@ async def test_what_cannot_be_drained_is_refused(tmp_path: Path) -> None:
         wrong = scheduler_pb2.DrainNodeRequest(name="nodes/n1", reason="x" * 1025, deadline=early)
         error = await refusal(stage.stub.DrainNode(wrong), "INVALID_ARGUMENT")
         assert [each.field for each in error.fields] == ["reason", "deadline"]
+
+
+@on_loop
+async def test_a_job_waits_until_others_have_succeeded(tmp_path: Path) -> None:
+    """BLOCKED until all of them have; one that fails, or was cancelled before, fails it or is refused at once."""
+    async with staged(tmp_path, timing=PATIENT, trainer={"slots": 3}) as stage:
+        await stage.trainer.register(stage.address)
+        names = ["projects/p/jobs/one", "projects/p/jobs/two"]
+        one, two = await running(stage, "one"), await running(stage, "two")
+        both = scheduling_pb2.Scheduling(depends_on=names)
+        assert (await stage.create("both", scheduling=both)).state == jobs_pb2.JOB_STATE_BLOCKED
+        second = scheduling_pb2.Scheduling(depends_on=names[1:])
+        await stage.create("second", scheduling=second)
+        await stage.trainer.end(one, SUCCEEDED)
+        await stage.until_state("SUCCEEDED", "one")
+        assert (await stage.get("both")).state == jobs_pb2.JOB_STATE_BLOCKED
+        await stage.restart()
+        await stage.trainer.register(stage.address)
+        await stage.trainer.end(two, SUCCEEDED)
+        await stage.trainer.started(4)
+        begun = sorted(stage.trainer.starts[2:])
+        assert begun == ["projects/p/jobs/both/attempts/1", "projects/p/jobs/second/attempts/1"]
+        await stage.create("next", scheduling=scheduling_pb2.Scheduling(depends_on=["projects/p/jobs/second"]))
+        await stage.cancel("second")
+        await stage.trainer.end(stage.trainer.held[begun[1]], nodes_pb2.ATTEMPT_STATE_CANCELLED)
+        assert (await stage.until_state("FAILED", "next")).last_change.reason == "DEPENDENCY_FAILED"
+        wrong = scheduling_pb2.Scheduling(
+            depends_on=["projects/p/jobs/second", "projects/q/jobs/a", "b", "projects/p/jobs/c"]
+        )
+        error = await refusal(stage.create("wrong", scheduling=wrong), "INVALID_ARGUMENT")
+        assert [each.field for each in error.fields] == [f"scheduling.depends_on[{index}]" for index in range(4)]

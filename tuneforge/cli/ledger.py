@@ -50,6 +50,7 @@ def scheduling_fields(job: "Job") -> list[tuple[str, object]]:
         ("gives way", None if wanted.is_preemptible else "never"),
         ("starts after", wanted.start_after),
         ("deadline", wanted.deadline),
+        ("after", ", ".join(map(short, wanted.depends_on)) or None),
         ("not on", ", ".join([*map(short, wanted.exclude_nodes), *labels]) or None),
         ("only on", ", ".join(wanted.device_kinds) or None),
         *ledger_fields(job.ledger),

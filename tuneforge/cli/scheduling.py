@@ -22,6 +22,7 @@ _OPTIONS = (
     click.option(
         "--deadline", type=MOMENT, metavar="WHEN", help="When it should have ended; as it comes near, sooner."
     ),
+    click.option("--after", multiple=True, metavar="JOB", help="Once this job has succeeded; may be repeated."),
     click.option("--exclude-node", multiple=True, metavar="NODE", help="Not on this node; may be repeated."),
     click.option(
         "--exclude-label", multiple=True, metavar="KEY[=VALUE]", help="On no node with this label; may be repeated."
@@ -48,7 +49,8 @@ def scheduling_of(flags: dict[str, Any]) -> "Scheduling | None":
         is_preemptible=not flags["no_preempt"],
         start_after=flags["start_after"],
         deadline=flags["deadline"],
-        exclude_nodes=tuple(each if each.startswith("nodes/") else f"nodes/{each}" for each in flags["exclude_node"]),
+        depends_on=flags["after"],
+        exclude_nodes=flags["exclude_node"],
         exclude_labels={key: word for key, _, word in (each.partition("=") for each in flags["exclude_label"])},
         device_kinds=flags["device_kind"],
     )

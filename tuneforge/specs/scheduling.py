@@ -41,8 +41,10 @@ class Scheduling:
     """It does not start before; with a time zone. None: at once."""
     deadline: datetime | None = None
     """When it is wanted to have ended; with a time zone. The job is never ended for it, but said to be LATE."""
+    depends_on: tuple[str, ...] = ()
+    """Jobs of the same project that must have succeeded before it starts, at most 64; the SDK takes ids too."""
     exclude_nodes: tuple[str, ...] = ()
-    """Nodes that must not run it: `nodes/{node}`, at most 64."""
+    """Nodes that must not run it: `nodes/{node}`, at most 64; the SDK takes ids too."""
     exclude_labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Labels that a node must not carry, at most 64. An empty value: the label with any value."""
     device_kinds: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ def scheduling_from_proto(message: pb.Scheduling) -> Scheduling:
         is_preemptible=message.preemptible if message.HasField("preemptible") else True,
         start_after=_moment(message.start_after) if message.HasField("start_after") else None,
         deadline=_moment(message.deadline) if message.HasField("deadline") else None,
+        depends_on=tuple(message.depends_on),
         exclude_nodes=tuple(message.exclude_nodes),
         exclude_labels=MappingProxyType(dict(message.exclude_labels)),
         device_kinds=tuple(message.device_kinds),
@@ -87,6 +90,7 @@ def scheduling_to_proto(value: Scheduling) -> pb.Scheduling:
     message = pb.Scheduling(
         priority=_NUMBERS[value.priority],
         preemptible=value.is_preemptible,
+        depends_on=value.depends_on,
         exclude_nodes=value.exclude_nodes,
         exclude_labels=value.exclude_labels,
         device_kinds=value.device_kinds,
@@ -120,6 +124,7 @@ def scheduling_violations(value: Scheduling, now: datetime | None = None) -> Ite
         now: This moment, which a deadline must lie after; None: it is not looked at.
     """
     yield from _moment_violations(value.start_after, value.deadline, now)
+    yield from _too_many("depends_on", len(value.depends_on), ENTRIES_MAX)
     yield from _too_many("exclude_nodes", len(value.exclude_nodes), ENTRIES_MAX)
     for index, name in enumerate(value.exclude_nodes[: ENTRIES_MAX + 1]):
         try:

@@ -37,7 +37,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
     """Not set; never sent."""
     JOB_STATE_BLOCKED: _JobState.ValueType  # 1
-    """It waits for the job whose output it starts from."""
+    """It waits for other jobs: for the one whose output it starts from, or for those in `scheduling.depends_on`."""
     JOB_STATE_QUEUED: _JobState.ValueType  # 2
     """It waits for a node, or for its next attempt."""
     JOB_STATE_STARTING: _JobState.ValueType  # 3
@@ -69,7 +69,7 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Not set; never sent."""
 JOB_STATE_BLOCKED: JobState.ValueType  # 1
-"""It waits for the job whose output it starts from."""
+"""It waits for other jobs: for the one whose output it starts from, or for those in `scheduling.depends_on`."""
 JOB_STATE_QUEUED: JobState.ValueType  # 2
 """It waits for a node, or for its next attempt."""
 JOB_STATE_STARTING: JobState.ValueType  # 3

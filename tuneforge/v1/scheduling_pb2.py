@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtuneforge/v1/scheduling.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x02\n\nScheduling\x12-\n\x08priority\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.PriorityClass\x12\x18\n\x0bpreemptible\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12/\n\x0bstart_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rexclude_nodes\x18\x06 \x03(\t\x12\x43\n\x0e\x65xclude_labels\x18\x07 \x03(\x0b\x32+.tuneforge.v1.Scheduling.ExcludeLabelsEntry\x12\x14\n\x0c\x64\x65vice_kinds\x18\x08 \x03(\t\x1a\x34\n\x12\x45xcludeLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_preemptible\"v\n\nWorkLedger\x12\x10\n\x08\x61ttained\x18\x01 \x01(\x01\x12\x1a\n\x12lost_to_preemption\x18\x02 \x01(\x01\x12\x16\n\x0elost_to_faults\x18\x03 \x01(\x01\x12\r\n\x05saved\x18\x04 \x01(\x01\x12\x13\n\x0bpreemptions\x18\x05 \x01(\r*{\n\rPriorityClass\x12\x1e\n\x1aPRIORITY_CLASS_UNSPECIFIED\x10\x00\x12\x16\n\x12PRIORITY_CLASS_LOW\x10\x01\x12\x19\n\x15PRIORITY_CLASS_NORMAL\x10\x02\x12\x17\n\x13PRIORITY_CLASS_HIGH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtuneforge/v1/scheduling.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\nScheduling\x12-\n\x08priority\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.PriorityClass\x12\x18\n\x0bpreemptible\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12/\n\x0bstart_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndepends_on\x18\x05 \x03(\t\x12\x15\n\rexclude_nodes\x18\x06 \x03(\t\x12\x43\n\x0e\x65xclude_labels\x18\x07 \x03(\x0b\x32+.tuneforge.v1.Scheduling.ExcludeLabelsEntry\x12\x14\n\x0c\x64\x65vice_kinds\x18\x08 \x03(\t\x1a\x34\n\x12\x45xcludeLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_preemptible\"v\n\nWorkLedger\x12\x10\n\x08\x61ttained\x18\x01 \x01(\x01\x12\x1a\n\x12lost_to_preemption\x18\x02 \x01(\x01\x12\x16\n\x0elost_to_faults\x18\x03 \x01(\x01\x12\r\n\x05saved\x18\x04 \x01(\x01\x12\x13\n\x0bpreemptions\x18\x05 \x01(\r*{\n\rPriorityClass\x12\x1e\n\x1aPRIORITY_CLASS_UNSPECIFIED\x10\x00\x12\x16\n\x12PRIORITY_CLASS_LOW\x10\x01\x12\x19\n\x15PRIORITY_CLASS_NORMAL\x10\x02\x12\x17\n\x13PRIORITY_CLASS_HIGH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCHEDULING_EXCLUDELABELSENTRY']._loaded_options = None
   _globals['_SCHEDULING_EXCLUDELABELSENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITYCLASS']._serialized_start=567
-  _globals['_PRIORITYCLASS']._serialized_end=690
+  _globals['_PRIORITYCLASS']._serialized_start=587
+  _globals['_PRIORITYCLASS']._serialized_end=710
   _globals['_SCHEDULING']._serialized_start=81
-  _globals['_SCHEDULING']._serialized_end=445
-  _globals['_SCHEDULING_EXCLUDELABELSENTRY']._serialized_start=377
-  _globals['_SCHEDULING_EXCLUDELABELSENTRY']._serialized_end=429
-  _globals['_WORKLEDGER']._serialized_start=447
-  _globals['_WORKLEDGER']._serialized_end=565
+  _globals['_SCHEDULING']._serialized_end=465
+  _globals['_SCHEDULING_EXCLUDELABELSENTRY']._serialized_start=397
+  _globals['_SCHEDULING_EXCLUDELABELSENTRY']._serialized_end=449
+  _globals['_WORKLEDGER']._serialized_start=467
+  _globals['_WORKLEDGER']._serialized_end=585
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,7 @@ class Scheduling(_message.Message):
     PREEMPTIBLE_FIELD_NUMBER: _builtins.int
     START_AFTER_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
     EXCLUDE_NODES_FIELD_NUMBER: _builtins.int
     EXCLUDE_LABELS_FIELD_NUMBER: _builtins.int
     DEVICE_KINDS_FIELD_NUMBER: _builtins.int
@@ -99,6 +100,12 @@ class Scheduling(_message.Message):
         project: from the moment at which twice its predicted rest of the run just fits, or, where nothing is predicted, from
         the middle between creation and deadline. One that can no longer be met is said: the job gets the condition LATE and a
         warning in its log. It is never ended for it: what was learned is worth keeping, and `CancelJob` is there.
+        """
+
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Jobs of the same project that must have succeeded before it starts, `projects/{project}/jobs/{job}`, at most 64. Until
+        then it is BLOCKED; when one of them fails or is cancelled, it fails with DEPENDENCY_FAILED.
         """
 
     @_builtins.property
@@ -123,13 +130,14 @@ class Scheduling(_message.Message):
         preemptible: _builtins.bool | None = ...,
         start_after: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
         exclude_nodes: _abc.Iterable[_builtins.str] | None = ...,
         exclude_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device_kinds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible", "deadline", b"deadline", "preemptible", b"preemptible", "start_after", b"start_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible", "deadline", b"deadline", "device_kinds", b"device_kinds", "exclude_labels", b"exclude_labels", "exclude_nodes", b"exclude_nodes", "preemptible", b"preemptible", "priority", b"priority", "start_after", b"start_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible", "deadline", b"deadline", "depends_on", b"depends_on", "device_kinds", b"device_kinds", "exclude_labels", b"exclude_labels", "exclude_nodes", b"exclude_nodes", "preemptible", b"preemptible", "priority", b"priority", "start_after", b"start_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__preemptible: _TypeAlias = _typing.Literal["preemptible"]  # noqa: Y015
     _WhichOneofArgType__preemptible: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible"]  # noqa: Y015

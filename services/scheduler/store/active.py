@@ -17,7 +17,7 @@ from services.scheduler.records import ActiveJob
 from services.scheduler.store import checkpoints
 from services.scheduler.store.jobs import NOT_ENDED, budget_of, spent_of
 from services.scheduler.store.needs import needs_of
-from services.scheduler.store.tables import jobs
+from services.scheduler.store.tables import job_dependencies, jobs
 from tuneforge.names import JobName
 
 _COLUMNS = (
@@ -62,14 +62,26 @@ class _Saved:
 
     nodes: Mapping[int, str]
     durable_steps: Mapping[int, int]
+    waits_for: Mapping[int, tuple[int, ...]]
 
 
 def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Sequence[Row[Any]], _Saved]:
     saved = _Saved(
         nodes=checkpoints.newest_nodes(connection, _TRIED.where(condition)),
         durable_steps=checkpoints.durable_steps(connection, _HOLDING.where(condition)),
+        waits_for=_waits_for(connection, condition),
     )
     return connection.execute(_ACTIVE.where(condition)).all(), saved
+
+
+def _waits_for(connection: Connection, condition: ColumnElement[bool]) -> dict[int, tuple[int, ...]]:
+    """Returns the jobs that BLOCKED ones wait for beside the one whose output they start from."""
+    blocked = select(jobs.c.number).where(jobs.c.state == str(JobState.BLOCKED), condition)
+    rows = connection.execute(select(job_dependencies).where(job_dependencies.c.job.in_(blocked)))
+    found: dict[int, tuple[int, ...]] = {}
+    for row in rows:
+        found[row.job] = (*found.get(row.job, ()), row.depends_on)
+    return found
 
 
 def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved) -> list[ActiveJob]:
@@ -90,6 +102,7 @@ def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved) -> list[ActiveJob]:
             priority=row.priority,
             is_preemptible=row.is_preemptible,
             start_after_ms=row.start_after_ms or 0,
+            waits_for=saved.waits_for.get(row.number, ()),
             deadline_ms=row.deadline_ms,
             is_late=row.is_late,
             queued_ms=row.queued_ms,

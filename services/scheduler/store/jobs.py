@@ -17,7 +17,7 @@ from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Reused,
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.compacted import history_of
 from services.scheduler.store.needs import needs_of, needs_values
-from services.scheduler.store.tables import attempts, job_labels, jobs, nodes
+from services.scheduler.store.tables import attempts, job_dependencies, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
 
@@ -103,6 +103,9 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
     if rows:
         tx.connection.execute(insert(job_labels), rows)
     events.write(tx, first.chunk_of(number))
+    if new.waits_for:
+        waits = [{"job": number, "depends_on": other} for other in new.waits_for]
+        tx.connection.execute(insert(job_dependencies), waits)
     tx.turned.add(number)
     if state in TERMINAL:
         tx.ended.add(number)
@@ -167,6 +170,8 @@ def _first_state(new: NewJob) -> tuple[JobState, str, str]:
         return JobState.SUCCEEDED, "REUSED", message
     if new.pinned is None:
         return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for the output of {new.depends_on}."
+    if new.waits_for:
+        return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for {', '.join(new.waits_for.values())}."
     begin = f" It begins from {new.origin.name}." if new.origin is not None else ""
     return JobState.QUEUED, "CREATED", f"It waits for a node.{begin}"
 
@@ -185,7 +190,7 @@ def release(tx: Transaction, job: int, new: NewJob) -> bool:
         "architecture_version": new.architecture_version,
         "training_digest": new.training_digest,
     }
-    message = f"Its base {new.pinned.base.version} is there."
+    message = f"Its base {new.pinned.base.version} is there, and no other job is waited for."
     step = Step(
         to=JobState.QUEUED,
         reason="BASE_READY",

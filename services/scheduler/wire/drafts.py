@@ -37,7 +37,7 @@ def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) 
 
 def preview(new: NewJob) -> jobs_pb2.Job:
     """Returns a job that was admitted and not stored, as it would be."""
-    state = JobState.QUEUED if new.pinned is not None else JobState.BLOCKED
+    state = JobState.QUEUED if new.pinned is not None and not new.waits_for else JobState.BLOCKED
     message = jobs_pb2.Job(
         name=str(new.name),
         spec=spec_pb2.TrainingSpec.FromString(new.spec),
