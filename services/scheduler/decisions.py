@@ -13,7 +13,7 @@ from services.scheduler.jobs import LEAVING, LIVE_ATTEMPT, TERMINAL, Failure, Jo
 from services.scheduler.planning.observed import loss_ms, parts_by_job, queue_of, rest_ms
 from services.scheduler.planning.plan import Begin, GiveWay, plan
 from services.scheduler.planning.queue import Project, Rules
-from services.scheduler.queues.accounts import SpentJob
+from services.scheduler.queues.accounts import Account, SpentJob
 from services.scheduler.records import ActiveJob, Attempt, Node, Work
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
@@ -43,6 +43,8 @@ class Observation:
     """Attempts that a node (its id) names although their end is closed, or that belong to another node."""
     projects: Mapping[str, Project] = field(default_factory=dict)
     """Weight, decayed usage with what runs, quotas and holds, by id; one that is missing has the defaults."""
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    """What `projects` was made from, as people see it."""
     spent: tuple[SpentJob, ...] = ()
     """Jobs whose budget, or whose project's, is spent."""
     work: Work = field(default_factory=Work)

@@ -12,6 +12,7 @@ from services.scheduler.decisions import Observation
 from services.scheduler.foresight.promises import UNKNOWN, Event, Outcome
 from services.scheduler.foresight.service import Foresight
 from services.scheduler.jobs import TERMINAL, JobState
+from services.scheduler.queues.metrics import show_projects
 from services.scheduler.reconcile import Reconciler
 
 _JOBS = Gauge("tuneforge_scheduler_jobs", "Jobs that have not ended, by state", ["state"])
@@ -55,6 +56,7 @@ def show(reconciler: Reconciler, broadcast: Broadcast, foresight: Foresight) -> 
     _SAVED.set_function(partial(count, lambda seen: seen.work.saved_ms / 1000))
     _PREEMPTIONS.set_function(partial(count, lambda seen: seen.work.preemptions))
     _WATCHERS.set_function(lambda: broadcast.watchers)
+    show_projects(lambda: reconciler.seen)
     _show_forecasts(foresight)
 
 

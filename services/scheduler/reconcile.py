@@ -181,6 +181,7 @@ class Reconciler:
                 reported=reported,
                 strays=_strays(connection, open_ones, reported),
                 projects=accounts.projects,
+                accounts=accounts.accounts,
                 spent=accounts.spent,
                 work=losses.totals(connection),
                 rules=self.order,

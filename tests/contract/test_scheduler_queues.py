@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import REGISTRY
 
 from services.scheduler.queues.budgets import Price
 from tests.support.answers import refusal
@@ -212,3 +213,49 @@ async def test_spent_device_hours_make_a_project_wait(tmp_path: Path) -> None:
         stage.clock.advance(3 * 3600)
         await stage.trainer.beat(stage.address)
         assert (await stage.trainer.started(2)).request.name == "projects/p/jobs/j2/attempts/1"
+
+
+@EACH_DATABASE
+@pytest.mark.parametrize("quota", [{"max_devices": 2}, {"max_jobs": 2}], ids=["devices", "jobs"])
+@on_loop
+async def test_a_quota_is_never_exceeded(tmp_path: Path, quota: dict[str, int]) -> None:
+    """With room for all of them no more run at once than the quota allows; each end lets the next one start."""
+    async with staged(tmp_path, trainer={"slots": 6}) as stage:
+        await stage.stub.UpdateQueue(change(["quota"], quota=queues_pb2.Quota(**quota)))
+        await stage.trainer.register(stage.address)
+        for number in range(5):
+            await stage.create(f"j{number}")
+        for number in range(5):
+            held = await stage.trainer.started(min(5, number + 2))
+            assert held is not None
+            status = (await queue(stage)).status
+            assert status.devices_held <= 2
+            assert len(stage.trainer.starts) <= number + 2
+            ended = stage.trainer.held[stage.trainer.starts[number]]
+            await stage.trainer.end(ended, SUCCEEDED)
+            await stage.until_state("SUCCEEDED", ended.request.name.split("/")[3])
+
+
+@on_loop
+async def test_metrics_tell_shares_by_project(tmp_path: Path) -> None:
+    """Weight, shares, devices and holds of each project stand on the page of metrics."""
+
+    def figure(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"tuneforge_scheduler_project_{name}", {"project": "p"})
+
+    async with staged(tmp_path, timing=PATIENT) as stage:
+        await stage.stub.UpdateQueue(change(["weight"], weight=2.0))
+        await stage.trainer.register(stage.address)
+        await stage.create()
+        attempt = await stage.trainer.started()
+        await stage.trainer.emit(attempt)
+        await stage.until_state("RUNNING")
+        stage.clock.advance(50)
+        await stage.stub.UpdateQueue(change(["is_paused"], is_paused=True))
+        while not figure("is_held"):
+            await stage.trainer.emit(attempt)  # events make the loop look
+            await stage.get()
+        names = ("weight", "share", "target_share", "devices_held", "jobs_running", "jobs_waiting")
+        assert [figure(name) for name in names] == [2.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+        assert figure("device_seconds_total") == pytest.approx(50, abs=0.1)
+        assert figure("usage_device_seconds") == pytest.approx(50, rel=0.01)

@@ -107,7 +107,7 @@ class Quota(_message.Message):
     enough of it lies further back. What runs goes on. Given together with `window_hours`.
     """
     window_hours: _builtins.int
-    """Length of the window up to now in hours, 1 to 744 (31 days). Ended attempts count by whole hours."""
+    """Length of the window up to now in hours, 1 to 744 (31 days). It moves on by whole hours, this one its last."""
     guaranteed_devices: _builtins.int
     """Devices that the project keeps when others want them: below this none of its jobs is stopped for another project's. Not
     more than `max_devices`.

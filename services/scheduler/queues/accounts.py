@@ -137,18 +137,23 @@ def open_books(
     )
 
 
+def first_hour(now_ms: int, window_hours: int) -> int:
+    """Returns the first hour of a window, as hours since 1970: it moves on by whole hours, this one is its last."""
+    return now_ms // HOUR_MS - window_hours + 1
+
+
 def _account(limits: Limits, usage: Usage, live: Iterable[Attempt], terms: Terms) -> Account:
     now_ms = terms.now_ms
     usage_ms = decayed(usage.decayed_ms, max(0, now_ms - usage.as_of_ms))
     spent, held, window_ms = usage.spent, NOTHING_HELD, float(usage.window_ms)
-    window_start_ms = now_ms - limits.window_hours * HOUR_MS
+    window_start_ms = first_hour(now_ms, limits.window_hours) * HOUR_MS
     for attempt in live:
         from_ms = min(attempt.create_ms, now_ms)
         usage_ms += given(attempt.slots, from_ms, now_ms, now_ms)
         spent = spent.plus(device_ms(attempt, now_ms), joules(attempt, now_ms))
         held = held.plus(attempt.slots, attempt.watts * attempt.slots)
         if limits.window_hours:
-            window_ms += attempt.slots * (now_ms - max(from_ms, window_start_ms))
+            window_ms += attempt.slots * max(0, now_ms - max(from_ms, window_start_ms))
     return Account(limits=limits, usage_ms=usage_ms, spent=spent, window_ms=window_ms, held=held)
 
 

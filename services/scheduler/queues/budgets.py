@@ -105,8 +105,8 @@ def shortfalls(budget: Budget, expected: Spent, *, is_energy_known: bool) -> lis
     """
     found = []
     if expected.device_ms > budget.device_ms > 0:
-        seconds = f"{budget.device_ms / 1000:,.1f} device-seconds"
-        found.append(f"Its budget of {seconds} is less than the {expected.device_ms / 1000:,.1f} that are predicted")
+        seconds = f"{_seconds(budget.device_ms)} device-seconds"
+        found.append(f"Its budget of {seconds} is less than the {_seconds(expected.device_ms)} that are predicted")
     if expected.joules > budget.joules > 0:
         found.append(
             f"Its budget of {budget.joules:,.0f} J is less than the {expected.joules:,.0f} J that are predicted"
@@ -134,9 +134,14 @@ def overrun(budget: Budget, spent: Spent, *, held: Held = NOTHING_HELD, ahead_ms
     return "; ".join(_overruns(budget, spent, then))
 
 
+def _seconds(device_ms: float) -> str:
+    seconds = device_ms / 1000
+    return f"{seconds:,.1f}" if seconds >= 10 else f"{seconds:.3g}"
+
+
 def _overruns(budget: Budget, spent: Spent, then: Spent) -> Iterator[str]:
     if budget.device_ms and then.device_ms >= budget.device_ms:
-        yield f"{spent.device_ms / 1000:,.1f} of {budget.device_ms / 1000:,.1f} device-seconds are spent"
+        yield f"{_seconds(spent.device_ms)} of {_seconds(budget.device_ms)} device-seconds are spent"
     if budget.joules and then.joules >= budget.joules:
         yield f"{spent.joules:,.0f} of {budget.joules:,.0f} J are spent"
     if budget.cost and cost_of(then.device_ms, budget.price_per_hour) >= budget.cost:

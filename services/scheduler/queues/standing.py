@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.scheduler.jobs import HELD, JobState
 from services.scheduler.queues.accounts import Account
+from services.scheduler.records import ActiveJob
 
 WANTING = HELD | {JobState.QUEUED}
 """States in which a job has devices or could: its project counts among those that share."""
@@ -32,6 +33,15 @@ class Standing:
     def jobs_in(self, states: frozenset[JobState]) -> int:
         """Returns how many of its jobs are in some states."""
         return sum(self.counts.get(state, 0) for state in states)
+
+
+def count_jobs(jobs: Iterable[ActiveJob]) -> dict[str, dict[JobState, int]]:
+    """Returns how many jobs each project has, by state."""
+    found: dict[str, dict[JobState, int]] = {}
+    for job in jobs:
+        states = found.setdefault(job.name.project, {})
+        states[job.state] = states.get(job.state, 0) + 1
+    return found
 
 
 def standings(accounts: Mapping[str, Account], counts: Mapping[str, Counts]) -> list[Standing]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 
 from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, JobState
 from services.scheduler.planning.shares import decayed, given
-from services.scheduler.queues.accounts import Books, Usage, device_ms, joules
+from services.scheduler.queues.accounts import Books, Usage, device_ms, first_hour, joules
 from services.scheduler.queues.budgets import HOUR_MS, NOTHING_SPENT, Spent
 from services.scheduler.queues.limits import LONGEST_WINDOW_HOURS
 from services.scheduler.records import Attempt, Job
@@ -96,8 +96,10 @@ def _usage(row: Any, window_ms: int) -> Usage:
 
 def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int) -> dict[str, int]:
     """Returns the device-milliseconds of ended attempts in each project's window, by whole hours, this one included."""
-    hour = now_ms // HOUR_MS
-    within = [and_(usage_hours.c.project == name, usage_hours.c.hour > hour - hours) for name, hours in windows.items()]
+    within = [
+        and_(usage_hours.c.project == name, usage_hours.c.hour >= first_hour(now_ms, hours))
+        for name, hours in windows.items()
+    ]
     query = (
         select(usage_hours.c.project, func.sum(usage_hours.c.device_ms).label("device_ms"))
         .where(or_(*within))
