@@ -34,7 +34,7 @@ async def serve_wish(world: World, wish: Wish) -> None:
     if await _ask(world, wish):
         world.acknowledged[wish.job].add(wish.verb)
     if wish.verb == "pause":
-        await asyncio.sleep(20.0)
+        await asyncio.sleep(7.0)
         resume = replace(wish, verb="resume")
         while not await _ask(world, resume) and not _is_over(world, wish.job):  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)

@@ -57,6 +57,8 @@ class Outcome:
     """How often the scheduler's process died."""
     lines: tuple[str, ...]
     """All that happened, for people."""
+    seconds: float
+    """Virtual seconds until everything was over."""
 
 
 @dataclass(eq=False)
@@ -247,6 +249,7 @@ class World:
             states={name: str(state) for name, state in states.items()},
             kills=self.kills,
             lines=lines,
+            seconds=asyncio.get_running_loop().time(),
         )
 
     async def _until_over(self) -> None:
@@ -310,8 +313,14 @@ def _lie(name: str) -> Any:
     return Status(name=name, node_rank=0, state=AttemptState.RUNNING, last_seq=1, failure=None)
 
 
-def play(seed: int) -> Outcome:
-    """Plays one seed."""
-    world = World(seed=seed, story=story(seed), chance=random.Random(seed), disk=Disk())
+def play(seed: int, told: Story | None = None, dying: tuple[str, int] = ("", 0)) -> Outcome:
+    """Plays one seed.
+
+    Args:
+        seed: Of all chance.
+        told: What happens; None: what the seed says.
+        dying: Moment of a write (`before`, `inside`, `after`) at whose n-th time the scheduler's process dies.
+    """
+    world = World(seed=seed, story=told or story(seed), chance=random.Random(seed), disk=Disk(), dying=dying)
     outcome: Outcome = run_virtually(world.play())
     return outcome
