@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import statistics
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -80,12 +79,9 @@ def test_every_crash_point_has_a_test() -> None:
     for point, tests in POINTS.items():
         for test in tests:
             file, _, name = test.partition("::")
-            found = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if _is_test(node)}
+            kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+            found = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, kinds)}
             assert name in found, f"{point}: {test} does not exist"
-
-
-def _is_test(node: Any) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def life(*wishes: Wish, nodes: int = 1) -> Story:

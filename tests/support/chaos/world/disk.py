@@ -16,7 +16,9 @@ from sqlalchemy.pool import StaticPool
 
 from services.grpckit.database import Database
 from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.request_memory import TABLE_NAME
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
+from services.scheduler.store.tables import metadata
 
 T = TypeVar("T")
 
@@ -49,11 +51,20 @@ def _empty() -> Any:
 
 
 class Disk:
-    """What survives the scheduler's process."""
+    """What survives the scheduler's process.
 
-    def __init__(self) -> None:
-        self.connection = _connection()
-        _empty().backup(self.connection.connection.driver_connection)
+    Args:
+        server: A connection to an empty database of a server; None: SQLite in memory.
+    """
+
+    def __init__(self, server: Connection | None = None) -> None:
+        self.connection = server or _connection()
+        if server is None:
+            _empty().backup(self.connection.connection.driver_connection)
+        else:
+            with server.begin():
+                names = ", ".join(table.name for table in metadata.sorted_tables)
+                server.exec_driver_sql(f"TRUNCATE {names}, {TABLE_NAME} RESTART IDENTITY CASCADE")
         self.is_broken = False
         """Whether every write is refused."""
 

@@ -25,6 +25,7 @@ _PASSING = {"PEER_UNAVAILABLE", "DATABASE_UNAVAILABLE"}
 async def serve_wish(world: World, wish: Wish) -> None:
     """Asks at its time until there is an answer; a paused job is resumed in the end."""
     await asyncio.sleep(wish.at_s)
+    world.asked.setdefault(wish.job, set()).add(wish.verb)
     if wish.verb == "create":
         if await _ask(world, wish):
             world.acknowledged.setdefault(wish.job, set())

@@ -80,6 +80,8 @@ class World:
     problems: list[str] = field(default_factory=list)
     acknowledged: dict[str, set[str]] = field(default_factory=dict)
     """Verbs that users were told are done, by job."""
+    asked: dict[str, set[str]] = field(default_factory=dict)
+    """Verbs that users asked for, answered or not, by job."""
     seen: doctor.Snapshot = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -224,19 +226,32 @@ class World:
     # --- the course of things -------------------------------------------------------------------------------------
     async def play(self) -> Outcome:
         """Plays the seed to its end."""
+        await self.begin()
+        for wish in self.story.wishes:
+            self.spawn(serve_wish(self, wish))
+        for fault in self.story.faults:
+            self.spawn(strike(self, fault))
+        return await self.finish()
+
+    async def begin(self) -> None:
+        """Starts the scheduler and lets the nodes register."""
         if (mine := asyncio.current_task()) is not None:
             mine.set_name("world")
         await self.start()
-        own = [self.spawn(self.keep_known(address)) for address in self.nodes]
-        own += [self.spawn(serve_wish(self, wish)) for wish in self.story.wishes]
-        own += [self.spawn(strike(self, fault)) for fault in self.story.faults]
+        for address in self.nodes:
+            self.spawn(self.keep_known(address))
+
+    async def finish(self) -> Outcome:
+        """Waits until everything is over, judges it, and ends what still runs."""
+        if (mine := asyncio.current_task()) is not None:
+            mine.set_name("world")
         try:
             await self._until_over()
         except Stuck:
             self.problems.append("nothing will ever happen again")
         self.look()
         self._judge()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        tasks = asyncio.all_tasks() - {mine}
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -253,7 +268,7 @@ class World:
         )
 
     async def _until_over(self) -> None:
-        give_up = HORIZON_S + PATIENCE_S
+        give_up = asyncio.get_running_loop().time() + HORIZON_S + PATIENCE_S
         while not self._is_over():
             if asyncio.get_running_loop().time() > give_up:
                 held = {name: [held.name for held in node.held.values()] for name, node in self.nodes.items()}
@@ -290,17 +305,13 @@ class World:
                 self.problems.append(f"{job} published {published}, an unbroken run gives {weights_after(name, STEPS)}")
             if seen.state != "SUCCEEDED" and published is not None:
                 self.problems.append(f"{job} ended as {seen.state} and has published")
-            if seen.state == "CANCELLED" and "cancel" not in verbs | self.asked(job):
+            if seen.state == "CANCELLED" and "cancel" not in verbs | self.asked.get(job, set()):
                 self.problems.append(f"{job} was cancelled by nobody")
             if "cancel" in verbs and seen.state != "CANCELLED":
                 self.problems.append(f"{job} ended as {seen.state} after a cancel that was acknowledged")
             may_fail = self.story.jobs[job].fails_at or self.story.budget < 50
             if seen.state == "FAILED" and not may_fail:
                 self.problems.append(f"{job} failed without a reason")
-
-    def asked(self, job: str) -> set[str]:
-        """Returns what users asked for a job, answered or not."""
-        return {wish.verb for wish in self.story.wishes if wish.job == job}
 
 
 _ENDS = {str(state) for state in TERMINAL}
