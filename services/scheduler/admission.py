@@ -148,6 +148,15 @@ class Admission:
             waits_for=waits.unmet,
         )
 
+    async def architecture(self, draft: Draft) -> Architecture | None:
+        """Returns the architecture of a draft's base; None where it is not known, or the base is none.
+
+        Raises:
+            ServiceError: PEER_UNAVAILABLE.
+        """
+        start = await self._start(draft)
+        return None if isinstance(start, Problem) else start.architecture
+
     async def _start(self, draft: Draft) -> _Start | Problem:
         base = draft.spec.base
         if base.model and not base.output_of_job:

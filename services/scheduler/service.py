@@ -33,7 +33,10 @@ from services.scheduler.releasing import Releasing
 from services.scheduler.servicer import Parts, SchedulerServicer
 from services.scheduler.settings import SchedulerSettings, Timing
 from services.scheduler.store import jobs as job_store
+from services.scheduler.store import sweeps as sweep_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
+from services.scheduler.sweeps.controller import SweepController
+from services.scheduler.sweeps.parts import sweep_parts
 from services.scheduler.verbs import Verbs
 from services.scheduler.verification import Verification
 from services.scheduler.watching.streams import streams_over
@@ -56,6 +59,7 @@ class Scheduler:
     holding: Holding
     foresight: Foresight
     servicer: SchedulerServicer
+    sweeps: SweepController
     _loops: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
@@ -66,7 +70,7 @@ class Scheduler:
         """
         await asyncio.to_thread(self.database.open)
         await self.reconciler.start()
-        loops = (self.reconciler.run(), self.holding.run_for_ever(), self.foresight.run())
+        loops = (self.reconciler.run(), self.holding.run_for_ever(), self.foresight.run(), self.sweeps.run())
         self._loops = tuple(asyncio.create_task(loop) for loop in loops)
 
     async def drain(self) -> None:
@@ -152,6 +156,7 @@ def build(
         wake=wake,
     )
     foresight = _joined(reconciler, broadcast, holding)
+    sweeps = sweep_parts(ledger, admission, holding, broadcast, timing)
     reusing = Reusing(ledger=ledger, registry=registry)
     verbs = Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing)
     servicer = SchedulerServicer(
@@ -165,6 +170,7 @@ def build(
             verification=verification,
             queues=QueueVerbs(ledger=ledger, price=settings.price),
             foresight=foresight,
+            sweeps=sweeps,
         )
     )
     return Scheduler(
@@ -177,6 +183,7 @@ def build(
         holding=holding,
         foresight=foresight,
         servicer=servicer,
+        sweeps=sweeps.controller,
     )
 
 
@@ -191,10 +198,10 @@ def _joined(reconciler: Reconciler, broadcast: Broadcast, holding: Holding) -> F
 
 
 def _holding(ledger: Ledger, registry: Registry, timing: Timing) -> Holding:
-    """Returns what keeps the versions at the registry that jobs need."""
+    """Returns what keeps the versions at the registry that jobs and sweeps need."""
     return Holding(
         VersionHolds(registry.channel, lambda: ledger.write(lambda tx: identity(tx.connection, "scheduler"))),
-        lambda: ledger.read(job_store.held_versions),
+        lambda: ledger.read(lambda db: job_store.held_versions(db) | sweep_store.held_versions(db)),
         every_s=timing.holds_every_s,
         pause_s=timing.holds_pause_s,
     )

@@ -26,6 +26,7 @@ from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import job_filters, measured_runs, usage
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
+from services.scheduler.sweep_calls import SweepCalls, SweepParts
 from services.scheduler.verbs import Verbs, call_of
 from services.scheduler.verification import Verification
 from services.scheduler.watch import WatchRequest
@@ -62,10 +63,17 @@ class Parts:
     verification: Verification
     queues: QueueVerbs
     foresight: Foresight
+    sweeps: SweepParts
 
 
 class SchedulerServicer(
-    CheckpointCalls, ExplainCalls, QueueCalls, NodeCalls, WatchCalls, scheduler_pb2_grpc.SchedulerServiceServicer
+    CheckpointCalls,
+    ExplainCalls,
+    QueueCalls,
+    NodeCalls,
+    WatchCalls,
+    SweepCalls,
+    scheduler_pb2_grpc.SchedulerServiceServicer,
 ):
     """The scheduler's RPCs.
 
@@ -80,6 +88,7 @@ class SchedulerServicer(
         self._parts = parts
         self._queues = parts.queues
         self._streams = parts.streams
+        self._sweeps = parts.sweeps
 
     async def CreateJob(self, request: scheduler_pb2.CreateJobRequest, _: Context) -> jobs_pb2.Job:
         """Checks a spec whole and queues a job."""

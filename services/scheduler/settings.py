@@ -32,6 +32,9 @@ class Timing:
     and a thousand changes a second cost ten reads."""
     longest_tick_s: float = 1.0
     """Longest sleep of the loop when nothing wakes it. 1: bounds what a missed wake-up can cost."""
+    sweep_tick_s: float = 1.0
+    """How often the values of a sweep's running trials are looked for. 1: a trial that is not worth its device holds it
+    a second longer, and a search costs two small reads a second."""
     retry_first_s: float = 0.2
     """First wait before a call to a peer is repeated; doubles with each failure, half of it is jitter."""
     retry_longest_s: float = 5.0

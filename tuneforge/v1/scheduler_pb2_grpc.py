@@ -9,6 +9,7 @@ from tuneforge.v1 import nodes_pb2 as tuneforge_dot_v1_dot_nodes__pb2
 from tuneforge.v1 import queues_pb2 as tuneforge_dot_v1_dot_queues__pb2
 from tuneforge.v1 import scheduler_pb2 as tuneforge_dot_v1_dot_scheduler__pb2
 from tuneforge.v1 import scheduling_pb2 as tuneforge_dot_v1_dot_scheduling__pb2
+from tuneforge.v1 import sweeps_pb2 as tuneforge_dot_v1_dot_sweeps__pb2
 from tuneforge.v1 import watching_pb2 as tuneforge_dot_v1_dot_watching__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -146,6 +147,61 @@ class SchedulerServiceStub(object):
                 '/tuneforge.v1.SchedulerService/VerifyResume',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.CreateSweep = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/CreateSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.CreateSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.GetSweep = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/GetSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.GetSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.ListSweeps = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ListSweeps',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.ListSweepsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.ListSweepsResponse.FromString,
+                _registered_method=True)
+        self.WatchSweep = channel.unary_stream(
+                '/tuneforge.v1.SchedulerService/WatchSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.WatchSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.WatchSweepResponse.FromString,
+                _registered_method=True)
+        self.CancelSweep = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/CancelSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.CancelSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.PauseSweep = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/PauseSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.PauseSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.ResumeSweep = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ResumeSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.ResumeSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.DeleteSweep = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/DeleteSweep',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.DeleteSweepRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.GetTrial = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/GetTrial',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.GetTrialRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.Trial.FromString,
+                _registered_method=True)
+        self.ListTrials = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ListTrials',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.ListTrialsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.ListTrialsResponse.FromString,
+                _registered_method=True)
+        self.GetSweepImportances = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/GetSweepImportances',
+                request_serializer=tuneforge_dot_v1_dot_sweeps__pb2.GetSweepImportancesRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.SweepImportances.FromString,
                 _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/GetQueue',
@@ -485,6 +541,140 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSweep(self, request, context):
+        """Checks a sweep whole - the spec, each field and each value of the space against the spec's own rules, the goal, the
+        limits - and begins it. With `validate_only` nothing is stored, and the answer has what the sweep would cost. Idempotent
+        by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists everything that is wrong, each with its path.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
+        INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+        FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+        UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSweep(self, request, context):
+        """Returns a sweep. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSweeps(self, request, context):
+        """Lists a project's sweeps, newest first. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSweep(self, request, context):
+        """Streams a sweep and its trials: at first those that changed after a revision, then each change, until the sweep has
+        ended. Of changes that come together the last state alone is sent. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSweep(self, request, context):
+        """Stops a sweep: its open trials are cancelled as by `CancelJob`, and it is CANCELLED once their devices are free
+        (STOPPING until then). Cancelling a cancelled sweep returns it. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        FAILED_PRECONDITION `WRONG_STATE`: it has ended; the metadata has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSweep(self, request, context):
+        """Pauses a sweep: it begins no trial, and the jobs of its trials are paused as by `PauseJob`. Pausing a paused sweep
+        returns it. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSweep(self, request, context):
+        """Lets a paused sweep go on, and the jobs that were paused with it. Resuming a sweep that runs returns it. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSweep(self, request, context):
+        """Takes a sweep that has ended and its trials out, and answers what it was; the jobs and their versions stay. Idempotent
+        by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrial(self, request, context):
+        """Returns a trial with all values of its metric. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the sweep's trials.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTrials(self, request, context):
+        """Lists the trials of a sweep by their numbers. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSweepImportances(self, request, context):
+        """Says how much each parameter matters for the value, over the trials that have succeeded. Idempotent.
+
+        Errors:
+        NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueue(self, request, context):
         """Returns a queue of a project and how it stands. Idempotent.
 
@@ -694,6 +884,61 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.VerifyResume,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'CreateSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.CreateSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.SerializeToString,
+            ),
+            'GetSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.GetSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.SerializeToString,
+            ),
+            'ListSweeps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSweeps,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.ListSweepsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.ListSweepsResponse.SerializeToString,
+            ),
+            'WatchSweep': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.WatchSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.WatchSweepResponse.SerializeToString,
+            ),
+            'CancelSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.CancelSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.SerializeToString,
+            ),
+            'PauseSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.PauseSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.SerializeToString,
+            ),
+            'ResumeSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.ResumeSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.SerializeToString,
+            ),
+            'DeleteSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSweep,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.DeleteSweepRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Sweep.SerializeToString,
+            ),
+            'GetTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrial,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.GetTrialRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.Trial.SerializeToString,
+            ),
+            'ListTrials': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrials,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.ListTrialsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.ListTrialsResponse.SerializeToString,
+            ),
+            'GetSweepImportances': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSweepImportances,
+                    request_deserializer=tuneforge_dot_v1_dot_sweeps__pb2.GetSweepImportancesRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_sweeps__pb2.SweepImportances.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -1288,6 +1533,303 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/VerifyResume',
             tuneforge_dot_v1_dot_scheduler__pb2.VerifyResumeRequest.SerializeToString,
             tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/CreateSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.CreateSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/GetSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.GetSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSweeps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ListSweeps',
+            tuneforge_dot_v1_dot_sweeps__pb2.ListSweepsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.ListSweepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/WatchSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.WatchSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.WatchSweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/CancelSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.CancelSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/PauseSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.PauseSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ResumeSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.ResumeSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/DeleteSweep',
+            tuneforge_dot_v1_dot_sweeps__pb2.DeleteSweepRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/GetTrial',
+            tuneforge_dot_v1_dot_sweeps__pb2.GetTrialRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.Trial.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ListTrials',
+            tuneforge_dot_v1_dot_sweeps__pb2.ListTrialsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.ListTrialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSweepImportances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/GetSweepImportances',
+            tuneforge_dot_v1_dot_sweeps__pb2.GetSweepImportancesRequest.SerializeToString,
+            tuneforge_dot_v1_dot_sweeps__pb2.SweepImportances.FromString,
             options,
             channel_credentials,
             insecure,

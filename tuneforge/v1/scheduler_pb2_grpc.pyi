@@ -11,6 +11,7 @@ from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduler_pb2 as _scheduler_pb2
 from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
+from tuneforge.v1 import sweeps_pb2 as _sweeps_pb2
 from tuneforge.v1 import watching_pb2 as _watching_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -246,6 +247,96 @@ class SchedulerServiceStub:
       NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
       FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    CreateSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.CreateSweepRequest, _sweeps_pb2.Sweep]
+    """Checks a sweep whole - the spec, each field and each value of the space against the spec's own rules, the goal, the
+    limits - and begins it. With `validate_only` nothing is stored, and the answer has what the sweep would cost. Idempotent
+    by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists everything that is wrong, each with its path.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    GetSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.GetSweepRequest, _sweeps_pb2.Sweep]
+    """Returns a sweep. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+    """
+    ListSweeps: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.ListSweepsRequest, _sweeps_pb2.ListSweepsResponse]
+    """Lists a project's sweeps, newest first. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    WatchSweep: _grpc.UnaryStreamMultiCallable[_sweeps_pb2.WatchSweepRequest, _sweeps_pb2.WatchSweepResponse]
+    """Streams a sweep and its trials: at first those that changed after a revision, then each change, until the sweep has
+    ended. Of changes that come together the last state alone is sent. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+    """
+    CancelSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.CancelSweepRequest, _sweeps_pb2.Sweep]
+    """Stops a sweep: its open trials are cancelled as by `CancelJob`, and it is CANCELLED once their devices are free
+    (STOPPING until then). Cancelling a cancelled sweep returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it has ended; the metadata has its `state`.
+    """
+    PauseSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.PauseSweepRequest, _sweeps_pb2.Sweep]
+    """Pauses a sweep: it begins no trial, and the jobs of its trials are paused as by `PauseJob`. Pausing a paused sweep
+    returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+    """
+    ResumeSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.ResumeSweepRequest, _sweeps_pb2.Sweep]
+    """Lets a paused sweep go on, and the jobs that were paused with it. Resuming a sweep that runs returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+    """
+    DeleteSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.DeleteSweepRequest, _sweeps_pb2.Sweep]
+    """Takes a sweep that has ended and its trials out, and answers what it was; the jobs and their versions stay. Idempotent
+    by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+    """
+    GetTrial: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.GetTrialRequest, _sweeps_pb2.Trial]
+    """Returns a trial with all values of its metric. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the sweep's trials.
+    """
+    ListTrials: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.ListTrialsRequest, _sweeps_pb2.ListTrialsResponse]
+    """Lists the trials of a sweep by their numbers. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+    """
+    GetSweepImportances: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.GetSweepImportancesRequest, _sweeps_pb2.SweepImportances]
+    """Says how much each parameter matters for the value, over the trials that have succeeded. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
     """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.GetQueueRequest, _queues_pb2.Queue]
     """Returns a queue of a project and how it stands. Idempotent.
@@ -531,6 +622,96 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
       FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    CreateSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.CreateSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
+    """Checks a sweep whole - the spec, each field and each value of the space against the spec's own rules, the goal, the
+    limits - and begins it. With `validate_only` nothing is stored, and the answer has what the sweep would cost. Idempotent
+    by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists everything that is wrong, each with its path.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
+      INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+      FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    GetSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.GetSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
+    """Returns a sweep. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+    """
+    ListSweeps: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.ListSweepsRequest, _sweeps_pb2.ListSweepsResponse]  # type: ignore[assignment]
+    """Lists a project's sweeps, newest first. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+    """
+    WatchSweep: _aio.UnaryStreamMultiCallable[_sweeps_pb2.WatchSweepRequest, _sweeps_pb2.WatchSweepResponse]  # type: ignore[assignment]
+    """Streams a sweep and its trials: at first those that changed after a revision, then each change, until the sweep has
+    ended. Of changes that come together the last state alone is sent. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+    """
+    CancelSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.CancelSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
+    """Stops a sweep: its open trials are cancelled as by `CancelJob`, and it is CANCELLED once their devices are free
+    (STOPPING until then). Cancelling a cancelled sweep returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it has ended; the metadata has its `state`.
+    """
+    PauseSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.PauseSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
+    """Pauses a sweep: it begins no trial, and the jobs of its trials are paused as by `PauseJob`. Pausing a paused sweep
+    returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+    """
+    ResumeSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.ResumeSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
+    """Lets a paused sweep go on, and the jobs that were paused with it. Resuming a sweep that runs returns it. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+    """
+    DeleteSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.DeleteSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
+    """Takes a sweep that has ended and its trials out, and answers what it was; the jobs and their versions stay. Idempotent
+    by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+      FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+    """
+    GetTrial: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.GetTrialRequest, _sweeps_pb2.Trial]  # type: ignore[assignment]
+    """Returns a trial with all values of its metric. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the sweep's trials.
+    """
+    ListTrials: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.ListTrialsRequest, _sweeps_pb2.ListTrialsResponse]  # type: ignore[assignment]
+    """Lists the trials of a sweep by their numbers. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+    """
+    GetSweepImportances: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.GetSweepImportancesRequest, _sweeps_pb2.SweepImportances]  # type: ignore[assignment]
+    """Says how much each parameter matters for the value, over the trials that have succeeded. Idempotent.
+
+    Errors:
+      NOT_FOUND `NOT_FOUND`: list the project's sweeps.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.GetQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
     """Returns a queue of a project and how it stands. Idempotent.
@@ -933,6 +1114,162 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
           FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSweep(
+        self,
+        request: _sweeps_pb2.CreateSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Sweep, _abc.Awaitable[_sweeps_pb2.Sweep]]:
+        """Checks a sweep whole - the spec, each field and each value of the space against the spec's own rules, the goal, the
+        limits - and begins it. With `validate_only` nothing is stored, and the answer has what the sweep would cost. Idempotent
+        by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: `BadRequest` lists everything that is wrong, each with its path.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
+          INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
+          FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+          UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSweep(
+        self,
+        request: _sweeps_pb2.GetSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Sweep, _abc.Awaitable[_sweeps_pb2.Sweep]]:
+        """Returns a sweep. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSweeps(
+        self,
+        request: _sweeps_pb2.ListSweepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.ListSweepsResponse, _abc.Awaitable[_sweeps_pb2.ListSweepsResponse]]:
+        """Lists a project's sweeps, newest first. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSweep(
+        self,
+        request: _sweeps_pb2.WatchSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sweeps_pb2.WatchSweepResponse], _abc.AsyncIterator[_sweeps_pb2.WatchSweepResponse]]:
+        """Streams a sweep and its trials: at first those that changed after a revision, then each change, until the sweep has
+        ended. Of changes that come together the last state alone is sent. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelSweep(
+        self,
+        request: _sweeps_pb2.CancelSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Sweep, _abc.Awaitable[_sweeps_pb2.Sweep]]:
+        """Stops a sweep: its open trials are cancelled as by `CancelJob`, and it is CANCELLED once their devices are free
+        (STOPPING until then). Cancelling a cancelled sweep returns it. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+          FAILED_PRECONDITION `WRONG_STATE`: it has ended; the metadata has its `state`.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseSweep(
+        self,
+        request: _sweeps_pb2.PauseSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Sweep, _abc.Awaitable[_sweeps_pb2.Sweep]]:
+        """Pauses a sweep: it begins no trial, and the jobs of its trials are paused as by `PauseJob`. Pausing a paused sweep
+        returns it. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the reason is longer than 1024 characters.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+          FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeSweep(
+        self,
+        request: _sweeps_pb2.ResumeSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Sweep, _abc.Awaitable[_sweeps_pb2.Sweep]]:
+        """Lets a paused sweep go on, and the jobs that were paused with it. Resuming a sweep that runs returns it. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+          FAILED_PRECONDITION `WRONG_STATE`: it is being stopped or has ended; the metadata has its `state`.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSweep(
+        self,
+        request: _sweeps_pb2.DeleteSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Sweep, _abc.Awaitable[_sweeps_pb2.Sweep]]:
+        """Takes a sweep that has ended and its trials out, and answers what it was; the jobs and their versions stay. Idempotent
+        by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+          FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrial(
+        self,
+        request: _sweeps_pb2.GetTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.Trial, _abc.Awaitable[_sweeps_pb2.Trial]]:
+        """Returns a trial with all values of its metric. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the sweep's trials.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTrials(
+        self,
+        request: _sweeps_pb2.ListTrialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.ListTrialsResponse, _abc.Awaitable[_sweeps_pb2.ListTrialsResponse]]:
+        """Lists the trials of a sweep by their numbers. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSweepImportances(
+        self,
+        request: _sweeps_pb2.GetSweepImportancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweeps_pb2.SweepImportances, _abc.Awaitable[_sweeps_pb2.SweepImportances]]:
+        """Says how much each parameter matters for the value, over the trials that have succeeded. Idempotent.
+
+        Errors:
+          NOT_FOUND `NOT_FOUND`: list the project's sweeps.
         """
 
     @_abc_1.abstractmethod

@@ -105,12 +105,14 @@ def stop(tx: Transaction, sweep: int, trial: Trial, reason: str, message: str, s
     return True
 
 
-def pause(tx: Transaction, sweep: int, trial: Trial) -> None:
-    """Pauses a trial's job with its sweep."""
+def pause(tx: Transaction, sweep: int, trial: Trial) -> bool:
+    """Pauses a trial's job with its sweep; False when it cannot be paused now."""
     state = _job_state(tx, trial)
     target = JobState.PAUSED if state is JobState.QUEUED else JobState.PAUSING
-    if state is not None and _move(tx, trial, state, target, "SWEEP_PAUSED", "Its sweep was paused."):
-        _change(tx, sweep, trial, is_paused=True)
+    if state is None or not _move(tx, trial, state, target, "SWEEP_PAUSED", "Its sweep was paused."):
+        return False
+    _change(tx, sweep, trial, is_paused=True)
+    return True
 
 
 def resume(tx: Transaction, sweep: int, trial: Trial) -> None:

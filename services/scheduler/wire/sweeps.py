@@ -245,6 +245,16 @@ def sweep_to_proto(seen: Standings) -> sweeps_pb2.Sweep:
     return message
 
 
+def plan_bytes(plan: SweepPlan) -> bytes:
+    """Returns a plan as it is stored."""
+    return plan_to_proto(plan).SerializeToString(deterministic=True)
+
+
+def sweep_bytes(seen: Standings) -> bytes:
+    """Returns a sweep's resource as it is kept with a request id."""
+    return sweep_to_proto(seen).SerializeToString()
+
+
 def trial_to_proto(trial: Trial, *, with_reports: bool = False) -> sweeps_pb2.Trial:
     """Converts a trial to its resource."""
     reports = trial.reports if with_reports else ()
