@@ -80,6 +80,8 @@ _HOMES: Final[dict[str, str]] = {
         "OverlongPolicy PreferenceLoss PreferenceTask QloraMethod Quantization Resources RewardModelTask "
         "SupervisedTask TrainingSpec WeightFormat"
     ),
+    "sweep_values": "Importances RoundCost Sweep SweepCost SweepState Trial TrialState",
+    "sweeps": "suggested_space",
     "telemetry": "ThrottleReason",
     "values": "ArtifactKind Failure FaultClass VersionRef",
     "verification_values": "ReplayedStep ResumeCertificate ResumeVerification",

@@ -18,6 +18,8 @@ from tuneforge.names import (
     PolicyName,
     ProjectName,
     ResourceName,
+    SweepName,
+    TrialName,
     parse_model_reference,
 )
 
@@ -42,6 +44,18 @@ def checkpoint(project: str, value: str) -> str:
     if not value.startswith("projects/"):
         value = f"projects/{project}/jobs/{value.replace('/', '/checkpoints/', 1)}"
     return _checked(CheckpointName, value)
+
+
+def sweep(project: str, value: str) -> str:
+    """Returns the name of a sweep."""
+    return _checked(SweepName, _whole(project, "sweeps", value))
+
+
+def trial(project: str, value: str) -> str:
+    """Returns the name of a trial: of `sweep/3`, the third one, or a whole name."""
+    if not value.startswith("projects/"):
+        value = f"projects/{project}/sweeps/{value.replace('/', '/trials/', 1)}"
+    return _checked(TrialName, value)
 
 
 def dataset(project: str, value: str) -> str:

@@ -24,6 +24,7 @@ from tuneforge.queues import Queues
 from tuneforge.recipe_client import Recipes
 from tuneforge.retention import RetentionRules
 from tuneforge.signing import Signing
+from tuneforge.sweeps import Sweeps
 
 _DEFAULTS = Addresses()
 
@@ -94,6 +95,7 @@ class Client:
         self.signing = Signing(self._connections)
         self.recipes = Recipes(self._connections)
         self.jobs = Jobs(self._connections, self.project)
+        self.sweeps = Sweeps(self._connections, self.project)
         self.checkpoints = Checkpoints(self._connections, self.project, self.blobs)
         self.deployments = Deployments(self._connections, self.project)
         self.nodes = Nodes(self._connections)

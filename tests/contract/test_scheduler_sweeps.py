@@ -18,8 +18,6 @@ from tests.support.trial_pilot import piloted
 from tests.unit.scheduler_sweeps.spaces import plan_of
 from tuneforge.v1 import jobs_pb2, scheduler_pb2, spec_pb2, sweeps_pb2
 
-pytestmark = EACH_DATABASE
-
 ID = "8f14e45f-ceea-4e7a-9c1d-000000000001"
 RATE = "optimization.learning_rate"
 RATES = {RATE: [1e-4, 1e-3, 1e-2]}
@@ -41,7 +39,7 @@ def bowl(spec: spec_pb2.TrainingSpec, step: int) -> float:
 
 async def create(stage: Stage, plan: sweeps_pb2.SweepPlan, **fields: Any) -> sweeps_pb2.Sweep:
     """Creates sweep s."""
-    request = {"parent": "projects/p", "sweep_id": "s", "spec": spec(), "plan": plan} | fields
+    request: dict[str, Any] = {"parent": "projects/p", "sweep_id": "s", "spec": spec(), "plan": plan} | fields
     return await stage.stub.CreateSweep(sweeps_pb2.CreateSweepRequest(**request))
 
 
@@ -75,6 +73,7 @@ def has_ended(sweep: sweeps_pb2.Sweep) -> bool:
     return sweep.HasField("end_time")
 
 
+@EACH_DATABASE
 @on_loop
 async def test_a_grid_is_tried_whole_and_its_best_trial_found(tmp_path: Path) -> None:
     """Each point once, as jobs of the project; the best one is shown with its job and its version."""
@@ -194,6 +193,7 @@ async def test_a_second_round_is_narrow_and_on_all_rows(tmp_path: Path) -> None:
         assert sweep.best.round == 2
 
 
+@EACH_DATABASE
 @on_loop
 async def test_a_bad_trial_is_stopped_by_what_it_reports(tmp_path: Path) -> None:
     """Its job is cancelled with the reason PRUNED, its device goes to the next trial, and it shows why."""
@@ -299,6 +299,7 @@ async def test_a_cancelled_sweep_frees_its_devices(tmp_path: Path) -> None:
         assert again.reason == "ALREADY_EXISTS"
 
 
+@EACH_DATABASE
 @on_loop
 async def test_a_sweep_goes_on_after_a_restart(tmp_path: Path) -> None:
     """Trials that ran meanwhile are settled by their logs; the proposals are those that an unbroken sweep makes."""
