@@ -1,8 +1,8 @@
 """Plans of sweeps as people give them (a dictionary, a JSON file) -> the message.
 
-A plan is the JSON form of `SweepPlan`, with one more way to say what is searched: `space`, field -> a list of values, or
-an object with `low` and `high`, or one with `choices`; the objects may have `when`, field -> list of values. Enum values
-may be written short. Everything that is wrong is listed at once; the scheduler checks values and ranges.
+A plan is the JSON form of `SweepPlan`, with one more way to say what is searched: `space`, field -> a list of values,
+or an object with `low` and `high`, or one with `choices`; the objects may have `when`, field -> list of values. Words
+of enums may be written short. Everything that is wrong is listed at once; the scheduler checks values and ranges.
 """
 
 from collections.abc import Mapping

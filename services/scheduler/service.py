@@ -35,6 +35,7 @@ from services.scheduler.settings import SchedulerSettings, Timing
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import sweeps as sweep_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
+from services.scheduler.sweep_calls import SweepParts
 from services.scheduler.sweeps.controller import SweepController
 from services.scheduler.sweeps.parts import sweep_parts
 from services.scheduler.verbs import Verbs
@@ -155,14 +156,12 @@ def build(
         effects=Effects(timing, chance, wake.set),
         wake=wake,
     )
-    foresight = _joined(reconciler, broadcast, holding)
-    sweeps = sweep_parts(ledger, admission, holding, broadcast, timing)
+    foresight, sweeps = _joined(reconciler, broadcast, holding, admission)
     reusing = Reusing(ledger=ledger, registry=registry)
-    verbs = Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing)
     servicer = SchedulerServicer(
         Parts(
             ledger=ledger,
-            verbs=verbs,
+            verbs=Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing),
             streams=streams_over(ledger, broadcast, timing),
             nodes=nodes,
             broadcast=broadcast,
@@ -187,14 +186,16 @@ def build(
     )
 
 
-def _joined(reconciler: Reconciler, broadcast: Broadcast, holding: Holding) -> Foresight:
-    """Lets changes wake the loop, and `/metrics` look at it; returns what looks ahead of it."""
+def _joined(
+    reconciler: Reconciler, broadcast: Broadcast, holding: Holding, admission: Admission
+) -> tuple[Foresight, SweepParts]:
+    """Lets changes wake the loop, and `/metrics` look at it; returns what looks ahead of it, and the sweeps."""
     ledger = reconciler.rules.ledger
     foresight = Foresight(ledger=ledger, look=reconciler.look, changes=lambda: reconciler.changes)
     metrics.show(reconciler, broadcast, foresight)
     reconciler.nodes.poke = ledger.on_change = reconciler.poke
     ledger.on_end = holding.poke
-    return foresight
+    return foresight, sweep_parts(ledger, admission, holding, broadcast, reconciler.rules.timing)
 
 
 def _holding(ledger: Ledger, registry: Registry, timing: Timing) -> Holding:
