@@ -12,12 +12,23 @@ from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tests.support.tiny_model import make_tiny_model
 from tests.unit.data.reading import parquet
-from tuneforge import Client, Conflict, GenerationOptions, InvalidArgument, NotFound, RowShape, SplitSide
+from tuneforge import (
+    Budget,
+    Client,
+    Conflict,
+    FailedPrecondition,
+    GenerationOptions,
+    InvalidArgument,
+    NotFound,
+    RowShape,
+    SplitSide,
+)
 from tuneforge.events import (
     AttemptOutcome,
     CheckpointSaved,
     DeviceMetrics,
     EvaluationMetrics,
+    Event,
     Resolved,
     StateChange,
     StepMetrics,
@@ -182,7 +193,7 @@ def test_cancel_frees_the_node(client: Client) -> None:
 
 
 def test_a_paused_run_goes_on_bit_for_bit(client: Client) -> None:
-    """Paused in the middle and resumed, a job has the curve and the weights of one that was left alone."""
+    """Paused by hand and by its budget, and resumed, a job has the curve and weights of one that was left alone."""
     whole = client.jobs.create(spec(LoraMethod(rank=4, dropout=0.1), max_steps=40), job_id="left-alone")
     expected = {step.step: step.loss for step in _steps(whole)}
     paused = client.jobs.create(spec(LoraMethod(rank=4, dropout=0.1), max_steps=40), job_id="paused")
@@ -190,14 +201,29 @@ def test_a_paused_run_goes_on_bit_for_bit(client: Client) -> None:
         if isinstance(event.payload, StepMetrics) and event.payload.step >= 3:
             paused.pause("the test wants to see it go on")
             break
-    for event in paused.watch():
-        if isinstance(event.payload, StateChange) and event.payload.to_state == "PAUSED":
-            break
+    watch = paused.watch()
+    _until_paused(watch)
     assert paused.resume().state is JobState.QUEUED
+    for event in watch:
+        if isinstance(event.payload, StepMetrics) and event.payload.step >= 12:
+            break
+    # A budget that is spent already: it pauses again, and goes on once there is none any more.
+    paused.resume(budget=Budget(device_seconds=0.001))
+    assert _until_paused(watch).reason == "BUDGET_SPENT"
+    with pytest.raises(FailedPrecondition, match="device-seconds are spent"):
+        paused.resume()
+    assert paused.resume(budget=Budget()).state is JobState.QUEUED
     assert {step.step: step.loss for step in _steps(paused)} == expected
     versions = [client.models.version(job.result().version.version) for job in (whole, paused)]  # type: ignore[union-attr]
     weights = [{file.path: file.sha256 for file in version.manifest.files} for version in versions]
     assert weights[0]["adapter_model.safetensors"] == weights[1]["adapter_model.safetensors"]
+
+
+def _until_paused(watch: Iterator[Event]) -> StateChange:
+    for event in watch:
+        if isinstance(event.payload, StateChange) and event.payload.to_state == "PAUSED":
+            return event.payload
+    raise AssertionError("the job ended without a pause")
 
 
 def _steps(job: JobHandle) -> list[StepMetrics]:
