@@ -52,6 +52,7 @@ def _problems(code: str) -> Iterator[str]:
                 yield f"no command {second!r} of {first!r} in {code!r}"
                 continue
             command = found
-        known = {flag for parameter in command.params for flag in parameter.opts} | {"--help"}
+        named = {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+        known = named | {"--help"}
         used = re.findall(r"(?<!\S)(--[a-z][a-z0-9-]*)", rest.partition(";")[0].partition("|")[0])
         yield from (f"no flag {flag} in {code!r}" for flag in used if flag not in known)

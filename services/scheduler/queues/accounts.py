@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from services.scheduler.jobs import HELD, LEAVING, LIVE_ATTEMPT, JobState
 from services.scheduler.planning.queue import Project
 from services.scheduler.planning.shares import decayed, given
-from services.scheduler.queues.budgets import HOUR_MS, NOTHING_HELD, NOTHING_SPENT, Held, Spent, overrun
+from services.scheduler.queues.budgets import HOUR_MS, NOTHING_HELD, NOTHING_SPENT, Held, Spent, figure, overrun
 from services.scheduler.queues.limits import DEFAULT_LIMITS, Limits
 from services.scheduler.records import ActiveJob, Attempt
 
@@ -179,8 +179,8 @@ def holding(account: Account, terms: Terms) -> str:
     if limits.window_device_ms and account.window_ms >= limits.window_device_ms:
         had, may = account.window_ms / HOUR_MS, limits.window_device_ms / HOUR_MS
         return (
-            f"Its project was given {had:,.2f} device-hours in the last {limits.window_hours} hours, "
-            f"{may:,.2f} are allowed."
+            f"Its project was given {figure(had)} device-hours in the last {limits.window_hours} hours, "
+            f"{figure(may)} are allowed."
         )
     return ""
 

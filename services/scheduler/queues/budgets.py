@@ -134,9 +134,13 @@ def overrun(budget: Budget, spent: Spent, *, held: Held = NOTHING_HELD, ahead_ms
     return "; ".join(_overruns(budget, spent, then))
 
 
+def figure(value: float) -> str:
+    """Returns a number as a person reads it."""
+    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
+
+
 def _seconds(device_ms: float) -> str:
-    seconds = device_ms / 1000
-    return f"{seconds:,.1f}" if seconds >= 10 else f"{seconds:.3g}"
+    return figure(device_ms / 1000)
 
 
 def _overruns(budget: Budget, spent: Spent, then: Spent) -> Iterator[str]:
