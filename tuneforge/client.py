@@ -101,6 +101,11 @@ class Client:
         self.nodes = Nodes(self._connections)
         self.queues = Queues(self._connections, self.project)
 
+    @property
+    def scheduler_address(self) -> str:
+        """Where the scheduler is asked: `host:port`."""
+        return self._connections.scheduler.address
+
     def blobs(self) -> BlobClient:
         """Returns a client for the project's bytes by digest, on this client's channel."""
         return BlobClient(self._connections.registry.channel, self.project)
