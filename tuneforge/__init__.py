@@ -35,8 +35,8 @@ _HOMES: Final[dict[str, str]] = {
     ),
     "events": (
         "AttemptOutcome AttemptResult CheckpointDurable CheckpointSaved DeviceMetrics DeviceSample "
-        "EvaluationMetrics Event Gap LogLine LogSeverity Resolved ResumedFrom Sample Stall StateChange StepMetrics "
-        "TaskMetrics"
+        "EvaluationMetrics Event Gap LogCompacted LogLine LogSeverity Resolved ResumedFrom Sample Stall "
+        "StateChange StepMetrics TaskMetrics"
     ),
     "explanation_values": (
         "Blocker BlockerReason DelayedJob DisplacedJob Forecast ForecastBasis ForecastCalibration ForecastEvent "

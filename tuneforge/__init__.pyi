@@ -68,6 +68,7 @@ from tuneforge.events import (
     EvaluationMetrics as EvaluationMetrics,
     Event as Event,
     Gap as Gap,
+    LogCompacted as LogCompacted,
     LogLine as LogLine,
     LogSeverity as LogSeverity,
     Resolved as Resolved,

@@ -1,6 +1,6 @@
 """Streams of a project's jobs; `Jobs` takes them over."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
@@ -54,10 +54,17 @@ class JobStreams:
         )
         return JobsWatch(self._connections.scheduler, request, cursor=cursor, options=options)
 
-    def raw_batches(self, job: str) -> Iterator[tuple[Sequence[events_pb2.Event], Sequence[int]]]:
+    def raw_batches(
+        self, job: str, on_compacted: Callable[[int, bytes], None] | None = None
+    ) -> Iterator[tuple[Sequence[events_pb2.Event], Sequence[int]]]:
         """Yields the events of a job as they came over the wire, each batch with its marks; see `tuneforge.records`.
 
         Nothing is checked, so that a log that was tampered with can be read to its end.
+
+        Args:
+            job: Id or name.
+            on_compacted: Told, before the first batch, up to which event the log was thinned out and the record's head
+                after it.
         """
         scheduler = self._connections.scheduler
         request = calls.WatchJobRequest(name=names.job(self._project, job), max_batch=1000)
@@ -71,6 +78,9 @@ class JobStreams:
                         case "events":
                             backoff.progress()
                             yield response.events.events, response.events.marks
+                        case "compacted" if on_compacted is not None:
+                            told = response.compacted
+                            on_compacted(told.through_job_seq, told.head)
                         case "end" if response.end.reason == calls.END_REASON_JOB_ENDED:
                             return
                 broken: TuneforgeError = Unavailable(Reason.DRAINING, f"{scheduler.peer} is shutting down")

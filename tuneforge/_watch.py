@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,8 +19,8 @@ import grpc
 from tuneforge._connections import Service
 from tuneforge._transport import Backoff, is_retriable, typed_error
 from tuneforge.errors import InternalError, InvalidArgument, Reason, TuneforgeError, Unavailable
-from tuneforge.events import Event, event_from_proto
-from tuneforge.v1 import jobs_pb2, scheduler_pb2
+from tuneforge.events import Event, LogCompacted, event_from_proto
+from tuneforge.v1 import jobs_pb2, scheduler_pb2, watching_pb2
 from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 # What gRPC itself says when a connection dies in the middle of a stream; a service's own INTERNAL carries an ErrorInfo.
@@ -63,6 +64,7 @@ class JobWatch(Iterator[Event]):
         self._options = options or WatchOptions()
         self._seq, self._token = _parse_cursor(cursor)
         self._latest_seq = self._seq
+        self._compacted = 0
         self._end_state = jobs_pb2.JOB_STATE_UNSPECIFIED
         self._is_closed = False
         self._stream: Any = None
@@ -156,11 +158,14 @@ class JobWatch(Iterator[Event]):
                 for message in response.events.events:
                     if message.job_seq <= self._seq:  # sent before the break, or before the cursor was taken
                         continue
-                    if message.job_seq != self._seq + 1:
+                    if message.job_seq > max(self._seq, self._compacted) + 1:
                         text = f"the log of {self._name} has a gap: {self._seq} is followed by {message.job_seq}"
                         raise InternalError(Reason.INTERNAL, text, cure="Report it: events must never be lost.")
                     self._seq = message.job_seq
                     yield event_from_proto(message)
+            case "compacted" if response.compacted.through_job_seq > self._compacted:
+                self._compacted = response.compacted.through_job_seq
+                yield _compacted_event(self._name, self._seq, response.compacted)
             case "end" if response.end.reason == scheduler_pb2.END_REASON_JOB_ENDED:
                 self._end_state = response.end.state
         if response.resume_token:
@@ -169,11 +174,30 @@ class JobWatch(Iterator[Event]):
     def _resumable(self, rpc_error: grpc.RpcError) -> TuneforgeError:
         """Returns why the stream broke, or raises when opening it again would not help."""
         error = typed_error(rpc_error, self._scheduler.peer)
+        if error.reason == Reason.COMPACTED and self._token:
+            self._token = ""  # what is left comes from the beginning, after a message that says what is not
+            return error
         code = rpc_error.code() if isinstance(rpc_error, grpc.Call) else None
         is_bare = not error.request_id and not error.metadata
         if is_retriable(rpc_error) or (is_bare and code in BROKEN_STREAM):
             return error
         raise error from None
+
+
+def _compacted_event(job: str, job_seq: int, message: watching_pb2.LogCompaction) -> Event:
+    """Returns the mark that stands where events are missing from here on; it is no event of the log itself."""
+    return Event(
+        job=job,
+        job_seq=job_seq,
+        attempt=0,
+        node_rank=0,
+        seq=0,
+        time=message.time.ToDatetime(UTC),
+        kind="compacted",
+        payload=LogCompacted(
+            through_job_seq=message.through_job_seq, removed_events=message.removed_events, head=message.head.hex()
+        ),
+    )
 
 
 def _parse_cursor(cursor: str) -> tuple[int, str]:

@@ -246,6 +246,7 @@ TABLE: Mapping[str, ReasonRow] = {
     ),
     Reason.REVOKED: _Row(_STATE, FailedPrecondition, "Use other data, or a version that was not made from it."),
     Reason.CURSOR_OUT_OF_RANGE: _Row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor."),
+    Reason.COMPACTED: _Row("OUT_OF_RANGE", OutOfRange, "Start again without a cursor: what is left of the log comes."),
     Reason.NODE_FULL: _Row(
         "RESOURCE_EXHAUSTED", ResourceExhausted, "Wait until an attempt ends, or use another node.", 5.0
     ),

@@ -154,6 +154,16 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogCompacted:
+    """The log was thinned out by the operator's policy: of the events up to a number only some are left."""
+
+    through_job_seq: int
+    removed_events: int
+    head: str
+    """Head of the run's record after event `through_job_seq`, 64 hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResumedFrom:
     """The attempt goes on from a checkpoint; the next step is `step + 1`."""
 
@@ -211,6 +221,7 @@ Payload = (
     | Sample
     | StateChange
     | Gap
+    | LogCompacted
     | EvaluationMetrics
     | TaskMetrics
     | ResumedFrom
@@ -237,7 +248,7 @@ class Event:
     """By the clock of the machine where it happened."""
     kind: str
     """`step`, `device`, `log`, `checkpoint`, `sample`, `state`, `gap`, `evaluation`, `resumed_from`, `resolved`,
-    `outcome`, `task`, `stall`; another word for a kind that this release does not know."""
+    `outcome`, `task`, `stall`, `compacted`; another word for a kind that this release does not know."""
     payload: Payload | None
     """What happened; None for a kind that this release does not know."""
 

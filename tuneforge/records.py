@@ -9,7 +9,7 @@ from `WatchJob`, can compute the head again: one changed, missing or added event
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,8 @@ class RecordCheck:
     """`job_seq` of the first event that differs; None: none does, or it cannot be told which one."""
     problem: str
     """What is wrong, as a sentence; empty when nothing is."""
+    compacted_through: int = 0
+    """Events up to this one were thinned out by the operator's policy: those after it were checked. 0: all were."""
 
 
 def first_head(job: str) -> bytes:
@@ -75,8 +77,14 @@ class Chain:
     def __init__(self, job: str) -> None:
         self.head = first_head(job)
         self.num_events = 0
+        self.skips_through = 0
+        """What is left of the events up to this one is not looked at."""
         self.first_difference: int | None = None
         """`job_seq` of the first event that is out of order or does not give the mark that it came with."""
+
+    def begin_after(self, job_seq: int, head: bytes) -> None:
+        """Goes on after an event by the head that is said to stand there: a wrong one cannot give the recorded end."""
+        self.num_events, self.head, self.skips_through = job_seq, head, job_seq
 
     def add(self, events: Sequence["events_pb2.Event"], marks: Sequence[int], *, limit: int) -> None:
         """Adds events, at most until there are `limit` in all; marks count where there is one for each event."""
@@ -84,6 +92,8 @@ class Chain:
         for index, event in enumerate(events):
             if self.num_events >= limit:
                 return
+            if event.job_seq <= self.skips_through:
+                continue
             self.num_events += 1
             self.head = next_head(self.head, event_bytes(event))
             differs = event.job_seq != self.num_events or (has_marks and marks[index] != mark_of(self.head))
@@ -92,7 +102,11 @@ class Chain:
 
 
 def check_record(
-    job: str, version: str, recorded: RunRecord, batches: Iterable[tuple[Sequence["events_pb2.Event"], Sequence[int]]]
+    job: str,
+    version: str,
+    recorded: RunRecord,
+    batches: Iterable[tuple[Sequence["events_pb2.Event"], Sequence[int]]],
+    compacted: Callable[[], tuple[int, bytes] | None] = lambda: None,
 ) -> RecordCheck:
     """Computes a record again and compares it.
 
@@ -101,9 +115,12 @@ def check_record(
         version: Name of the version that it made.
         recorded: What the version says.
         batches: Events of the job from the first one on, with the marks that they came with.
+        compacted: Asked once the first batch is there: up to which event the log was thinned out and the head after it.
     """
     chain = Chain(job)
-    for events, marks in batches:
+    for number, (events, marks) in enumerate(batches):
+        if number == 0 and (gone := compacted()) is not None:
+            chain.begin_after(*gone)
         chain.add(events, marks, limit=recorded.num_events)
         if chain.num_events >= recorded.num_events:
             break
@@ -116,6 +133,7 @@ def check_record(
         is_intact=is_intact,
         first_difference=None if is_intact else _first(chain, recorded),
         problem="" if is_intact else _problem(chain, recorded),
+        compacted_through=chain.skips_through,
     )
 
 
@@ -139,7 +157,9 @@ def verify_record(client: "Client", job: str) -> RecordCheck:
     if recorded is None:
         message = f"{found.version.version} has no record: it was made by a release without"
         raise FailedPrecondition(Reason.WRONG_STATE, message)
-    return check_record(found.name, found.version.version, recorded, client.jobs.raw_batches(found.name))
+    gone: list[tuple[int, bytes]] = []
+    batches = client.jobs.raw_batches(found.name, lambda through, head: gone.append((through, head)))
+    return check_record(found.name, found.version.version, recorded, batches, lambda: gone[-1] if gone else None)
 
 
 def _first(chain: Chain, recorded: RunRecord) -> int | None:
@@ -149,6 +169,11 @@ def _first(chain: Chain, recorded: RunRecord) -> int | None:
 
 
 def _problem(chain: Chain, recorded: RunRecord) -> str:
+    if chain.skips_through >= recorded.num_events:
+        return (
+            f"events up to {chain.skips_through} were thinned out, all {recorded.num_events} that were recorded among "
+            "them: nothing is left to be checked"
+        )
     first = _first(chain, recorded)
     if chain.first_difference is None and chain.num_events < recorded.num_events:
         return f"the log ends after event {chain.num_events}; {recorded.num_events} were recorded"

@@ -6,6 +6,7 @@ import asyncio
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from services.grpckit.database import Database
 from services.grpckit.holding import Holding
@@ -17,6 +18,7 @@ from services.scheduler.admission import Admission
 from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.checkpoint_verbs import CheckpointVerbs
+from services.scheduler.compaction.compactor import Compactor
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
@@ -36,7 +38,6 @@ from services.scheduler.store import jobs as job_store
 from services.scheduler.store import sweeps as sweep_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
 from services.scheduler.sweep_calls import SweepParts
-from services.scheduler.sweeps.controller import SweepController
 from services.scheduler.sweeps.parts import sweep_parts
 from services.scheduler.verbs import Verbs
 from services.scheduler.verification import Verification
@@ -45,6 +46,13 @@ from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 SCHEMA_HEAD = "0014"
+
+
+class Work(Protocol):
+    """Something that goes on for as long as the scheduler runs."""
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,8 +67,9 @@ class Scheduler:
     reconciler: Reconciler
     holding: Holding
     foresight: Foresight
+    works: tuple[Work, ...]
+    """What goes on beside the loop."""
     servicer: SchedulerServicer
-    sweeps: SweepController
     _loops: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
@@ -71,7 +80,7 @@ class Scheduler:
         """
         await asyncio.to_thread(self.database.open)
         await self.reconciler.start()
-        loops = (self.reconciler.run(), self.holding.run_for_ever(), self.foresight.run(), self.sweeps.run())
+        loops = (self.reconciler.run(), self.holding.run_for_ever(), *(work.run() for work in self.works))
         self._loops = tuple(asyncio.create_task(loop) for loop in loops)
 
     async def drain(self) -> None:
@@ -181,8 +190,8 @@ def build(
         reconciler=reconciler,
         holding=holding,
         foresight=foresight,
+        works=(foresight, sweeps.controller, Compactor(ledger=ledger, policy=settings.compaction)),
         servicer=servicer,
-        sweeps=sweeps.controller,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.grpckit.database import PostgresAddress
 from services.grpckit.settings import Environment, ServerSettings, peer_address
+from services.scheduler.compaction.rules import NEWEST_MIN, CompactionPolicy
 from services.scheduler.jobs import RetryPolicy
 from services.scheduler.planning.queue import HOUR_MS, Rules
 from services.scheduler.queues.budgets import Price
@@ -71,6 +72,8 @@ class SchedulerSettings:
     price: Price = field(default_factory=Price)
     """What an hour of one device costs; estimates then name a cost. TUNEFORGE_SCHEDULER_PRICE_PER_DEVICE_HOUR and
     ..._PRICE_CURRENCY; default: no price, for it is the operator's."""
+    compaction: CompactionPolicy = field(default_factory=CompactionPolicy)
+    """How logs of ended jobs are thinned out; see `compaction_from_env`. Default: not at all."""
     postgres: PostgresAddress | None = None
     """The database on a PostgreSQL server; None: SQLite in the data folder. TUNEFORGE_SCHEDULER_DATABASE_URL with the
     password in ..._DATABASE_PASSWORD_FILE or ..._DATABASE_PASSWORD."""
@@ -111,11 +114,35 @@ class SchedulerSettings:
                 ),
                 currency=reader.text("TUNEFORGE_SCHEDULER_PRICE_CURRENCY").strip(),
             ),
+            compaction=compaction_from_env(reader),
             postgres=PostgresAddress.from_env("scheduler", reader),
         )
         if env is None:
             reader.finish()
         return settings
+
+
+def compaction_from_env(reader: Environment) -> CompactionPolicy:
+    """Reads how logs of ended jobs are thinned out.
+
+    TUNEFORGE_SCHEDULER_COMPACT_AFTER_DAYS: days after its end that a job's log is thinned out. 0: never for its age,
+    since what is taken out is gone. ..._COMPACT_ABOVE_MB: size of all logs in MB above which those that ended first are
+    thinned out. 0: never for the size. ..._COMPACT_KEEP_EVERY: every so-many-th step and sample of devices stays. 10: a
+    curve keeps its form. ..._COMPACT_KEEP_NEWEST: newest events of each job that stay as they are. 100.
+    """
+    plain = CompactionPolicy()
+    return CompactionPolicy(
+        after_s=86400
+        * reader.number("TUNEFORGE_SCHEDULER_COMPACT_AFTER_DAYS", default=0.0, minimum=0.0, maximum=36500.0),
+        above_bytes=1_000_000
+        * reader.integer("TUNEFORGE_SCHEDULER_COMPACT_ABOVE_MB", default=0, minimum=0, maximum=10**9),
+        keep_every=reader.integer(
+            "TUNEFORGE_SCHEDULER_COMPACT_KEEP_EVERY", default=plain.keep_every, minimum=1, maximum=10**6
+        ),
+        keep_newest=reader.integer(
+            "TUNEFORGE_SCHEDULER_COMPACT_KEEP_NEWEST", default=plain.keep_newest, minimum=NEWEST_MIN, maximum=10**9
+        ),
+    )
 
 
 def order_from_env(reader: Environment) -> Rules:

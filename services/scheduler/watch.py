@@ -15,7 +15,7 @@ from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
 from services.scheduler.broadcast import Broadcast, Topic
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Job
-from services.scheduler.resume import BadToken, read_token
+from services.scheduler.resume import BadToken, read_place
 from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.watching.records import Chunk
@@ -51,7 +51,7 @@ class Watches:
         self.ledger = ledger
         self.broadcast = broadcast
         self.heartbeat_s = heartbeat_s
-        self._shared: dict[tuple[int, int, int], watching.Message] = {}
+        self._shared: dict[tuple[watching.Reader, int, int], watching.Message] = {}
 
     async def watch(self, request: WatchRequest) -> AsyncGenerator[watching.Message, None]:
         """Yields the messages of one watch.
@@ -66,7 +66,11 @@ class Watches:
         if job is None:
             raise not_found("job", request.name)
         cursor = _cursor(job, request.resume_token)
-        yield watching.snapshot(job, cursor)
+        compaction = job.compaction
+        reader = watching.Reader(job.uid, compaction.through_seq)
+        yield watching.snapshot(job, reader, cursor)
+        if cursor < compaction.through_seq:
+            yield watching.compacted(reader, compaction, cursor, job.latest_seq)
         with self.broadcast.listen(job.number) as topic:
             watcher = _Watcher(self, job, topic, cursor, request.max_batch or DEFAULT_BATCH)
             async with aclosing(watcher.run()) as messages:
@@ -77,14 +81,14 @@ class Watches:
         """Reads the log of a job behind a cursor."""
         return await self.ledger.read(lambda db: event_store.read_tail(db, job, cursor, CHUNKS_PER_READ))
 
-    def message_of(self, uid: int, chunk: Chunk, latest_seq: int) -> watching.Message:
+    def message_of(self, reader: watching.Reader, chunk: Chunk, latest_seq: int) -> watching.Message:
         """Returns the message of a whole chunk, built once for all who get it while it is the newest."""
-        key = (uid, chunk.first_seq, latest_seq)
+        key = (reader, chunk.first_seq, latest_seq)
         message = self._shared.get(key)
         if message is None:
             if len(self._shared) >= 4 * CHUNKS_PER_READ:
                 self._shared.clear()
-            message = watching.events(uid, [chunk], (chunk.first_seq - 1, chunk.last_seq), latest_seq)
+            message = watching.events(reader, [chunk], (chunk.first_seq - 1, chunk.last_seq), latest_seq)
             self._shared[key] = message
         return message
 
@@ -99,16 +103,17 @@ class _Watcher:
         self._cursor = cursor
         self._max_batch = max_batch
         self._latest_seq = job.latest_seq
+        self._reader = watching.Reader(job.uid, job.compaction.through_seq)
 
     async def run(self) -> AsyncGenerator[watching.Message, None]:
         """Yields messages until the job has ended or the server drains."""
-        uid = self._job.uid
+        reader = self._reader
         asks_disk = True  # at first, and after a wait without news: what is known here may be old
         while True:
             changed = self._topic.changed
             self._latest_seq = max(self._latest_seq, self._topic.latest_seq)
             if self._watches.broadcast.is_draining:
-                yield watching.draining(uid, self._cursor, self._latest_seq)
+                yield watching.draining(reader, self._cursor, self._latest_seq)
                 return
             if (shared := self._next_shared()) is not None:
                 yield shared
@@ -116,16 +121,18 @@ class _Watcher:
             if asks_disk or self._cursor != self._topic.latest_seq or self._topic.is_ended:
                 tail = await self._watches.tail(self._job.number, self._cursor)
                 self._latest_seq = max(self._latest_seq, tail.latest_seq)
+                if self._cursor < tail.compaction.through_seq != reader.compacted:
+                    raise _compacted(self._job, self._cursor, tail.compaction.through_seq)
                 for message in self._replay(tail.chunks):
                     yield message
                 if event_store.is_ended(tail, self._cursor):
-                    yield watching.job_ended(uid, self._cursor, tail.state)
+                    yield watching.job_ended(reader, self._cursor, tail.state)
                     return
                 if tail.chunks:
                     continue
             asks_disk = not await self._news(changed)
             if asks_disk:
-                yield watching.heartbeat(uid, self._cursor, self._latest_seq)
+                yield watching.heartbeat(reader, self._cursor, self._latest_seq)
 
     async def _news(self, changed: asyncio.Event) -> bool:
         try:
@@ -142,19 +149,27 @@ class _Watcher:
         is_whole = chunk.first_seq == self._cursor + 1
         if is_whole and chunk.last_seq - self._cursor <= self._max_batch:
             self._cursor = chunk.last_seq
-            return self._watches.message_of(self._job.uid, chunk, self._latest_seq)
+            return self._watches.message_of(self._reader, chunk, self._latest_seq)
         last = min(chunk.last_seq, self._cursor + self._max_batch)
-        message = watching.events(self._job.uid, [chunk], (self._cursor, last), self._latest_seq)
+        message = watching.events(self._reader, [chunk], (self._cursor, last), self._latest_seq)
         self._cursor = last
         return message
 
     def _replay(self, chunks: tuple[Chunk, ...]) -> Iterator[watching.Message]:
         """Yields the messages of chunks that were read, as few as `max_batch` allows, and moves the cursor along."""
         pending = [chunk for chunk in chunks if chunk.last_seq > self._cursor]
+        while pending and pending[0].last_seq <= self._reader.compacted:
+            chunk = pending.pop(0)
+            for left, cursor in watching.left_events(
+                self._reader, chunk, self._cursor, self._max_batch, self._latest_seq
+            ):
+                self._cursor = cursor
+                yield left
+            self._cursor = chunk.last_seq
         while pending:
             last = min(self._cursor + self._max_batch, pending[-1].last_seq)
             part = [chunk for chunk in pending if chunk.first_seq <= last]
-            message = watching.events(self._job.uid, part, (self._cursor, last), self._latest_seq)
+            message = watching.events(self._reader, part, (self._cursor, last), self._latest_seq)
             self._cursor = last
             yield message
             pending = [chunk for chunk in pending if chunk.last_seq > last]
@@ -164,12 +179,12 @@ def _cursor(job: Job, token: str) -> int:
     """Returns the number of the last event that a watcher has.
 
     Raises:
-        ServiceError: INVALID_RESUME_TOKEN or CURSOR_OUT_OF_RANGE.
+        ServiceError: INVALID_RESUME_TOKEN, CURSOR_OUT_OF_RANGE or COMPACTED.
     """
     if not token:
         return 0
     try:
-        cursor = read_token(token, job.uid)
+        cursor, known = read_place(token, job.uid)
     except BadToken as error:
         raise ServiceError(
             "INVALID_RESUME_TOKEN",
@@ -180,6 +195,20 @@ def _cursor(job: Job, token: str) -> int:
         raise ServiceError(
             "CURSOR_OUT_OF_RANGE",
             f"the resume token stands at event {cursor}, the log of {job.name} ends at {job.latest_seq}",
-            metadata={"oldest_job_seq": "1", "newest_job_seq": str(job.latest_seq)},
+            metadata={
+                "oldest_job_seq": str(job.compaction.through_seq + 1),
+                "newest_job_seq": str(job.latest_seq),
+            },
         )
+    if cursor < job.compaction.through_seq != known:
+        raise _compacted(job, cursor, job.compaction.through_seq)
     return cursor
+
+
+def _compacted(job: Job, cursor: int, through: int) -> ServiceError:
+    return ServiceError(
+        "COMPACTED",
+        f"the reader of {job.name} has everything up to event {cursor}; events up to {through} were thinned out since, "
+        "so that some of those that follow are gone; start without a token to get what is left",
+        metadata={"oldest_job_seq": str(through + 1), "newest_job_seq": str(job.latest_seq), "name": str(job.name)},
+    )

@@ -238,9 +238,10 @@ def verify_record(connection: Connection, job: str, as_json: bool) -> None:
     if as_json:
         print_json(check)
     elif check.is_intact:
-        click.echo(
-            f"{check.recorded.num_events} events of {short(check.job)} are those recorded in {short(check.version)}"
-        )
+        checked = check.recorded.num_events - check.compacted_through
+        click.echo(f"{checked} events of {short(check.job)} are those recorded in {short(check.version)}")
+        if check.compacted_through:
+            click.echo(f"events up to {check.compacted_through} were thinned out: what they were cannot be checked")
     else:
         click.echo(f"{short(check.job)} is not as it was recorded in {short(check.version)}: {check.problem}", err=True)
     if not check.is_intact:

@@ -14,6 +14,7 @@ from tuneforge.events import (
     EvaluationMetrics,
     Event,
     Gap,
+    LogCompacted,
     LogLine,
     Resolved,
     ResumedFrom,
@@ -151,6 +152,10 @@ def _resolved(resolved: Resolved, _attempt: int) -> str:
     return f"{share}, {resolved.rows} rows, {resolved.rows_dropped} left out"
 
 
+def _compacted(gone: LogCompacted, _attempt: int) -> str:
+    return f"the log was thinned out: of the events up to {gone.through_job_seq}, {gone.removed_events} are gone"
+
+
 def _outcome(outcome: AttemptOutcome, attempt: int) -> str:
     failure = f"  {outcome.failure.reason}: {printable(outcome.failure.message)}" if outcome.failure else ""
     return f"attempt {attempt} {outcome.result} after step {outcome.step}{failure}"
@@ -172,6 +177,7 @@ _LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {
     "sample": _sample,
     "resumed_from": _resumed_from,
     "gap": _gap,
+    "compacted": _compacted,
     "resolved": _resolved,
     "outcome": _outcome,
     "stall": _stall,

@@ -82,6 +82,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: a version cannot be brought to the deploy location; the message says what it lacks."""
     ERROR_REASON_CURSOR_OUT_OF_RANGE: _ErrorReason.ValueType  # 60
     """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
+    ERROR_REASON_COMPACTED: _ErrorReason.ValueType  # 195
+    """OUT_OF_RANGE: events after the cursor were taken out of the log by the operator's policy."""
     ERROR_REASON_NODE_FULL: _ErrorReason.ValueType  # 70
     """RESOURCE_EXHAUSTED: the node has no free device for the attempt."""
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 71
@@ -235,6 +237,8 @@ ERROR_REASON_NOT_PROMOTABLE: ErrorReason.ValueType  # 51
 """FAILED_PRECONDITION: a version cannot be brought to the deploy location; the message says what it lacks."""
 ERROR_REASON_CURSOR_OUT_OF_RANGE: ErrorReason.ValueType  # 60
 """OUT_OF_RANGE: the cursor is older than the oldest event kept, or newer than the newest."""
+ERROR_REASON_COMPACTED: ErrorReason.ValueType  # 195
+"""OUT_OF_RANGE: events after the cursor were taken out of the log by the operator's policy."""
 ERROR_REASON_NODE_FULL: ErrorReason.ValueType  # 70
 """RESOURCE_EXHAUSTED: the node has no free device for the attempt."""
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 71

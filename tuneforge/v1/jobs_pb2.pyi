@@ -208,6 +208,7 @@ class Job(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TRIAL_FIELD_NUMBER: _builtins.int
     FORECAST_FIELD_NUMBER: _builtins.int
+    COMPACTED_JOB_SEQ_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -234,6 +235,8 @@ class Job(_message.Message):
     """Output only. The job whose version is its result, because `CreateJobRequest.reuse` allowed it; empty: it trained."""
     trial: _builtins.str
     """Output only. The trial of a sweep that it is: `projects/{project}/sweeps/{sweep}/trials/{trial}`. Empty: none."""
+    compacted_job_seq: _builtins.int
+    """Output only. Events of its log up to this one were thinned out by the operator's policy; 0: none."""
     from_checkpoint: _builtins.str
     """Output only. The checkpoint that its run begins from, where that is not the beginning:
     `projects/{project}/jobs/{job}/checkpoints/{step}`.
@@ -377,12 +380,13 @@ class Job(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         trial: _builtins.str = ...,
         forecast: _explanations_pb2.JobForecast | None = ...,
+        compacted_job_seq: _builtins.int = ...,
         from_checkpoint: _builtins.str = ...,
         verification: Global___ResumeVerification | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "budget", b"budget", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "forecast", b"forecast", "last_change", b"last_change", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "queued_time", b"queued_time", "resource_estimate", b"resource_estimate", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "train", b"train", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "budget", b"budget", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "forecast", b"forecast", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "rerun_of", b"rerun_of", "resource_estimate", b"resource_estimate", "reused_from", b"reused_from", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "training_digest", b"training_digest", "trial", b"trial", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base", b"base", "budget", b"budget", "compacted_job_seq", b"compacted_job_seq", "conditions", b"conditions", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "faults", b"faults", "forecast", b"forecast", "from_checkpoint", b"from_checkpoint", "labels", b"labels", "last_change", b"last_change", "latest_job_seq", b"latest_job_seq", "ledger", b"ledger", "memory_estimate", b"memory_estimate", "name", b"name", "queued_time", b"queued_time", "rerun_of", b"rerun_of", "resource_estimate", b"resource_estimate", "reused_from", b"reused_from", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train", b"train", "training_digest", b"training_digest", "trial", b"trial", "ttl", b"ttl", "validation", b"validation", "verification", b"verification", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

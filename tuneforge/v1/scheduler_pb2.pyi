@@ -17,6 +17,7 @@ from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 from tuneforge.v1 import queues_pb2 as _queues_pb2
 from tuneforge.v1 import scheduling_pb2 as _scheduling_pb2
 from tuneforge.v1 import spec_pb2 as _spec_pb2
+from tuneforge.v1 import watching_pb2 as _watching_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -622,6 +623,7 @@ class WatchJobResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    COMPACTED_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     LATEST_JOB_SEQ_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
@@ -644,6 +646,10 @@ class WatchJobResponse(_message.Message):
     def end(self) -> Global___EndOfStream:
         """The stream ends after this message."""
 
+    @_builtins.property
+    def compacted(self) -> _watching_pb2.LogCompaction:
+        """Events were taken out of the log, some of which the reader has not had; comes before what is left of them."""
+
     def __init__(
         self,
         *,
@@ -651,14 +657,15 @@ class WatchJobResponse(_message.Message):
         events: _events_pb2.EventBatch | None = ...,
         heartbeat: Global___WatchHeartbeat | None = ...,
         end: Global___EndOfStream | None = ...,
+        compacted: _watching_pb2.LogCompaction | None = ...,
         resume_token: _builtins.str = ...,
         latest_job_seq: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "events", b"events", "heartbeat", b"heartbeat", "payload", b"payload", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compacted", b"compacted", "end", b"end", "events", b"events", "heartbeat", b"heartbeat", "payload", b"payload", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "events", b"events", "heartbeat", b"heartbeat", "latest_job_seq", b"latest_job_seq", "payload", b"payload", "resume_token", b"resume_token", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted", b"compacted", "end", b"end", "events", b"events", "heartbeat", b"heartbeat", "latest_job_seq", b"latest_job_seq", "payload", b"payload", "resume_token", b"resume_token", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["snapshot", "events", "heartbeat", "end"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["snapshot", "events", "heartbeat", "end", "compacted"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

@@ -429,6 +429,8 @@ class SchedulerServiceServicer(object):
         NOT_FOUND `NOT_FOUND`: list the project's jobs.
         OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
         `newest_job_seq`. Start without a token.
+        OUT_OF_RANGE `COMPACTED`: events after the token's were taken out of the log; the metadata has `oldest_job_seq`, the
+        first one from which on all are there. Start without a token: what is left comes, after a message that says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -172,6 +172,8 @@ class SchedulerServiceStub:
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
         `newest_job_seq`. Start without a token.
+      OUT_OF_RANGE `COMPACTED`: events after the token's were taken out of the log; the metadata has `oldest_job_seq`, the
+        first one from which on all are there. Start without a token: what is left comes, after a message that says so.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_watching_pb2.WatchJobsRequest, _watching_pb2.WatchJobsResponse]
     """Streams the jobs of a project, or of all: a snapshot in pages, then each job that is added, changes or ends, as it is
@@ -547,6 +549,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       NOT_FOUND `NOT_FOUND`: list the project's jobs.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
         `newest_job_seq`. Start without a token.
+      OUT_OF_RANGE `COMPACTED`: events after the token's were taken out of the log; the metadata has `oldest_job_seq`, the
+        first one from which on all are there. Start without a token: what is left comes, after a message that says so.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_watching_pb2.WatchJobsRequest, _watching_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Streams the jobs of a project, or of all: a snapshot in pages, then each job that is added, changes or ends, as it is
@@ -991,6 +995,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND `NOT_FOUND`: list the project's jobs.
           OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the log does not reach so far; the metadata has `oldest_job_seq` and
             `newest_job_seq`. Start without a token.
+          OUT_OF_RANGE `COMPACTED`: events after the token's were taken out of the log; the metadata has `oldest_job_seq`, the
+            first one from which on all are there. Start without a token: what is left comes, after a message that says so.
         """
 
     @_abc_1.abstractmethod

@@ -22,32 +22,35 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tuneforge.v1 import jobs_pb2 as tuneforge_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/watching.proto\x12\x0ctuneforge.v1\x1a\x17tuneforge/v1/jobs.proto\"\x8b\x01\n\x10WatchJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\'\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x17.tuneforge.v1.JobFilter\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x15\n\rskip_snapshot\x18\x05 \x01(\x08\"\xe9\x01\n\x11WatchJobsResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.JobsSnapshotH\x00\x12+\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.JobChangesH\x00\x12/\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1b.tuneforge.v1.WatchBookmarkH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.tuneforge.v1.WatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"@\n\x0cJobsSnapshot\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.tuneforge.v1.Job\x12\x0f\n\x07is_last\x18\x02 \x01(\x08\"6\n\nJobChanges\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.tuneforge.v1.JobChange\"i\n\tJobChange\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.JobChangeKind\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.tuneforge.v1.Job\x12\x11\n\tis_merged\x18\x03 \x01(\x08\"\x0f\n\rWatchBookmark\"8\n\x08WatchEnd\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.tuneforge.v1.WatchEndReason*\xa0\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_CHANGE_KIND_ADDED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_CHANGED\x10\x02\x12\x19\n\x15JOB_CHANGE_KIND_ENDED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_OUTSIDE\x10\x04*Q\n\x0eWatchEndReason\x12 \n\x1cWATCH_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19WATCH_END_REASON_DRAINING\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/watching.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tuneforge/v1/jobs.proto\"\x8b\x01\n\x10WatchJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\'\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x17.tuneforge.v1.JobFilter\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x15\n\rskip_snapshot\x18\x05 \x01(\x08\"\xe9\x01\n\x11WatchJobsResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.JobsSnapshotH\x00\x12+\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.JobChangesH\x00\x12/\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1b.tuneforge.v1.WatchBookmarkH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.tuneforge.v1.WatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"@\n\x0cJobsSnapshot\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.tuneforge.v1.Job\x12\x0f\n\x07is_last\x18\x02 \x01(\x08\"6\n\nJobChanges\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.tuneforge.v1.JobChange\"i\n\tJobChange\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.JobChangeKind\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.tuneforge.v1.Job\x12\x11\n\tis_merged\x18\x03 \x01(\x08\"\x0f\n\rWatchBookmark\"8\n\x08WatchEnd\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.tuneforge.v1.WatchEndReason\"x\n\rLogCompaction\x12\x17\n\x0fthrough_job_seq\x18\x01 \x01(\x04\x12\x16\n\x0eremoved_events\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04head\x18\x04 \x01(\x0c*\xa0\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_CHANGE_KIND_ADDED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_CHANGED\x10\x02\x12\x19\n\x15JOB_CHANGE_KIND_ENDED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_OUTSIDE\x10\x04*Q\n\x0eWatchEndReason\x12 \n\x1cWATCH_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19WATCH_END_REASON_DRAINING\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.watching_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBCHANGEKIND']._serialized_start=753
-  _globals['_JOBCHANGEKIND']._serialized_end=913
-  _globals['_WATCHENDREASON']._serialized_start=915
-  _globals['_WATCHENDREASON']._serialized_end=996
-  _globals['_WATCHJOBSREQUEST']._serialized_start=71
-  _globals['_WATCHJOBSREQUEST']._serialized_end=210
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=213
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=446
-  _globals['_JOBSSNAPSHOT']._serialized_start=448
-  _globals['_JOBSSNAPSHOT']._serialized_end=512
-  _globals['_JOBCHANGES']._serialized_start=514
-  _globals['_JOBCHANGES']._serialized_end=568
-  _globals['_JOBCHANGE']._serialized_start=570
-  _globals['_JOBCHANGE']._serialized_end=675
-  _globals['_WATCHBOOKMARK']._serialized_start=677
-  _globals['_WATCHBOOKMARK']._serialized_end=692
-  _globals['_WATCHEND']._serialized_start=694
-  _globals['_WATCHEND']._serialized_end=750
+  _globals['_JOBCHANGEKIND']._serialized_start=908
+  _globals['_JOBCHANGEKIND']._serialized_end=1068
+  _globals['_WATCHENDREASON']._serialized_start=1070
+  _globals['_WATCHENDREASON']._serialized_end=1151
+  _globals['_WATCHJOBSREQUEST']._serialized_start=104
+  _globals['_WATCHJOBSREQUEST']._serialized_end=243
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=246
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=479
+  _globals['_JOBSSNAPSHOT']._serialized_start=481
+  _globals['_JOBSSNAPSHOT']._serialized_end=545
+  _globals['_JOBCHANGES']._serialized_start=547
+  _globals['_JOBCHANGES']._serialized_end=601
+  _globals['_JOBCHANGE']._serialized_start=603
+  _globals['_JOBCHANGE']._serialized_end=708
+  _globals['_WATCHBOOKMARK']._serialized_start=710
+  _globals['_WATCHBOOKMARK']._serialized_end=725
+  _globals['_WATCHEND']._serialized_start=727
+  _globals['_WATCHEND']._serialized_end=783
+  _globals['_LOGCOMPACTION']._serialized_start=785
+  _globals['_LOGCOMPACTION']._serialized_end=905
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
@@ -284,3 +285,43 @@ class WatchEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchEnd: _TypeAlias = WatchEnd  # noqa: Y015
+
+@_typing.final
+class LogCompaction(_message.Message):
+    """Events were taken out of a job's log by the operator's policy: of those up to a number only some are left, with their
+    numbers. Changes of state, checkpoints, evaluations and the end always stay.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THROUGH_JOB_SEQ_FIELD_NUMBER: _builtins.int
+    REMOVED_EVENTS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    through_job_seq: _builtins.int
+    """Events up to this one were thinned out; all after it are there."""
+    removed_events: _builtins.int
+    """Events that were taken out."""
+    head: _builtins.bytes
+    """Head of the run's record after event `through_job_seq` (see `tuneforge/records.py`), 32 bytes: with it the events after
+    that one can still be held against the record.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When that was done last."""
+
+    def __init__(
+        self,
+        *,
+        through_job_seq: _builtins.int = ...,
+        removed_events: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        head: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "removed_events", b"removed_events", "through_job_seq", b"through_job_seq", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogCompaction: _TypeAlias = LogCompaction  # noqa: Y015

@@ -17,7 +17,7 @@ def history_of(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def compaction_of(row: Row[Any]) -> Compaction:
+def compaction_of(row: Any) -> Compaction:
     """Returns what was taken out of the log of a job, by its row."""
     return Compaction(
         through_seq=row.compacted_seq,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -11,9 +11,10 @@ from sqlalchemy import Connection, insert, select, update
 from services.scheduler import wire
 from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.store import changes
+from services.scheduler.store.compacted import compaction_of
 from services.scheduler.store.tables import chunks, jobs
 from services.scheduler.store.transaction import Transaction
-from services.scheduler.watching.records import Chunk
+from services.scheduler.watching.records import Chunk, Compaction
 from tuneforge.names import JobName
 from tuneforge.records import first_head, mark_of, next_head
 
@@ -28,6 +29,7 @@ class Tail:
     chunks: tuple[Chunk, ...]
     latest_seq: int
     state: JobState
+    compaction: Compaction = field(default_factory=Compaction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +140,20 @@ def append_warning(tx: Transaction, job: int, name: str, message: str) -> None:
 
 def read_tail(connection: Connection, job: int, after_seq: int, limit: int) -> Tail:
     """Reads chunks that reach beyond `after_seq`, in order, at most `limit` of them; the first may begin before it."""
-    state = connection.execute(select(jobs.c.state, jobs.c.latest_seq).where(jobs.c.number == job)).one()
+    columns = jobs.c.state, jobs.c.latest_seq, jobs.c.compacted_seq, jobs.c.removed_events, jobs.c.compacted_head
+    row = connection.execute(select(*columns, jobs.c.compact_ms).where(jobs.c.number == job)).one()
+    # Only chunks that were thinned out hold more numbers than others; the condition on the first one spares a scan.
+    earliest = 0 if after_seq < row.compacted_seq else after_seq - EVENTS_PER_CHUNK
     rows = connection.execute(
         select(chunks.c.first_seq, chunks.c.last_seq, chunks.c.payload)
-        .where(chunks.c.job == job, chunks.c.first_seq > after_seq - EVENTS_PER_CHUNK, chunks.c.last_seq > after_seq)
+        .where(chunks.c.job == job, chunks.c.first_seq > earliest, chunks.c.last_seq > after_seq)
         .order_by(chunks.c.first_seq)
         .limit(limit)
     )
-    found = tuple(Chunk(job=job, first_seq=row.first_seq, last_seq=row.last_seq, payload=row.payload) for row in rows)
-    return Tail(chunks=found, latest_seq=state.latest_seq, state=JobState(state.state))
+    found = tuple(
+        Chunk(job=job, first_seq=each.first_seq, last_seq=each.last_seq, payload=each.payload) for each in rows
+    )
+    return Tail(chunks=found, latest_seq=row.latest_seq, state=JobState(row.state), compaction=compaction_of(row))
 
 
 def is_ended(tail: Tail, cursor: int) -> bool:

@@ -53,6 +53,7 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
         creator=job.creator,
         labels=dict(job.labels),
         latest_job_seq=job.latest_seq,
+        compacted_job_seq=job.compaction.through_seq,
         conditions=_conditions(job),
         faults=fault_count(job),
         rerun_of=job.rerun_of or "",
