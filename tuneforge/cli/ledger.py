@@ -44,7 +44,7 @@ def _gave(found: "WorkLedger") -> bool:
 def scheduling_fields(job: "Job") -> list[tuple[str, object]]:
     """Returns the lines on a job's class, window and places; those that were not asked for are left out."""
     wanted = job.scheduling
-    labels = [f"{key}={value}" if value else key for key, value in wanted.exclude_labels.items()]
+    labels = [f"{key}={value}" if value else key for key, value in sorted(wanted.exclude_labels.items())]
     return [
         ("class", wanted.priority if wanted.priority != "normal" else None),
         ("gives way", None if wanted.is_preemptible else "never"),
