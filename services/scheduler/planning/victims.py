@@ -90,8 +90,8 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
             room.add(*rooms.given_by(each.job, node))
             stopped.append(each)
         if room.holds(*asked):
-            needed = _needed(stopped, job, node, rooms)
-            plans.append((sum(each.price for each in needed), node, needed))
+            price = sum(each.price for each in stopped)
+            plans.append((price, node, _needed(stopped, job, node, rooms)))
     if len(plans) < job.parts:
         return None
     plans.sort(key=lambda plan: plan[:2])

@@ -169,7 +169,7 @@ def test_a_lower_class_takes_nothing_that_a_higher_one_could_use(seen: Observati
     twin = next((each for each in seen.jobs if each.state is JobState.QUEUED), None)
     if twin is None:
         return
-    open_ = {"start_after_ms": 0, "not_before_ms": 0, "name": JobName("y", "twin")}
+    open_: dict[str, Any] = {"start_after_ms": 0, "not_before_ms": 0, "name": JobName("y", "twin")}
     high = replace(twin, number=98, priority=2, **open_)
     low = replace(twin, number=99, priority=-2, **open_)
     placed = {
