@@ -72,7 +72,8 @@ _REQUESTS = table(MetaData())
 # Made once: every verb of every service runs all three, and making them costs more than running them.
 _FORGET = delete(_REQUESTS).where(_REQUESTS.c.expires_at_s <= bindparam("now_s"))
 _FIND = select(_REQUESTS.c.body_sha256, _REQUESTS.c.answer).where(
-    *(_REQUESTS.c[name] == bindparam(name) for name in ("principal", "project", "method", "request_id"))
+    *(_REQUESTS.c[name] == bindparam(name) for name in ("principal", "project", "method", "request_id")),
+    _REQUESTS.c.expires_at_s > bindparam("now_s"),
 )
 _KEEP = insert(_REQUESTS)
 
@@ -99,25 +100,47 @@ def remember(
     """
     if not request_id:
         return make()
-    if len(request_id) > LONGEST_ID:
-        raise invalid_fields(
-            [
-                FieldViolation(
-                    "request_id", f"has {len(request_id)} characters; give a UUID, at most {LONGEST_ID} are taken"
-                )
-            ]
-        )
+    _check(request_id)
     now_s = int(time.time())
     connection.execute(_FORGET, {"now_s": now_s})
-    key = {"principal": scope.principal, "project": scope.project, "method": scope.method, "request_id": request_id}
-    found = connection.execute(_FIND, key).one_or_none()
-    body_sha256 = hashlib.sha256(request).digest()
+    found = _find(connection, scope, request_id, request)
     if found is None:
         answer = make()
-        kept = {"body_sha256": body_sha256, "answer": answer, "expires_at_s": now_s + KEPT_S}
-        connection.execute(_KEEP, key | kept)
+        key = _key(scope, request_id) | {"body_sha256": hashlib.sha256(request).digest()}
+        connection.execute(_KEEP, key | {"answer": answer, "expires_at_s": now_s + KEPT_S})
         return answer
-    if found.body_sha256 != body_sha256:
+    return found
+
+
+def recall(connection: Connection, *, scope: RequestScope, request_id: str, request: bytes) -> bytes | None:
+    """Returns the answer that was given before to a request id, None for a new one; reads only.
+
+    Before work that is not done in the transaction: `remember` decides in it all the same.
+
+    Raises:
+        ServiceError: As `remember`.
+    """
+    if not request_id:
+        return None
+    _check(request_id)
+    return _find(connection, scope, request_id, request)
+
+
+def _check(request_id: str) -> None:
+    if len(request_id) > LONGEST_ID:
+        problem = f"has {len(request_id)} characters; give a UUID, at most {LONGEST_ID} are taken"
+        raise invalid_fields([FieldViolation("request_id", problem)])
+
+
+def _key(scope: RequestScope, request_id: str) -> dict[str, str]:
+    return {"principal": scope.principal, "project": scope.project, "method": scope.method, "request_id": request_id}
+
+
+def _find(connection: Connection, scope: RequestScope, request_id: str, request: bytes) -> bytes | None:
+    found = connection.execute(_FIND, _key(scope, request_id) | {"now_s": int(time.time())}).one_or_none()
+    if found is None:
+        return None
+    if found.body_sha256 != hashlib.sha256(request).digest():
         raise ServiceError(
             Reason.REQUEST_ID_REUSED,
             f"request id {request_id} came earlier with another body; send a new request id",

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from services.scheduler import calibration
+from services.scheduler import arithmetic, calibration
 from services.scheduler.calibration import CPU, Interval, Kind, Measured
 from services.scheduler.queues.budgets import Price
 from services.scheduler.records import Node
 from services.scheduler.store import measured_runs
 from services.scheduler.store import nodes as node_store
 from tuneforge.specs.architecture import Architecture
-from tuneforge.specs.memory import MemoryEstimate, estimate
+from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.spec import TrainingSpec
-from tuneforge.specs.workload import flops_per_token, row_tokens_of, steps_of
+from tuneforge.specs.workload import row_tokens_of, steps_of
 
 HOUR_S = 3600.0
 
@@ -105,7 +105,7 @@ def _device(spec: TrainingSpec, nodes: Sequence[Node]) -> str:
 def memory_of(spec: TrainingSpec, architecture: Architecture, known: Known) -> MemoryEstimate:
     """Returns the peak memory of a spec, corrected by measured runs of its family."""
     runs = [run for run in known.runs if run.kind == known.kind]
-    return calibration.corrected(estimate(spec, architecture, on_cpu=known.on_cpu), runs)
+    return calibration.corrected(arithmetic.memory(spec, architecture, on_cpu=known.on_cpu), runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def predict(spec: TrainingSpec, architecture: Architecture, rows: Rows, known: K
     optimization, longest = spec.optimization, spec.data.max_tokens
     row_tokens = known.row_tokens or (row_tokens_of(rows.characters, longest) if rows.characters else longest / 2)
     row_tokens = min(row_tokens, float(longest))
-    flops = flops_per_token(spec, architecture, row_tokens)
+    flops = arithmetic.operations(spec, architecture, row_tokens)
     devices = max(1, spec.resources.devices_per_node or 1) * max(1, spec.resources.nodes)
     fallback = calibration.default_rate(known.kind.device, known.kind.compute, known.cores)
     per_flop, rate_runs = calibration.seconds_per_flop(known.runs, flops, fallback)
@@ -145,7 +145,7 @@ def predict(spec: TrainingSpec, architecture: Architecture, rows: Rows, known: K
     return Prediction(
         kind=known.kind,
         memory=memory_of(spec, architecture, known),
-        arithmetic_bytes=estimate(spec, architecture, on_cpu=known.on_cpu).total_bytes,
+        arithmetic_bytes=arithmetic.memory(spec, architecture, on_cpu=known.on_cpu).total_bytes,
         steps=steps,
         tokens_per_step=tokens,
         flops_per_token=flops,

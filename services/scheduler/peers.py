@@ -11,6 +11,7 @@ from services.grpckit.errors import ServiceError
 from services.grpckit.peers import call, messages, open_channel
 from services.grpckit.settings import PeerSettings
 from services.scheduler.records import Attempt, Checkpoint, Job, Ref
+from services.scheduler.shared_asking import SharedAsking
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, dataset_facts, model_facts
 from services.scheduler.wire.publications import start_request
@@ -41,6 +42,8 @@ class Registry:
     def __init__(self, address: str, settings: PeerSettings) -> None:
         self._channel = open_channel(address, settings)
         self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
+        self._models = SharedAsking(self._model)
+        self._datasets = SharedAsking(self._dataset)
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -53,6 +56,9 @@ class Registry:
         Raises:
             ServiceError: NOT_FOUND, or PEER_UNAVAILABLE.
         """
+        return await self._models.of(name)
+
+    async def _model(self, name: str) -> ModelFacts:
         request = models_pb2.GetModelVersionRequest(name=name)
         return model_facts(await call(self._stub.GetModelVersion(request), peer=REGISTRY))
 
@@ -62,6 +68,9 @@ class Registry:
         Raises:
             ServiceError: NOT_FOUND, or PEER_UNAVAILABLE.
         """
+        return await self._datasets.of(name)
+
+    async def _dataset(self, name: str) -> DatasetFacts:
         request = datasets_pb2.GetDatasetVersionRequest(name=name)
         return dataset_facts(await call(self._stub.GetDatasetVersion(request), peer=REGISTRY))
 
@@ -98,6 +107,8 @@ class Registry:
 
     async def close(self) -> None:
         """Closes the connection."""
+        await self._models.close()
+        await self._datasets.close()
         await self._channel.close()
 
 

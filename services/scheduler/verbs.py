@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from services.grpckit import context as calls
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.grpckit.holding import Holding
-from services.grpckit.request_memory import RequestScope, remember
+from services.grpckit.request_memory import RequestScope, recall, remember
 from services.scheduler import branching
 from services.scheduler.admission import Admission, Draft
 from services.scheduler.jobs import HELD, WAITING, JobState, sources_of
@@ -57,10 +59,6 @@ def call_of(request: Any, project: str, method: str) -> Call:
         request_id=request.request_id,
         body=request.SerializeToString(deterministic=True),
     )
-
-
-class _Unknown(Exception):
-    """The request id is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,16 +198,10 @@ async def answered(ledger: Ledger, call: Call) -> bytes | None:
     if not call.request_id:
         return None
 
-    def unknown() -> bytes:
-        raise _Unknown
+    def look(connection: Connection) -> bytes | None:
+        return recall(connection, scope=call.scope, request_id=call.request_id, request=call.body)
 
-    def look(tx: Transaction) -> bytes:
-        return remember(tx.connection, scope=call.scope, request_id=call.request_id, request=call.body, make=unknown)
-
-    try:
-        return await ledger.write(look)
-    except _Unknown:
-        return None
+    return await ledger.read(look)
 
 
 def store(tx: Transaction, new: NewJob) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.scheduler.records import Ref
 from tuneforge.names import project_of
@@ -47,7 +48,13 @@ class DatasetFacts:
 
 
 def model_facts(message: models_pb2.ModelVersion) -> ModelFacts:
-    """Converts a version of a model."""
+    """Converts a version of a model; the same content gives the same object, which estimates are remembered by."""
+    return _model_facts(message.SerializeToString(deterministic=True))
+
+
+@lru_cache(maxsize=64)
+def _model_facts(content: bytes) -> ModelFacts:
+    message = models_pb2.ModelVersion.FromString(content)
     ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
     layer = trainer_pb2.ModelInput(ref=ref, manifest=message.manifest, kind=message.kind)
     if message.HasField("signature"):
@@ -85,10 +92,16 @@ def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
 
 def inputs_bytes(layers: Sequence[ModelFacts], train: DatasetFacts, validation: DatasetFacts | None) -> bytes:
     """Returns what every attempt of a job gets: the layers of its base, root first, and its rows."""
+    data = validation.data if validation is not None else None
+    return _inputs_bytes(tuple(layer.layer for layer in layers), train.data, data)
+
+
+@lru_cache(maxsize=64)
+def _inputs_bytes(layers: tuple[bytes, ...], train: bytes, validation: bytes | None) -> bytes:
     request = trainer_pb2.StartAttemptRequest(
-        base=[trainer_pb2.ModelInput.FromString(layer.layer) for layer in layers],
-        train=trainer_pb2.DataInput.FromString(train.data),
-        validation=trainer_pb2.DataInput.FromString(validation.data) if validation is not None else None,
+        base=[trainer_pb2.ModelInput.FromString(layer) for layer in layers],
+        train=trainer_pb2.DataInput.FromString(train),
+        validation=trainer_pb2.DataInput.FromString(validation) if validation is not None else None,
     )
     return request.SerializeToString()
 
