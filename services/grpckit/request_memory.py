@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Engine,
     Index,
     LargeBinary,
     MetaData,
@@ -102,7 +104,7 @@ def remember(
         return make()
     _check(request_id)
     now_s = int(time.time())
-    connection.execute(_FORGET, {"now_s": now_s})
+    _forget_old(connection, now_s)
     found = _find(connection, scope, request_id, request)
     if found is None:
         answer = make()
@@ -124,6 +126,17 @@ def recall(connection: Connection, *, scope: RequestScope, request_id: str, requ
         return None
     _check(request_id)
     return _find(connection, scope, request_id, request)
+
+
+def _forget_old(connection: Connection, now_s: int) -> None:
+    """Deletes what is kept no longer; once a second is enough, for that is how finely times are kept."""
+    if _forgotten.get(connection.engine) != now_s:
+        connection.execute(_FORGET, {"now_s": now_s})
+        _forgotten[connection.engine] = now_s
+
+
+_forgotten: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+"""When that was done last, in seconds, by database."""
 
 
 def _check(request_id: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
+from services.grpckit import context
+from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.holding import Held
 from services.grpckit.peers import call
 from tuneforge.v1 import retention_pb2 as pb
@@ -14,6 +18,28 @@ from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
 _PEER = "the registry"
 _PAGE = 1000
+_MOST_TOGETHER = 200
+"""Holders of one call; the registry takes 256."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A hold that somebody waits for."""
+
+    holder: str
+    versions: list[str]
+    done: asyncio.Future[None]
+
+
+def _settle(wanted: _Wanted, error: BaseException | None) -> None:
+    if wanted.done.done():  # who waited has left
+        return
+    if error is None:
+        wanted.done.set_result(None)
+    elif isinstance(error, Exception):
+        wanted.done.set_exception(error)
+    else:
+        wanted.done.cancel()
 
 
 class VersionHolds:
@@ -28,19 +54,64 @@ class VersionHolds:
         self._stub: Any = RegistryServiceStub(channel)
         self._read_owner = owner
         self._known_owner = ""
+        self._waiting: list[_Wanted] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def _owner(self) -> str:
         self._known_owner = self._known_owner or await self._read_owner()
         return self._known_owner
 
     async def hold(self, holder: str, names: Collection[str]) -> None:
-        """Holds versions for a job or a deployment.
+        """Holds versions for a job or a deployment, in one call with all others that are asked for meanwhile.
 
         Raises:
             ServiceError: NOT_FOUND: one is gone; PEER_UNAVAILABLE.
         """
-        request = pb.HoldVersionsRequest(owner=await self._owner(), holder=holder, versions=sorted(set(names)))
-        await call(self._stub.HoldVersions(request), peer=_PEER)
+        wanted = _Wanted(holder, sorted(set(names)), asyncio.get_running_loop().create_future())
+        self._waiting.append(wanted)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
+        await wanted.done
+
+    async def _ask_all(self) -> None:
+        try:
+            await asyncio.sleep(0)  # those that were asked for in the same moment are all here after it
+            with context.background("holds"):
+                while self._waiting:
+                    batch, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
+                    await self._ask(batch)
+        finally:
+            self._asking = None
+            for wanted in self._waiting:  # only where this task was cancelled
+                wanted.done.cancel()
+
+    async def _ask(self, batch: Sequence[_Wanted]) -> None:
+        first, *others = batch
+        request = pb.HoldVersionsRequest(
+            owner=await self._owner(),
+            holder=first.holder,
+            versions=first.versions,
+            others=[pb.HolderVersions(holder=each.holder, versions=each.versions) for each in others],
+        )
+        try:
+            answer = await call(self._stub.HoldVersions(request), peer=_PEER)
+        except BaseException as error:
+            if others and isinstance(error, ServiceError) and error.reason != Reason.PEER_UNAVAILABLE:
+                for each in batch:  # one of them is refused, and the others are not to hear of it
+                    await self._ask([each])
+                return
+            for each in batch:
+                _settle(each, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        _settle(first, None)
+        if others and answer.num_holders == 0:  # an older registry has overlooked them
+            for each in others:
+                await self._ask([each])
+            return
+        for each in others:
+            _settle(each, None)
 
     async def release(self, holder: str, names: Collection[str]) -> None:
         """Takes holds back.

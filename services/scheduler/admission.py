@@ -123,7 +123,7 @@ class Admission:
             raise AssertionError("a problem was not listed")
         spec = _whole_spec(draft, name, start, (train, validation))
         family = architecture.class_name if architecture is not None else ""
-        known = await self.ledger.read(lambda connection: look_up(connection, spec, family, train.ref.digest))
+        known = await self.ledger.look(lambda connection: look_up(connection, spec, family, train.ref.digest))
         found = None
         if architecture is not None:
             count = round(train.rows * (spec.data.train_fraction or 1.0))

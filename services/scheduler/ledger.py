@@ -9,6 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from services.grpckit.database import Database
+from services.grpckit.database.together import ReadsTogether
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.store.transaction import DatabaseClock, Transaction, database_clock
 
@@ -28,6 +29,7 @@ class Ledger:
         self._database = database
         self._broadcast = broadcast
         self._clock = clock
+        self._together = ReadsTogether(database)
         self._running: set[asyncio.Task[object]] = set()
         self.on_change: Callable[[], None] = lambda: None
         """Called after each write that changed a job's state: the loop looks again."""
@@ -67,6 +69,10 @@ class Ledger:
     async def read(self, run: Callable[[Connection], T]) -> T:
         """Runs a function on one snapshot of what is committed."""
         return await self._database.read(run)
+
+    async def look(self, run: Callable[[Connection], T]) -> T:
+        """Does what `read` does for a function that reads a few rows: those that wait together share a snapshot."""
+        return await self._together.read(run)
 
     async def read_now(self, run: Callable[[Connection, int], T]) -> T:
         """Runs a function on one snapshot, with the database's time."""

@@ -70,6 +70,15 @@ _LEAVE = "leave"
 """The same for a stop that saves the state: a cancel that comes after it does not wait for its turn."""
 
 
+LONG_QUEUE = 500
+"""Jobs from which on a decision is made beside the event loop."""
+RESTS = 3.0
+"""A round is followed by a rest of so many times the time that it looked and decided: what wakes the loop again and
+again, such as ten thousand submits, leaves it a quarter of the process at most."""
+LONGEST_REST_S = 0.25
+"""Longest rest. 0.25: nobody notices it beside the start of an attempt."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
     """Brings what is in line with what is wanted."""
@@ -91,6 +100,8 @@ class Reconciler:
     view: QueueView = field(default_factory=QueueView)
     changes: int = 0
     """How often it was told that something has changed."""
+    _rest_s: float = 0.0
+    """Shortest time until the next round."""
     _followers: dict[tuple[int, int], asyncio.Task[None]] = field(default_factory=dict)
     _waiting: list[asyncio.Future[Observation]] = field(default_factory=list)
     """Callers who want to know what the next round sees."""
@@ -134,6 +145,7 @@ class Reconciler:
                 self.effects.forget_old(began)
             except Exception:  # noqa: BLE001 - a round that fails must not end the loop
                 _log.error("a round of the loop failed", exc_info=True)
+            await asyncio.sleep(self._rest_s)
             try:
                 async with asyncio.timeout(wait_s):
                     await self.wake.wait()
@@ -143,13 +155,16 @@ class Reconciler:
     async def round(self) -> float:
         """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
         waiting, self._waiting = self._waiting, []  # who comes while it looks is told of the next look
+        began = time.perf_counter()
         with LOOK.time():
             seen = self.seen = await self._observe()
         for each in waiting:
             if not each.done():
                 each.set_result(seen)
         with DECIDE.time():
-            actions = decide(seen)
+            # A long queue takes tens of milliseconds, in which nobody else would be answered.
+            actions = await asyncio.to_thread(decide, seen) if len(seen.jobs) > LONG_QUEUE else decide(seen)
+        self._rest_s = min(LONGEST_REST_S, RESTS * (time.perf_counter() - began))
         written = await asyncio.gather(*map(self._write, actions), return_exceptions=True)
         for failed in written:
             if isinstance(failed, Exception):

@@ -226,7 +226,7 @@ class SchedulerServicer(
         return scheduler_pb2.ListNodesResponse(nodes=answers, next_page_token=token)
 
     async def _job(self, name: JobName) -> Job:
-        job = await self._parts.ledger.read(lambda db: job_store.find(db, name))
+        job = await self._parts.ledger.look(lambda db: job_store.find(db, name))
         if job is None:
             raise not_found("job", name)
         return job

@@ -2,8 +2,8 @@
 
 Many submits name the same base and the same data. Whoever asks while the same question is on its way does not get that
 answer, which may be older than their question, but shares the next one with all who came meanwhile. So an answer is
-never older than its question - a revocation is noticed by the first submit after it - and a peer is asked the same thing
-once at a time, however many submits there are.
+never older than its question - a revocation is noticed by the first submit after it - and a peer is asked the same
+thing once at a time, however many submits there are.
 """
 
 from __future__ import annotations

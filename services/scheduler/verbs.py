@@ -198,10 +198,10 @@ async def answered(ledger: Ledger, call: Call) -> bytes | None:
     if not call.request_id:
         return None
 
-    def look(connection: Connection) -> bytes | None:
+    def find(connection: Connection) -> bytes | None:
         return recall(connection, scope=call.scope, request_id=call.request_id, request=call.body)
 
-    return await ledger.read(look)
+    return await ledger.look(find)
 
 
 def store(tx: Transaction, new: NewJob) -> bytes:

@@ -117,12 +117,14 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def HoldVersions(self, request: retention_pb2.HoldVersionsRequest, context: Any) -> Any:
         await self._answering(context)
-        for version in request.versions:
+        holders = [request, *request.others]
+        wanted = [(each.holder, version) for each in holders for version in each.versions]
+        for _, version in wanted:
             if version in self.fake.deleted:
                 await context.abort_with_status(RichStatus(not_found("version", version), "r"))
-        self.fake.holds.update((request.holder, version) for version in request.versions)
+        self.fake.holds.update(wanted)
         self.fake.held.set()
-        return retention_pb2.HoldVersionsResponse()
+        return retention_pb2.HoldVersionsResponse(num_holders=len(holders))
 
     async def ReleaseVersions(self, request: retention_pb2.ReleaseVersionsRequest, context: Any) -> Any:
         await self._answering(context)

@@ -295,6 +295,7 @@ class HoldVersionsRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     HOLDER_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Required. The service that holds, and that will release: 1 to 64 letters, digits, `-` and `_`, the same for the whole
     life of its database.
@@ -305,20 +306,55 @@ class HoldVersionsRequest(_message.Message):
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. The versions, 1 to 100 whole names."""
 
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___HolderVersions]:
+        """Further holders with what they need, at most 255: all of the call is held, or nothing of it. A registry of an older
+        release overlooks them, which `num_holders` of its answer says.
+        """
+
     def __init__(
         self,
         *,
         owner: _builtins.str = ...,
         holder: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.str] | None = ...,
+        others: _abc.Iterable[Global___HolderVersions] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "owner", b"owner", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "others", b"others", "owner", b"owner", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HoldVersionsRequest: _TypeAlias = HoldVersionsRequest  # noqa: Y015
+
+@_typing.final
+class HolderVersions(_message.Message):
+    """A holder and what it needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """Required. What needs the versions: the name of a job or a deployment."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. The versions, 1 to 100 whole names."""
+
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HolderVersions: _TypeAlias = HolderVersions  # noqa: Y015
 
 @_typing.final
 class HoldVersionsResponse(_message.Message):
@@ -326,12 +362,17 @@ class HoldVersionsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NUM_HOLDERS_FIELD_NUMBER: _builtins.int
+    num_holders: _builtins.int
+    """Holders for whom it was done: 1 and the number of `others`. 0 from a registry that does not know `others`."""
     def __init__(
         self,
+        *,
+        num_holders: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_holders", b"num_holders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,18 +2,22 @@
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
 import re
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from services.grpckit.context import require_project
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.grpckit.pages import page_of
 from services.registry.calls import Calls, Context
 from services.registry.library import now_us
 from services.registry.retention import holds, wire
 from services.registry.retention.resources import LONGEST_OWNER, MOST_HELD, parse_version
-from tuneforge.names import DeploymentName, InvalidName, JobName
+from tuneforge.names import DeploymentName, InvalidName, JobName, project_of
 from tuneforge.v1 import retention_pb2 as pb
 
+MOST_OTHERS = 255
+"""Further holders of one call: as many writes as share a commit."""
 _OWNER = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_OWNER}}}")
 
 
@@ -21,17 +25,21 @@ class HoldCalls(Calls):
     """The methods of holds."""
 
     async def HoldVersions(self, request: pb.HoldVersionsRequest, context: Context) -> pb.HoldVersionsResponse:
-        """Holds versions for a job or a deployment."""
+        """Holds versions for jobs or deployments."""
         _check_owner(request.owner)
-        holder = _holder(request.holder)
-        _check_count(len(request.versions), least=1)
-        versions = [parse_version(name) for name in request.versions]
+        if len(request.others) > MOST_OTHERS:
+            problem = f"has {len(request.others)} holders; give at most {MOST_OTHERS}"
+            raise invalid_fields([FieldViolation("others", problem)])
+        wanted = [_wanted(request.holder, request.versions)]
+        for other in request.others:
+            wanted.append(_wanted(other.holder, other.versions))
+            require_project(project_of(other.holder))  # the policy looks at the first holder alone
 
         def change(connection: Connection) -> None:
-            holds.add(connection, request.owner, holder, versions, time_us=now_us())
+            holds.add(connection, request.owner, wanted, time_us=now_us())
 
         await self._database.write(change)
-        return pb.HoldVersionsResponse()
+        return pb.HoldVersionsResponse(num_holders=len(wanted))
 
     async def ReleaseVersions(self, request: pb.ReleaseVersionsRequest, context: Context) -> pb.ReleaseVersionsResponse:
         """Takes holds back."""
@@ -48,6 +56,11 @@ class HoldCalls(Calls):
         page = page_of(request.page_size, request.page_token, scope=f"ListHolds {request.owner}")
         found, token = await self._database.read(lambda c: holds.page_of_owner(c, request.owner, page))
         return pb.ListHoldsResponse(holds=map(wire.hold_to_proto, found), next_page_token=token)
+
+
+def _wanted(holder: str, versions: Sequence[str]) -> holds.Wanted:
+    _check_count(len(versions), least=1)
+    return _holder(holder), [parse_version(name) for name in versions]
 
 
 def _check_owner(owner: str) -> None:

@@ -1,6 +1,6 @@
 """The rows of holds. See `collections.py` for the manners of such functions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select
 
@@ -13,17 +13,23 @@ _SEPARATOR = " "
 """Between holder and version in a page's key; neither has one."""
 
 
-def add(connection: Connection, owner: str, holder: str, versions: Collection[VersionName], *, time_us: int) -> None:
-    """Holds versions; one that is held already stays so.
+Wanted = tuple[str, Collection[VersionName]]
+"""A holder and what it needs."""
+
+
+def add(connection: Connection, owner: str, wanted: Sequence[Wanted], *, time_us: int) -> None:
+    """Holds versions for holders; one that is held already stays so.
 
     Raises:
         ServiceError: `NOT_FOUND`: one is not there.
     """
-    for version in versions:
+    for version in {version for _, versions in wanted for version in versions}:
         require_version(connection, version)
-    known = select(HOLDS.c.version).where(HOLDS.c.owner == owner, HOLDS.c.holder == holder)
-    new = {str(version) for version in versions} - set(connection.execute(known).scalars())
-    rows = [{"owner": owner, "holder": holder, "version": version, "time_us": time_us} for version in sorted(new)]
+    holders = [holder for holder, _ in wanted]
+    known = select(HOLDS.c.holder, HOLDS.c.version).where(HOLDS.c.owner == owner, HOLDS.c.holder.in_(holders))
+    pairs = {(holder, str(version)) for holder, versions in wanted for version in versions}
+    new = sorted(pairs - {(row.holder, row.version) for row in connection.execute(known)})
+    rows = [{"owner": owner, "holder": holder, "version": version, "time_us": time_us} for holder, version in new]
     if rows:
         connection.execute(insert(HOLDS), rows)
 

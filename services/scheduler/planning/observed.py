@@ -75,7 +75,26 @@ class _Places:
             return found
 
 
+_kept: dict[int, tuple[ActiveJob, frozenset[str] | None, Waiting]] = {}
+"""What was made of waiting jobs, by number: of ten thousand a round finds nearly all as they were. A memo of a pure
+function; an entry counts for the very same job and places."""
+_KEPT_MOST = 100_000
+
+
 def _waiting(seen: Observation, job: ActiveJob, places: _Places) -> Waiting:
+    nodes = places.of(job.needs)
+    known = _kept.get(job.number)
+    if known is not None and known[0] is job and known[1] == nodes:
+        return known[2]
+    made = _new_waiting(seen, job, nodes)
+    if job.deadline_ms is None:  # else it depends on the time
+        if len(_kept) >= _KEPT_MOST:
+            _kept.clear()
+        _kept[job.number] = job, nodes, made
+    return made
+
+
+def _new_waiting(seen: Observation, job: ActiveJob, nodes: frozenset[str] | None) -> Waiting:
     needs, (urgent_ms, latest_ms) = job.needs, urgency(job, seen.now_ms)
     return Waiting(
         job=job.number,
@@ -86,7 +105,7 @@ def _waiting(seen: Observation, job: ActiveJob, places: _Places) -> Waiting:
         attained_ms=job.spent.device_ms,
         parts=needs.nodes,
         slots=needs.slots,
-        nodes=places.of(needs),
+        nodes=nodes,
         prefers=job.checkpoint_node,
         cpu_millis=needs.cpu_millis,
         host_bytes=_host_bytes(needs),

@@ -56,7 +56,7 @@ _Demand = tuple[int, int, int, int, int, frozenset[str] | None]
 
 def plan(queue: Queue) -> list[Decision]:
     """Returns what is to be done now, in the order of the jobs' keys."""
-    if not queue.waiting:
+    if not queue.waiting or not queue.rooms:
         return []
     return _Planner(queue).run()
 
