@@ -27,6 +27,7 @@ NAMES = (
     "blobs",
     "blobs_s3",
     "scheduling",
+    "queue_scale",
     "checkpoint_stall",
     "resume_table",
 )

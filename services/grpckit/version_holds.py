@@ -97,8 +97,9 @@ class VersionHolds:
             answer = await call(self._stub.HoldVersions(request), peer=_PEER)
         except BaseException as error:
             if others and isinstance(error, ServiceError) and error.reason != Reason.PEER_UNAVAILABLE:
-                for each in batch:  # one of them is refused, and the others are not to hear of it
-                    await self._ask([each])
+                half = len(batch) // 2  # one of them is refused, and the others are not to hear of it
+                await self._ask(batch[:half])
+                await self._ask(batch[half:])
                 return
             for each in batch:
                 _settle(each, error)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.dependencies import Dependencies
 from services.scheduler.dependencies import look_up as look_up_dependencies
-from services.scheduler.estimating import Rows, look_up, memory_of, predict
+from services.scheduler.estimating import Known, Rows, look_up, memory_of, predict
 from services.scheduler.fitting import misfit, needs_of
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
@@ -21,6 +21,7 @@ from services.scheduler.queues.budgets import NO_BUDGET, NO_PRICE, Budget, Price
 from services.scheduler.queues.updating import budget_problems
 from services.scheduler.records import Job, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
+from services.scheduler.shared_asking import SharedAsking
 from services.scheduler.store import jobs as job_store
 from services.scheduler.wire.estimates import prediction_bytes
 from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
@@ -91,6 +92,7 @@ class Admission:
     ledger: Ledger
     registry: VersionSource
     price: Price = NO_PRICE
+    lookups: SharedAsking[Known] = field(default_factory=SharedAsking)
     retry: RetryPolicy = USUAL_RETRIES
     """The policy of jobs that say nothing of it."""
 
@@ -123,7 +125,7 @@ class Admission:
             raise AssertionError("a problem was not listed")
         spec = _whole_spec(draft, name, start, (train, validation))
         family = architecture.class_name if architecture is not None else ""
-        known = await self.ledger.look(lambda connection: look_up(connection, spec, family, train.ref.digest))
+        known = await self._known(spec, family, train.ref.digest)
         found = None
         if architecture is not None:
             count = round(train.rows * (spec.data.train_fraction or 1.0))
@@ -156,6 +158,13 @@ class Admission:
         """
         start = await self._start(draft)
         return None if isinstance(start, Problem) else start.architecture
+
+    async def _known(self, spec: TrainingSpec, family: str, digest: str) -> Known:
+        """Returns what is known for a spec, read once for all who ask for the same at the same time."""
+        question = (type(spec.method), spec.compute, spec.resources.devices_per_node, family, digest)
+        return await self.lookups.of(
+            question, lambda: self.ledger.look(lambda connection: look_up(connection, spec, family, digest))
+        )
 
     async def _start(self, draft: Draft) -> _Start | Problem:
         base = draft.spec.base

@@ -42,8 +42,8 @@ class Registry:
     def __init__(self, address: str, settings: PeerSettings) -> None:
         self._channel = open_channel(address, settings)
         self._stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
-        self._models = SharedAsking(self._model)
-        self._datasets = SharedAsking(self._dataset)
+        self._models = SharedAsking[ModelFacts]()
+        self._datasets = SharedAsking[DatasetFacts]()
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -56,7 +56,7 @@ class Registry:
         Raises:
             ServiceError: NOT_FOUND, or PEER_UNAVAILABLE.
         """
-        return await self._models.of(name)
+        return await self._models.of(name, lambda: self._model(name))
 
     async def _model(self, name: str) -> ModelFacts:
         request = models_pb2.GetModelVersionRequest(name=name)
@@ -68,7 +68,7 @@ class Registry:
         Raises:
             ServiceError: NOT_FOUND, or PEER_UNAVAILABLE.
         """
-        return await self._datasets.of(name)
+        return await self._datasets.of(name, lambda: self._dataset(name))
 
     async def _dataset(self, name: str) -> DatasetFacts:
         request = datasets_pb2.GetDatasetVersionRequest(name=name)

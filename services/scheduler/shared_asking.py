@@ -9,53 +9,51 @@ thing once at a time, however many submits there are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from services.grpckit import context
 
 T = TypeVar("T")
 
-_Key = tuple[str, str]
+_Key = tuple[str, Hashable]
 """For whom, and the question."""
 
 
 class SharedAsking(Generic[T]):
-    """Questions about names, by name. For one event loop.
+    """Questions by what they are about. For one event loop."""
 
-    Args:
-        ask: Asks the peer about a name; runs without a caller's deadline, since many wait for it.
-    """
-
-    def __init__(self, ask: Callable[[str], Awaitable[T]]) -> None:
-        self._ask_peer = ask
+    def __init__(self) -> None:
         self._next: dict[_Key, asyncio.Task[T]] = {}
         """Questions that are not on their way yet: whoever comes joins."""
         self._asked: dict[_Key, asyncio.Task[T]] = {}
 
-    async def of(self, name: str) -> T:
-        """Returns what the peer says of a name, asked after this call began.
+    async def of(self, question: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+        """Returns the answer to a question, asked after this call began.
+
+        Args:
+            question: What it is about; the same one has the same answer.
+            ask: Asks; without a caller's deadline, since many may wait for it.
 
         Raises:
             Exception: what `ask` raises.
         """
         call = context.current_or_none()
-        key = (call.actor if call is not None else "", name)
+        key = (call.actor if call is not None else "", question)
         task = self._next.get(key)
         if task is None:
-            task = self._next[key] = asyncio.create_task(self._ask(key))
+            task = self._next[key] = asyncio.create_task(self._ask(key, ask))
         return await asyncio.shield(task)  # one that leaves takes nobody's answer away
 
-    async def _ask(self, key: _Key) -> T:
+    async def _ask(self, key: _Key, ask: Callable[[], Awaitable[T]]) -> T:
         if (before := self._asked.get(key)) is not None:
             await asyncio.wait({before})
         else:
             await asyncio.sleep(0)  # those whose requests came together are all here after it
         task = self._asked[key] = self._next.pop(key)
-        actor, name = key
         try:
-            with context.background("scheduler.lookup", actor=actor):
-                return await self._ask_peer(name)
+            with context.background("scheduler.lookup", actor=key[0]):
+                return await ask()
         finally:
             if self._asked.get(key) is task:
                 del self._asked[key]

@@ -221,10 +221,10 @@ def store(tx: Transaction, new: NewJob) -> bytes:
             problem = f"is {str(new.depends_on)!r}, which was removed at this moment"
             raise invalid_fields([FieldViolation("spec.base.output_of_job", problem)])
         depends_on = dependency.number
-    number = job_store.add(tx, new, depends_on)
-    if number is None:
+    job = job_store.add(tx, new, depends_on)
+    if job is None:
         raise _taken(new.name)
-    return job_bytes(job_store.load(tx.connection, number))
+    return job_bytes(job)
 
 
 def _taken(name: JobName) -> ServiceError:

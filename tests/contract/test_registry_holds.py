@@ -161,3 +161,28 @@ async def test_only_services_hold_and_people_may_take_back(tmp_path: Path) -> No
         arguments = ["retention", "--release", JOB]
         done = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=environment)
         assert "1 versions released" in done.output
+
+
+@on_loop
+async def test_many_holders_are_served_by_one_call_or_none_of_them(tmp_path: Path) -> None:
+    """All are held and counted; a version that is not there, a bad name or too many, and nobody is."""
+    async with registry_with(tmp_path / "data") as registry:
+        dataset = await registry.dataset()
+        rows = await rows_version(registry, dataset, tmp_path)
+        others = [pb.HolderVersions(holder=f"{PROJECT}/jobs/j{number}", versions=[rows]) for number in range(3)]
+        first = pb.HoldVersionsRequest(owner=OWNER, holder=JOB, versions=[rows])
+        for wrong, reason in (
+            ([pb.HolderVersions(holder=DEPLOYMENT, versions=[f"{dataset}/versions/9"])], Reason.NOT_FOUND),
+            ([pb.HolderVersions(holder="somebody", versions=[rows])], Reason.INVALID_NAME),
+            ([pb.HolderVersions(holder=DEPLOYMENT)], Reason.INVALID_FIELD),
+            (others * 86, Reason.INVALID_FIELD),
+        ):
+            await refused(registry.stub.HoldVersions(pb.HoldVersionsRequest(**_fields(first), others=wrong)), reason)
+        assert await held(registry) == []
+        answer = await registry.stub.HoldVersions(pb.HoldVersionsRequest(**_fields(first), others=others))
+        assert answer.num_holders == 4
+        assert await held(registry) == sorted([(JOB, rows), *((each.holder, rows) for each in others)])
+
+
+def _fields(request: pb.HoldVersionsRequest) -> dict[str, object]:
+    return {"owner": request.owner, "holder": request.holder, "versions": request.versions}

@@ -106,3 +106,27 @@ async def test_a_waiting_job_holds_its_rows_and_later_its_base(tmp_path: Path) -
         await stage.trainer.started(2)
         job = await stage.get("second")
         await until_held(stage.registry, {(second, DATA), (second, job.base.version)})
+
+
+@on_loop
+@pytest.mark.parametrize("is_old", [False, True], ids=["this release", "an older registry"])
+async def test_jobs_that_come_together_are_held_together_and_refused_alone(tmp_path: Path, is_old: bool) -> None:
+    """Of many submits at once the one whose version goes at this moment is refused; all others are held and there."""
+    async with staged(tmp_path) as stage:
+        stage.registry.is_old = is_old
+        gone = models_pb2.ModelVersion()
+        gone.MergeFrom(stage.registry.models[BASE])
+        gone.name = "projects/p/models/tiny/versions/2"
+        stage.registry.models[gone.name] = gone
+        stage.registry.deleted.add(gone.name)
+        spec = tiny_spec()
+        spec.base.model = gone.name
+        good = [f"g{number}" for number in range(12)]
+        calls = [stage.create(name) for name in good]
+        found = await asyncio.gather(*calls[:6], stage.create("bad", spec=spec), *calls[6:], return_exceptions=True)
+        assert [type(each) for each in found if isinstance(each, Exception)] == [grpc.aio.AioRpcError]
+        wanted = {(f"projects/p/jobs/{name}", version) for name in good for version in (BASE, DATA)}
+        await until_held(stage.registry, wanted)
+        before = stage.registry.hold_calls
+        await asyncio.gather(*(stage.create(f"h{number}") for number in range(12)))
+        assert is_old or stage.registry.hold_calls - before < 12

@@ -71,6 +71,9 @@ class FakeRegistry:
     """By job."""
     holds: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of a holder and a version."""
+    hold_calls: int = 0
+    is_old: bool = False
+    """It is of a release that holds for one holder a call."""
     held: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when `holds` was changed by a call."""
     deleted: set[str] = field(default_factory=set)
@@ -117,14 +120,15 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def HoldVersions(self, request: retention_pb2.HoldVersionsRequest, context: Any) -> Any:
         await self._answering(context)
-        holders = [request, *request.others]
+        self.fake.hold_calls += 1
+        holders = [request] if self.fake.is_old else [request, *request.others]
         wanted = [(each.holder, version) for each in holders for version in each.versions]
         for _, version in wanted:
             if version in self.fake.deleted:
                 await context.abort_with_status(RichStatus(not_found("version", version), "r"))
         self.fake.holds.update(wanted)
         self.fake.held.set()
-        return retention_pb2.HoldVersionsResponse(num_holders=len(holders))
+        return retention_pb2.HoldVersionsResponse(num_holders=0 if self.fake.is_old else len(holders))
 
     async def ReleaseVersions(self, request: retention_pb2.ReleaseVersionsRequest, context: Any) -> Any:
         await self._answering(context)

@@ -53,9 +53,9 @@ def fill(database: Database) -> None:
     for number in range(16):
         add = job_like(number)
         moment = 1000 + number
-        number_of = database.write_sync(lambda db: job_store.add(Transaction(db, moment), add, None))  # noqa: B023
-        assert number_of is not None
-        numbers.append(number_of)
+        added = database.write_sync(lambda db: job_store.add(Transaction(db, moment), add, None))  # noqa: B023
+        assert added is not None
+        numbers.append(added.number)
     database.write_sync(lambda db: job_store.add(Transaction(db, 1), new_job(JobName("q", "j1")), None))
     for moment, ended in enumerate(numbers[3::2], 2000):
         step = job_store.Step(to=JobState.CANCELLED, reason="CANCEL_REQUESTED", message="m")

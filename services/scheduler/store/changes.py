@@ -48,13 +48,13 @@ def newest(connection: Connection) -> int:
     return _of_jobs(connection) if found is None else int(found)
 
 
+_GROW = (
+    update(counters).where(counters.c.name == _CHANGE).values(value=counters.c.value + 1).returning(counters.c.value)
+)
+
+
 def _next(connection: Connection) -> int:
-    grown = connection.execute(
-        update(counters)
-        .where(counters.c.name == _CHANGE)
-        .values(value=counters.c.value + 1)
-        .returning(counters.c.value)
-    ).scalar_one_or_none()
+    grown = connection.execute(_GROW).scalar_one_or_none()
     if grown is None:
         grown = _of_jobs(connection) + 1
         connection.execute(insert(counters).values(name=_CHANGE, value=grown))

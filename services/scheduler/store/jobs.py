@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, false, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
@@ -87,7 +87,7 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     return True
 
 
-def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
+def add(tx: Transaction, new: NewJob, depends_on: int | None) -> Job | None:
     """Stores a job, QUEUED or BLOCKED, with its first event; None when its name is taken."""
     key = {"project": new.name.project, "job_id": new.name.job}
     if tx.connection.execute(_TAKEN, key).one_or_none() is not None:
@@ -96,7 +96,8 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
     change = wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
     first = events.begin(tx, str(new.name), lambda seq: wire.state_event(change, seq, tx.now_ms))
     columns = _new_columns(tx, new, depends_on) | {"state": str(state), "reason": reason, "message": message}
-    number = tx.connection.execute(_INSERT, columns | dict(first.columns)).scalar_one()
+    row = tx.connection.execute(_INSERT, columns | dict(first.columns)).one()
+    number: int = row.number
     rows = [
         {"project": new.name.project, "key": key, "value": value, "job": number} for key, value in new.labels.items()
     ]
@@ -109,7 +110,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> int | None:
     tx.turned.add(number)
     if state in TERMINAL:
         tx.ended.add(number)
-    return int(number)
+    return job_of(row)
 
 
 def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[s
 
 
 _TAKEN = select(jobs.c.number).where(jobs.c.project == bindparam("project"), jobs.c.job_id == bindparam("job_id"))
-_INSERT = insert(jobs).returning(jobs.c.number)
+_INSERT = insert(jobs).returning(jobs, false().label("is_unreachable"), false().label("is_stalled"))
 
 
 def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select
 
 from services.scheduler.calibration import Kind, Measured
 from services.scheduler.store.tables import measured_runs
@@ -41,29 +41,30 @@ def add(tx: Transaction, job: int, train_digest: str, row_tokens: float, run: Me
 
 def of_device(connection: Connection, kind: Kind) -> list[Measured]:
     """Returns the newest runs of a method and number format on a kind of device, of every family."""
-    query = (
-        select(measured_runs)
-        .where(
-            measured_runs.c.device == kind.device,
-            measured_runs.c.method == kind.method,
-            measured_runs.c.compute == kind.compute,
-        )
-        .order_by(measured_runs.c.job.desc())
-        .limit(NEWEST)
-    )
-    return [_measured(row) for row in connection.execute(query)]
+    parameters = {"device": kind.device, "method": kind.method, "compute": kind.compute}
+    return [_measured(row) for row in connection.execute(_OF_DEVICE, parameters)]
+
+
+_OF_DEVICE = (
+    select(measured_runs)
+    .where(*(measured_runs.c[name] == bindparam(name) for name in ("device", "method", "compute")))
+    .order_by(measured_runs.c.job.desc())
+    .limit(NEWEST)
+)
 
 
 def row_tokens(connection: Connection, train_digest: str) -> float | None:
     """Returns the tokens that a row of some data had when it was last trained on; None when it never was."""
-    query = (
-        select(measured_runs.c.row_tokens)
-        .where(measured_runs.c.train_digest == train_digest)
-        .order_by(measured_runs.c.job.desc())
-        .limit(1)
-    )
-    found = connection.execute(query).scalar_one_or_none()
+    found = connection.execute(_ROW_TOKENS, {"train_digest": train_digest}).scalar_one_or_none()
     return None if found is None else float(found)
+
+
+_ROW_TOKENS = (
+    select(measured_runs.c.row_tokens)
+    .where(measured_runs.c.train_digest == bindparam("train_digest"))
+    .order_by(measured_runs.c.job.desc())
+    .limit(1)
+)
 
 
 def kinds(connection: Connection) -> dict[Kind, list[Measured]]:

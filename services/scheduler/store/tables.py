@@ -271,6 +271,8 @@ measured_runs = Table(
     Column("seconds", Double, nullable=False, comment="in steps"),
     Column("joules", Double, nullable=False, comment="0: not measured"),
     Index("measured_runs_kind", "device", "method", "compute", "family"),
+    Index("measured_runs_newest", "device", "method", "compute", "job"),
+    Index("measured_runs_data", "train_digest", "job"),
 )
 
 counters = Table(
