@@ -170,19 +170,18 @@ async def test_many_holders_are_served_by_one_call_or_none_of_them(tmp_path: Pat
         dataset = await registry.dataset()
         rows = await rows_version(registry, dataset, tmp_path)
         others = [pb.HolderVersions(holder=f"{PROJECT}/jobs/j{number}", versions=[rows]) for number in range(3)]
-        first = pb.HoldVersionsRequest(owner=OWNER, holder=JOB, versions=[rows])
+
+        def together(others: list[pb.HolderVersions]) -> pb.HoldVersionsRequest:
+            return pb.HoldVersionsRequest(owner=OWNER, holder=JOB, versions=[rows], others=others)
+
         for wrong, reason in (
             ([pb.HolderVersions(holder=DEPLOYMENT, versions=[f"{dataset}/versions/9"])], Reason.NOT_FOUND),
             ([pb.HolderVersions(holder="somebody", versions=[rows])], Reason.INVALID_NAME),
             ([pb.HolderVersions(holder=DEPLOYMENT)], Reason.INVALID_FIELD),
             (others * 86, Reason.INVALID_FIELD),
         ):
-            await refused(registry.stub.HoldVersions(pb.HoldVersionsRequest(**_fields(first), others=wrong)), reason)
+            await refused(registry.stub.HoldVersions(together(wrong)), reason)
         assert await held(registry) == []
-        answer = await registry.stub.HoldVersions(pb.HoldVersionsRequest(**_fields(first), others=others))
+        answer = await registry.stub.HoldVersions(together(others))
         assert answer.num_holders == 4
         assert await held(registry) == sorted([(JOB, rows), *((each.holder, rows) for each in others)])
-
-
-def _fields(request: pb.HoldVersionsRequest) -> dict[str, object]:
-    return {"owner": request.owner, "holder": request.holder, "versions": request.versions}

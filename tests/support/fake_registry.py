@@ -121,8 +121,10 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
     async def HoldVersions(self, request: retention_pb2.HoldVersionsRequest, context: Any) -> Any:
         await self._answering(context)
         self.fake.hold_calls += 1
-        holders = [request] if self.fake.is_old else [request, *request.others]
-        wanted = [(each.holder, version) for each in holders for version in each.versions]
+        holders = [(request.holder, request.versions)]
+        if not self.fake.is_old:
+            holders += [(other.holder, other.versions) for other in request.others]
+        wanted = [(holder, version) for holder, versions in holders for version in versions]
         for _, version in wanted:
             if version in self.fake.deleted:
                 await context.abort_with_status(RichStatus(not_found("version", version), "r"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def count(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(counters)).scalar_one())
 
 
+def add(number: int, connection: Connection) -> None:
+    """Adds a row."""
+    connection.execute(insert(counters).values(name=f"n{number}", value=1))
+
+
 def test_reads_see_what_was_committed_before_them(database: Database) -> None:
     """Readers and a writer at once: no reader sees less than was committed when it asked."""
 
@@ -43,9 +49,7 @@ def test_reads_see_what_was_committed_before_them(database: Database) -> None:
         async def writer() -> None:
             nonlocal committed
             for number in range(10):
-                await database.write(
-                    lambda db, name=f"n{number}": db.execute(insert(counters).values(name=name, value=1))
-                )
+                await database.write(partial(add, number))
                 committed += 1
 
         async def reader() -> None:

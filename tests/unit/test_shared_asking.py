@@ -90,7 +90,7 @@ def test_users_do_not_share_their_questions() -> None:
             with context.background("test", actor=actor):
                 return await shared.of("a", ask)
 
-        assert await asyncio.gather(client("eva"), client("ada"), client("eva")) == ["eva", "ada", "eva"]
+        assert [*await asyncio.gather(client("eva"), client("ada"), client("eva"))] == ["eva", "ada", "eva"]
         assert sorted(names) == ["ada", "eva"]
 
     asyncio.run(run())
