@@ -28,6 +28,7 @@ NAMES = (
     "blobs_s3",
     "scheduling",
     "queue_scale",
+    "metric_ingest",
     "checkpoint_stall",
     "resume_table",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,21 +111,30 @@ class QuickNode:
         )
 
 
-class _Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """The RPCs of such a node.
+
+    Args:
+        node: The node.
+    """
+
     def __init__(self, node: QuickNode) -> None:
-        self._node = node
+        self.node = node
 
     async def GetNode(self, _: trainer_pb2.GetNodeRequest, __: Any) -> nodes_pb2.Node:
-        return self._node.message()
+        """Returns the node."""
+        return self.node.message()
 
     async def StartAttempt(self, request: trainer_pb2.StartAttemptRequest, _: Any) -> nodes_pb2.AttemptStatus:
+        """Starts an attempt, once."""
         status = nodes_pb2.AttemptStatus(name=request.name, state=nodes_pb2.ATTEMPT_STATE_STARTING)
-        return self._node.held.setdefault(request.name, status)
+        return self.node.held.setdefault(request.name, status)
 
     async def WatchAttempt(
         self, request: trainer_pb2.WatchAttemptRequest, _: Any
     ) -> AsyncIterator[trainer_pb2.WatchAttemptResponse]:
-        status = self._node.held[request.name]
+        """Tells what happens in an attempt."""
+        status = self.node.held[request.name]
         status.state = _ENDED
         status.failure.reason, status.failure.fault = errors_pb2.ERROR_REASON_INVALID_DATA, types_pb2.FAULT_CLASS_USER
         status.failure.message = "It was enough."
@@ -136,32 +145,41 @@ class _Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         yield trainer_pb2.WatchAttemptResponse(events=[event], status=status)
 
     async def AckEvents(self, request: trainer_pb2.AckEventsRequest, _: Any) -> nodes_pb2.AttemptStatus:
+        """Notes what is kept."""
         if request.is_final:
-            self._node.held.pop(request.name, None)
-            self._node.ended += 1
-            self._node.changed.set()
+            self.node.held.pop(request.name, None)
+            self.node.ended += 1
+            self.node.changed.set()
         return nodes_pb2.AttemptStatus(name=request.name, state=_ENDED)
 
     async def StopAttempt(self, request: trainer_pb2.StopAttemptRequest, _: Any) -> nodes_pb2.AttemptStatus:
-        return self._node.held[request.name]
+        """Says how an attempt stands."""
+        return self.node.held[request.name]
 
 
 @asynccontextmanager
 async def quick_nodes(scheduler: str, count: int, slots: int) -> AsyncIterator[list[QuickNode]]:
     """Serves and registers nodes while the block runs, heartbeats included."""
     nodes = [QuickNode(name=f"nodes/quick-{number}", slots=slots) for number in range(count)]
+    async with served([(node, Trainer(node)) for node in nodes], scheduler):
+        yield nodes
+
+
+@asynccontextmanager
+async def served(nodes: Sequence[tuple[QuickNode, Trainer]], scheduler: str) -> AsyncIterator[None]:
+    """The same for nodes that are there already."""
     servers = []
-    for node in nodes:
+    for node, trainer in nodes:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(_Trainer(node), server)
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(trainer, server)
         node.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
         servers.append(server)
     async with grpc.aio.insecure_channel(scheduler) as channel:
         stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
-        beats = [asyncio.create_task(_beat(stub, node)) for node in nodes]
+        beats = [asyncio.create_task(_beat(stub, node)) for node, _ in nodes]
         try:
-            yield nodes
+            yield
         finally:
             for beat in beats:
                 beat.cancel()

@@ -39,7 +39,7 @@ CLIENTS = 32
 FULL = {1: 100, 8: 400, 32: 1000, 64: 1000}
 """Submits onto the long queue, by how many clients make them."""
 NODES, SLOTS = 8, 16
-PLACED = 200
+PLACED = 1500
 TARGET_PER_S, TARGET_P99_MS, TARGET_CLAIM_MS, TARGET_DECISIONS, TARGET_RESTART_S = 500.0, 100.0, 50.0, 1000.0, 5.0
 _BUCKET = re.compile(r'tuneforge_scheduler_claim_seconds_bucket\{le="([^"]+)"\} (\S+)')
 
@@ -74,9 +74,8 @@ def measure(folder: Path, queued: int, ended: int, postgres: LocalPostgres | Non
     suite = Suite(data=folder, ports=ports, extra_env=env)
     try:
         suite.start("registry", "scheduler")
-        spec = _prepare(suite, folder)
+        spec = prepare(suite, folder)
         found = asyncio.run(_submits(suite.address("scheduler"), spec, queued))
-        print(found, flush=True)
         found |= asyncio.run(_placements(suite))
         suite.stop("scheduler")
         add_ended_jobs(folder / "scheduler", ended, postgres.address("scheduler") if postgres else None)
@@ -85,7 +84,8 @@ def measure(folder: Path, queued: int, ended: int, postgres: LocalPostgres | Non
         suite.stop()
 
 
-def _prepare(suite: Suite, folder: Path) -> spec_pb2.TrainingSpec:
+def prepare(suite: Suite, folder: Path) -> spec_pb2.TrainingSpec:
+    """Imports a tiny model and a few rows; returns a spec on them."""
     registry, scheduler, trainer, inference = map(suite.address, SERVICES)
     with Client(registry=registry, scheduler=scheduler, trainer=trainer, inference=inference) as client:
         model = client.models.import_folder(make_tiny_model(folder / "model"), "tiny")
