@@ -211,7 +211,8 @@ def store(tx: Transaction, new: NewJob) -> bytes:
         ServiceError: ALREADY_EXISTS; INVALID_FIELD: what it begins from was dropped at this moment; QUOTA_TOO_SMALL or
             QUOTA_EXCEEDED: the queue of its project has no room for it.
     """
-    require_room(tx.connection, new, locks=True)
+    if new.reuses is None:  # what has its result already waits for nothing
+        require_room(tx.connection, new, locks=True)
     if new.origin is not None:
         branching.require_there(tx.connection, new.origin)
     depends_on: int | None = None

@@ -106,6 +106,8 @@ def rules(file: Path) -> set[str]:
         ("time.end", "UPDATE jobs SET end_ms = NULL WHERE number = 1"),
         ("node.slots", "UPDATE attempts SET state = 'RUNNING'"),
         ("node.known", "DELETE FROM nodes"),
+        ("time.counted", "UPDATE jobs SET attained_ms = 5 WHERE number = 1"),
+        ("time.project", "UPDATE usage SET device_ms = -1"),
     ],
 )
 def test_each_broken_promise_is_found(file: Path, rule: str, statement: str) -> None:

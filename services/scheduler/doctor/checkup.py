@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from services.scheduler import wire
-from services.scheduler.doctor import logs, rows
+from services.scheduler.doctor import logs, rows, usage
 from services.scheduler.doctor.finding import Finding
 from services.scheduler.doctor.logs import Log
 from services.scheduler.doctor.rows import Part, Rows
@@ -63,7 +63,7 @@ def examine(connection: Connection, only: Collection[int] | None = None) -> list
         )
         if only is None or row.number in only:
             found += logs.check(_log(connection, row, name, marks[row.number]))
-    return [*found, *_tokens(connection), *_slots(connection)]
+    return [*found, *_tokens(connection), *_slots(connection), *usage.check(connection)]
 
 
 _PARTS: Any = select(

@@ -10,7 +10,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """Adds tables and columns; attempts that ended before are not counted, those that run are, from their beginning."""
+    """Adds tables and columns, and counts what ended attempts held; shares begin even, so that it weighs nothing."""
     op.add_column("jobs", sa.Column("attained_ms", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("joules", sa.Double, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("budget", sa.LargeBinary))
@@ -46,4 +46,13 @@ def upgrade() -> None:
         sa.Column("project", sa.String(63), primary_key=True),
         sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("device_ms", sa.BigInteger, nullable=False),
+    )
+    op.execute(
+        "UPDATE jobs SET attained_ms = COALESCE((SELECT SUM(CASE WHEN attempts.end_ms > attempts.create_ms "
+        "THEN attempts.end_ms - attempts.create_ms ELSE 0 END) FROM attempts WHERE attempts.job = jobs.number "
+        "AND attempts.end_ms IS NOT NULL), 0)"
+    )
+    op.execute(
+        "INSERT INTO usage (project, decayed_ms, as_of_ms, device_ms, joules) "
+        "SELECT project, 0, 0, SUM(attained_ms), 0 FROM jobs GROUP BY project"
     )

@@ -1,0 +1,36 @@
+"""Checks that device time was counted once.
+
+time.counted   a job was given what its ended attempts held: devices times time, each part once
+time.project   a project was given at least what its jobs were given (those that were removed left their part)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, case, func, select
+
+from services.scheduler.doctor.finding import Finding
+from services.scheduler.store.tables import attempts, jobs, usage
+from tuneforge.names import JobName, ProjectName
+
+
+def check(connection: Connection) -> Iterator[Finding]:
+    """Yields every job and project whose device time is not what was held."""
+    held_ms = attempts.c.end_ms - attempts.c.create_ms
+    # A clock that went back between begin and end gives nothing.
+    part_ms = case((held_ms > 0, attempts.c.slots * held_ms), else_=0)
+    query = select(attempts.c.job, func.sum(part_ms)).where(attempts.c.end_ms.is_not(None)).group_by(attempts.c.job)
+    held = {number: int(total) for number, total in connection.execute(query)}
+    given: dict[str, int] = {}
+    columns = (jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.attained_ms)
+    for number, project, job_id, attained_ms in connection.execute(select(*columns).order_by(jobs.c.number)):
+        given[project] = given.get(project, 0) + attained_ms
+        if attained_ms != (wanted := held.get(number, 0)):
+            problem = f"its ended attempts held devices for {wanted} ms, {attained_ms} ms are counted"
+            yield Finding(rule="time.counted", subject=str(JobName(project, job_id)), problem=problem)
+    totals = {row.project: row.device_ms for row in connection.execute(select(usage))}
+    for project, least in sorted(given.items()):
+        if totals.get(project, 0) < least:
+            problem = f"its jobs were given {least} ms, {totals.get(project, 0)} ms are counted"
+            yield Finding(rule="time.project", subject=str(ProjectName(project)), problem=problem)
