@@ -45,7 +45,7 @@ def line_chart(chart: Chart) -> str:
     line = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in points))
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(chart.title)}">'
-        f"{_grid(low, top)}"
+        f"{grid(low, top)}"
         f'<polyline points="{line}"/>'
         f'<text x="{LEFT}" y="{HEIGHT - 8}">{xs[0]:g}</text>'
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{xs[-1]:g} {html.escape(chart.x_label)}</text>'
@@ -53,7 +53,8 @@ def line_chart(chart: Chart) -> str:
     )
 
 
-def _grid(low: float, top: float) -> str:
+def grid(low: float, top: float) -> str:
+    """Returns horizontal lines with their values, between the borders of a chart."""
     parts = []
     for index in range(GRID_LINES + 1):
         value = low + (top - low) * index / GRID_LINES

@@ -34,27 +34,30 @@ class Section:
     """Name -> value."""
     charts: Sequence[Chart] = ()
     """Lines over a common x axis."""
+    drawings: Sequence[str] = ()
+    """Pictures that are made already, as SVG; texts in them are escaped."""
     table: Table = ()
     """A table with a head."""
     text: str = ""
     """Text that is shown as it is, e.g. JSON."""
 
 
-def report_page(title: str, sections: Sequence[Section]) -> str:
+def report_page(title: str, sections: Sequence[Section], *, style: str = "") -> str:
     """Returns the page.
 
     Args:
         title: What was made.
         sections: In their order.
+        style: What its drawings need beside the style of all reports.
     """
     head = '<meta name=viewport content="width=device-width, initial-scale=1">'
     name = html.escape(title)
     body = "".join(_section(section) for section in sections)
-    return f"{PREAMBLE}{head}<title>{name}</title><style>{STYLE}</style><h1>{name}</h1>{body}</html>\n"
+    return f"{PREAMBLE}{head}<title>{name}</title><style>{STYLE}{style}</style><h1>{name}</h1>{body}</html>\n"
 
 
 def _section(section: Section) -> str:
-    parts = [line_chart(chart) for chart in section.charts]
+    parts = [*(line_chart(chart) for chart in section.charts), *section.drawings]
     if section.facts:
         rows = (
             f"<tr><th>{html.escape(name)}</th><td><code>{html.escape(value)}</code></td></tr>"

@@ -23,6 +23,7 @@ from tuneforge.cli.queues import queues
 from tuneforge.cli.recipes import recipes
 from tuneforge.cli.storage import attach_retention, gc, retention
 from tuneforge.cli.top import top
+from tuneforge.cli.sweeps import sweeps
 from tuneforge.cli.train import train
 from tuneforge.cli.validate import validate
 
@@ -71,6 +72,7 @@ for command in (
 _job = copy.copy(jobs)  # people who speak of one job type one; it shares the commands of `jobs`
 _job.hidden = True
 cli.add_command(_job, "job")
+cli.add_command(sweeps)
 cli.add_command(train)
 cli.add_command(top)
 cli.add_command(validate)

@@ -41,7 +41,7 @@ class _HolderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HolderKind
     HOLDER_KIND_PIN: _HolderKind.ValueType  # 5
     """Somebody pinned it."""
     HOLDER_KIND_JOB: _HolderKind.ValueType  # 6
-    """A job that has not ended reads it."""
+    """A job or a sweep that has not ended reads it."""
     HOLDER_KIND_DEPLOYMENT: _HolderKind.ValueType  # 7
     """A deployment serves it."""
 
@@ -61,7 +61,7 @@ HOLDER_KIND_GATE_POLICY: HolderKind.ValueType  # 4
 HOLDER_KIND_PIN: HolderKind.ValueType  # 5
 """Somebody pinned it."""
 HOLDER_KIND_JOB: HolderKind.ValueType  # 6
-"""A job that has not ended reads it."""
+"""A job or a sweep that has not ended reads it."""
 HOLDER_KIND_DEPLOYMENT: HolderKind.ValueType  # 7
 """A deployment serves it."""
 Global___HolderKind: _TypeAlias = HolderKind  # noqa: Y015
@@ -264,7 +264,9 @@ class Hold(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     holder: _builtins.str
-    """What needs it: `projects/{project}/jobs/{job}` or `projects/{project}/deployments/{deployment}`."""
+    """What needs it: `projects/{project}/jobs/{job}`, `projects/{project}/sweeps/{sweep}` or
+    `projects/{project}/deployments/{deployment}`.
+    """
     version: _builtins.str
     """The version, of a model or a data set."""
     @_builtins.property
@@ -301,7 +303,7 @@ class HoldVersionsRequest(_message.Message):
     life of its database.
     """
     holder: _builtins.str
-    """Required. What needs the versions: the name of a job or a deployment, which may be about to be made."""
+    """Required. What needs the versions: the name of a job, a sweep or a deployment, which may be about to be made."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. The versions, 1 to 100 whole names."""

@@ -13,7 +13,7 @@ from services.registry.calls import Calls, Context
 from services.registry.library import now_us
 from services.registry.retention import holds, wire
 from services.registry.retention.resources import LONGEST_OWNER, MOST_HELD, parse_version
-from tuneforge.names import DeploymentName, InvalidName, JobName, project_of
+from tuneforge.names import DeploymentName, InvalidName, JobName, SweepName, project_of
 from tuneforge.v1 import retention_pb2 as pb
 
 MOST_OTHERS = 255
@@ -80,4 +80,6 @@ def _holder(name: str) -> str:
         return str(JobName.parse(name))
     if "/deployments/" in name:
         return str(DeploymentName.parse(name))
-    raise InvalidName(name, f"{JobName.pattern} or {DeploymentName.pattern}")
+    if "/sweeps/" in name:
+        return str(SweepName.parse(name))
+    raise InvalidName(name, f"{JobName.pattern}, {SweepName.pattern} or {DeploymentName.pattern}")
