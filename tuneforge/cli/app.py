@@ -22,8 +22,8 @@ from tuneforge.cli.promotions import promotions
 from tuneforge.cli.queues import queues
 from tuneforge.cli.recipes import recipes
 from tuneforge.cli.storage import attach_retention, gc, retention
-from tuneforge.cli.top import top
 from tuneforge.cli.sweeps import sweeps
+from tuneforge.cli.top import top
 from tuneforge.cli.train import train
 from tuneforge.cli.validate import validate
 
