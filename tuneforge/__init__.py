@@ -67,6 +67,7 @@ _HOMES: Final[dict[str, str]] = {
     "promotions": "Promotion PromotionChange PromotionState",
     "queue_values": "Budget Queue QueueStatus Quota Spending",
     "queues": "QueueChange",
+    "queue_watch": "QueueEntry QueueNode QueueShare QueueView QueueWatch",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
     "records": "RecordCheck RunRecord",
     "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",

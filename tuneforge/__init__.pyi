@@ -200,6 +200,11 @@ from tuneforge.queue_values import (
 from tuneforge.queues import (
     QueueChange as QueueChange,
 )
+from tuneforge.queue_watch import QueueEntry as QueueEntry
+from tuneforge.queue_watch import QueueNode as QueueNode
+from tuneforge.queue_watch import QueueShare as QueueShare
+from tuneforge.queue_watch import QueueView as QueueView
+from tuneforge.queue_watch import QueueWatch as QueueWatch
 from tuneforge.recipe_client import (
     RecipeInfo as RecipeInfo,
     RecipeProblem as RecipeProblem,

@@ -8,8 +8,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
 from tuneforge._transport import new_request_id
+from tuneforge._watch import WatchOptions
 from tuneforge.queue_values import Budget, Queue, budget_to_proto, queue_from_proto
+from tuneforge.queue_watch import QueueWatch
 from tuneforge.v1 import queues_pb2 as pb
+from tuneforge.v1.watching_pb2 import WatchQueueRequest
 
 _ALL = "projects/-"
 _OF_QUOTA = ("max_devices", "max_jobs", "max_waiting_jobs", "device_hours", "window_hours", "guaranteed_devices")
@@ -54,6 +57,16 @@ class Queues:
         scheduler = self._connections.scheduler
         for page in scheduler.pages(scheduler.stub.ListQueues, pb.ListQueuesRequest(parent=_ALL)):
             yield from map(queue_from_proto, page.queues)
+
+    def watch(self, *, all_projects: bool = False, options: WatchOptions | None = None) -> QueueWatch:
+        """Yields the whole queue now and each time that it has changed: places of jobs, shares, nodes.
+
+        Args:
+            all_projects: Jobs of every project that you may touch, not of the client's alone.
+            options: Patience and what to do at a break.
+        """
+        parent = _ALL if all_projects else names.parent(self._project)
+        return QueueWatch(self._connections.scheduler, WatchQueueRequest(parent=parent), options=options)
 
     def update(self, change: QueueChange, *, project: str | None = None, etag: str = "") -> Queue:
         """Changes a queue and returns it.

@@ -17,6 +17,7 @@ POLICIES: dict[str, Policy] = {
     "PauseJob": Policy("jobs.write", "name"),
     "ResumeJob": Policy("jobs.write", "name"),
     "WatchJob": Policy("jobs.read", "name"),
+    "WatchQueue": Policy("jobs.read"),
     "WatchJobs": Policy("jobs.read"),  # of one project or of all: it looks itself what the caller may see
     "ListAttempts": Policy("jobs.read", "parent"),
     "ListCheckpoints": Policy("jobs.read", "parent"),

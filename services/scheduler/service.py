@@ -171,7 +171,7 @@ def build(
         Parts(
             ledger=ledger,
             verbs=Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing),
-            streams=streams_over(ledger, broadcast, timing),
+            streams=streams_over(ledger, broadcast, timing, lambda: reconciler.seen),
             nodes=nodes,
             broadcast=broadcast,
             checkpoints=CheckpointVerbs(ledger=ledger),

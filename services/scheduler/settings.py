@@ -31,6 +31,8 @@ class Timing:
     feed_pause_s: float = 0.1
     """Least time between two looks for changed jobs on behalf of all who watch many. 0.1: nobody notices it as late,
     and a thousand changes a second cost ten reads."""
+    board_pause_s: float = 0.5
+    """Least time between two looks at the queue on behalf of all who watch it. 0.5: a person reads no faster."""
     longest_tick_s: float = 1.0
     """Longest sleep of the loop when nothing wakes it. 1: bounds what a missed wake-up can cost."""
     sweep_tick_s: float = 1.0

@@ -10,6 +10,7 @@ import grpc
 from services.grpckit import context as calls
 from services.grpckit.identity import identity
 from services.scheduler.watching.jobs import JobsRequest, Wanted
+from services.scheduler.watching.queue import QueueRequest
 from services.scheduler.watching.streams import Streams
 from services.scheduler.wire.filters import filter_key, filter_of
 from tuneforge.names import ProjectName
@@ -39,6 +40,19 @@ class WatchCalls:
         )
         async for message in self._streams.jobs.watch(asked, await self._identity()):
             yield cast("watching_pb2.WatchJobsResponse", message)  # or its bytes, which the server sends as they are
+
+    async def WatchQueue(
+        self, request: watching_pb2.WatchQueueRequest, _: Context
+    ) -> AsyncIterator[watching_pb2.WatchQueueResponse]:
+        """Streams the queue of a project, or of all."""
+        asked = QueueRequest(
+            parent=request.parent,
+            projects=_projects(request.parent),
+            resume_token=request.resume_token,
+            max_batch=request.max_batch,
+        )
+        async for message in self._streams.queue.watch(asked):
+            yield message
 
     async def _identity(self) -> str:
         if not self._database:

@@ -7,6 +7,7 @@ import click
 from tuneforge.cli.budgets import budget_of, budget_options, hours, shown_spending
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows
+from tuneforge.cli.queue_watch import watch_queue
 
 if TYPE_CHECKING:
     from tuneforge.queue_values import Queue, Quota
@@ -26,6 +27,9 @@ _CHANGES = (
 @click.group(cls=CommandGroup)
 def queues() -> None:
     """Shares, quotas and budgets of projects."""
+
+
+queues.add_command(watch_queue)
 
 
 @queues.command("list")

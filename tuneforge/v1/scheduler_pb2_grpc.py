@@ -113,6 +113,11 @@ class SchedulerServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
+        self.WatchQueue = channel.unary_stream(
+                '/tuneforge.v1.SchedulerService/WatchQueue',
+                request_serializer=tuneforge_dot_v1_dot_watching__pb2.WatchQueueRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_watching__pb2.WatchQueueResponse.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/tuneforge.v1.SchedulerService/ListAttempts',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ListAttemptsRequest.SerializeToString,
@@ -447,6 +452,18 @@ class SchedulerServiceServicer(object):
         INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
         OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
         without.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchQueue(self, request, context):
+        """Streams the queue of a project, or of all: the jobs that have not ended with their place, how projects stand, and the
+        nodes; first all of it in pages, then what has changed, at most some times a second. A reader who is slow gets what
+        is true now, not what was. Idempotent.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -851,6 +868,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchJobs,
                     request_deserializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_watching__pb2.WatchJobsResponse.SerializeToString,
+            ),
+            'WatchQueue': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQueue,
+                    request_deserializer=tuneforge_dot_v1_dot_watching__pb2.WatchQueueRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_watching__pb2.WatchQueueResponse.SerializeToString,
             ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
@@ -1346,6 +1368,33 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/WatchJobs',
             tuneforge_dot_v1_dot_watching__pb2.WatchJobsRequest.SerializeToString,
             tuneforge_dot_v1_dot_watching__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/WatchQueue',
+            tuneforge_dot_v1_dot_watching__pb2.WatchQueueRequest.SerializeToString,
+            tuneforge_dot_v1_dot_watching__pb2.WatchQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

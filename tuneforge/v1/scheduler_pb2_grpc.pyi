@@ -187,6 +187,14 @@ class SchedulerServiceStub:
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
         without.
     """
+    WatchQueue: _grpc.UnaryStreamMultiCallable[_watching_pb2.WatchQueueRequest, _watching_pb2.WatchQueueResponse]
+    """Streams the queue of a project, or of all: the jobs that have not ended with their place, how projects stand, and the
+    nodes; first all of it in pages, then what has changed, at most some times a second. A reader who is slow gets what
+    is true now, not what was. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
+    """
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListAttemptsRequest, _scheduler_pb2.ListAttemptsResponse]
     """Lists the attempts of a job, newest first. Idempotent.
 
@@ -563,6 +571,14 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
       OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
         without.
+    """
+    WatchQueue: _aio.UnaryStreamMultiCallable[_watching_pb2.WatchQueueRequest, _watching_pb2.WatchQueueResponse]  # type: ignore[assignment]
+    """Streams the queue of a project, or of all: the jobs that have not ended with their place, how projects stand, and the
+    nodes; first all of it in pages, then what has changed, at most some times a second. A reader who is slow gets what
+    is true now, not what was. Idempotent.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
     """
     ListAttempts: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListAttemptsRequest, _scheduler_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of a job, newest first. Idempotent.
@@ -1015,6 +1031,20 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_RESUME_TOKEN`: the token was given for another parent, filter or database; start without.
           OUT_OF_RANGE `CURSOR_OUT_OF_RANGE`: the token is newer than the database, which was restored from a backup; start
             without.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchQueue(
+        self,
+        request: _watching_pb2.WatchQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_watching_pb2.WatchQueueResponse], _abc.AsyncIterator[_watching_pb2.WatchQueueResponse]]:
+        """Streams the queue of a project, or of all: the jobs that have not ended with their place, how projects stand, and the
+        nodes; first all of it in pages, then what has changed, at most some times a second. A reader who is slow gets what
+        is true now, not what was. Idempotent.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: `max_batch` is more than 1000.
         """
 
     @_abc_1.abstractmethod

@@ -24,33 +24,46 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tuneforge.v1 import jobs_pb2 as tuneforge_dot_v1_dot_jobs__pb2
+from tuneforge.v1 import nodes_pb2 as tuneforge_dot_v1_dot_nodes__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/watching.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tuneforge/v1/jobs.proto\"\x8b\x01\n\x10WatchJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\'\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x17.tuneforge.v1.JobFilter\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x15\n\rskip_snapshot\x18\x05 \x01(\x08\"\xe9\x01\n\x11WatchJobsResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.JobsSnapshotH\x00\x12+\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.JobChangesH\x00\x12/\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1b.tuneforge.v1.WatchBookmarkH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.tuneforge.v1.WatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"@\n\x0cJobsSnapshot\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.tuneforge.v1.Job\x12\x0f\n\x07is_last\x18\x02 \x01(\x08\"6\n\nJobChanges\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.tuneforge.v1.JobChange\"i\n\tJobChange\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.JobChangeKind\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.tuneforge.v1.Job\x12\x11\n\tis_merged\x18\x03 \x01(\x08\"\x0f\n\rWatchBookmark\"8\n\x08WatchEnd\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.tuneforge.v1.WatchEndReason\"x\n\rLogCompaction\x12\x17\n\x0fthrough_job_seq\x18\x01 \x01(\x04\x12\x16\n\x0eremoved_events\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04head\x18\x04 \x01(\x0c*\xa0\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_CHANGE_KIND_ADDED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_CHANGED\x10\x02\x12\x19\n\x15JOB_CHANGE_KIND_ENDED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_OUTSIDE\x10\x04*Q\n\x0eWatchEndReason\x12 \n\x1cWATCH_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19WATCH_END_REASON_DRAINING\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btuneforge/v1/watching.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tuneforge/v1/jobs.proto\x1a\x18tuneforge/v1/nodes.proto\"\x8b\x01\n\x10WatchJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\'\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x17.tuneforge.v1.JobFilter\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x15\n\rskip_snapshot\x18\x05 \x01(\x08\"\xe9\x01\n\x11WatchJobsResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.tuneforge.v1.JobsSnapshotH\x00\x12+\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x18.tuneforge.v1.JobChangesH\x00\x12/\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1b.tuneforge.v1.WatchBookmarkH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.tuneforge.v1.WatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"@\n\x0cJobsSnapshot\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.tuneforge.v1.Job\x12\x0f\n\x07is_last\x18\x02 \x01(\x08\"6\n\nJobChanges\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.tuneforge.v1.JobChange\"i\n\tJobChange\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.tuneforge.v1.JobChangeKind\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x11.tuneforge.v1.Job\x12\x11\n\tis_merged\x18\x03 \x01(\x08\"\x0f\n\rWatchBookmark\"8\n\x08WatchEnd\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.tuneforge.v1.WatchEndReason\"x\n\rLogCompaction\x12\x17\n\x0fthrough_job_seq\x18\x01 \x01(\x04\x12\x16\n\x0eremoved_events\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04head\x18\x04 \x01(\x0c\"L\n\x11WatchQueueRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x11\n\tmax_batch\x18\x03 \x01(\r\"\xb6\x01\n\x12WatchQueueResponse\x12\'\n\x04news\x18\x01 \x01(\x0b\x32\x17.tuneforge.v1.QueueNewsH\x00\x12/\n\x08\x62ookmark\x18\x02 \x01(\x0b\x32\x1b.tuneforge.v1.WatchBookmarkH\x00\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.tuneforge.v1.WatchEndH\x00\x12\x14\n\x0cresume_token\x18\n \x01(\tB\t\n\x07payload\"\x9a\x02\n\tQueueNews\x12\x17\n\x0f\x62\x65gins_snapshot\x18\x01 \x01(\x08\x12\x0f\n\x07is_last\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x18.tuneforge.v1.QueueEntry\x12\x11\n\tleft_jobs\x18\x05 \x03(\t\x12(\n\x06shares\x18\x06 \x03(\x0b\x32\x18.tuneforge.v1.QueueShare\x12\x15\n\rleft_projects\x18\x07 \x03(\t\x12&\n\x05nodes\x18\x08 \x03(\x0b\x32\x17.tuneforge.v1.QueueNode\x12\x12\n\nleft_nodes\x18\t \x03(\t\"\xc6\x01\n\nQueueEntry\x12\x0b\n\x03job\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.tuneforge.v1.JobState\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x10\n\x08position\x18\x04 \x01(\r\x12.\n\nqueue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05nodes\x18\x06 \x03(\t\x12\x0c\n\x04step\x18\x07 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x08 \x01(\x04\"\x8f\x01\n\nQueueShare\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x1c\n\x14usage_device_seconds\x18\x03 \x01(\x01\x12\x12\n\nover_share\x18\x04 \x01(\x01\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x0c\n\x04hold\x18\x07 \x01(\t\"_\n\tQueueNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.tuneforge.v1.NodeState\x12\r\n\x05slots\x18\x03 \x01(\r\x12\r\n\x05taken\x18\x04 \x01(\r*\xa0\x01\n\rJobChangeKind\x12\x1f\n\x1bJOB_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_CHANGE_KIND_ADDED\x10\x01\x12\x1b\n\x17JOB_CHANGE_KIND_CHANGED\x10\x02\x12\x19\n\x15JOB_CHANGE_KIND_ENDED\x10\x03\x12\x1b\n\x17JOB_CHANGE_KIND_OUTSIDE\x10\x04*Q\n\x0eWatchEndReason\x12 \n\x1cWATCH_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19WATCH_END_REASON_DRAINING\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.watching_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBCHANGEKIND']._serialized_start=908
-  _globals['_JOBCHANGEKIND']._serialized_end=1068
-  _globals['_WATCHENDREASON']._serialized_start=1070
-  _globals['_WATCHENDREASON']._serialized_end=1151
-  _globals['_WATCHJOBSREQUEST']._serialized_start=104
-  _globals['_WATCHJOBSREQUEST']._serialized_end=243
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=246
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=479
-  _globals['_JOBSSNAPSHOT']._serialized_start=481
-  _globals['_JOBSSNAPSHOT']._serialized_end=545
-  _globals['_JOBCHANGES']._serialized_start=547
-  _globals['_JOBCHANGES']._serialized_end=601
-  _globals['_JOBCHANGE']._serialized_start=603
-  _globals['_JOBCHANGE']._serialized_end=708
-  _globals['_WATCHBOOKMARK']._serialized_start=710
-  _globals['_WATCHBOOKMARK']._serialized_end=725
-  _globals['_WATCHEND']._serialized_start=727
-  _globals['_WATCHEND']._serialized_end=783
-  _globals['_LOGCOMPACTION']._serialized_start=785
-  _globals['_LOGCOMPACTION']._serialized_end=905
+  _globals['_JOBCHANGEKIND']._serialized_start=1926
+  _globals['_JOBCHANGEKIND']._serialized_end=2086
+  _globals['_WATCHENDREASON']._serialized_start=2088
+  _globals['_WATCHENDREASON']._serialized_end=2169
+  _globals['_WATCHJOBSREQUEST']._serialized_start=130
+  _globals['_WATCHJOBSREQUEST']._serialized_end=269
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=272
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=505
+  _globals['_JOBSSNAPSHOT']._serialized_start=507
+  _globals['_JOBSSNAPSHOT']._serialized_end=571
+  _globals['_JOBCHANGES']._serialized_start=573
+  _globals['_JOBCHANGES']._serialized_end=627
+  _globals['_JOBCHANGE']._serialized_start=629
+  _globals['_JOBCHANGE']._serialized_end=734
+  _globals['_WATCHBOOKMARK']._serialized_start=736
+  _globals['_WATCHBOOKMARK']._serialized_end=751
+  _globals['_WATCHEND']._serialized_start=753
+  _globals['_WATCHEND']._serialized_end=809
+  _globals['_LOGCOMPACTION']._serialized_start=811
+  _globals['_LOGCOMPACTION']._serialized_end=931
+  _globals['_WATCHQUEUEREQUEST']._serialized_start=933
+  _globals['_WATCHQUEUEREQUEST']._serialized_end=1009
+  _globals['_WATCHQUEUERESPONSE']._serialized_start=1012
+  _globals['_WATCHQUEUERESPONSE']._serialized_end=1194
+  _globals['_QUEUENEWS']._serialized_start=1197
+  _globals['_QUEUENEWS']._serialized_end=1479
+  _globals['_QUEUEENTRY']._serialized_start=1482
+  _globals['_QUEUEENTRY']._serialized_end=1680
+  _globals['_QUEUESHARE']._serialized_start=1683
+  _globals['_QUEUESHARE']._serialized_end=1826
+  _globals['_QUEUENODE']._serialized_start=1828
+  _globals['_QUEUENODE']._serialized_end=1923
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
+from tuneforge.v1 import nodes_pb2 as _nodes_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -325,3 +326,279 @@ class LogCompaction(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogCompaction: _TypeAlias = LogCompaction  # noqa: Y015
+
+@_typing.final
+class WatchQueueRequest(_message.Message):
+    """Request of `WatchQueue`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`, or `projects/-` for every project that the caller may use."""
+    resume_token: _builtins.str
+    """`resume_token` of the last message that had one, for the same parent; empty: from a snapshot on."""
+    max_batch: _builtins.int
+    """Most things in one message, 1 to 1000. 0: 200."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        max_batch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch", b"max_batch", "parent", b"parent", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQueueRequest: _TypeAlias = WatchQueueRequest  # noqa: Y015
+
+@_typing.final
+class WatchQueueResponse(_message.Message):
+    """Message of `WatchQueue`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWS_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Opaque; send it to go on after this message. Empty within a snapshot. The queue is known to one start of the
+    scheduler: at another one the stream begins with a snapshot again, which says so.
+    """
+    @_builtins.property
+    def news(self) -> Global___QueueNews:
+        """What is new since the message before."""
+
+    @_builtins.property
+    def bookmark(self) -> Global___WatchBookmark:
+        """Nothing is new for a while."""
+
+    @_builtins.property
+    def end(self) -> Global___WatchEnd:
+        """The stream ends after this message."""
+
+    def __init__(
+        self,
+        *,
+        news: Global___QueueNews | None = ...,
+        bookmark: Global___WatchBookmark | None = ...,
+        end: Global___WatchEnd | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "end", b"end", "news", b"news", "payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "end", b"end", "news", b"news", "payload", b"payload", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["news", "bookmark", "end"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___WatchQueueResponse: _TypeAlias = WatchQueueResponse  # noqa: Y015
+
+@_typing.final
+class QueueNews(_message.Message):
+    """What is new in the queue: each thing that has changed as it is now, and the names of those that are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGINS_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    LEFT_JOBS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    LEFT_PROJECTS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    LEFT_NODES_FIELD_NUMBER: _builtins.int
+    begins_snapshot: _builtins.bool
+    """It is the first page of a snapshot: the reader forgets what it knew."""
+    is_last: _builtins.bool
+    """All that belongs to the moment `time` has come."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Moment that the queue was looked at, by the scheduler's clock."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueEntry]:
+        """Jobs that have not ended."""
+
+    @_builtins.property
+    def left_jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of jobs that have left the queue."""
+
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueShare]:
+        """Projects with jobs, and how they stand beside each other."""
+
+    @_builtins.property
+    def left_projects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of projects without jobs by now."""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueNode]:
+        """Nodes."""
+
+    @_builtins.property
+    def left_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of nodes that are gone."""
+
+    def __init__(
+        self,
+        *,
+        begins_snapshot: _builtins.bool = ...,
+        is_last: _builtins.bool = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        entries: _abc.Iterable[Global___QueueEntry] | None = ...,
+        left_jobs: _abc.Iterable[_builtins.str] | None = ...,
+        shares: _abc.Iterable[Global___QueueShare] | None = ...,
+        left_projects: _abc.Iterable[_builtins.str] | None = ...,
+        nodes: _abc.Iterable[Global___QueueNode] | None = ...,
+        left_nodes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_snapshot", b"begins_snapshot", "entries", b"entries", "is_last", b"is_last", "left_jobs", b"left_jobs", "left_nodes", b"left_nodes", "left_projects", b"left_projects", "nodes", b"nodes", "shares", b"shares", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueNews: _TypeAlias = QueueNews  # noqa: Y015
+
+@_typing.final
+class QueueEntry(_message.Message):
+    """One job that has not ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    QUEUE_TIME_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """`projects/{project}/jobs/{job}`."""
+    state: _jobs_pb2.JobState.ValueType
+    """Its state."""
+    priority: _builtins.int
+    """Class of its priority; a higher one goes first."""
+    position: _builtins.int
+    """Its place among all jobs that could start now, of every project, from 1. 0: it does not wait for a node."""
+    step: _builtins.int
+    """Last finished optimiser step."""
+    total_steps: _builtins.int
+    """Steps of the whole run; 0: not known yet."""
+    @_builtins.property
+    def queue_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it waits, or began to wait last."""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that hold it: `nodes/{node}`."""
+
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        state: _jobs_pb2.JobState.ValueType = ...,
+        priority: _builtins.int = ...,
+        position: _builtins.int = ...,
+        queue_time: _timestamp_pb2.Timestamp | None = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        step: _builtins.int = ...,
+        total_steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue_time", b"queue_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "nodes", b"nodes", "position", b"position", "priority", b"priority", "queue_time", b"queue_time", "state", b"state", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueEntry: _TypeAlias = QueueEntry  # noqa: Y015
+
+@_typing.final
+class QueueShare(_message.Message):
+    """How a project with jobs stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    USAGE_DEVICE_SECONDS_FIELD_NUMBER: _builtins.int
+    OVER_SHARE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Its id."""
+    weight: _builtins.float
+    """Its weight beside the others'."""
+    usage_device_seconds: _builtins.float
+    """Device-seconds that its jobs were given, older ones counting less."""
+    over_share: _builtins.float
+    """Its part of all usage over the part that its weight gives it; 1 is exactly its share."""
+    waiting: _builtins.int
+    """Its jobs that wait."""
+    running: _builtins.int
+    """Its jobs that hold devices."""
+    hold: _builtins.str
+    """Why nothing of it starts now, as a sentence; empty: it may."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        usage_device_seconds: _builtins.float = ...,
+        over_share: _builtins.float = ...,
+        waiting: _builtins.int = ...,
+        running: _builtins.int = ...,
+        hold: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "over_share", b"over_share", "project", b"project", "running", b"running", "usage_device_seconds", b"usage_device_seconds", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueShare: _TypeAlias = QueueShare  # noqa: Y015
+
+@_typing.final
+class QueueNode(_message.Message):
+    """A node as the queue sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`nodes/{node}`."""
+    state: _nodes_pb2.NodeState.ValueType
+    """Whether it can be given work."""
+    slots: _builtins.int
+    """Attempts that it runs at once, or devices that it has."""
+    taken: _builtins.int
+    """How many of them are taken."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: _nodes_pb2.NodeState.ValueType = ...,
+        slots: _builtins.int = ...,
+        taken: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "slots", b"slots", "state", b"state", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueNode: _TypeAlias = QueueNode  # noqa: Y015
