@@ -51,9 +51,11 @@ _HOMES: Final[dict[str, str]] = {
     "imports": "ImportOptions ImportPhase ImportProgress package_path",
     "job_filters": "JobFilter JobOrder",
     "job_changes": "JobChange JobChangeKind JobsWatch",
+    "job_lifecycle": "ChangedJobs JobProblem",
+    "job_options": "FaultCount JobOptions RetryPolicy Reuse",
     "job_values": (
-        "Attempt AttemptPart AttemptState Calibration Checkpoint Interval Job JobCondition JobState ResourceEstimate "
-        "WorkLedger"
+        "Attempt AttemptPart AttemptState Calibration Checkpoint FaultBudget Interval Job JobCondition JobState "
+        "ResourceEstimate WorkLedger"
     ),
     "jobs": "JobCancelled JobHandle JobWatch WatchOptions",
     "lineage": (

@@ -129,12 +129,19 @@ from tuneforge.job_filters import JobOrder as JobOrder
 from tuneforge.job_changes import JobChange as JobChange
 from tuneforge.job_changes import JobChangeKind as JobChangeKind
 from tuneforge.job_changes import JobsWatch as JobsWatch
+from tuneforge.job_lifecycle import ChangedJobs as ChangedJobs
+from tuneforge.job_lifecycle import JobProblem as JobProblem
+from tuneforge.job_options import FaultCount as FaultCount
+from tuneforge.job_options import JobOptions as JobOptions
+from tuneforge.job_options import RetryPolicy as RetryPolicy
+from tuneforge.job_options import Reuse as Reuse
 from tuneforge.job_values import (
     Attempt as Attempt,
     AttemptPart as AttemptPart,
     AttemptState as AttemptState,
     Calibration as Calibration,
     Checkpoint as Checkpoint,
+    FaultBudget as FaultBudget,
     Interval as Interval,
     Job as Job,
     JobCondition as JobCondition,

@@ -291,6 +291,7 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.NODE_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again on another node.", 5.0),
     Reason.INTEGRITY: _Row("DATA_LOSS", JobFailed, "Delete the damaged file; it is fetched again by its digest."),
     Reason.DEPENDENCY_FAILED: _Row(_STATE, JobFailed, "Repair the job it waits for and submit both again."),
+    Reason.QUARANTINED: _Row(_STATE, JobFailed, "Look at the evidence in its message; then create it again."),
     Reason.RETRIES_SPENT: _Row(_STATE, JobFailed, "Look at its attempts for the cause, then submit again."),
     Reason.SIGNATURE: _Row("DATA_LOSS", JobFailed, "Compare the keys trusted here with those of the registry."),
     Reason.GANG_BROKEN: _Row("UNAVAILABLE", JobFailed, "Nothing; all nodes start again from the last checkpoint.", 5.0),

@@ -1,12 +1,20 @@
 """What the scheduler knows of a job, its attempts and its checkpoints, as plain values; the calls are in `jobs.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 
-from tuneforge import _wire
+from tuneforge import _wire, durations
+from tuneforge.estimate_values import Calibration as Calibration
+from tuneforge.estimate_values import Interval as Interval
+from tuneforge.estimate_values import ResourceEstimate as ResourceEstimate
+from tuneforge.estimate_values import calibration_from_proto as calibration_from_proto
+from tuneforge.estimate_values import memory_from_proto
+from tuneforge.estimate_values import resource_estimate_from_proto as resource_estimate_from_proto
 from tuneforge.events import StateChange, state_change
 from tuneforge.explanation_values import JobForecast, forecast_from_proto
+from tuneforge.job_options import FaultBudget as FaultBudget
+from tuneforge.job_options import FaultCount, fault_count_from_proto
 from tuneforge.manifest import Manifest
 from tuneforge.queue_values import Budget, Spending, budget_from_proto, spending_from_proto
 from tuneforge.specs.memory import MemoryEstimate
@@ -73,61 +81,6 @@ class JobCondition(Word):
     """It will not end before its deadline, or did not."""
     STALLED = "STALLED"
     """Its attempt makes no progress; the newest `Stall` event has the stacks of its threads."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A figure that is not known exactly."""
-
-    expected: float
-    lowest: float
-    """It lies above this."""
-    highest: float
-    """It lies below this."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceEstimate:
-    """What a run takes: memory by arithmetic, time by counted operations over a rate that was measured."""
-
-    memory: MemoryEstimate | None
-    """None while the shapes of the base are not known."""
-    device: str
-    """Kind of device that all of it is for, `cpu` without an accelerator."""
-    steps: int
-    tokens_per_step: int
-    flops_per_token: float
-    step_seconds: Interval | None
-    total_seconds: Interval | None
-    """Waiting in a queue left out."""
-    device_seconds: Interval | None
-    energy_joules: Interval | None
-    """None: no run on such a device has measured it."""
-    cost: Interval | None
-    """None: no price is set for a device's hour."""
-    currency: str
-    rate_runs: int
-    """Measured runs that the rate comes from; 0: the default for such a device."""
-    problem: str
-    """Why no known node could ever hold it; empty: one could."""
-    family: str
-    """Class of the model."""
-    arithmetic_bytes: int
-    """Peak memory by arithmetic alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """Predictions beside what was measured, for runs of one family, method and number format on one kind of device."""
-
-    family: str
-    method: str
-    compute: str
-    device: str
-    runs: int
-    memory_ratio: Interval
-    """Real peak memory over the one by arithmetic: the median run, and the runs furthest off."""
-    flops_per_second: Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +153,18 @@ class Job:
     """What it has spent."""
     warnings: tuple[str, ...] = ()
     """What its creator should know: that it is predicted to spend more than its budget."""
+    faults: FaultCount | None = None
+    """Its faults of both kinds, and what is left of their budgets; None with jobs of earlier releases."""
+    rerun_of: str = ""
+    """Job whose pinned spec it has; empty: none."""
+    training_digest: str = ""
+    """Digest of all that its result depends on; empty while it is BLOCKED."""
+    reused_from: str = ""
+    """Job whose version is its result; empty: it trained."""
+    ttl_s: float | None = None
+    """Seconds after its end until it is removed; None: it stays."""
+    expire_time: datetime | None = None
+    """When it is removed."""
 
     @property
     def id(self) -> str:
@@ -234,6 +199,8 @@ class Attempt:
     step: int
     create_time: datetime
     end_time: datetime | None
+    fault_budget: FaultBudget = FaultBudget.UNSPECIFIED
+    """Which budget of its job its end used."""
     parts: tuple[AttemptPart, ...] = ()
     """Its part on each node, by rank; empty with one node."""
 
@@ -293,7 +260,7 @@ def job_from_proto(message: pb.Job) -> Job:
         end_time=_wire.instant_or_none(message.end_time),
         creator=message.creator,
         labels=_wire.frozen(message.labels),
-        memory_estimate=_memory(message.memory_estimate) if message.HasField("memory_estimate") else None,
+        memory_estimate=memory_from_proto(message.memory_estimate) if message.HasField("memory_estimate") else None,
         resource_estimate=resource_estimate_from_proto(message.resource_estimate)
         if message.HasField("resource_estimate")
         else None,
@@ -308,54 +275,13 @@ def job_from_proto(message: pb.Job) -> Job:
         scheduling=scheduling_from_proto(message.scheduling),
         ledger=work_ledger_from_proto(message.ledger),
         queued_time=_wire.instant_or_none(message.queued_time),
+        faults=fault_count_from_proto(message.faults) if message.HasField("faults") else None,
+        rerun_of=message.rerun_of,
+        training_digest=message.training_digest,
+        reused_from=message.reused_from,
+        ttl_s=durations.to_seconds(message.ttl) if message.HasField("ttl") else None,
+        expire_time=_wire.instant_or_none(message.expire_time),
     )
-
-
-def resource_estimate_from_proto(message: pb.ResourceEstimate) -> ResourceEstimate:
-    """Converts a prediction."""
-    return ResourceEstimate(
-        memory=_memory(message.memory) if message.HasField("memory") else None,
-        device=message.device,
-        steps=message.steps,
-        tokens_per_step=message.tokens_per_step,
-        flops_per_token=message.flops_per_token,
-        step_seconds=_range(message, "step_seconds"),
-        total_seconds=_range(message, "total_seconds"),
-        device_seconds=_range(message, "device_seconds"),
-        energy_joules=_range(message, "energy_joules"),
-        cost=_range(message, "cost"),
-        currency=message.currency,
-        rate_runs=message.rate_runs,
-        problem=message.problem,
-        family=message.family,
-        arithmetic_bytes=message.arithmetic_bytes,
-    )
-
-
-def calibration_from_proto(message: pb.Calibration) -> Calibration:
-    """Converts predictions beside what was measured."""
-    return Calibration(
-        family=message.family,
-        method=message.method,
-        compute=message.compute,
-        device=message.device,
-        runs=message.runs,
-        memory_ratio=_figures(message.memory_ratio),
-        flops_per_second=_figures(message.flops_per_second),
-    )
-
-
-def _range(message: pb.ResourceEstimate, field: str) -> Interval | None:
-    return _figures(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
-
-
-def _figures(message: pb.Interval) -> Interval:
-    return Interval(expected=message.expected, lowest=message.lowest, highest=message.highest)
-
-
-def _memory(message: pb.MemoryEstimate) -> MemoryEstimate:
-    parts = (field.name for field in fields(MemoryEstimate))
-    return MemoryEstimate(**{name: getattr(message, name) for name in parts})
 
 
 def attempt_from_proto(message: pb.Attempt) -> Attempt:
@@ -369,6 +295,7 @@ def attempt_from_proto(message: pb.Attempt) -> Attempt:
         step=message.step,
         create_time=_wire.instant(message.create_time),
         end_time=_wire.instant_or_none(message.end_time),
+        fault_budget=_wire.word(FaultBudget, pb.FaultBudget.DESCRIPTOR, message.fault_budget),
         parts=tuple(map(_part_from_proto, message.parts)),
     )
 

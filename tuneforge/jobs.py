@@ -14,6 +14,8 @@ from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError
 from tuneforge.explanation_values import JobExplanation
 from tuneforge.foresight import JobForesight
 from tuneforge.job_filters import JobFilter, JobOrder, filter_to_proto, order_to_proto
+from tuneforge.job_lifecycle import JobLifecycle
+from tuneforge.job_options import JobOptions, put_job_options
 from tuneforge.job_values import (
     Attempt,
     Checkpoint,
@@ -173,7 +175,7 @@ class JobHandle:
         self._job = job
 
 
-class Jobs(JobStreams, JobForesight):
+class Jobs(JobStreams, JobForesight, JobLifecycle):
     """Jobs of one project; `client.jobs`."""
 
     def create(
@@ -185,6 +187,7 @@ class Jobs(JobStreams, JobForesight):
         from_checkpoint: str | None = None,
         budget: Budget | None = None,
         scheduling: Scheduling | None = None,
+        options: JobOptions | None = None,
     ) -> JobHandle:
         """Queues a job.
 
@@ -198,6 +201,7 @@ class Jobs(JobStreams, JobForesight):
             budget: What it may spend; when it is spent, the job saves its state and is paused. `job.warnings` says
                 where it is less than what is predicted.
             scheduling: When and where it may run, and before whom; None: class NORMAL, at once, anywhere.
+            options: How often it is tried again, how long it stays, whose result it may have.
 
         Raises:
             InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
@@ -207,6 +211,7 @@ class Jobs(JobStreams, JobForesight):
         """
         request = create_request(self._project, spec, job_id, labels, from_checkpoint)
         put_options(request, budget, scheduling)
+        put_job_options(request, options)
         return JobHandle(self, self._create(request))
 
     def validate(

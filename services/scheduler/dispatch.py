@@ -23,7 +23,9 @@ from services.scheduler.settings import Timing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
+from services.scheduler.store import marks
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.wire.publications import start_request
 from services.scheduler.wire.reports import Status
 
 _log = get_logger(__name__)
@@ -87,6 +89,7 @@ class Dispatch:
                 return
         self.unsent.discard(attempt.part)
         job, durable = await self.ledger.read(lambda db: _work(db, attempt))
+        await self._try_message(job, attempt, durable)
         try:
             status = await self.trainers.start(node.address, job, attempt, durable, node.manager_token)
         except ServiceError as error:
@@ -101,6 +104,15 @@ class Dispatch:
                 raise
         else:
             await self._confirmed(attempt, node, status)
+
+    async def _try_message(self, job: Job, attempt: Attempt, durable: Sequence[Checkpoint]) -> None:
+        """Puts together what a node gets, while the job is marked: who dies of it knows which job it was."""
+        if not job.handled:
+            return  # it went well before
+        if job.handled % 2 == 0:
+            await self.ledger.write(lambda tx: marks.mark(tx, job.number))
+        start_request(job, attempt, durable, "")
+        await self.ledger.write(lambda tx: marks.clear(tx, job.number))
 
     async def _confirmed(self, attempt: Attempt, node: Node, status: Status) -> None:
         if await self.ledger.write(lambda tx: attempt_store.confirm(tx, attempt)):

@@ -24,6 +24,8 @@ class _Effect:
     not_before: float = 0.0
     """Loop time before which it is not tried again."""
     touched: float = 0.0
+    crashes: int = 0
+    """Times in a row that it raised what is no answer of a peer."""
 
 
 class Effects:
@@ -40,6 +42,8 @@ class Effects:
         self._chance = chance
         self._poke = poke
         self._effects: dict[Hashable, _Effect] = {}
+        self.on_crash: Callable[[Hashable, int, Exception], None] = lambda _key, _crashes, _error: None
+        """Called when an effect raised what is no answer of a peer: its key, how often in a row, and what."""
 
     def run(
         self,
@@ -77,14 +81,17 @@ class Effects:
             with context.background("scheduler.loop"):
                 await make()
             effect.backoff.reset()
+            effect.crashes = 0
         except ServiceError as error:
             wait_s = max(effect.backoff.next_s(), error.retry_after_s or 0.0)
             wait_s = min(wait_s, self._timing.retry_longest_s)
             problem = f"{error.reason}: {error.message}"
             _log.info("an effect is tried again", effect=str(key), problem=problem, wait_s=wait_s)
-        except Exception:  # noqa: BLE001 - one effect that fails must not stop the loop, nor spin it
+        except Exception as error:  # noqa: BLE001 - one effect that fails must not stop the loop, nor spin it
             wait_s = self._timing.retry_longest_s
             _log.error("an effect failed", effect=str(key), exc_info=True)
+            effect.crashes += 1
+            self.on_crash(key, effect.crashes, error)
         finally:
             effect.task = None
             effect.not_before = loop.time() + wait_s

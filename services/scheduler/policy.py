@@ -16,6 +16,12 @@ POLICIES: dict[str, Policy] = {
     "CancelJob": Policy("jobs.write", "name"),
     "PauseJob": Policy("jobs.write", "name"),
     "ResumeJob": Policy("jobs.write", "name"),
+    "RerunJob": Policy("jobs.write", "name"),
+    "DeleteJob": Policy("jobs.write", "name"),
+    "CancelJobs": Policy("jobs.write", "parent"),
+    "PauseJobs": Policy("jobs.write", "parent"),
+    "ResumeJobs": Policy("jobs.write", "parent"),
+    "DeleteJobs": Policy("jobs.write", "parent"),
     "WatchJob": Policy("jobs.read", "name"),
     "WatchQueue": Policy("jobs.read"),
     "WatchJobs": Policy("jobs.read"),  # of one project or of all: it looks itself what the caller may see

@@ -14,9 +14,10 @@ from services.grpckit.logging import get_logger
 from services.scheduler.jobs import Failure
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Ref
-from services.scheduler.store import outbox
+from services.scheduler.store import marks, outbox
 from services.scheduler.store.outbox import Publication
 from services.scheduler.wire import failure_bytes
+from services.scheduler.wire.publications import readable_request
 
 _log = get_logger(__name__)
 
@@ -50,6 +51,7 @@ class Publishing:
         Raises:
             ServiceError: the registry does not answer: say it again later.
         """
+        await self._try_message(publication)
         try:
             version = await self.registry.publish(publication.payload)
         except ServiceError as error:
@@ -67,6 +69,16 @@ class Publishing:
             return
         self.warned.pop(publication.job, None)
         await self.ledger.write(lambda tx: outbox.delivered(tx, publication, version))
+
+    async def _try_message(self, publication: Publication) -> None:
+        """Reads what is to be told while the job is marked: who dies of it knows which job it was."""
+        handled = await self.ledger.read(lambda db: marks.handled(db, publication.job))
+        if not handled:
+            return  # it went well before
+        if handled % 2 == 0:
+            await self.ledger.write(lambda tx: marks.mark(tx, publication.job))
+        readable_request(publication.payload)
+        await self.ledger.write(lambda tx: marks.clear(tx, publication.job))
 
     def _warn(self, job: int, error: ServiceError) -> None:
         """Says that a result waits, at once and then every minute: its job can neither end nor be cancelled."""

@@ -24,6 +24,8 @@ class QueueView:
     """The jobs that have not ended. For one look at a time; a look that failed may be made again."""
 
     def __init__(self) -> None:
+        self.broken: active.Broken = {}
+        """Jobs whose row could not be read at the newest looks."""
         self._jobs: dict[int, ActiveJob] = {}
         self._ordered: tuple[ActiveJob, ...] = ()
         self._newest = -1
@@ -42,17 +44,17 @@ class QueueView:
         return self._ordered
 
     def _read_whole(self, connection: Connection, newest: int, now_ms: int) -> None:
-        found = tuple(active.all_jobs(connection))
+        found = tuple(active.all_jobs(connection, self.broken))
         if newest == self._newest and found != self._ordered:
             _log.error("jobs were changed without the mark of a change", jobs=_differing(found, self._ordered))
         self._jobs = {job.number: job for job in found}
         self._ordered, self._newest, self._whole_ms = found, newest, now_ms
 
     def _read_changes(self, connection: Connection, newest: int) -> None:
-        changed = active.changed(connection, self._newest)
+        changed = active.changed(connection, self._newest, self.broken)
         for job in changed.active:
             self._jobs[job.number] = job
-        for number in changed.ended:
+        for number in (*changed.ended, *self.broken):
             self._jobs.pop(number, None)
         # Two processes may commit in another order than they were given numbers.
         self._ordered = tuple(self._jobs[number] for number in sorted(self._jobs))

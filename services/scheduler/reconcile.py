@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -41,6 +42,8 @@ from services.scheduler.decisions import (
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
+from services.scheduler.lifecycle.putting_aside import PuttingAside
+from services.scheduler.lifecycle.quarantine import decide_for_each
 from services.scheduler.nodes import Nodes
 from services.scheduler.planning.queue import Rules
 from services.scheduler.publishing import Publishing
@@ -91,6 +94,7 @@ class Reconciler:
     blob_holding: BlobHolding
     verification: Verification
     effects: Effects
+    aside: PuttingAside
     order: Rules = field(default_factory=Rules)
     """How jobs are ordered and when running ones give way."""
     wake: asyncio.Event
@@ -105,6 +109,7 @@ class Reconciler:
     _followers: dict[tuple[int, int], asyncio.Task[None]] = field(default_factory=dict)
     _waiting: list[asyncio.Future[Observation]] = field(default_factory=list)
     """Callers who want to know what the next round sees."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def poke(self) -> None:
         """Makes the loop look again now, because something has changed."""
@@ -130,7 +135,9 @@ class Reconciler:
 
     async def start(self) -> None:
         """Gives each known lease one full TTL, since nobody could renew while this process was away."""
+        self.effects.on_crash = self._crashed
         await self.rules.ledger.write(lambda tx: node_store.grace(tx, self.nodes.ttl_ms))
+        await self.aside.begin()
 
     async def run(self) -> None:
         """Runs until it is cancelled. A round that fails is logged, and the next one begins anew."""
@@ -163,8 +170,11 @@ class Reconciler:
                 each.set_result(seen)
         with DECIDE.time():
             # A long queue takes tens of milliseconds, in which nobody else would be answered.
-            actions = await asyncio.to_thread(decide, seen) if len(seen.jobs) > LONG_QUEUE else decide(seen)
+            is_long = len(seen.jobs) > LONG_QUEUE
+            work = asyncio.to_thread(decide_for_each, decide, seen) if is_long else None
+            actions, undecidable = decide_for_each(decide, seen) if work is None else await work
         self._rest_s = min(LONGEST_REST_S, RESTS * (time.perf_counter() - began))
+        await self._put_aside(undecidable)
         written = await asyncio.gather(*map(self._write, actions), return_exceptions=True)
         for failed in written:
             if isinstance(failed, Exception):
@@ -175,6 +185,32 @@ class Reconciler:
         due_ms = decisions.next_moment_ms(seen)
         longest = self.rules.timing.longest_tick_s
         return longest if due_ms is None else min(longest, max(0.0, (due_ms - seen.now_ms) / 1000))
+
+    async def _put_aside(self, undecidable: Mapping[int, BaseException]) -> None:
+        unreadable, self.view.broken = self.view.broken, {}
+        await self.aside.unreadable(unreadable)
+        await self.aside.undecidable(undecidable)
+
+    def _crashed(self, key: Hashable, crashes: int, error: Exception) -> None:
+        """Tells on which job's account an effect has raised."""
+        if not isinstance(key, tuple) or self.seen is None:
+            return
+        word, of = key
+        job = (
+            of
+            if word in {"publish", "release"}
+            else next((each.job for each in self.seen.attempts if each.part == of), None)
+        )
+        if job is None:
+            return
+        if crashes == 1:
+            self.aside.went_well(job)  # the strikes of another time do not count
+        self._spawn(self.aside.crashed(job, error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _observe(self) -> Observation:
         reported = self.nodes.reported()
@@ -299,9 +335,11 @@ class Reconciler:
             try:
                 with context.background("scheduler.follower"):
                     await follower.follow(action.attempt, self.rules)
-            except Exception:  # noqa: BLE001 - as above
+                self.aside.went_well(action.attempt.job)
+            except Exception as error:  # noqa: BLE001 - as above
                 # The next round starts another one; the pause keeps a poison event from spinning the loop.
                 _log.error("a follower failed", attempt=str(action.attempt.name), exc_info=True)
+                await self.aside.crashed(action.attempt.job, error)
                 await asyncio.sleep(self.rules.timing.retry_longest_s)
             finally:
                 self._followers.pop(part, None)
@@ -317,11 +355,12 @@ class Reconciler:
 
     async def close(self) -> None:
         """Ends followers and effects; what they had not finished is found again at the next start."""
-        tasks = list(self._followers.values())
+        tasks = [*self._followers.values(), *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.effects.close()
+        await self.aside.leave()
 
 
 def _strays(

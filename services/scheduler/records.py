@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.lifecycle.reused import Reused
 from services.scheduler.node_records import Capacity as Capacity
 from services.scheduler.node_records import Drain as Drain
 from services.scheduler.node_records import Node as Node
@@ -72,17 +73,6 @@ class Origin:
     """`projects/{project}/jobs/{job}/checkpoints/{step}`."""
     manifest: bytes
     """Serialised `Manifest`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reused:
-    """A version that was trained before from the same."""
-
-    number: int
-    """Number of the job that trained it."""
-    job: str
-    """Name of that job."""
-    version: Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +196,8 @@ class Job:
     """Serialised `RetryPolicy`; None: the scheduler's."""
     user_faults: int = 0
     """Faults of its own so far; `faults` are those of the infrastructure."""
+    handled: int = 0
+    """Odd: it is being taken up; half of it: deaths of the scheduler over that."""
     fault_signature: str | None = None
     """Reason and step of the newest fault of its own."""
     rerun_of: str | None = None

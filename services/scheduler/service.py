@@ -23,7 +23,12 @@ from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
 from services.scheduler.foresight.service import Foresight
+from services.scheduler.job_calls import JobParts
 from services.scheduler.ledger import Ledger
+from services.scheduler.lifecycle.bulk import Bulk
+from services.scheduler.lifecycle.putting_aside import PuttingAside
+from services.scheduler.lifecycle.removing import Removing
+from services.scheduler.lifecycle.rerun import Rerun
 from services.scheduler.lifecycle.reuse import Reusing
 from services.scheduler.nodes import Nodes
 from services.scheduler.peers import Registry, Trainers
@@ -144,41 +149,31 @@ def build(
         outside: What it stands on and talks to; None: as the settings say.
     """
     outside = outside or surroundings(settings)
-    database, registry, trainers, chance = outside.database, outside.registry, outside.trainers, outside.chance
+    database, registry, trainers = outside.database, outside.registry, outside.trainers
     broadcast = Broadcast()
     ledger = Ledger(database, broadcast, clock)
     admission = Admission(ledger=ledger, registry=registry, price=settings.price, retry=settings.retry)
     timing = settings.timing
     holding = _holding(ledger, registry, timing)
-    verification = Verification(ledger=ledger, holding=holding, registry=registry)
-    nodes = Nodes(ledger=ledger, timing=timing, retry=settings.retry, chance=chance)
-    wake = asyncio.Event()
-    reconciler = Reconciler(
-        rules=Rules(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
-        nodes=nodes,
-        dispatch=Dispatch(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
-        publishing=Publishing(ledger=ledger, registry=registry),
-        releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
-        blob_holding=BlobHolding(ledger=ledger, registry=registry),
-        verification=verification,
-        order=settings.order,
-        effects=Effects(timing, chance, wake.set),
-        wake=wake,
-    )
+    reconciler = _reconciler(settings, outside, admission, holding)
     foresight, sweeps = _joined(reconciler, broadcast, holding, admission)
-    reusing = Reusing(ledger=ledger, registry=registry)
+    verbs = Verbs(
+        ledger=ledger, admission=admission, holding=holding, reusing=Reusing(ledger=ledger, registry=registry)
+    )
+    jobs = _job_parts(ledger, verbs, timing)
     servicer = SchedulerServicer(
         Parts(
             ledger=ledger,
-            verbs=Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing),
+            verbs=verbs,
             streams=streams_over(ledger, broadcast, timing, lambda: reconciler.seen),
-            nodes=nodes,
+            nodes=reconciler.nodes,
             broadcast=broadcast,
             checkpoints=CheckpointVerbs(ledger=ledger),
-            verification=verification,
+            verification=reconciler.verification,
             queues=QueueVerbs(ledger=ledger, price=settings.price),
             foresight=foresight,
             sweeps=sweeps,
+            jobs=jobs,
         )
     )
     return Scheduler(
@@ -190,8 +185,32 @@ def build(
         reconciler=reconciler,
         holding=holding,
         foresight=foresight,
-        works=(foresight, sweeps.controller, Compactor(ledger=ledger, policy=settings.compaction)),
+        works=(foresight, sweeps.controller, jobs.removing, Compactor(ledger=ledger, policy=settings.compaction)),
         servicer=servicer,
+    )
+
+
+def _reconciler(
+    settings: SchedulerSettings, outside: Surroundings, admission: Admission, holding: Holding
+) -> Reconciler:
+    """Returns the loop."""
+    ledger, timing = admission.ledger, settings.timing
+    registry, trainers, chance = outside.registry, outside.trainers, outside.chance
+    verification = Verification(ledger=ledger, holding=holding, registry=registry)
+    nodes = Nodes(ledger=ledger, timing=timing, retry=settings.retry, chance=chance)
+    wake = asyncio.Event()
+    return Reconciler(
+        rules=Rules(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
+        nodes=nodes,
+        dispatch=Dispatch(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
+        publishing=Publishing(ledger=ledger, registry=registry),
+        releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
+        blob_holding=BlobHolding(ledger=ledger, registry=registry),
+        verification=verification,
+        order=settings.order,
+        effects=Effects(timing, chance, wake.set),
+        aside=PuttingAside(ledger=ledger),
+        wake=wake,
     )
 
 
@@ -205,6 +224,13 @@ def _joined(
     reconciler.nodes.poke = ledger.on_change = reconciler.poke
     ledger.on_end = holding.poke
     return foresight, sweep_parts(ledger, admission, holding, broadcast, reconciler.rules.timing)
+
+
+def _job_parts(ledger: Ledger, verbs: Verbs, timing: Timing) -> JobParts:
+    """Returns what makes jobs from jobs, removes them, and changes many at once."""
+    removing = Removing(ledger=ledger, every_s=timing.removal_every_s)
+    bulk = Bulk(ledger=ledger, on_removed=removing.wake.set)
+    return JobParts(rerun=Rerun(ledger=ledger, verbs=verbs), removing=removing, bulk=bulk)
 
 
 def _holding(ledger: Ledger, registry: Registry, timing: Timing) -> Holding:

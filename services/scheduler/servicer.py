@@ -16,6 +16,7 @@ from services.scheduler.checkpoint_calls import CheckpointCalls
 from services.scheduler.checkpoint_verbs import CheckpointVerbs
 from services.scheduler.explain_calls import ExplainCalls
 from services.scheduler.foresight.service import Foresight
+from services.scheduler.job_calls import JobCalls, JobParts
 from services.scheduler.ledger import Ledger
 from services.scheduler.node_calls import NodeCalls
 from services.scheduler.nodes import Nodes, registration_problems
@@ -64,11 +65,13 @@ class Parts:
     queues: QueueVerbs
     foresight: Foresight
     sweeps: SweepParts
+    jobs: JobParts
 
 
 class SchedulerServicer(
     CheckpointCalls,
     ExplainCalls,
+    JobCalls,
     QueueCalls,
     NodeCalls,
     WatchCalls,
@@ -89,6 +92,7 @@ class SchedulerServicer(
         self._queues = parts.queues
         self._streams = parts.streams
         self._sweeps = parts.sweeps
+        self._jobs = parts.jobs
 
     async def CreateJob(self, request: scheduler_pb2.CreateJobRequest, _: Context) -> jobs_pb2.Job:
         """Checks a spec whole and queues a job."""

@@ -47,6 +47,9 @@ class Timing:
     registry that was restored from a backup waits so long."""
     holds_pause_s: float = 1.0
     """Shortest time between two of them. 1: jobs that end together are released together."""
+    removal_every_s: float = 10.0
+    """Longest time between two looks for jobs whose `ttl` is over. 10: nobody waits for it; a removal that is asked
+    for begins at once."""
     stop_again_s: float = 5.0
     """How soon a stop is asked again when the attempt has not ended: a node may have been restarted over it."""
     stop_grace_s: float = 30.0

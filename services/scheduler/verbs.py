@@ -149,8 +149,8 @@ class Verbs:
         Raises:
             ServiceError: as `CancelJob` documents.
         """
-        _check_reason(reason)
-        return await self._change(call, lambda tx: _cancel(tx, name, reason, call.actor))
+        check_reason(reason)
+        return await self._change(call, lambda tx: cancel_in(tx, name, reason, call.actor))
 
     async def pause(self, name: JobName, reason: str, call: Call) -> bytes:
         """Pauses a job: at once while it is queued, else as soon as its attempt has saved its state.
@@ -158,8 +158,8 @@ class Verbs:
         Raises:
             ServiceError: as `PauseJob` documents.
         """
-        _check_reason(reason)
-        return await self._change(call, lambda tx: _pause(tx, name, reason, call.actor))
+        check_reason(reason)
+        return await self._change(call, lambda tx: pause_in(tx, name, reason, call.actor))
 
     async def resume(self, name: JobName, call: Call, budget: Budget | None = None) -> bytes:
         """Queues a paused job again, with a new budget when one is given.
@@ -170,7 +170,7 @@ class Verbs:
         if budget is not None and (problems := list(budget_problems("budget", budget, self.admission.price))):
             raise invalid_fields(problems)
         priced = None if budget is None else budget.at(self.admission.price)
-        return await self._change(call, lambda tx: _resume(tx, name, call.actor, priced))
+        return await self._change(call, lambda tx: resume_in(tx, name, call.actor, priced))
 
     async def _change(self, call: Call, make: Callable[[Transaction], bytes]) -> bytes:
         """Makes a change once for each request id."""
@@ -187,7 +187,8 @@ class Verbs:
         return await self.ledger.write(write)
 
 
-def _check_reason(reason: str) -> None:
+def check_reason(reason: str) -> None:
+    """Refuses a reason that is too long for the log."""
     if len(reason) > REASON_LENGTH_MAX:
         problem = f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"
         raise invalid_fields([FieldViolation("reason", problem)])
@@ -236,7 +237,8 @@ def _taken(name: JobName) -> ServiceError:
     )
 
 
-def _cancel(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
+def cancel_in(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
+    """Cancels a job inside a transaction; see `CancelJob`."""
     job = _found(tx, name)
     if job.state in {JobState.CANCELLING, JobState.CANCELLED}:
         return job_bytes(job)
@@ -246,7 +248,8 @@ def _cancel(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
     return _move(tx, job, target, "CANCEL_REQUESTED", f"Cancelled by {actor}" + (f": {reason}" if reason else "."))
 
 
-def _pause(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
+def pause_in(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
+    """Pauses a job inside a transaction; see `PauseJob`."""
     job = _found(tx, name)
     if job.state in {JobState.PAUSING, JobState.PAUSED}:
         return job_bytes(job)
@@ -256,7 +259,8 @@ def _pause(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
     return _move(tx, job, target, "PAUSE_REQUESTED", f"Paused by {actor}" + (f": {reason}" if reason else "."))
 
 
-def _resume(tx: Transaction, name: JobName, actor: str, budget: Budget | None) -> bytes:
+def resume_in(tx: Transaction, name: JobName, actor: str, budget: Budget | None = None) -> bytes:
+    """Resumes a job inside a transaction; see `ResumeJob`."""
     job = _found(tx, name)
     if job.state not in {JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.PAUSED}:
         raise _wrong_state(job, "resumed")

@@ -74,8 +74,11 @@ class Watches:
         with self.broadcast.listen(job.number) as topic:
             watcher = _Watcher(self, job, topic, cursor, request.max_batch or DEFAULT_BATCH)
             async with aclosing(watcher.run()) as messages:
-                async for message in messages:
-                    yield message
+                try:
+                    async for message in messages:
+                        yield message
+                except event_store.LogRemoved:
+                    raise not_found("job", request.name) from None
 
     async def tail(self, job: int, cursor: int) -> event_store.Tail:
         """Reads the log of a job behind a cursor."""

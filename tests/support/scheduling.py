@@ -34,6 +34,7 @@ FAST = Timing(
     retry_longest_s=0.05,
     stop_again_s=0.05,
     holds_pause_s=0.01,
+    removal_every_s=0.05,
     watch_heartbeat_s=5.0,
 )
 """Waits that a test does not notice."""
@@ -76,7 +77,7 @@ class CheckedView(QueueView):
 
     def look(self, connection: Connection, now_ms: int) -> tuple[ActiveJob, ...]:
         """Looks, and notes a difference."""
-        kept, fresh = super().look(connection, now_ms), tuple(active.all_jobs(connection))
+        kept, fresh = super().look(connection, now_ms), tuple(active.all_jobs(connection, {}))
         if kept != fresh:
             self.differences.append((kept, fresh))
         return kept

@@ -136,6 +136,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt: a file read at a load does not have the digest of its manifest."""
     ERROR_REASON_DEPENDENCY_FAILED: _ErrorReason.ValueType  # 126
     """Failure of a job (user fault): the job that it waits for did not succeed."""
+    ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 185
+    """Failure of a job: taking it up has ended the scheduler or its nodes again and again, or what is stored of it is damaged."""
     ERROR_REASON_RETRIES_SPENT: _ErrorReason.ValueType  # 127
     """Failure of a job (infrastructure fault): the retry budget is spent."""
     ERROR_REASON_RESUME_MISMATCH: _ErrorReason.ValueType  # 128
@@ -291,6 +293,8 @@ ERROR_REASON_INTEGRITY: ErrorReason.ValueType  # 125
 """Failure of an attempt: a file read at a load does not have the digest of its manifest."""
 ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 126
 """Failure of a job (user fault): the job that it waits for did not succeed."""
+ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 185
+"""Failure of a job: taking it up has ended the scheduler or its nodes again and again, or what is stored of it is damaged."""
 ERROR_REASON_RETRIES_SPENT: ErrorReason.ValueType  # 127
 """Failure of a job (infrastructure fault): the retry budget is spent."""
 ERROR_REASON_RESUME_MISMATCH: ErrorReason.ValueType  # 128

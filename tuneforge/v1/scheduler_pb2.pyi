@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tuneforge.v1 import errors_pb2 as _errors_pb2
 from tuneforge.v1 import events_pb2 as _events_pb2
 from tuneforge.v1 import explanations_pb2 as _explanations_pb2
 from tuneforge.v1 import jobs_pb2 as _jobs_pb2
@@ -582,6 +583,304 @@ class ResumeJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeJobRequest: _TypeAlias = ResumeJobRequest  # noqa: Y015
+
+@_typing.final
+class RerunJobRequest(_message.Message):
+    """Request of `RerunJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REPIN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The job to run again: `projects/{project}/jobs/{job}`."""
+    job_id: _builtins.str
+    """Id of the new job: 1 to 63 of `a-z 0-9 -`, beginning with a letter, not ending with `-`. Empty: chosen by the server."""
+    repin: _builtins.bool
+    """Take the newest versions of its data sets in place of those that the job had. Its base stays: models are named by
+    version or alias in a new job.
+    """
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        repin: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "name", b"name", "repin", b"repin", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunJobRequest: _TypeAlias = RerunJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    """Request of `DeleteJob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/jobs/{job}`."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobsRequest(_message.Message):
+    """Request of `CancelJobs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`."""
+    all: _builtins.bool
+    """That a filter which leaves out no job is meant."""
+    validate_only: _builtins.bool
+    """Say which jobs would be cancelled, and change nothing."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    reason: _builtins.str
+    """Why, for the log; at most 1024 characters."""
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.JobFilter:
+        """Which jobs. Without `states`: those that can be cancelled."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: _jobs_pb2.JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsRequest: _TypeAlias = CancelJobsRequest  # noqa: Y015
+
+@_typing.final
+class PauseJobsRequest(_message.Message):
+    """Request of `PauseJobs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`."""
+    all: _builtins.bool
+    """That a filter which leaves out no job is meant."""
+    validate_only: _builtins.bool
+    """Say which jobs would be paused, and change nothing."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    reason: _builtins.str
+    """Why, for the log; at most 1024 characters."""
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.JobFilter:
+        """Which jobs. Without `states`: those that can be paused."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: _jobs_pb2.JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseJobsRequest: _TypeAlias = PauseJobsRequest  # noqa: Y015
+
+@_typing.final
+class ResumeJobsRequest(_message.Message):
+    """Request of `ResumeJobs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`."""
+    all: _builtins.bool
+    """That a filter which leaves out no job is meant."""
+    validate_only: _builtins.bool
+    """Say which jobs would be resumed, and change nothing."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.JobFilter:
+        """Which jobs. Without `states`: those that can be resumed."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: _jobs_pb2.JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "parent", b"parent", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeJobsRequest: _TypeAlias = ResumeJobsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobsRequest(_message.Message):
+    """Request of `DeleteJobs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`."""
+    all: _builtins.bool
+    """That a filter which leaves out no job is meant."""
+    validate_only: _builtins.bool
+    """Say which jobs would be removed, and change nothing."""
+    request_id: _builtins.str
+    """UUID that makes a repeated call safe; kept 24 hours."""
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.JobFilter:
+        """Which jobs. Without `states`: those that can be removed."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        filter: _jobs_pb2.JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "parent", b"parent", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobsRequest: _TypeAlias = DeleteJobsRequest  # noqa: Y015
+
+@_typing.final
+class ChangedJobs(_message.Message):
+    """What a verb for many jobs has done, or would do with `validate_only`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Jobs that the filter means."""
+    changed: _builtins.int
+    """Jobs that were changed, or would be."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the jobs that were changed, or would be: the first 1000, oldest first."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobProblem]:
+        """Jobs that were left as they are: the first 100, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        problems: _abc.Iterable[Global___JobProblem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "matched", b"matched", "names", b"names", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedJobs: _TypeAlias = ChangedJobs  # noqa: Y015
+
+@_typing.final
+class JobProblem(_message.Message):
+    """Why a job was left as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/jobs/{job}`."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """Stable word."""
+    message: _builtins.str
+    """Sentence for a person."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobProblem: _TypeAlias = JobProblem  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):

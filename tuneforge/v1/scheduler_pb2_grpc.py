@@ -103,6 +103,36 @@ class SchedulerServiceStub(object):
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobRequest.SerializeToString,
                 response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.RerunJob = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/RerunJob',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.RerunJobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/DeleteJob',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.CancelJobs = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/CancelJobs',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.CancelJobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+                _registered_method=True)
+        self.PauseJobs = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/PauseJobs',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.PauseJobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+                _registered_method=True)
+        self.ResumeJobs = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/ResumeJobs',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+                _registered_method=True)
+        self.DeleteJobs = channel.unary_unary(
+                '/tuneforge.v1.SchedulerService/DeleteJobs',
+                request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.DeleteJobsRequest.SerializeToString,
+                response_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/tuneforge.v1.SchedulerService/WatchJob',
                 request_serializer=tuneforge_dot_v1_dot_scheduler__pb2.WatchJobRequest.SerializeToString,
@@ -418,6 +448,86 @@ class SchedulerServiceServicer(object):
         INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
         FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
         operator raise the project's. The metadata has `whose` (`job` or `project`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RerunJob(self, request, context):
+        """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
+        Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+        FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+        FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+        FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
+        UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Removes a job that has ended, with its events, attempts and checkpoints, whose copies in the blob store are released;
+        answers what it was. Its version stays with all its lineage. Its name is never given again. Idempotent by
+        `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        NOT_FOUND `NOT_FOUND`: list the project's jobs.
+        FAILED_PRECONDITION `WRONG_STATE`: it has not ended: cancel it first; the metadata has its `state`.
+        FAILED_PRECONDITION `IN_USE`: a checkpoint of it is pinned, or a job that has not ended begins from it or waits for
+        it; the metadata has `holder`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJobs(self, request, context):
+        """Cancels all jobs that a filter means, as `CancelJob` would each; those that cannot be cancelled are left as they are
+        and named. Some hundred jobs are one transaction: when the call is broken off, those done stay so, and the same call
+        goes on with the others. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJobs(self, request, context):
+        """Pauses all jobs that a filter means, as `PauseJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJobs(self, request, context):
+        """Resumes all jobs that a filter means, as `ResumeJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJobs(self, request, context):
+        """Removes all ended jobs that a filter means, as `DeleteJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+        Errors:
+        INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+        INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -858,6 +968,36 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ResumeJob,
                     request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobRequest.FromString,
                     response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'RerunJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunJob,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.RerunJobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.DeleteJobRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'CancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJobs,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.CancelJobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.SerializeToString,
+            ),
+            'PauseJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJobs,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.PauseJobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.SerializeToString,
+            ),
+            'ResumeJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJobs,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.SerializeToString,
+            ),
+            'DeleteJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJobs,
+                    request_deserializer=tuneforge_dot_v1_dot_scheduler__pb2.DeleteJobsRequest.FromString,
+                    response_serializer=tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -1314,6 +1454,168 @@ class SchedulerService(object):
             '/tuneforge.v1.SchedulerService/ResumeJob',
             tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobRequest.SerializeToString,
             tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RerunJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/RerunJob',
+            tuneforge_dot_v1_dot_scheduler__pb2.RerunJobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/DeleteJob',
+            tuneforge_dot_v1_dot_scheduler__pb2.DeleteJobRequest.SerializeToString,
+            tuneforge_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/CancelJobs',
+            tuneforge_dot_v1_dot_scheduler__pb2.CancelJobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/PauseJobs',
+            tuneforge_dot_v1_dot_scheduler__pb2.PauseJobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/ResumeJobs',
+            tuneforge_dot_v1_dot_scheduler__pb2.ResumeJobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneforge.v1.SchedulerService/DeleteJobs',
+            tuneforge_dot_v1_dot_scheduler__pb2.DeleteJobsRequest.SerializeToString,
+            tuneforge_dot_v1_dot_scheduler__pb2.ChangedJobs.FromString,
             options,
             channel_credentials,
             insecure,

@@ -161,6 +161,62 @@ class SchedulerServiceStub:
       FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
         operator raise the project's. The metadata has `whose` (`job` or `project`).
     """
+    RerunJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RerunJobRequest, _jobs_pb2.Job]
+    """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
+    Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+      FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+      FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+      FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DeleteJobRequest, _jobs_pb2.Job]
+    """Removes a job that has ended, with its events, attempts and checkpoints, whose copies in the blob store are released;
+    answers what it was. Its version stays with all its lineage. Its name is never given again. Idempotent by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      FAILED_PRECONDITION `WRONG_STATE`: it has not ended: cancel it first; the metadata has its `state`.
+      FAILED_PRECONDITION `IN_USE`: a checkpoint of it is pinned, or a job that has not ended begins from it or waits for
+        it; the metadata has `holder`.
+    """
+    CancelJobs: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobsRequest, _scheduler_pb2.ChangedJobs]
+    """Cancels all jobs that a filter means, as `CancelJob` would each; those that cannot be cancelled are left as they are
+    and named. Some hundred jobs are one transaction: when the call is broken off, those done stay so, and the same call
+    goes on with the others. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    PauseJobs: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PauseJobsRequest, _scheduler_pb2.ChangedJobs]
+    """Pauses all jobs that a filter means, as `PauseJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    ResumeJobs: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobsRequest, _scheduler_pb2.ChangedJobs]
+    """Resumes all jobs that a filter means, as `ResumeJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    DeleteJobs: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DeleteJobsRequest, _scheduler_pb2.ChangedJobs]
+    """Removes all ended jobs that a filter means, as `DeleteJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
     without a token), each new one as it is committed, and an `EndOfStream` after the job's end. No gap and no repeat,
@@ -545,6 +601,62 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
       FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
         operator raise the project's. The metadata has `whose` (`job` or `project`).
+    """
+    RerunJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RerunJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
+    Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+      FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+      FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+      FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
+      UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DeleteJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Removes a job that has ended, with its events, attempts and checkpoints, whose copies in the blob store are released;
+    answers what it was. Its version stays with all its lineage. Its name is never given again. Idempotent by
+    `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+      NOT_FOUND `NOT_FOUND`: list the project's jobs.
+      FAILED_PRECONDITION `WRONG_STATE`: it has not ended: cancel it first; the metadata has its `state`.
+      FAILED_PRECONDITION `IN_USE`: a checkpoint of it is pinned, or a job that has not ended begins from it or waits for
+        it; the metadata has `holder`.
+    """
+    CancelJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelJobsRequest, _scheduler_pb2.ChangedJobs]  # type: ignore[assignment]
+    """Cancels all jobs that a filter means, as `CancelJob` would each; those that cannot be cancelled are left as they are
+    and named. Some hundred jobs are one transaction: when the call is broken off, those done stay so, and the same call
+    goes on with the others. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    PauseJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseJobsRequest, _scheduler_pb2.ChangedJobs]  # type: ignore[assignment]
+    """Pauses all jobs that a filter means, as `PauseJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    ResumeJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobsRequest, _scheduler_pb2.ChangedJobs]  # type: ignore[assignment]
+    """Resumes all jobs that a filter means, as `ResumeJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+    """
+    DeleteJobs: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DeleteJobsRequest, _scheduler_pb2.ChangedJobs]  # type: ignore[assignment]
+    """Removes all ended jobs that a filter means, as `DeleteJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+    Errors:
+      INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+      INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchJobRequest, _scheduler_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams what happened in a job: a snapshot, every event in order from the resume token on (from the first one
@@ -993,6 +1105,98 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the budget has a value out of range, or a currency that is not the operator's.
           FAILED_PRECONDITION `BUDGET_SPENT`: its budget or that of its project is spent; send a larger `budget`, or let an
             operator raise the project's. The metadata has `whose` (`job` or `project`).
+        """
+
+    @_abc_1.abstractmethod
+    def RerunJob(
+        self,
+        request: _scheduler_pb2.RerunJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
+        Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's jobs.
+          ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
+          FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
+          FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+          FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
+          UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _scheduler_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Removes a job that has ended, with its events, attempts and checkpoints, whose copies in the blob store are released;
+        answers what it was. Its version stays with all its lineage. Its name is never given again. Idempotent by
+        `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+          NOT_FOUND `NOT_FOUND`: list the project's jobs.
+          FAILED_PRECONDITION `WRONG_STATE`: it has not ended: cancel it first; the metadata has its `state`.
+          FAILED_PRECONDITION `IN_USE`: a checkpoint of it is pinned, or a job that has not ended begins from it or waits for
+            it; the metadata has `holder`.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelJobs(
+        self,
+        request: _scheduler_pb2.CancelJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ChangedJobs, _abc.Awaitable[_scheduler_pb2.ChangedJobs]]:
+        """Cancels all jobs that a filter means, as `CancelJob` would each; those that cannot be cancelled are left as they are
+        and named. Some hundred jobs are one transaction: when the call is broken off, those done stay so, and the same call
+        goes on with the others. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseJobs(
+        self,
+        request: _scheduler_pb2.PauseJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ChangedJobs, _abc.Awaitable[_scheduler_pb2.ChangedJobs]]:
+        """Pauses all jobs that a filter means, as `PauseJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJobs(
+        self,
+        request: _scheduler_pb2.ResumeJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ChangedJobs, _abc.Awaitable[_scheduler_pb2.ChangedJobs]]:
+        """Resumes all jobs that a filter means, as `ResumeJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJobs(
+        self,
+        request: _scheduler_pb2.DeleteJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ChangedJobs, _abc.Awaitable[_scheduler_pb2.ChangedJobs]]:
+        """Removes all ended jobs that a filter means, as `DeleteJob` would each; see `CancelJobs`. Idempotent by `request_id`.
+
+        Errors:
+          INVALID_ARGUMENT `INVALID_FIELD`: the filter leaves out nothing and `all` is not set, or a field of it is wrong.
+          INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         """
 
     @_abc_1.abstractmethod

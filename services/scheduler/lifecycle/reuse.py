@@ -15,7 +15,8 @@ from services.grpckit.errors import ServiceError
 from services.scheduler.jobs import JobState
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import Options, Reuse
-from services.scheduler.records import Job, NewJob, Reused
+from services.scheduler.lifecycle.reused import Reused
+from services.scheduler.records import Job, NewJob
 from services.scheduler.store import job_filters
 from services.scheduler.wire.inputs import ModelFacts
 
@@ -52,11 +53,12 @@ class Reusing:
         """
         if options.reuse is Reuse.NEVER or new.training_digest is None:
             return new, frozenset()
-        found = await self.ledger.read(lambda db: _alike(db, new, options))
-        ended = [job for job in found if job.state is JobState.SUCCEEDED]
+        alike = await self.ledger.read(lambda db: _alike(db, new, options))
+        ended = [job for job in alike if job.state is JobState.SUCCEEDED]
         for job in ended:
             if job.published is not None and await self._is_good(job):
-                reused = Reused(number=job.number, job=str(job.name), version=job.published)
+                found = job.published
+                reused = Reused(number=job.number, job=str(job.name), version=found.version, digest=found.digest)
                 return replace(new, reuses=reused), frozenset(each.number for each in ended)
         return new, frozenset(each.number for each in ended)
 

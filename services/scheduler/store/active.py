@@ -26,15 +26,22 @@ _COLUMNS = (
     "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "exclusions", "create_ms", "priority",
     "is_preemptible", "start_after_ms", "deadline_ms", "is_late", "queued_ms", "predicted_ms", "step", "total_steps",
 )  # fmt: skip
+Broken = dict[int, Exception]
+"""Jobs whose row cannot be read, by number, with what was raised."""
 _ACTIVE = select(*(jobs.c[name] for name in _COLUMNS))
 _TRIED = select(jobs.c.number).where(jobs.c.attempt > 0)
 _HOLDING = select(jobs.c.number).where(jobs.c.state.in_([str(state) for state in HELD]))
 
 
-def all_jobs(connection: Connection) -> list[ActiveJob]:
-    """Returns what decisions need of all jobs that have not ended, oldest first."""
+def all_jobs(connection: Connection, broken: Broken | None = None) -> list[ActiveJob]:
+    """Returns what decisions need of all jobs that have not ended, oldest first.
+
+    Args:
+        connection: Where to read.
+        broken: Takes the jobs whose row cannot be read, with what was raised; they are left out. None: it is raised.
+    """
     rows, saved = _read(connection, jobs.c.state.in_(NOT_ENDED))
-    return _active_jobs(sorted(rows, key=lambda row: row.number), saved)
+    return _active_jobs(sorted(rows, key=lambda row: row.number), saved, broken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +54,11 @@ class Changed:
     """Numbers of those that have."""
 
 
-def changed(connection: Connection, after: int) -> Changed:
-    """Returns the jobs that were changed after a number in the order of changes (`changes.py`)."""
+def changed(connection: Connection, after: int, broken: Broken | None = None) -> Changed:
+    """Returns the jobs that were changed after a number in the order of changes (`changes.py`); `broken` as above."""
     rows, saved = _read(connection, jobs.c.change_seq > after)
     return Changed(
-        active=_active_jobs([row for row in rows if row.state not in TERMINAL], saved),
+        active=_active_jobs([row for row in rows if row.state not in TERMINAL], saved, broken),
         ended=[row.number for row in rows if row.state in TERMINAL],
     )
 
@@ -84,32 +91,41 @@ def _waits_for(connection: Connection, condition: ColumnElement[bool]) -> dict[i
     return found
 
 
-def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved) -> list[ActiveJob]:
-    return [
-        ActiveJob(
-            number=row.number,
-            name=JobName(row.project, row.job_id),
-            state=JobState(row.state),
-            token=row.token,
-            depends_on=row.depends_on,
-            not_before_ms=row.not_before_ms,
-            lost_after_ms=row.lost_after_ms,
-            needs=needs_of(row),
-            checkpoint_node=saved.nodes.get(row.number),
-            create_ms=row.create_ms,
-            spent=spent_of(row),
-            budget=budget_of(row),
-            priority=row.priority,
-            is_preemptible=row.is_preemptible,
-            start_after_ms=row.start_after_ms or 0,
-            waits_for=saved.waits_for.get(row.number, ()),
-            deadline_ms=row.deadline_ms,
-            is_late=row.is_late,
-            queued_ms=row.queued_ms,
-            predicted_ms=row.predicted_ms,
-            step=row.step,
-            total_steps=row.total_steps,
-            durable_step=saved.durable_steps.get(row.number, 0),
-        )
-        for row in rows
-    ]
+def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved, broken: Broken | None) -> list[ActiveJob]:
+    found = []
+    for row in rows:
+        try:
+            found.append(_active_job(row, saved))
+        except Exception as error:
+            if broken is None:
+                raise
+            broken[row.number] = error
+    return found
+
+
+def _active_job(row: Row[Any], saved: _Saved) -> ActiveJob:
+    return ActiveJob(
+        number=row.number,
+        name=JobName(row.project, row.job_id),
+        state=JobState(row.state),
+        token=row.token,
+        depends_on=row.depends_on,
+        not_before_ms=row.not_before_ms,
+        lost_after_ms=row.lost_after_ms,
+        needs=needs_of(row),
+        checkpoint_node=saved.nodes.get(row.number),
+        create_ms=row.create_ms,
+        spent=spent_of(row),
+        budget=budget_of(row),
+        priority=row.priority,
+        is_preemptible=row.is_preemptible,
+        start_after_ms=row.start_after_ms or 0,
+        waits_for=saved.waits_for.get(row.number, ()),
+        deadline_ms=row.deadline_ms,
+        is_late=row.is_late,
+        queued_ms=row.queued_ms,
+        predicted_ms=row.predicted_ms,
+        step=row.step,
+        total_steps=row.total_steps,
+        durable_step=saved.durable_steps.get(row.number, 0),
+    )

@@ -27,6 +27,8 @@ from services.scheduler.queues.budgets import BUDGET_SPENT
 from services.scheduler.records import Attempt, Job
 from services.scheduler.store import checkpoints, events, losses, measured_runs, outbox, usage
 from services.scheduler.store import jobs as jobs_store
+from services.scheduler.store.lost_starts import STARTS_LOOKED_AT, unless_poison
+from services.scheduler.store.marks import MARKED
 from services.scheduler.store.tables import attempts, counters, jobs
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
@@ -54,7 +56,10 @@ def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Att
     row = tx.connection.execute(select(*columns).where(jobs.c.number == job)).one()
     number = row.attempt + 1
     step = jobs_store.Step(
-        to=JobState.STARTING, reason="PLACED", message=why, values={"attempt": number, "token": token}
+        to=JobState.STARTING,
+        reason="PLACED",
+        message=why,
+        values={"attempt": number, "token": token, "handled": MARKED},
     )
     if not jobs_store.advance(tx, job, step):
         return []
@@ -218,6 +223,17 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
     be stopped when this one has ended badly.
     """
     attempt, end = ending.attempt, ending.end
+    if not end_part(tx, attempt, end):
+        return None
+    job = jobs_store.load(tx.connection, attempt.job)
+    if job.token != attempt.token:
+        return None
+    whole = end if attempt.nodes == 1 else _end_of_all(tx, attempt, end)
+    return None if whole is None else _move(tx, job, replace(ending, end=whole))
+
+
+def end_part(tx: Transaction, attempt: Attempt, end: AttemptEnd) -> bool:
+    """Ends a part of an attempt and charges what it was given; False when it has ended before. Its job stays."""
     ended = _update(
         tx,
         attempt,
@@ -225,14 +241,9 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
         failure=wire.failure_bytes(end.failure) if end.failure else None,
         end_ms=tx.now_ms,
     )
-    if not ended:
-        return None
-    usage.charge(tx, load(tx.connection, attempt.job, attempt.name.attempt, attempt.node_rank))
-    job = jobs_store.load(tx.connection, attempt.job)
-    if job.token != attempt.token:
-        return None
-    whole = end if attempt.nodes == 1 else _end_of_all(tx, attempt, end)
-    return None if whole is None else _move(tx, job, replace(ending, end=whole))
+    if ended:
+        usage.charge(tx, load(tx.connection, attempt.job, attempt.name.attempt, attempt.node_rank))
+    return ended
 
 
 def _end_of_all(tx: Transaction, attempt: Attempt, end: AttemptEnd) -> AttemptEnd | None:
@@ -262,14 +273,13 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     if ruling is None:
         return None
     _use_budget(tx, attempt, ruling)
+    if ruling.uses is FaultBudget.INFRASTRUCTURE:
+        ruling = unless_poison(ruling, list_newest(tx.connection, attempt.job, None, STARTS_LOOKED_AT))
     if ruling.to is JobState.PUBLISHING and job.state is JobState.STARTING:
         _job_runs(tx, attempt)  # it ended so fast that nobody saw it run
-    values: dict[str, Any] = {}
-    match ruling.uses:
-        case FaultBudget.INFRASTRUCTURE:
-            values["faults"] = job.faults + 1
-        case FaultBudget.USER:
-            values |= {"user_faults": job.user_faults + 1, "fault_signature": ruling.signature}
+    values = _fault_values(job, ruling)
+    if ruling.to is JobState.PUBLISHING:
+        values["handled"] = MARKED
     if ruling.to is JobState.QUEUED:
         values["not_before_ms"] = tx.now_ms + round(ruling.delay_s * 1000)
     if ruling.failure is not None:
@@ -286,6 +296,15 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
         _keep_measures(tx, job, kept)
         outbox.add(tx, job.number, attempt.token, wire.publish_request(job, kept) if job.verifies is None else b"")
     return ruling
+
+
+def _fault_values(job: Job, ruling: Verdict) -> dict[str, Any]:
+    match ruling.uses:
+        case FaultBudget.INFRASTRUCTURE:
+            return {"faults": job.faults + 1}
+        case FaultBudget.USER:
+            return {"user_faults": job.user_faults + 1, "fault_signature": ruling.signature}
+    return {}
 
 
 def _use_budget(tx: Transaction, attempt: Attempt, ruling: Verdict) -> None:

@@ -206,7 +206,8 @@ def lost(tx: Transaction, hold: BlobHold) -> None:
 
 def _number(connection: Connection, name: CheckpointName) -> int | None:
     """Returns the number of a checkpoint's job, or None."""
-    query = select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+    is_there = jobs.c.removal.is_(None)
+    query = select(jobs.c.number).where(jobs.c.project == name.project, jobs.c.job_id == name.job, is_there)
     number: int | None = connection.execute(query).scalar_one_or_none()
     return number
 

@@ -22,6 +22,10 @@ EVENTS_PER_CHUNK = 100
 """As many as a watcher gets in one message by default, so that a chunk is one message and is shared as it stands."""
 
 
+class LogRemoved(Exception):
+    """The job was removed, and its log with it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
     """What a watcher read: chunks after its cursor, and how the job stood in the same snapshot."""
@@ -141,7 +145,10 @@ def append_warning(tx: Transaction, job: int, name: str, message: str) -> None:
 def read_tail(connection: Connection, job: int, after_seq: int, limit: int) -> Tail:
     """Reads chunks that reach beyond `after_seq`, in order, at most `limit` of them; the first may begin before it."""
     columns = jobs.c.state, jobs.c.latest_seq, jobs.c.compacted_seq, jobs.c.removed_events, jobs.c.compacted_head
-    row = connection.execute(select(*columns, jobs.c.compact_ms).where(jobs.c.number == job)).one()
+    is_there = (jobs.c.number == job, jobs.c.removal.is_(None))
+    row = connection.execute(select(*columns, jobs.c.compact_ms).where(*is_there)).one_or_none()
+    if row is None:
+        raise LogRemoved
     # Only chunks that were thinned out hold more numbers than others; the condition on the first one spares a scan.
     earliest = 0 if after_seq < row.compacted_seq else after_seq - EVENTS_PER_CHUNK
     rows = connection.execute(

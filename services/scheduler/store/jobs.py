@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Row, bindparam, exists, false, insert, select
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
+from services.scheduler.lifecycle.reused import Reused
 from services.scheduler.queues.budgets import Budget, Spent
-from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Reused, Work
+from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Work
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.compacted import history_of
 from services.scheduler.store.needs import needs_of, needs_values
@@ -158,8 +159,8 @@ _INSERT = insert(jobs).returning(jobs, false().label("is_unreachable"), false().
 def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, Any]:
     return {
         "reused_from": reused.job,
-        "version": reused.version.version,
-        "digest": reused.version.digest,
+        "version": reused.version,
+        "digest": reused.digest,
         "end_ms": tx.now_ms,
         "expire_ms": None if new.ttl_ms is None else tx.now_ms + new.ttl_ms,
     }
@@ -167,7 +168,7 @@ def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, An
 
 def _first_state(new: NewJob) -> tuple[JobState, str, str]:
     if new.reuses is not None:
-        message = f"{new.reuses.job} was trained from the same: its version {new.reuses.version.version} is the result."
+        message = f"{new.reuses.job} was trained from the same: its version {new.reuses.version} is the result."
         return JobState.SUCCEEDED, "REUSED", message
     if new.pinned is None:
         return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for the output of {new.depends_on}."
@@ -305,6 +306,13 @@ def budget_of(row: Row[Any]) -> Budget | None:
     return None if row.budget is None else wire.budget_from_bytes(row.budget)
 
 
+_LIFE = (
+    "retry", "user_faults", "fault_signature", "handled", "rerun_of", "training_digest", "reused_from", "ttl_ms",
+    "expire_ms",
+)  # fmt: skip
+"""Columns of a job's life that a record has under the same name."""
+
+
 def job_of(row: Row[Any]) -> Job:
     """Returns a job from one of `whole_rows`."""
     return Job(
@@ -347,15 +355,8 @@ def job_of(row: Row[Any]) -> Job:
         verifies=row.verifies,
         spent=spent_of(row),
         budget=budget_of(row),
-        retry=row.retry,
-        user_faults=row.user_faults,
-        fault_signature=row.fault_signature,
-        rerun_of=row.rerun_of,
-        training_digest=row.training_digest,
-        reused_from=row.reused_from,
-        ttl_ms=row.ttl_ms,
         trial=row.trial,
-        expire_ms=row.expire_ms,
+        **{name: getattr(row, name) for name in _LIFE},
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,
         is_late=row.is_late,

@@ -34,6 +34,15 @@ def publish_request(job: Job, attempt: Attempt) -> bytes:
     return request.SerializeToString()
 
 
+def readable_request(payload: bytes) -> None:
+    """Reads a publication as it is stored.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    models_pb2.PublishVersionRequest.FromString(payload)
+
+
 def start_request(
     job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
 ) -> trainer_pb2.StartAttemptRequest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from services.scheduler.gangs import deciding_part
 from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, AttemptEnd, AttemptState, JobState
@@ -16,6 +18,8 @@ from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge import durations
 from tuneforge.names import NodeName
 from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, spec_pb2, types_pb2
+
+M = TypeVar("M", bound=Message)
 
 _JOB_STATES = {state: jobs_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
 _JOB_STATE_NAMES = {number: state for state, number in _JOB_STATES.items()}
@@ -37,7 +41,7 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
     setattr(change, "from", job.from_state)  # a keyword of Python
     message = jobs_pb2.Job(
         name=str(job.name),
-        spec=spec_pb2.TrainingSpec.FromString(job.spec),
+        spec=_read(spec_pb2.TrainingSpec(), job.spec),
         state=job_state_to_proto(job.state),
         last_change=change,
         attempt=job.attempt,
@@ -65,16 +69,25 @@ def job_to_proto(job: Job) -> jobs_pb2.Job:
     )
     put_scheduling(job, message)
     if job.verifies is not None:
-        message.verification.MergeFromString(job.verifies)
+        _read(message.verification, job.verifies)
     elif job.origin is not None:
         message.from_checkpoint = job.origin.name
     if job.failure is not None:
-        message.failure.MergeFromString(job.failure)
+        _read(message.failure, job.failure)
     if job.estimate is not None:
-        message.memory_estimate.MergeFromString(job.estimate)
+        _read(message.memory_estimate, job.estimate)
     if job.resource_estimate is not None:
-        message.resource_estimate.MergeFromString(job.resource_estimate)
+        _read(message.resource_estimate, job.resource_estimate)
     job_budget(message, job.budget, job.spent, has_ended=job.state in TERMINAL)
+    return message
+
+
+def _read(message: M, stored: bytes) -> M:
+    """Reads stored bytes into a message; what is damaged is left out, for a job that was put aside is listed too."""
+    try:
+        message.MergeFromString(stored)
+    except DecodeError:
+        message.Clear()
     return message
 
 
