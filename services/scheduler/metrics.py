@@ -82,4 +82,4 @@ def _jobs_in(state: JobState, seen: Observation) -> int:
 
 
 def _nodes_in(state: str, seen: Observation) -> int:
-    return sum(node.state == state for node in seen.nodes)
+    return sum(("DRAINING" if node.drain and node.state == "READY" else node.state) == state for node in seen.nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,60 @@ async def test_a_drained_node_takes_nothing_and_its_jobs_leave_at_the_deadline(t
         assert (after.state, after.HasField("drain")) == (nodes_pb2.NODE_STATE_READY, False)
         await stage.create("back")
         assert (await stage.trainer.started(2)).request.name == "projects/p/jobs/back/attempts/1"
+
+
+@on_loop
+async def test_a_gang_that_waits_long_is_kept_its_nodes(tmp_path: Path) -> None:
+    """Small jobs that come later go round the free node that it needs, until the other one is free too."""
+    other = FakeTrainer(name="nodes/n2")
+    async with staged(tmp_path, timing=PATIENT) as stage, serve_trainer(other):
+        await stage.trainer.register(stage.address)
+        fixed = await running(stage, "fixed", scheduling=scheduling_pb2.Scheduling(preemptible=False))
+        await other.register(stage.address)
+        await stage.create("gang", spec=tiny_spec(resources=spec_pb2.Resources(nodes=2)))
+        stage.clock.advance(601)
+        await stage.create("small")
+        await other.beat(stage.address)
+        await forwards(stage, 1)
+        assert (await stage.get("small")).state == jobs_pb2.JOB_STATE_QUEUED
+        await stage.trainer.end(fixed, SUCCEEDED)
+        assert (await stage.trainer.started(2)).request.name == "projects/p/jobs/gang/attempts/1"
+        assert not other.starts  # its part there waits for the first one's address
+        assert (await stage.get("gang")).last_change.reason == "PLACED"
+
+
+@on_loop
+async def test_a_job_that_does_not_save_in_time_goes_on_from_the_checkpoint_before(tmp_path: Path) -> None:
+    """Its node ends it after the grace; that costs no retry, and what was lost is in the ledger."""
+    async with staged(tmp_path, timing=PATIENT) as stage:
+        await stage.trainer.register(stage.address)
+        low = await running(stage, scheduling=LOW)
+        await forwards(stage, 100)
+        await stage.trainer.emit(low, 3)
+        await stage.create("high", scheduling=HIGH)
+        await stage.trainer.until(lambda: low.stops)
+        failure = types_pb2.Failure(message="ended", fault=types_pb2.FAULT_CLASS_INFRASTRUCTURE)
+        await stage.trainer.end(low, LOST, failure)
+        high = await stage.trainer.started(2)
+        await stage.trainer.end(high, SUCCEEDED)
+        again = await stage.trainer.started(3)
+        await resumed(stage, again, 1)
+        messages = [event.state.message async for event in _until(stage, "low", "RUNNING", 2)]
+        ledger = (await stage.get("low")).ledger
+        assert (ledger.preemptions, ledger.lost_to_faults) == (1, 0)
+        assert (ledger.lost_to_preemption, ledger.saved) == (75, 25)
+        assert any("it goes on from the checkpoint before" in message for message in messages)
+        assert not any("Infrastructure fault" in message for message in messages)
+
+
+async def _until(stage: Stage, job_id: str, state: str, times: int) -> AsyncIterator[events_pb2.Event]:
+    """Yields the changes of a job until it has been in a state so often."""
+    async for event in stage.events(job_id):
+        if event.WhichOneof("payload") == "state":
+            yield event
+            times -= event.state.to == state
+        if times == 0:
+            return
 
 
 @on_loop

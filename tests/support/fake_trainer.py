@@ -202,14 +202,14 @@ class _Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             if (cut := next((each for each in self.fake.cuts if each > sent), None)) is not None and events:
                 events = events[: cut - sent]
             sent += len(events)
-            is_live = attempt.status.state in LIVE
+            state = attempt.status.state  # as it is sent: it may change while the message is on its way
+            is_live = state in LIVE
             yield trainer_pb2.WatchAttemptResponse(events=events, status=attempt.status)
             if sent in self.fake.cuts:
                 self.fake.cuts.remove(sent)
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
             if not is_live and sent == len(attempt.events):
                 return
-            state = attempt.status.state
             await self.fake.until(lambda: len(attempt.events) > sent or attempt.status.state != state)  # noqa: B023
 
     async def AckEvents(self, request: trainer_pb2.AckEventsRequest, context: Any) -> nodes_pb2.AttemptStatus:

@@ -128,6 +128,7 @@ def _running(seen: Observation, job: ActiveJob, parts: list[Attempt], away: froz
         attained_ms=job.spent.device_ms + sum(held.values()) * (seen.now_ms - start_ms),
         held=held,
         loss_ms=loss_ms(seen, job, parts),
+        restore_ms=restore_ms(seen, parts),
         cpu_millis=needs.cpu_millis,
         host_bytes=_host_bytes(needs),
         peak_bytes=needs.peak_bytes,
@@ -150,12 +151,19 @@ def loss_ms(seen: Observation, job: ActiveJob, parts: list[Attempt]) -> float:
     Work since its last durable checkpoint, and the restore: as long as this attempt took to its first step.
     """
     first = parts[0]
-    devices = job.needs.slots * len(parts)
-    if first.first_step_ms is None:
-        return float(devices * seen.rules.restore_ms)
-    restore_ms = first.first_step_ms - min(part.create_ms for part in parts)
-    unsaved = unsaved_part(first.resumed_step, first.step, job.durable_step)
-    return devices * (unsaved * (seen.now_ms - first.first_step_ms) + restore_ms)
+    unsaved_ms = 0.0
+    if first.first_step_ms is not None:
+        unsaved = unsaved_part(first.resumed_step, first.step, job.durable_step)
+        unsaved_ms = unsaved * (seen.now_ms - first.first_step_ms)
+    return job.needs.slots * len(parts) * (unsaved_ms + restore_ms(seen, parts))
+
+
+def restore_ms(seen: Observation, parts: list[Attempt]) -> float:
+    """Returns how long a restore takes: as long as this attempt took to its first step; before, as long as is usual."""
+    first_step_ms = parts[0].first_step_ms
+    if first_step_ms is None:
+        return float(seen.rules.restore_ms)
+    return float(first_step_ms - min(part.create_ms for part in parts))
 
 
 def rest_ms(job: ActiveJob) -> int:

@@ -23,7 +23,8 @@ class Rules:
     """Shortest time that a job runs before it may be stopped for another one of its class; a higher class waits for
     nobody."""
     quantum_losses: float = 10.0
-    """The same in multiples of what stopping it costs: a job that is dear to stop is left alone longer."""
+    """The same in multiples of what stopping it costs when it saves first: a job that is slow to start again is left
+    alone longer. What is not copied yet does not count here, or who copies nothing would never give way."""
     stickiness: float = 0.8
     """What the work of a running job is multiplied by when its level is found: a small lead is not worth a stop."""
     reserve_after_ms: int = 600_000
@@ -106,6 +107,8 @@ class Running:
     """Slots that it holds, by node."""
     loss_ms: float = 0.0
     """Work that is lost when it is stopped now: since its last durable checkpoint, and what a restore costs."""
+    restore_ms: float | None = None
+    """What it costs at least, on one of its devices: that of a stop for which it saves first; None: all of the loss."""
     cpu_millis: int = 0
     """CPU share that it holds on each node in thousandths of a core; 0: that of its slots."""
     host_bytes: int = 0

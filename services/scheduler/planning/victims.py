@@ -61,7 +61,8 @@ def _with_guarantees(queue: Queue, found: list[Candidate]) -> list[Candidate]:
 
 
 def _quantum_ms(queue: Queue, job: Running) -> float:
-    return max(queue.rules.quantum_ms, queue.rules.quantum_losses * job.loss_ms / max(1, job.devices))
+    cost_ms = job.loss_ms / max(1, job.devices) if job.restore_ms is None else job.restore_ms
+    return max(queue.rules.quantum_ms, queue.rules.quantum_losses * cost_ms)
 
 
 def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> tuple[list[Candidate], Parts] | None:

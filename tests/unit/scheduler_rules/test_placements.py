@@ -228,3 +228,18 @@ def test_jobs_on_a_node_that_does_not_answer_are_not_asked_to_leave() -> None:
     assert not any(isinstance(each, Preempt) for each in actions)
     actions = decide(Observation(now_ms=NOW, jobs=jobs, nodes=(node(),), **fields))
     assert [each.job for each in actions if isinstance(each, Preempt)] == [1]
+
+
+def test_who_copies_nothing_gives_way_all_the_same() -> None:
+    """Within a class the quantum counts what a stop costs when the job saves first, not what it has not copied yet."""
+    hour_ms = 3_600_000
+    now_ms = NOW + 20 * hour_ms
+    old = job(1, JobState.RUNNING)
+    part = attempt(1, create_ms=NOW, first_step_ms=NOW + 5_000, step=500)
+    fields: dict[str, Any] = {"attempts": (part,), "nodes": (node(lease_until_ms=now_ms),), "reported": {"n1": {}}}
+    young = job(2, queued_ms=now_ms)
+    actions = decide(Observation(now_ms=now_ms, jobs=(old, young), **fields))
+    assert [each.job for each in actions if isinstance(each, Preempt)] == [1]
+    slow = replace(part, first_step_ms=NOW + 3 * hour_ms)
+    actions = decide(Observation(now_ms=now_ms, jobs=(old, young), **fields | {"attempts": (slow,)}))
+    assert not any(isinstance(each, Preempt) for each in actions)
