@@ -1,35 +1,23 @@
 """`tuneforge jobs`."""
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneforge.cli.budgets import budget_of, budget_options, shown_spending
+from tuneforge.cli.budgets import shown_spending
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.estimates import calibration, estimate
 from tuneforge.cli.export import export_command
 from tuneforge.cli.foresight import explain, forecasts, simulate
+from tuneforge.cli.job_selection import STATES, filter_from, selecting
+from tuneforge.cli.job_verbs import cancel, delete, pause, rerun, resume
 from tuneforge.cli.ledger import ledger, scheduling_fields
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
 from tuneforge.cli.submit import submit
 
 if TYPE_CHECKING:
     from tuneforge.job_values import Job
-
-_STATES = (
-    "BLOCKED",
-    "QUEUED",
-    "STARTING",
-    "RUNNING",
-    "PAUSING",
-    "PAUSED",
-    "PREEMPTING",
-    "PUBLISHING",
-    "CANCELLING",
-    "SUCCEEDED",
-    "FAILED",
-    "CANCELLED",
-)
 
 
 def _result(job: "Job") -> str:
@@ -49,6 +37,16 @@ def _verified(job: "Job") -> str:
     return f"{verified}/{step}{verdict}"
 
 
+def _faults(job: "Job") -> str | None:
+    """Returns a job's faults and what is left, once it has had one or says more of them than is usual."""
+    count = job.faults
+    if count is None or not (count.infrastructure_faults or count.user_faults or count.policy.user):
+        return None
+    infra, own = count.infrastructure_faults, count.user_faults
+    left = f"{count.infrastructure_left} and {count.user_left} left"
+    return f"{infra} of the infrastructure, {own} of its own; {left}"
+
+
 @click.group(cls=CommandGroup)
 def jobs() -> None:
     """Fine-tuning runs."""
@@ -62,12 +60,14 @@ jobs.add_command(ledger)
 jobs.add_command(explain)
 jobs.add_command(simulate)
 jobs.add_command(forecasts)
+for verb in (cancel, pause, resume, delete, rerun):
+    jobs.add_command(verb)
 
 
 @jobs.command()
 @click.argument("job", required=False)
 @click.option("--all", "of_all", is_flag=True, help="Every job: a line for each change, until Ctrl-C.")
-@click.option("--state", multiple=True, type=click.Choice(_STATES, case_sensitive=False), help="With --all.")
+@click.option("--state", multiple=True, type=click.Choice(STATES, case_sensitive=False), help="With --all.")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="With --all: only jobs with it. May be repeated.")
 @click.option("--all-projects", is_flag=True, help="With --all: of every project that you may use.")
 @json_option
@@ -94,16 +94,19 @@ def watch(connection: Connection, /, job: str | None, of_all: bool, as_json: boo
 
 
 @jobs.command("list")
-@click.option("--state", multiple=True, type=click.Choice(_STATES, case_sensitive=False), help="May be repeated.")
+@selecting
+@click.option("--order", type=click.Choice(["newest", "oldest", "ended-last"]), default="newest", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.  [default: all]")
 @json_option
 @click.pass_obj
-def list_jobs(connection: Connection, state: tuple[str, ...], as_json: bool) -> None:
-    """List the project's jobs, newest first."""
-    from tuneforge.job_values import JobState
+def list_jobs(connection: Connection, /, order: str, limit: int | None, as_json: bool, **flags: Any) -> None:
+    """List the project's jobs, newest first; the options leave out what does not apply."""
+    from tuneforge.job_filters import JobOrder
 
+    chosen = JobOrder(order.upper().replace("-", "_"))
     with connection.client() as client:
         print_rows(
-            client.jobs.list(states=[JobState(each) for each in state]),
+            islice(client.jobs.list(filter_from(flags), order=chosen), limit),
             [
                 ("job", lambda row: row.id),
                 ("state", lambda row: " ".join([row.state, *row.conditions])),
@@ -147,6 +150,11 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
             ("verifies", _verified(found) if found.verification else None),
             ("result", f"{found.version.version} {found.version.digest[:12]}" if found.version else None),
             ("peak memory", f"about {size(memory.total_bytes)}" if memory else None),
+            ("faults", _faults(found)),
+            ("runs again", short(found.rerun_of) if found.rerun_of else None),
+            ("result of", short(found.reused_from) if found.reused_from else None),
+            ("trains", found.training_digest[:16] or None),
+            ("removed on", found.expire_time),
             ("spent", shown_spending(found.spent, found.budget) if found.spent else None),
             ("warning", " ".join(found.warnings)),
             *scheduling_fields(found),
@@ -157,46 +165,6 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
             ("creator", found.creator),
         ]
     )
-
-
-@jobs.command()
-@click.argument("job")
-@click.option("--reason", default="", help="Why, for the log.")
-@json_option
-@click.pass_obj
-def cancel(connection: Connection, job: str, reason: str, as_json: bool) -> None:
-    """Cancel a job: at once while it waits, else as soon as its device is free."""
-    with connection.client() as client:
-        _print_changed(client.jobs.cancel(job, reason=reason), as_json=as_json)
-
-
-@jobs.command()
-@click.argument("job")
-@click.option("--reason", default="", help="Why, for the log.")
-@json_option
-@click.pass_obj
-def pause(connection: Connection, job: str, reason: str, as_json: bool) -> None:
-    """Pause a job: it saves its state, leaves its device, and goes on from there when it is resumed."""
-    with connection.client() as client:
-        _print_changed(client.jobs.pause(job, reason=reason), as_json=as_json)
-
-
-@jobs.command()
-@click.argument("job")
-@budget_options
-@json_option
-@click.pass_obj
-def resume(connection: Connection, /, job: str, as_json: bool, **flags: Any) -> None:
-    """Queue a paused job again. With a budget it may spend that much in all; 0 takes a limit away."""
-    with connection.client() as client:
-        _print_changed(client.jobs.resume(job, budget=budget_of(flags)), as_json=as_json)
-
-
-def _print_changed(job: "Job", *, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    else:
-        click.echo(f"{job.id}: {job.state}")
 
 
 @jobs.command()
@@ -215,6 +183,7 @@ def attempts(connection: Connection, job: str, as_json: bool) -> None:
                 ("steps", lambda row: f"{row.resumed_step} to {row.step}"),
                 ("began", lambda row: row.create_time),
                 ("ended", lambda row: row.end_time),
+                ("budget", lambda row: row.fault_budget.lower().replace("unspecified", "-")),
                 ("failure", lambda row: row.failure.message if row.failure else "-"),
             ],
             as_json=as_json,

@@ -8,6 +8,7 @@ import click
 
 from tuneforge.cli.budgets import budget_of, budget_options
 from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
+from tuneforge.cli.job_options import job_options, options_of
 from tuneforge.cli.output import clock, print_fields, print_json, short, size
 from tuneforge.cli.scheduling import scheduling_of, scheduling_options
 from tuneforge.cli.stopping import stoppable
@@ -180,6 +181,7 @@ _NO_ZERO = {
     help="Begin from this checkpoint; what is left out is as in its job.",
 )
 @budget_options
+@job_options
 @click.option("--validate-only", is_flag=True, help="Check everything, store nothing.")
 @click.option("--watch", is_flag=True, help="Watch it to its end.")
 @json_option
@@ -202,7 +204,7 @@ def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags:
             return
         message = "stopped; the job may have been queued: tuneforge jobs list"
         with stoppable(message):
-            handle = client.jobs.create(content, **asked)
+            handle = client.jobs.create(content, **asked, options=options_of(flags))
         _warn(handle.job)
         if not flags["watch"]:
             if as_json:
