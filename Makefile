@@ -85,7 +85,7 @@ test: lint protos-clean  ## Everything that is checked and tested, the same exam
 	$(TESTS) -m heavy
 
 .PHONY: chaos
-chaos: setup  ## Faults at random moments, 20 a test in place of one; the seed is printed, TUNEFORGE_CHAOS_SEED repeats it
+chaos: setup  ## All faults in place of a few: 200 kills over 50 jobs, races, simulated worlds; kept in benchmarks/results
 	TUNEFORGE_CHAOS_KILLS=20 $(TESTS) -s -m chaos
 
 # --- figures ----------------------------------------------------------------------------------------------------------

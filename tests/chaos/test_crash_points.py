@@ -101,6 +101,7 @@ MOMENTS = ("before", "inside", "after") if FULL else ("inside", "after")
 """Before a transaction and inside it leave the same on disk."""
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("name", LIVES)
 def test_the_scheduler_dies_around_each_of_its_writes(name: str) -> None:
     """Before, inside and after the n-th write for every n: the job ends, counted once, within ten seconds more."""

@@ -11,6 +11,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ from tests.support.chaos.world.users import serve_wish
 from tests.support.chaos.world.world import World
 from tests.support.postgres import TestDatabases
 
-EXAMPLES = {"sqlite": 2000, "postgres": 300} if FULL else {"sqlite": 12, "postgres": 4}
+EXAMPLES = {"sqlite": 200, "postgres": 40} if FULL else {"sqlite": 12, "postgres": 4}
 STEPS = 30 if FULL else 15
 
 
@@ -125,6 +126,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert not outcome.problems, (outcome.problems, outcome.lines)
 
 
+@pytest.mark.chaos
 def test_any_course_of_things_keeps_the_promises(each_database: str, request: Any) -> None:
     """Whatever happens in whatever order, every promise is kept after each step, and everything ends."""
     before = structlog.get_config()

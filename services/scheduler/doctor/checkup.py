@@ -73,7 +73,7 @@ _PARTS: Any = select(
 _JOBS: Any = select(
     jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.state, jobs.c.attempt, jobs.c.token, jobs.c.version,
     jobs.c.verifies, jobs.c.failure, jobs.c.end_ms, jobs.c.latest_seq, jobs.c.record_head,
-    jobs.c.compacted_seq,
+    jobs.c.compacted_seq, jobs.c.removed_events, jobs.c.compacted_head,
 ).order_by(jobs.c.number)  # fmt: skip
 
 
@@ -85,9 +85,11 @@ def _log(connection: Connection, row: Any, name: str, marks: dict[tuple[int, int
         state=JobState(row.state),
         latest_seq=row.latest_seq,
         record_head=row.record_head or b"",
-        chunks=[(each.first_seq, each.last_seq, each.payload) for each in read if each.first_seq > row.compacted_seq],
+        chunks=[(each.first_seq, each.last_seq, each.payload) for each in read],
         marks=marks,
-        first_seq=row.compacted_seq + 1,
+        thinned_seq=row.compacted_seq,
+        removed=row.removed_events,
+        thinned_head=row.compacted_head or b"",
     )
 
 

@@ -11,6 +11,7 @@ result.once    the job succeeded once at most
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +33,12 @@ class Log:
     """First number, last number and payload of each chunk, in order."""
     marks: Mapping[tuple[int, int], int]
     """High-water mark of each part, by attempt and rank."""
-    first_seq: int = 1
-    """Number of the first event that is still kept."""
+    thinned_seq: int = 0
+    """Events up to this one were thinned out by policy: of them just the order is checked."""
+    removed: int = 0
+    """How many of them are gone."""
+    thinned_head: bytes = b""
+    """Head of the chain after event `thinned_seq`."""
 
 
 def check(log: Log) -> Iterator[Finding]:
@@ -45,13 +50,15 @@ def check(log: Log) -> Iterator[Finding]:
         except ValueError as error:
             yield Finding(rule="log.readable", subject=log.job, problem=f"events {first} to {last}: {error}")
             continue
-        if [event.job_seq for event in found] != list(range(first, last + 1)):
+        if last > log.thinned_seq and [event.job_seq for event in found] != list(range(first, last + 1)):
             numbers = [event.job_seq for event in found]
             problem = f"the chunk of events {first} to {last} has the events {numbers}"
             yield Finding(rule="log.readable", subject=log.job, problem=problem)
         events += found
     numbers = [event.job_seq for event in events]
-    if numbers != list(range(log.first_seq, log.latest_seq + 1)):
+    old = [number for number in numbers if number <= log.thinned_seq]
+    is_whole = len(old) == log.thinned_seq - log.removed and old == sorted(set(old))
+    if not is_whole or numbers[len(old) :] != list(range(log.thinned_seq + 1, log.latest_seq + 1)):
         yield Finding(rule="log.dense", subject=log.job, problem=_holes(numbers, log))
         return
     yield from _record(log, events)
@@ -60,21 +67,21 @@ def check(log: Log) -> Iterator[Finding]:
 
 
 def _holes(numbers: Sequence[int], log: Log) -> str:
-    wanted = set(range(log.first_seq, log.latest_seq + 1))
+    wanted = set(range(log.thinned_seq + 1, log.latest_seq + 1))
     missing, extra = sorted(wanted - set(numbers)), sorted(set(numbers) - wanted)
-    repeated = sorted({number for number in numbers if numbers.count(number) > 1}) if len(numbers) < 10_000 else []
+    repeated = sorted(number for number, count in Counter(numbers).items() if count > 1)
+    thinned = f", of those up to {log.thinned_seq} all but {log.removed}" if log.thinned_seq else ""
     return (
-        f"it should have the events {log.first_seq} to {log.latest_seq}: {len(missing)} are missing {missing[:5]}, "
-        f"{len(extra)} are too many {extra[:5]}, repeated {repeated[:5]}"
+        f"it should have the events {log.thinned_seq + 1} to {log.latest_seq}{thinned}: {len(missing)} are missing "
+        f"{missing[:5]}, {len(extra)} are others {extra[:5]}, repeated {repeated[:5]}"
     )
 
 
 def _record(log: Log, events: Sequence[Logged]) -> Iterator[Finding]:
-    if log.first_seq > 1:
-        return  # the beginning of the chain is gone with the first events
-    head = first_head(log.job)
+    head = log.thinned_head if log.thinned_seq else first_head(log.job)
     for event in events:
-        head = next_head(head, event.encoded)
+        if event.job_seq > log.thinned_seq:
+            head = next_head(head, event.encoded)
     if events and head != log.record_head:
         problem = f"its events give {head.hex()}, the job keeps {log.record_head.hex()}"
         yield Finding(rule="log.record", subject=log.job, problem=problem)
@@ -87,8 +94,10 @@ def _attempts(log: Log, events: Sequence[Logged]) -> Iterator[Finding]:
             seen.setdefault((event.attempt, event.node_rank), []).append(event.seq)
     for (attempt, rank), numbers in sorted(seen.items()):
         mark = log.marks.get((attempt, rank), 0)
-        start = numbers[0] if numbers and log.first_seq > 1 else 1
-        if numbers != list(range(start, mark + 1)) and not (log.first_seq > 1 and not numbers):
+        is_right = numbers == list(range(1, mark + 1))
+        if log.removed:
+            is_right = numbers == sorted(set(numbers)) and max(numbers, default=0) <= mark
+        if not is_right:
             problem = (
                 f"of rank {rank} the log has {len(numbers)} events that end with {numbers[-3:]}, the mark is {mark}"
             )
@@ -96,7 +105,7 @@ def _attempts(log: Log, events: Sequence[Logged]) -> Iterator[Finding]:
 
 
 def _story(log: Log, changes: Sequence[Logged]) -> Iterator[Finding]:
-    before = changes[0].source if changes and log.first_seq > 1 else ""
+    before = ""
     for change in changes:
         if before in TERMINAL:
             problem = f"event {change.job_seq} makes it {change.target} after it had ended as {before}"

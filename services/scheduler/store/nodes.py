@@ -67,11 +67,15 @@ def renew(tx: Transaction, node: str, generation: str, *, is_draining: bool, ttl
 
 
 def mark_unreachable(tx: Transaction, node: str) -> bool:
-    """Marks a node whose lease has run out; False when it was renewed meanwhile."""
+    """Marks a node whose lease has run out; False when it was renewed meanwhile.
+
+    It counts as silent from now on, not from the end of its lease: after a jump of the clock the end may seem to be long
+    ago, and every node that answers a moment later would have lost its attempts.
+    """
     marked = tx.connection.execute(
         update(nodes)
         .where(nodes.c.node == node, nodes.c.lease_until_ms < tx.now_ms, nodes.c.state != UNREACHABLE)
-        .values(state=UNREACHABLE, unreachable_ms=nodes.c.lease_until_ms)
+        .values(state=UNREACHABLE, unreachable_ms=tx.now_ms)
     )
     return marked.rowcount == 1
 
