@@ -40,10 +40,6 @@ _GONE = frozenset({"NOT_FOUND", "STALE_ATTEMPT", "CURSOR_OUT_OF_RANGE"})
 """The node does not hold what the call is about."""
 
 
-_CHECKPOINTS_OFFERED = 8
-"""Checkpoints that a node is told of: one after the other they can hardly all be damaged."""
-
-
 class AttemptTarget(Protocol):
     """The part of a trainer that this module needs."""
 
@@ -51,7 +47,7 @@ class AttemptTarget(Protocol):
         """Returns what the node holds, by attempt name."""
 
     async def start(
-        self, address: str, job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
+        self, address: str, job: Job, attempt: Attempt, known: Sequence[Checkpoint], manager_token: str
     ) -> Status:
         """Starts an attempt."""
 
@@ -88,10 +84,10 @@ class Dispatch:
                 await self._confirmed(attempt, node, found)
                 return
         self.unsent.discard(attempt.part)
-        job, durable = await self.ledger.read(lambda db: _work(db, attempt))
-        await self._try_message(job, attempt, durable)
+        job, known = await self.ledger.read(lambda db: _work(db, attempt))
+        await self._try_message(job, attempt, known)
         try:
-            status = await self.trainers.start(node.address, job, attempt, durable, node.manager_token)
+            status = await self.trainers.start(node.address, job, attempt, known, node.manager_token)
         except ServiceError as error:
             if error.reason in _REFUSED_FOR_GOOD:
                 await self._refused(attempt, _failure(error, is_user_fault=True))
@@ -200,10 +196,9 @@ class Dispatch:
 
 
 def _work(connection: Connection, attempt: Attempt) -> tuple[Job, list[Checkpoint]]:
-    """Returns an attempt's job and the checkpoints in the blob store that it may go on from."""
-    newest = checkpoint_store.list_newest(connection, attempt.job, None, None)
-    durable = [checkpoint for checkpoint in newest if checkpoint.manifest is not None]
-    return job_store.load(connection, attempt.job), durable[:_CHECKPOINTS_OFFERED]
+    """Returns an attempt's job and its checkpoints, newest first."""
+    known = checkpoint_store.list_newest(connection, attempt.job, None, None)
+    return job_store.load(connection, attempt.job), known
 
 
 def _failure(error: ServiceError, *, is_user_fault: bool) -> Failure:

@@ -135,14 +135,14 @@ class Trainers:
         return {attempt.name: status_from_proto(attempt) for attempt in node.attempts}
 
     async def start(
-        self, address: str, job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
+        self, address: str, job: Job, attempt: Attempt, known: Sequence[Checkpoint], manager_token: str
     ) -> Status:
         """Starts an attempt, or returns it when it was started before.
 
         Raises:
             ServiceError: what the trainer answers, or PEER_UNAVAILABLE: then the outcome is not known.
         """
-        request = start_request(job, attempt, durable, manager_token)
+        request = start_request(job, attempt, known, manager_token)
         return status_from_proto(await call(self._stub(address).StartAttempt(request), peer=address))
 
     async def stop(self, address: str, attempt: Attempt, grace_s: float, *, is_saving: bool = False) -> None:

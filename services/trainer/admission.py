@@ -80,6 +80,8 @@ class StartRequest:
     """What the attempt may go on from, the best first."""
     replay_steps: int = 0
     """Steps to do again after the checkpoint; 0: it is a run."""
+    newest_known_step: int | None = None
+    """Step of the newest checkpoint that the scheduler's record reaches; newer ones are removed. `None`: all count."""
     problems: tuple[FieldViolation, ...]
     """What was found wrong while reading it."""
     content: bytes

@@ -60,6 +60,7 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
         validation=validation,
         checkpoints=checkpoints,
         replay_steps=message.replay_steps,
+        newest_known_step=message.newest_known_step if message.HasField("newest_known_step") else None,
         problems=tuple(problems),
         content=kept.SerializeToString(),
     )

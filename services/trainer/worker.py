@@ -186,6 +186,7 @@ class Worker:
             self._say(message, events_pb2.LOG_SEVERITY_WARNING)
 
     def _train(self) -> events_pb2.AttemptOutcome:
+        from services.trainer.engine.checkpoints import forget_newer
         from services.trainer.engine.training import train
 
         assignment = self._assignment
@@ -197,6 +198,8 @@ class Worker:
         inputs = bring(request, assignment, self)
         checkpoints = Path(assignment.checkpoints)
         if request.node_rank == 0:  # it sends the others what they need of it
+            if request.newest_known_step is not None:
+                forget_newer(checkpoints, request.newest_known_step)
             bring_checkpoint(request.checkpoints, checkpoints, Path(assignment.cache), self._connect, self)
         self._log.change_state(
             AttemptState.STARTING,

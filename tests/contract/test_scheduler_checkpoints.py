@@ -113,11 +113,14 @@ async def test_the_next_attempt_is_told_what_it_may_go_on_from(tmp_path: Path) -
     async with staged(tmp_path) as stage:
         first = await begun(stage)
         assert not first.request.checkpoints
+        assert first.request.HasField("newest_known_step")
+        assert first.request.newest_known_step == 0
         await save(stage, first, 2, 4)
         await stage.trainer.end(first, nodes_pb2.ATTEMPT_STATE_INTERRUPTED)
         second = await stage.trainer.started(2)
         told = [(each.name, each.manifest) for each in second.request.checkpoints]
         assert told == [(f"{JOB}/checkpoints/{step}", files(step)) for step in (4, 2)]
+        assert second.request.newest_known_step == 4
 
 
 @on_loop

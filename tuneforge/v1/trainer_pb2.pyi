@@ -90,6 +90,7 @@ class StartAttemptRequest(_message.Message):
     MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     REPLAY_STEPS_FIELD_NUMBER: _builtins.int
+    NEWEST_KNOWN_STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/jobs/{job}/attempts/{attempt}`, attempt from 1."""
     token: _builtins.str
@@ -104,6 +105,10 @@ class StartAttemptRequest(_message.Message):
     """`RegisterNodeResponse.manager_token`. Required on a managed node."""
     replay_steps: _builtins.int
     """Do so many steps after the checkpoint and end: nothing is saved and no artifact is made. 0: a run."""
+    newest_known_step: _builtins.int
+    """Step of the newest checkpoint that the scheduler's record of the job reaches; 0: none. A node removes newer ones of
+    its own: they come from an attempt that was given up, whose last steps nobody has on record. Not set: all count.
+    """
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
         """Required. What to train."""
@@ -141,12 +146,15 @@ class StartAttemptRequest(_message.Message):
         manager_token: _builtins.str = ...,
         checkpoints: _abc.Iterable[Global___CheckpointInput] | None = ...,
         replay_steps: _builtins.int = ...,
+        newest_known_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step", "newest_known_step", b"newest_known_step", "spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "replay_steps", b"replay_steps", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step", "base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "newest_known_step", b"newest_known_step", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "replay_steps", b"replay_steps", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__newest_known_step: _TypeAlias = _typing.Literal["newest_known_step"]  # noqa: Y015
+    _WhichOneofArgType__newest_known_step: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newest_known_step) -> _WhichOneofReturnType__newest_known_step | None: ...
 
 Global___StartAttemptRequest: _TypeAlias = StartAttemptRequest  # noqa: Y015
 

@@ -69,8 +69,8 @@ def renew(tx: Transaction, node: str, generation: str, *, is_draining: bool, ttl
 def mark_unreachable(tx: Transaction, node: str) -> bool:
     """Marks a node whose lease has run out; False when it was renewed meanwhile.
 
-    It counts as silent from now on, not from the end of its lease: after a jump of the clock the end may seem to be long
-    ago, and every node that answers a moment later would have lost its attempts.
+    It counts as silent from now on, not from the end of its lease: after a jump of the clock that end may seem to be
+    long ago, and every node that answers a moment later would have lost its attempts.
     """
     marked = tx.connection.execute(
         update(nodes)

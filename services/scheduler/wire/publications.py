@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from services.scheduler.records import Attempt, Checkpoint, Job, Ref
 from services.scheduler.wire.specs import resolved_of, spec_of_run
+from tuneforge.names import CheckpointName
 from tuneforge.v1 import events_pb2, jobs_pb2, models_pb2, signing_pb2, trainer_pb2, types_pb2
+
+_CHECKPOINTS_OFFERED = 8
+"""Checkpoints that a node is told of: one after the other they can hardly all be damaged."""
 
 
 def publish_request(job: Job, attempt: Attempt) -> bytes:
@@ -44,14 +48,14 @@ def readable_request(payload: bytes) -> None:
 
 
 def start_request(
-    job: Job, attempt: Attempt, durable: Sequence[Checkpoint], manager_token: str
+    job: Job, attempt: Attempt, known: Sequence[Checkpoint], manager_token: str
 ) -> trainer_pb2.StartAttemptRequest:
     """Returns what starts an attempt; a job that ran before goes on with the spec that its first attempt resolved.
 
     Args:
         job: Its job.
         attempt: The attempt.
-        durable: The job's checkpoints in the blob store, newest first.
+        known: The job's checkpoints, newest first; those in the blob store are offered.
         manager_token: The secret of the node.
     """
     request = trainer_pb2.StartAttemptRequest.FromString(job.inputs or b"")
@@ -64,15 +68,21 @@ def start_request(
     if attempt.node_rank:
         request.rendezvous = attempt.rendezvous
     else:  # rank 0 sends the others what they need of a checkpoint
-        for checkpoint in durable:
+        durable = [checkpoint for checkpoint in known if checkpoint.manifest is not None]
+        for checkpoint in durable[:_CHECKPOINTS_OFFERED]:
             manifest = types_pb2.Manifest.FromString(checkpoint.manifest or b"")
             request.checkpoints.add(name=str(job.name.checkpoint(checkpoint.step)), manifest=manifest)
     if job.origin is not None:
         manifest = types_pb2.Manifest.FromString(job.origin.manifest)
         request.checkpoints.add(name=job.origin.name, manifest=manifest)
+    request.newest_known_step = max([checkpoint.step for checkpoint in known] + _origin_step(job), default=0)
     if job.verifies is not None:
         request.replay_steps = jobs_pb2.ResumeVerification.FromString(job.verifies).num_steps
     return request
+
+
+def _origin_step(job: Job) -> list[int]:
+    return [] if job.origin is None else [CheckpointName.parse(job.origin.name).step]
 
 
 def _ref(ref: Ref | None) -> types_pb2.VersionRef | None:

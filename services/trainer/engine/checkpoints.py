@@ -139,6 +139,20 @@ def manifest_of(place: Path) -> Manifest:
     return Manifest.from_json((place / MANIFEST).read_bytes())
 
 
+def forget_newer(folder: Path, step: int) -> None:
+    """Removes the checkpoints of later steps than one: nobody has the steps before them on record.
+
+    Args:
+        folder: The job's checkpoints; may be missing.
+        step: Newest step that stays.
+    """
+    for place in _places(folder):
+        if _step(place) > step:
+            place.rename(folder / f"{_OLD}{place.name}")
+    if folder.exists():
+        _remove_leftovers(folder)
+
+
 def newest_step(folder: Path) -> int | None:
     """Returns the step of the newest checkpoint that verifies; None where there is none."""
     return next((found.step for found in saved(folder) if isinstance(found, SavedCheckpoint)), None)

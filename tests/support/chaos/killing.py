@@ -25,7 +25,7 @@ from services.scheduler.doctor.__main__ import read_only
 from tests.support.chaos.cluster import Cluster, running_cluster
 from tuneforge import Client
 from tuneforge.errors import AlreadyExists, DeadlineExceeded, TuneforgeError, Unavailable
-from tuneforge.events import Event, ResumedFrom, StepMetrics
+from tuneforge.events import CheckpointSaved, Event, ResumedFrom, StepMetrics
 from tuneforge.job_values import JobState
 from tuneforge.specs.spec import (
     BaseModel,
@@ -205,8 +205,13 @@ class Killer:
                 continue
             events = list(self.client.jobs.get(name).watch()) if job.state in _ENDED else []
             self.found.problems += [f"{name} {problem}" for problem in problems_of(job.state, events)]
-            if curve(events) != curves[number % self.plan.specs]:
-                self.found.problems.append(f"{name} has another loss curve than the unbroken run")
+            wanted = curves[number % self.plan.specs]
+            if (found := curve(events)) != wanted:
+                self.found.problems.append(
+                    f"{name} has another loss curve than the unbroken run: {_unlike(found, wanted)}"
+                )
+                self.found.problems += [f"  {line}" for line in _attempts_of(events)]
+                self.found.problems += _first_unlike(events, wanted)
             versions = list(self.client.models.versions(name)) if job.state is JobState.SUCCEEDED else []
             if len(versions) != 1:
                 self.found.problems.append(f"{name} is {job.state.name} and has {len(versions)} versions")
@@ -222,6 +227,33 @@ def curve(events: Sequence[Event]) -> Curve:
     """Returns loss and gradient norm by step, the newest attempt's where a step was made twice."""
     steps = [event.payload for event in events if isinstance(event.payload, StepMetrics)]
     return {step.step: (step.loss, step.grad_norm) for step in steps}
+
+
+def _unlike(found: Curve, wanted: Curve) -> str:
+    missing = sorted(wanted.keys() - found.keys())
+    other = sorted(step for step in found.keys() & wanted.keys() if found[step] != wanted[step])
+    return f"the steps {missing} are missing, the steps {other} differ"
+
+
+def _first_unlike(events: Sequence[Event], wanted: Curve) -> Iterator[str]:
+    """Yields all that is known of the first step that differs, and of the one before."""
+    for event in events:
+        if isinstance(event.payload, StepMetrics):
+            step = event.payload
+            if (step.loss, step.grad_norm) != wanted.get(step.step):
+                yield f"  {event.time} attempt {event.attempt} {step}, unbroken {wanted.get(step.step)}"
+                return
+
+
+def _attempts_of(events: Sequence[Event]) -> Iterator[str]:
+    """Yields which steps each attempt told of, and where it began."""
+    for attempt in sorted({event.attempt for event in events if event.attempt}):
+        mine = [event.payload for event in events if event.attempt == attempt]
+        steps = [each.step for each in mine if isinstance(each, StepMetrics)]
+        began = [each.step for each in mine if isinstance(each, ResumedFrom)]
+        saved = [each.step for each in mine if isinstance(each, CheckpointSaved)]
+        told = f"steps {steps[0]} to {steps[-1]}" if steps else "no steps"
+        yield f"attempt {attempt} began from {began}, told {told}, saved {saved}"
 
 
 def problems_of(state: JobState, events: Sequence[Event]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint, load, save, saved
+from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint, forget_newer, load, save, saved
 from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
@@ -81,6 +81,17 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     assert place.name in first.path
     assert isinstance(second, SavedCheckpoint)
     assert second.step == 1
+
+
+def test_what_nobody_knows_of_is_removed(tmp_path: Path) -> None:
+    """Checkpoints of an attempt that was given up reach further than the job's record: later attempts pass them over."""
+    for step in (2, 4, 6):
+        save(tmp_path, state(step), keep_last=3)
+    forget_newer(tmp_path / "missing", 4)
+    forget_newer(tmp_path, 4)
+    assert steps(tmp_path) == [4, 2]
+    forget_newer(tmp_path, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_step_can_be_saved_again(tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ class SimNode:
     def _begin(self, job: Job, attempt: Attempt, durable: Sequence[Checkpoint]) -> Held:
         name = str(job.name)
         step, weights = self.saved.get(name, (0, weights_after(name, 0)))
+        if step > self.knows_steps(durable):  # nobody has the steps before it on record
+            step, weights = 0, weights_after(name, 0)
         for checkpoint in durable:
             if checkpoint.step > step and checkpoint.manifest is not None:
                 step, weights = checkpoint.step, types_pb2.Manifest.FromString(checkpoint.manifest).digest
@@ -177,6 +179,11 @@ class SimNode:
         if step and held.rank == 0:
             held.add(events_pb2.Event(resumed_from=events_pb2.ResumedFrom(step=step)))
         return held
+
+    @staticmethod
+    def knows_steps(known: Sequence[Checkpoint]) -> int:
+        """Returns the newest step that the scheduler's record reaches."""
+        return max((checkpoint.step for checkpoint in known), default=0)
 
     def find(self, attempt: Attempt) -> Held | None:
         """Returns an attempt that it holds; None: it held it once.

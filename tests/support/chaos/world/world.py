@@ -19,7 +19,7 @@ from services.scheduler.jobs import TERMINAL, RetryPolicy
 from services.scheduler.service import Scheduler, Surroundings, build
 from services.scheduler.settings import SchedulerSettings, Timing
 from services.scheduler.store.nodes import Registration
-from services.scheduler.store.tables import attempts, jobs
+from services.scheduler.store.tables import attempts, chunks, jobs
 from tests.support.chaos.world.clock import Stuck, run_virtually
 from tests.support.chaos.world.disk import Disk, MemoryDatabase
 from tests.support.chaos.world.faults import strike
@@ -27,6 +27,8 @@ from tests.support.chaos.world.network import Network, SimRegistry, SimTrainers,
 from tests.support.chaos.world.node import SimNode, weights_after
 from tests.support.chaos.world.script import HORIZON_S, STEPS, Story, story
 from tests.support.chaos.world.users import serve_wish
+from tuneforge.names import JobName
+from tuneforge.v1 import events_pb2
 
 T = TypeVar("T")
 HEARTBEAT_S = 1.5
@@ -292,6 +294,15 @@ class World:
         self.seen = now
         self.problems += [str(finding) for finding in found]
 
+    def _steps_told(self, name: str) -> set[int]:
+        """Returns the steps that a job's log has."""
+        job = JobName.parse(name)
+        query = select(chunks.c.payload).join(jobs, jobs.c.number == chunks.c.job)
+        with self.disk.connection.begin():
+            rows = self.disk.connection.execute(query.where(jobs.c.job_id == job.job)).scalars().all()
+        events = [event for row in rows for event in events_pb2.EventBatch.FromString(row).events]
+        return {event.step.step for event in events if event.WhichOneof("payload") == "step"}
+
     def _judge(self) -> None:
         """What users were promised."""
         for job, verbs in sorted(self.acknowledged.items()):
@@ -303,6 +314,8 @@ class World:
             published = self.registry.versions.get(name)
             if seen.state == "SUCCEEDED" and published != weights_after(name, STEPS):
                 self.problems.append(f"{job} published {published}, an unbroken run gives {weights_after(name, STEPS)}")
+            if seen.state == "SUCCEEDED" and (told := self._steps_told(name)) != set(range(1, STEPS + 1)):
+                self.problems.append(f"{job} has only the steps {sorted(told)} in its log")
             if seen.state != "SUCCEEDED" and published is not None:
                 self.problems.append(f"{job} ended as {seen.state} and has published")
             if seen.state == "CANCELLED" and "cancel" not in verbs | self.asked.get(job, set()):
