@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
 
 
 def test_what_nobody_knows_of_is_removed(tmp_path: Path) -> None:
-    """Checkpoints of an attempt that was given up reach further than the job's record: later attempts pass them over."""
+    """Checkpoints of an attempt that was given up reach further than the record of the job: they are passed over."""
     for step in (2, 4, 6):
         save(tmp_path, state(step), keep_last=3)
     forget_newer(tmp_path / "missing", 4)
