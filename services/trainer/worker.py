@@ -185,8 +185,15 @@ class Worker:
             self._said = message
             self._say(message, events_pb2.LOG_SEVERITY_WARNING)
 
-    def _train(self) -> events_pb2.AttemptOutcome:
+    def _bring_checkpoint(self, request: StartRequest, folder: Path) -> None:
+        """Sees to it that the job's newest checkpoint on record is here, and none beyond it."""
         from services.trainer.engine.checkpoints import forget_newer
+
+        if request.newest_known_step is not None:
+            forget_newer(folder, request.newest_known_step)
+        bring_checkpoint(request.checkpoints, folder, Path(self._assignment.cache), self._connect, self)
+
+    def _train(self) -> events_pb2.AttemptOutcome:
         from services.trainer.engine.training import train
 
         assignment = self._assignment
@@ -198,9 +205,7 @@ class Worker:
         inputs = bring(request, assignment, self)
         checkpoints = Path(assignment.checkpoints)
         if request.node_rank == 0:  # it sends the others what they need of it
-            if request.newest_known_step is not None:
-                forget_newer(checkpoints, request.newest_known_step)
-            bring_checkpoint(request.checkpoints, checkpoints, Path(assignment.cache), self._connect, self)
+            self._bring_checkpoint(request, checkpoints)
         self._log.change_state(
             AttemptState.STARTING,
             AttemptState.RUNNING,
