@@ -182,7 +182,8 @@ class _Reader:
         for key, value in content.items():
             field = known.get(str(key))
             if field is None and (amount := _AMOUNTS.get(f"{prefix}{key}")) is not None:
-                self._amount(cleaned, f"{prefix}{key}", value, *amount)
+                is_given = any(known[other].name == amount[0] for other in map(str, content) if other in known)
+                self._amount(cleaned, f"{prefix}{key}", value, amount, is_given=is_given)
             elif field is None:
                 self._unknown(prefix, str(key), [field.name for field in descriptor.fields])
             elif value is not None and (read := self._field(value, field, prefix + field.name)) is not _WRONG:
@@ -203,11 +204,20 @@ class _Reader:
         self.violations.append(FieldViolation(path, description))
         self.places.add(path)
 
-    def _amount(self, cleaned: dict[str, Any], path: str, value: Any, field: str, read: Callable[[Any], int]) -> None:
+    def _amount(
+        self,
+        cleaned: dict[str, Any],
+        path: str,
+        value: Any,
+        amount: tuple[str, Callable[[Any], int]],
+        *,
+        is_given: bool,
+    ) -> None:
         """Reads an amount as people write it into the field that holds it in plain numbers."""
+        field, read = amount
         if value is None:
             return
-        if field in cleaned:
+        if is_given:
             self.say(path, f"stands beside `{field}`: set one of them")
             return
         try:

@@ -176,7 +176,7 @@ def order_from_env(reader: Environment) -> Rules:
 
 def _levels(reader: Environment) -> tuple[int, ...]:
     name = "TUNEFORGE_SCHEDULER_LEVELS_H"
-    text = reader.text(name, default="1,10")
+    text = reader.text(name).strip() or "1,10"
     try:
         hours = [float(part) for part in text.split(",")]
     except ValueError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import REGISTRY
 
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
@@ -101,6 +102,12 @@ async def test_a_high_class_stops_a_low_one_which_saves_and_goes_on(tmp_path: Pa
         total = await stage.stub.GetWorkLedger(scheduler_pb2.GetWorkLedgerRequest(parent="projects/p"))
         assert (total.preemptions, total.lost_to_preemption) == (1, job.ledger.lost_to_preemption)
         assert total.attained == pytest.approx(1107)
+        await stage.trainer.beat(stage.address)
+        await stage.create("next")
+        await stage.trainer.started(4)  # the loop has looked since
+        seconds = "tuneforge_scheduler_lost_device_seconds_total"
+        assert REGISTRY.get_sample_value(seconds, {"cause": "preemption"}) == job.ledger.lost_to_preemption
+        assert REGISTRY.get_sample_value("tuneforge_scheduler_saved_device_seconds_total") == job.ledger.saved
 
 
 @on_loop

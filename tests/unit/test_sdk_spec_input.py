@@ -160,3 +160,17 @@ def test_a_malformed_name_is_refused() -> None:
 def test_the_message_is_the_generated_class() -> None:
     """What is returned can be put into a request."""
     assert isinstance(read_spec(SPEC, "default"), spec_pb2.TrainingSpec)
+
+
+def test_amounts_may_have_units() -> None:
+    """`resources.cpu` and `resources.memory` are read as people write them; what is none is listed with the rest."""
+    found = read_spec({**SPEC, "resources": {"cpu": "1500m", "memory": "2Gi"}}, "default").resources
+    assert (found.cpu_millis, found.memory_bytes) == (1500, 2 * 2**30)
+    assert read_spec({**SPEC, "resources": {"cpu": 2, "memory": None}}, "default").resources.cpu_millis == 2000
+    wrong = problems({**SPEC, "seed": -1, "resources": {"cpu": "two", "memory": ["1Gi"]}})
+    assert set(wrong) == {"resources.cpu", "resources.memory", "seed"}
+    assert "2000m" in wrong["resources.cpu"]
+    both = problems({**SPEC, "resources": {"memory_bytes": 1, "memory": "1Gi"}})
+    assert "set one of them" in both["resources.memory"]
+    both = problems({**SPEC, "resources": {"memory": "1Gi", "memory_bytes": 1}})
+    assert set(both) == {"resources.memory"}
