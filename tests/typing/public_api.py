@@ -9,6 +9,7 @@ from tuneforge import (
     ABSENT,
     Alias,
     BaseModel,
+    Budget,
     ChatMessage,
     Client,
     Completion,
@@ -28,6 +29,8 @@ from tuneforge import (
     LoraMethod,
     ModelVersion,
     Node,
+    Queue,
+    QueueChange,
     RecipeInfo,
     ResolvedRecipe,
     Source,
@@ -100,6 +103,8 @@ def the_rest() -> None:
     """Nodes, closing, errors, version."""
     with tuneforge.Client(registry="127.0.0.1:7101", project="team", token="t", ca="ca.pem") as client:
         assert_type(client.nodes.list(), Iterator[Node])
+        assert_type(client.queues.list(), Iterator[Queue])
+        assert_type(client.queues.update(QueueChange(weight=2.0, budget=Budget(device_seconds=60.0))), Queue)
     assert_type(tuneforge.__version__, str)
     assert_type(TuneforgeError("NOT_FOUND", "x").fields, tuple[tuneforge.FieldViolation, ...])
 

@@ -36,7 +36,8 @@ async def serve_wish(world: World, wish: Wish) -> None:
         world.acknowledged[wish.job].add(wish.verb)
     if wish.verb == "pause":
         await asyncio.sleep(7.0)
-        resume = replace(wish, verb="resume")
+        # A request of its own: under the id of an earlier one it would be answered from memory, and change nothing.
+        resume = replace(wish, verb="resume", at_s=asyncio.get_running_loop().time())
         while not await _ask(world, resume) and not _is_over(world, wish.job):  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)
 
