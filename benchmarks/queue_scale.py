@@ -3,8 +3,12 @@
 A real registry and a real scheduler as processes, over SQLite and over PostgreSQL; clients and nodes are this process,
 all on the same cores. Filling: clients submit until the queue is long, and the rate of the whole filling counts. Full:
 more submits by few and by many clients, whose 99th percentile counts. Placing: nodes whose attempts end at once take
-jobs off the queue; the times are those of the scheduler's `/metrics`. Restart: with a hundred thousand ended jobs
-beside the queue, from the start of the process to its first page of jobs.
+jobs off the queue; a claim is from setting about a decided placement to its commit, and the times are those of the
+scheduler's `/metrics`. Restart: with a hundred thousand ended jobs beside the queue, from the start of the process to
+its first page of jobs.
+
+Processor time of each submit is kept beside the rates, for a machine that does other work too: the ceilings are what it
+would give alone.
 
 Peer: one row inserted and committed in SQLite for each submit, one after the other: the floor of a queue without any
 service. The ratio is that of our rate to the wanted one.
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import sqlite3
 import tempfile
@@ -75,7 +80,7 @@ def measure(folder: Path, queued: int, ended: int, postgres: LocalPostgres | Non
     try:
         suite.start("registry", "scheduler")
         spec = prepare(suite, folder)
-        found = asyncio.run(_submits(suite.address("scheduler"), spec, queued))
+        found = asyncio.run(_submits(suite, spec, queued))
         found |= asyncio.run(_placements(suite))
         suite.stop("scheduler")
         add_ended_jobs(folder / "scheduler", ended, postgres.address("scheduler") if postgres else None)
@@ -93,11 +98,19 @@ def prepare(suite: Suite, folder: Path) -> spec_pb2.TrainingSpec:
         return spec_of(model.name, dataset.name)
 
 
-async def _submits(address: str, spec: spec_pb2.TrainingSpec, queued: int) -> Figures:
+async def _submits(suite: Suite, spec: spec_pb2.TrainingSpec, queued: int) -> Figures:
+    address = suite.address("scheduler")
     await submit(address, spec, 20, 4)
+    before = _cpu_s(suite)
     filling = await submit(address, spec, queued, CLIENTS)
+    spent_ms = {name: 1e3 * (after - before[name]) / queued for name, after in _cpu_s(suite).items()}
     found: Figures = {
         "queued": queued,
+        **{f"fill_cpu_ms_{name}": ms for name, ms in spent_ms.items()},
+        # Python computes in one thread at a time, and all processes share the cores.
+        "ceiling_scheduler_per_s": 1e3 / spent_ms["scheduler"],
+        "ceiling_machine_per_s": 1e3 * (os.cpu_count() or 1) / sum(spent_ms.values()),
+        "load_of_machine": os.getloadavg()[0],
         "fill_per_s": filling.per_second,
         "fill_p50_ms": filling.quantile_ms(0.5),
         "fill_p99_ms": filling.quantile_ms(0.99),
@@ -107,6 +120,17 @@ async def _submits(address: str, spec: spec_pb2.TrainingSpec, queued: int) -> Fi
         found[f"full_{clients}_clients_per_s"] = full.per_second
         found[f"full_{clients}_clients_p50_ms"] = full.quantile_ms(0.5)
         found[f"full_{clients}_clients_p99_ms"] = full.quantile_ms(0.99)
+    return found
+
+
+def _cpu_s(suite: Suite) -> dict[str, float]:
+    """Returns the processor seconds that each process has had so far."""
+    pids = {name: process.pid for name, process in suite.processes.items()} | {"clients": os.getpid()}
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for name, pid in pids.items():
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found[name] = (int(words[11]) + int(words[12])) / ticks
     return found
 
 

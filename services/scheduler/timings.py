@@ -9,6 +9,6 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25
 LOOK = Histogram("tuneforge_scheduler_look_seconds", "Time of a round's look at the database", buckets=_SECONDS)
 DECIDE = Histogram("tuneforge_scheduler_decide_seconds", "Time of a round's decisions", buckets=_SECONDS)
 CLAIM = Histogram(
-    "tuneforge_scheduler_claim_seconds", "From the decision to place a job to its committed attempt", buckets=_SECONDS
+    "tuneforge_scheduler_claim_seconds", "From setting about a decided placement to its commit", buckets=_SECONDS
 )
 PLACED = Counter("tuneforge_scheduler_placements", "Decisions to place a job")

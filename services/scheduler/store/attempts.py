@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.gangs import breaks_gang, deciding_part, leaves_gang
@@ -52,8 +52,7 @@ class Fenced(Exception):
 def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Attempt]:
     """Gives a queued job a new attempt on some nodes, by rank; empty when it is not queued any more."""
     token = _next_token(tx)
-    columns = (jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate)
-    row = tx.connection.execute(select(*columns).where(jobs.c.number == job)).one()
+    row = tx.connection.execute(_PLACED, {"job": job}).one()
     number = row.attempt + 1
     step = jobs_store.Step(
         to=JobState.STARTING,
@@ -65,17 +64,21 @@ def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Att
         return []
     part = {"job": job, "attempt": number, "nodes": len(nodes), "token": token, "create_ms": tx.now_ms}
     part["watts"] = wire.predicted_watts(row.resource_estimate)
-    for rank, node in enumerate(nodes):
-        state, slots = str(AttemptState.STARTING), 1 if row.devices is None else max(1, row.devices)
-        tx.connection.execute(insert(attempts).values(**part, node_rank=rank, node=node, state=state, slots=slots))
+    part |= {"state": str(AttemptState.STARTING), "slots": 1 if row.devices is None else max(1, row.devices)}
+    tx.connection.execute(_INSERT, [part | {"node_rank": rank, "node": node} for rank, node in enumerate(nodes)])
     return parts_of(tx.connection, job, number)
+
+
+_PLACED = select(jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate).where(jobs.c.number == bindparam("job"))
+_INSERT = insert(attempts)
+_NEXT_TOKEN = (
+    update(counters).where(counters.c.name == _FENCE).values(value=counters.c.value + 1).returning(counters.c.value)
+)
 
 
 def _next_token(tx: Transaction) -> int:
     """Returns a fencing token larger than every one before, over all jobs."""
-    grown = tx.connection.execute(
-        update(counters).where(counters.c.name == _FENCE).values(value=counters.c.value + 1).returning(counters.c.value)
-    ).scalar_one_or_none()
+    grown = tx.connection.execute(_NEXT_TOKEN).scalar_one_or_none()
     if grown is None:
         tx.connection.execute(insert(counters).values(name=_FENCE, value=1))
         return 1
@@ -339,8 +342,7 @@ def load(connection: Connection, job: int, number: int, node_rank: int = 0) -> A
 
 def parts_of(connection: Connection, job: int, number: int) -> list[Attempt]:
     """Returns all parts of an attempt, by rank."""
-    query = _query().where(attempts.c.job == job, attempts.c.attempt == number).order_by(attempts.c.node_rank)
-    return [_attempt(row) for row in connection.execute(query)]
+    return [_attempt(row) for row in connection.execute(_PARTS, {"job": job, "attempt": number})]
 
 
 def open_ones(connection: Connection) -> list[Attempt]:
@@ -365,7 +367,13 @@ def list_newest(connection: Connection, job: int, before: int | None, limit: int
 
 
 def _query() -> Any:
-    return select(attempts, jobs.c.project, jobs.c.job_id).join(jobs, jobs.c.number == attempts.c.job)
+    return _QUERY
+
+
+_QUERY = select(attempts, jobs.c.project, jobs.c.job_id).join(jobs, jobs.c.number == attempts.c.job)
+_PARTS = _QUERY.where(attempts.c.job == bindparam("job"), attempts.c.attempt == bindparam("attempt")).order_by(
+    attempts.c.node_rank
+)
 
 
 def _attempt(row: Row[Any]) -> Attempt:
