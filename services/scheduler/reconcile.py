@@ -244,8 +244,8 @@ class Reconciler:
 
     async def _write_all(self, actions: list[Action]) -> None:
         """Makes the changes that were decided; placements a few at a time, between which others may write."""
-        placements = [action for action in actions if isinstance(action, PlaceAttempt)]
-        groups = [[action for action in actions if not isinstance(action, PlaceAttempt)]]
+        placements: list[Action] = [action for action in actions if isinstance(action, PlaceAttempt)]
+        groups: list[list[Action]] = [[action for action in actions if not isinstance(action, PlaceAttempt)]]
         groups += [placements[at : at + CLAIMS_TOGETHER] for at in range(0, len(placements), CLAIMS_TOGETHER)]
         for group in groups:
             written = await asyncio.gather(*map(self._write, group), return_exceptions=True)

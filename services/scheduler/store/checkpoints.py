@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
-from services.scheduler.jobs import TERMINAL
+from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.records import Checkpoint
 from services.scheduler.store import changes
 from services.scheduler.store.tables import blob_holds, checkpoints, jobs
@@ -22,6 +22,8 @@ from services.scheduler.wire.specs import spec_from_bytes
 from tuneforge.names import CheckpointName, JobName
 
 _TABLE = checkpoints.c
+_LIVE = jobs.c.state.in_([str(state) for state in JobState if state not in TERMINAL])
+"""Jobs that have not ended; said so that the index on states finds them among all that have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +166,13 @@ def durable_steps(connection: Connection, numbers: Select[int]) -> dict[int, int
 
 def origins(connection: Connection) -> Collection[str]:
     """Returns the checkpoints of other jobs that jobs which have not ended begin from."""
-    live = jobs.c.state.not_in([str(state) for state in TERMINAL])
-    rows = connection.execute(select(jobs.c.origin_name).where(live, jobs.c.origin_name.is_not(None)))
+    rows = connection.execute(select(jobs.c.origin_name).where(_LIVE, jobs.c.origin_name.is_not(None)))
     return set(rows.scalars())
 
 
 def begun_from(connection: Connection, name: str) -> list[str]:
     """Returns the names of jobs that begin from a checkpoint and have not ended."""
-    live = jobs.c.state.not_in([str(state) for state in TERMINAL])
-    rows = connection.execute(select(jobs.c.project, jobs.c.job_id).where(live, jobs.c.origin_name == name))
+    rows = connection.execute(select(jobs.c.project, jobs.c.job_id).where(_LIVE, jobs.c.origin_name == name))
     return [str(JobName(row.project, row.job_id)) for row in rows]
 
 
