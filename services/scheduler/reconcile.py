@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from services.grpckit import context
 from services.grpckit.logging import get_logger
-from services.scheduler import decisions, follower, nodes, preemption
+from services.scheduler import decisions, follower, nodes, pacing, preemption
 from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.decisions import (
     Action,
@@ -71,17 +71,6 @@ _LOOK_S = 3.0
 """How long somebody waits for the loop's next look."""
 _LEAVE = "leave"
 """The same for a stop that saves the state: a cancel that comes after it does not wait for its turn."""
-
-
-LONG_QUEUE = 500
-"""Jobs from which on a decision is made beside the event loop."""
-RESTS = 3.0
-"""A round is followed by a rest of so many times the time that it looked and decided: what wakes the loop again and
-again, such as ten thousand submits, leaves it a quarter of the process at most."""
-CLAIMS_TOGETHER = 16
-"""Placements that share a commit. 16: a hundred at once would keep every submit waiting until all are written."""
-LONGEST_REST_S = 0.25
-"""Longest rest. 0.25: nobody notices it beside the start of an attempt."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,10 +161,10 @@ class Reconciler:
                 each.set_result(seen)
         with DECIDE.time():
             # A long queue takes tens of milliseconds, in which nobody else would be answered.
-            is_long = len(seen.jobs) > LONG_QUEUE
+            is_long = len(seen.jobs) > pacing.LONG_QUEUE
             work = asyncio.to_thread(decide_for_each, decide, seen) if is_long else None
             actions, undecidable = decide_for_each(decide, seen) if work is None else await work
-        self._rest_s = min(LONGEST_REST_S, RESTS * (time.perf_counter() - began))
+        self._rest_s = pacing.rest_after(time.perf_counter() - began)
         await self._put_aside(undecidable)
         await self._write_all(actions)
         for action in actions:
@@ -244,10 +233,7 @@ class Reconciler:
 
     async def _write_all(self, actions: list[Action]) -> None:
         """Makes the changes that were decided; placements a few at a time, between which others may write."""
-        placements: list[Action] = [action for action in actions if isinstance(action, PlaceAttempt)]
-        groups: list[list[Action]] = [[action for action in actions if not isinstance(action, PlaceAttempt)]]
-        groups += [placements[at : at + CLAIMS_TOGETHER] for at in range(0, len(placements), CLAIMS_TOGETHER)]
-        for group in groups:
+        for group in pacing.groups_of(actions):
             written = await asyncio.gather(*map(self._write, group), return_exceptions=True)
             for failed in written:
                 if isinstance(failed, Exception):
