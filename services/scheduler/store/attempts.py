@@ -25,16 +25,15 @@ from services.scheduler.jobs import (
 from services.scheduler.planning.work import cause_of
 from services.scheduler.queues.budgets import BUDGET_SPENT
 from services.scheduler.records import Attempt, Job
-from services.scheduler.store import checkpoints, events, losses, measured_runs, outbox, usage
+from services.scheduler.store import checkpoints, events, losses, measured_runs, outbox, tokens, usage
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.lost_starts import STARTS_LOOKED_AT, unless_poison
 from services.scheduler.store.marks import MARKED
-from services.scheduler.store.tables import attempts, counters, jobs
+from services.scheduler.store.tables import attempts, jobs
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
 
 _LIVE = [str(state) for state in LIVE_ATTEMPT]
-_FENCE = "fence"
 
 
 class SequenceGap(Exception):
@@ -51,7 +50,7 @@ class Fenced(Exception):
 
 def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Attempt]:
     """Gives a queued job a new attempt on some nodes, by rank; empty when it is not queued any more."""
-    token = _next_token(tx)
+    token = tokens.next_token(tx)
     row = tx.connection.execute(_PLACED, {"job": job}).one()
     number = row.attempt + 1
     step = jobs_store.Step(
@@ -71,18 +70,6 @@ def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Att
 
 _PLACED = select(jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate).where(jobs.c.number == bindparam("job"))
 _INSERT = insert(attempts)
-_NEXT_TOKEN = (
-    update(counters).where(counters.c.name == _FENCE).values(value=counters.c.value + 1).returning(counters.c.value)
-)
-
-
-def _next_token(tx: Transaction) -> int:
-    """Returns a fencing token larger than every one before, over all jobs."""
-    grown = tx.connection.execute(_NEXT_TOKEN).scalar_one_or_none()
-    if grown is None:
-        tx.connection.execute(insert(counters).values(name=_FENCE, value=1))
-        return 1
-    return int(grown)
 
 
 def confirm(tx: Transaction, attempt: Attempt) -> bool:
