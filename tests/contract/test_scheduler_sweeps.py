@@ -320,3 +320,22 @@ async def test_a_sweep_goes_on_after_a_restart(tmp_path: Path) -> None:
                 assert sweep.counts.succeeded == 5
                 rates.append([each.optimization.learning_rate for each in pilot.specs])
     assert rates[0] == rates[1]
+
+
+@on_loop
+async def test_what_was_trained_before_is_not_trained_again(tmp_path: Path) -> None:
+    """Where the plan allows it, a job of the project that trained the same stands for a trial, with its values."""
+    async with staged(tmp_path, timing=FAST) as stage, piloted(stage.trainer, bowl) as pilot:
+        await stage.trainer.register(stage.address)
+        await create(stage, plan_of(RATES, 3, algorithm=GRID))
+        first = await until(stage, has_ended)
+        await stage.stub.DeleteSweep(sweeps_pb2.DeleteSweepRequest(name=NAME))
+        wider = {RATE: [1e-2, 1e-3, 1e-5]}
+        await create(stage, plan_of(wider, 3, algorithm=GRID, reuse_trained=True))
+        sweep, trials = await until(stage, has_ended, trials_too=True)
+        assert [each.optimization.learning_rate for each in pilot.specs] == [1e-4, 1e-3, 1e-2, 1e-5]
+        assert sweep.counts.succeeded == 3
+        assert (sweep.best.value, sweep.best.version) == (first.best.value, first.best.version)
+        assert trials[f"{NAME}/trials/2"].message == f"It has the result of {first.best.job}."
+        job = await stage.get(sweep.best.job.rpartition("/")[2])
+        assert job.reused_from == first.best.job

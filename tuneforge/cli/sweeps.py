@@ -219,10 +219,10 @@ def _read(file: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
 
 def _print_cost(sweep: Sweep) -> None:
     cost = sweep.cost
-    seconds = f"{cost.lowest_device_seconds:.0f} to {cost.highest_device_seconds:.0f} device-seconds"
+    seconds = f"{cost.lowest_device_seconds:.3g} to {cost.highest_device_seconds:.3g} device-seconds"
     space = f"{sweep.combinations} points" if sweep.combinations else "no end of points"
     click.echo(
-        f"{cost.trials} trials x data = {cost.data_shares:g} passes' worth of rows, "
+        f"{cost.trials} trials over {cost.data_shares:g} times the rows, "
         f"{seconds if cost.highest_device_seconds else 'device-seconds not known yet'}; the space has {space}"
     )
 

@@ -327,6 +327,7 @@ class SweepPlan(_message.Message):
     MAX_DEVICE_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_FAILED_TRIALS_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    REUSE_TRAINED_FIELD_NUMBER: _builtins.int
     algorithm: Global___SearchAlgorithm.ValueType
     """How the parameters of the next trial are chosen."""
     num_trials: _builtins.int
@@ -342,6 +343,10 @@ class SweepPlan(_message.Message):
     max_failed_trials: _builtins.int
     """The sweep fails when more trials than this have failed. 0: a failed trial never ends it. It always fails when none of
     its trials has succeeded at the end.
+    """
+    reuse_trained: _builtins.bool
+    """An earlier job of the project that trained the same (`Job.training_digest`) and measured the metric stands for a trial:
+    its version and its values are the trial's, and nothing is trained.
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchParameter]:
@@ -374,10 +379,11 @@ class SweepPlan(_message.Message):
         max_device_seconds: _builtins.float = ...,
         max_failed_trials: _builtins.int = ...,
         rounds: _abc.Iterable[Global___SweepRound] | None = ...,
+        reuse_trained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "pruning", b"pruning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "goal", b"goal", "max_device_seconds", b"max_device_seconds", "max_failed_trials", b"max_failed_trials", "num_trials", b"num_trials", "parallel_trials", b"parallel_trials", "parameters", b"parameters", "pruning", b"pruning", "rounds", b"rounds", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "goal", b"goal", "max_device_seconds", b"max_device_seconds", "max_failed_trials", b"max_failed_trials", "num_trials", b"num_trials", "parallel_trials", b"parallel_trials", "parameters", b"parameters", "pruning", b"pruning", "reuse_trained", b"reuse_trained", "rounds", b"rounds", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

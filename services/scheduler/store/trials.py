@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -29,8 +29,10 @@ class NewTrial:
     round: int
     point: Point
     digest: str
-    refusal: str = ""
-    """Why its parameters were refused; then it has no job."""
+    message: str = ""
+    """Why its parameters were refused; then it has no job. Or whose result its job has."""
+    reports: Mapping[int, float] = field(default_factory=dict)
+    """Values by step, where its job has the result of another one."""
 
 
 class JobTaken(Exception):
@@ -49,8 +51,8 @@ def begin(tx: Transaction, new: NewTrial, job: NewJob | None) -> bool:
     known = tx.connection.execute(select(trials.c.number, trials.c.digest).where(trials.c.sweep == new.sweep)).all()
     if state != SweepState.RUNNING or new.number != len(known) + 1 or new.digest in {row.digest for row in known}:
         return False
-    number = None if job is None else job_store.add(tx, job, _number_of(tx, job))
-    if job is not None and number is None:
+    added = None if job is None else job_store.add(tx, job, _number_of(tx, job))
+    if job is not None and added is None:
         raise JobTaken(str(job.name))
     values = {
         "sweep": new.sweep,
@@ -58,12 +60,13 @@ def begin(tx: Transaction, new: NewTrial, job: NewJob | None) -> bool:
         "round": new.round,
         "point": json.dumps(dict(new.point), sort_keys=True),
         "digest": new.digest,
-        "state": str(TrialState.FAILED if number is None else TrialState.RUNNING),
-        "message": new.refusal,
-        "job": number,
+        "state": str(TrialState.FAILED if added is None else TrialState.RUNNING),
+        "message": new.message,
+        "reports": json.dumps(sorted(new.reports.items())),
+        "job": None if added is None else added.number,
         "revision": sweep_store.next_revision(tx, new.sweep),
         "create_ms": tx.now_ms,
-        "end_ms": tx.now_ms if number is None else None,
+        "end_ms": tx.now_ms if added is None else None,
     }
     tx.connection.execute(insert(trials).values(**values))
     return True

@@ -22,6 +22,8 @@ from services.scheduler.admission import Admission
 from services.scheduler.backoff import Backoff
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.ledger import Ledger
+from services.scheduler.lifecycle.options import Options, Reuse
+from services.scheduler.lifecycle.reuse import Reusing, Stale, standing_in
 from services.scheduler.records import NewJob
 from services.scheduler.store import events as event_store
 from services.scheduler.store import sweeps as sweep_store
@@ -31,7 +33,7 @@ from services.scheduler.sweeps import decisions
 from services.scheduler.sweeps.asking import propose
 from services.scheduler.sweeps.decisions import Action, Propose, decide
 from services.scheduler.sweeps.space import digest_of
-from services.scheduler.sweeps.trials import Standings, SweepState, Trial
+from services.scheduler.sweeps.trials import Standings, Sweep, SweepState, Trial
 from services.scheduler.wire.sweep_drafts import trial_draft
 from services.scheduler.wire.sweeps import MetricReader
 from tuneforge.names import new_id
@@ -39,8 +41,11 @@ from tuneforge.names import new_id
 REFUSED = frozenset({"INVALID_FIELD", "DOES_NOT_FIT", "REVOKED", "LINEAGE_DEPTH", "NOT_FOUND"})
 """Answers to a trial's job that stay the same: the trial has failed. All others are asked for again."""
 CHUNKS_PER_READ = 64
+FAULT_PAUSE_S = 1.0
+"""After a fault of ours: it comes again, and must not spin."""
 LOOKS_PER_TURN = 1000
 """Looks at one sweep before others have their turn: a bound on what a fault in a rule can cost."""
+_REUSE = Options(reuse=Reuse.FINISHED)
 _log = get_logger(__name__)
 
 
@@ -51,6 +56,7 @@ class SweepController:
     ledger: Ledger
     admission: Admission
     holding: Holding
+    reusing: Reusing
     chance: random.Random
     """Source of jitter."""
     tick_s: float
@@ -117,6 +123,7 @@ class SweepController:
                         await asyncio.sleep(backoff.next_s())
         except Exception:  # noqa: BLE001 - the next tick begins anew; one sweep's fault must not end the others
             _log.error("a turn of a sweep failed", sweep=number, exc_info=True)
+            await asyncio.sleep(FAULT_PAUSE_S)
         finally:
             self._turns.pop(number, None)
             if number in self._missed:
@@ -189,7 +196,7 @@ class SweepController:
             if error.reason not in REFUSED:
                 raise
             said = "; ".join(f"{each.field} {each.description}" for each in error.fields) or error.message
-            refused = replace(new, refusal=f"Its parameters were refused: {said}")
+            refused = replace(new, message=f"Its parameters were refused: {said}")
             return await self.ledger.write(lambda tx: trial_store.begin(tx, refused, None))
 
     async def _begin(self, seen: Standings, action: Propose, new: trial_store.NewTrial) -> bool:
@@ -203,14 +210,56 @@ class SweepController:
         while True:
             draft = trial_draft(sweep, new.point, action.question.train_fraction, job_id)
             job: NewJob = replace(await self.admission.admit(draft), trial=str(sweep.name.trial(new.number)))
+            if sweep.plan.reuses_trained:
+                job, new = await self._reused(sweep, job, new)
 
-            async def write(job: NewJob = job) -> bool:
-                return await self.ledger.write(lambda tx: trial_store.begin(tx, new, job))
+            async def write(job: NewJob = job, new: trial_store.NewTrial = new) -> bool:
+                return await self.ledger.write(lambda tx: _begin(tx, new, job))
 
             try:
                 return await self.holding.make(str(job.name), job.versions, write)
             except trial_store.JobTaken:
                 job_id = new_id("trial")
+            except Stale:
+                new = replace(new, reports={}, message="")
+
+    async def _reused(
+        self, sweep: Sweep, job: NewJob, new: trial_store.NewTrial
+    ) -> tuple[NewJob, trial_store.NewTrial]:
+        """Returns a trial and its job with the result of a job that trained the same, where one has the values too.
+
+        Raises:
+            ServiceError: the registry does not answer.
+        """
+        found, _ = await self.reusing.finished(job, _REUSE)
+        if found.reuses is None:
+            return job, new
+        number, reader = found.reuses.number, MetricReader(metric=sweep.plan.goal.metric)
+        values = await self.ledger.read(lambda db: _all_values(db, number, reader))
+        if not values:
+            return job, new
+        return found, replace(new, reports=values, message=f"It has the result of {found.reuses.job}.")
+
+
+def _begin(tx: Transaction, new: trial_store.NewTrial, job: NewJob) -> bool:
+    """Stores a trial with its job.
+
+    Raises:
+        Stale: the job whose result it was to have is gone.
+    """
+    if job.reuses is not None:
+        standing_in(tx.connection, job, _REUSE, frozenset({job.reuses.number}))
+    return trial_store.begin(tx, new, job)
+
+
+def _all_values(connection: Connection, job: int, reader: MetricReader) -> dict[int, float]:
+    """Returns all values of the metric in a job's log, by step."""
+    found: dict[int, float] = {}
+    after = 0
+    while chunks := event_store.read_tail(connection, job, after, CHUNKS_PER_READ).chunks:
+        values, after = reader.read((chunk.payload for chunk in chunks), after)
+        found |= values
+    return found
 
 
 def _key(sweep: int, trial: Trial) -> tuple[int, int]:

@@ -137,7 +137,8 @@ def _settled(seen: Standings, trial: Trial) -> Settle:
     value = goal.value_of(trial.reports)
     if trial.job_state is JobState.SUCCEEDED:
         if value is not None and math.isfinite(value):
-            return Settle(trial=trial, state=TrialState.SUCCEEDED, value=value, message="")
+            message = "" if trial.stop_step else trial.message
+            return Settle(trial=trial, state=TrialState.SUCCEEDED, value=value, message=message)
         why = "is no finite number" if value is not None else "was not reported"
         return Settle(trial=trial, state=TrialState.FAILED, value=None, message=f"Its `{goal.metric}` {why}.")
     if trial.job_state is JobState.FAILED:

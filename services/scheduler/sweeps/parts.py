@@ -8,6 +8,7 @@ from services.grpckit.holding import Holding
 from services.scheduler.admission import Admission
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.ledger import Ledger
+from services.scheduler.lifecycle.reuse import Reusing
 from services.scheduler.settings import Timing
 from services.scheduler.sweep_calls import SweepParts
 from services.scheduler.sweeps.controller import SweepController
@@ -22,6 +23,7 @@ def sweep_parts(
         ledger=ledger,
         admission=admission,
         holding=holding,
+        reusing=Reusing(ledger=ledger, registry=admission.registry),
         chance=random.Random(),  # noqa: S311 - jitter, not a secret
         tick_s=timing.sweep_tick_s,
     )

@@ -131,6 +131,9 @@ class SweepPlan:
     max_failed_trials: int = 0
     """The sweep fails with more failed trials than this; 0: it never does for that."""
 
+    reuses_trained: bool = False
+    """Whether an earlier job that trained the same stands for a trial."""
+
     @property
     def num_trials(self) -> int:
         """Trials of all rounds."""

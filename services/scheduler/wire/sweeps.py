@@ -80,6 +80,7 @@ def plan_from_proto(plan: sweeps_pb2.SweepPlan, spec: spec_pb2.TrainingSpec) -> 
         pruning=_pruning_from_proto(plan.pruning, first),
         max_device_seconds=plan.max_device_seconds,
         max_failed_trials=plan.max_failed_trials,
+        reuses_trained=plan.reuse_trained,
     )
 
 
@@ -185,6 +186,7 @@ def plan_to_proto(plan: SweepPlan) -> sweeps_pb2.SweepPlan:
         seed=plan.seed,
         max_device_seconds=plan.max_device_seconds,
         max_failed_trials=plan.max_failed_trials,
+        reuse_trained=plan.reuses_trained,
         rounds=[
             sweeps_pb2.SweepRound(
                 num_trials=each.num_trials, train_fraction=each.train_fraction, narrow_to_best=each.narrow_to_best
