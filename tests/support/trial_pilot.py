@@ -22,7 +22,9 @@ class TrialPilot:
     loss: Loss
     evaluations: int = 4
     gate: asyncio.Event | None = None
-    """Runs wait for it after their first evaluation."""
+    """Runs wait for it after each evaluation."""
+    free: float = 0.0
+    """Learning rate of runs that do not wait for it."""
     running: int = 0
     most_running: int = 0
     steps: dict[str, int] = field(default_factory=dict)
@@ -67,7 +69,8 @@ class TrialPilot:
             await self.trainer.add(
                 attempt, events_pb2.Event(evaluation=events_pb2.EvaluationMetrics(step=step, loss=loss, rows=1))
             )
-            if self.gate is not None and not attempt.stops:
+            is_free = attempt.request.spec.optimization.learning_rate == self.free
+            if self.gate is not None and not is_free and not attempt.stops:
                 waits = asyncio.create_task(self.gate.wait())
                 stops = asyncio.create_task(self.trainer.until(lambda: attempt.stops))
                 await asyncio.wait({waits, stops}, return_when=asyncio.FIRST_COMPLETED)
