@@ -197,23 +197,23 @@ async def test_a_second_round_is_narrow_and_on_all_rows(tmp_path: Path) -> None:
 @on_loop
 async def test_a_bad_trial_is_stopped_by_what_it_reports(tmp_path: Path) -> None:
     """Its job is cancelled with the reason PRUNED, its device goes to the next trial, and it shows why."""
-    async with staged(tmp_path, timing=FAST) as stage:
-        async with piloted(stage.trainer, bowl, gate=asyncio.Event(), free=1e-3) as pilot:
-            await stage.trainer.register(stage.address)
-            pruning = sweeps_pb2.SweepPruning(
-                successive_halving=sweeps_pb2.SuccessiveHalving(min_steps=1, reduction_factor=2)
-            )
-            plan = plan_of({RATE: [1e-3, 1e-1, 1e-2]}, 3, algorithm=GRID, pruning=pruning)
-            await create(stage, plan)
-            sweep, trials = await until(stage, has_ended, trials_too=True)
-            assert (sweep.counts.pruned, sweep.counts.succeeded) == (2, 1)
-            stopped = trials[f"{NAME}/trials/2"]
-            assert (stopped.state, stopped.stop_step, stopped.value) == (sweeps_pb2.TRIAL_STATE_PRUNED, 1, 3.0)
-            assert "of 2 trials that came to step 1 the best 1 goes on" in stopped.message
-            assert pilot.steps["projects/p/jobs/s-2/attempts/1"] < 4
-            changes = [event.state for event in await stage.all_events("s-2") if event.HasField("state")]
-            assert "PRUNED" in [change.reason for change in changes]
-            assert (await stage.get("s-2")).state == jobs_pb2.JOB_STATE_CANCELLED
+    pilots = {"gate": asyncio.Event(), "free": 1e-3}
+    async with staged(tmp_path, timing=FAST) as stage, piloted(stage.trainer, bowl, **pilots) as pilot:
+        await stage.trainer.register(stage.address)
+        pruning = sweeps_pb2.SweepPruning(
+            successive_halving=sweeps_pb2.SuccessiveHalving(min_steps=1, reduction_factor=2)
+        )
+        plan = plan_of({RATE: [1e-3, 1e-1, 1e-2]}, 3, algorithm=GRID, pruning=pruning)
+        await create(stage, plan)
+        sweep, trials = await until(stage, has_ended, trials_too=True)
+        assert (sweep.counts.pruned, sweep.counts.succeeded) == (2, 1)
+        stopped = trials[f"{NAME}/trials/2"]
+        assert (stopped.state, stopped.stop_step, stopped.value) == (sweeps_pb2.TRIAL_STATE_PRUNED, 1, 3.0)
+        assert "of 2 trials that came to step 1 the best 1 goes on" in stopped.message
+        assert pilot.steps["projects/p/jobs/s-2/attempts/1"] < 4
+        changes = [event.state for event in await stage.all_events("s-2") if event.HasField("state")]
+        assert "PRUNED" in [change.reason for change in changes]
+        assert (await stage.get("s-2")).state == jobs_pb2.JOB_STATE_CANCELLED
 
 
 @on_loop
