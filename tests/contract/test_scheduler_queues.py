@@ -54,6 +54,13 @@ async def test_every_project_has_one_queue(tmp_path: Path) -> None:
         await stage.create()
         (listed,) = (await stage.stub.ListQueues(everywhere)).queues
         assert (listed.name, listed.status.waiting_jobs, listed.status.target_share) == (QUEUE, 1, 1.0)
+        for name in ("projects/a/queues/default", "projects/z/queues/default"):
+            await stage.stub.UpdateQueue(change(["weight"], name=name, weight=2.0))
+        first = await stage.stub.ListQueues(queues_pb2.ListQueuesRequest(parent="projects/-", page_size=2))
+        everywhere.page_token = first.next_page_token
+        rest = await stage.stub.ListQueues(everywhere)
+        assert [each.name.split("/")[1] for each in (*first.queues, *rest.queues)] == ["a", "p", "z"]
+        assert (first.queues[0].status.target_share, rest.next_page_token) == (2 / 3, "")
         one = await stage.stub.ListQueues(queues_pb2.ListQueuesRequest(parent="projects/empty"))
         assert [each.name for each in one.queues] == ["projects/empty/queues/default"]
 
@@ -215,7 +222,6 @@ async def test_spent_device_hours_make_a_project_wait(tmp_path: Path) -> None:
         assert (await stage.trainer.started(2)).request.name == "projects/p/jobs/j2/attempts/1"
 
 
-@EACH_DATABASE
 @pytest.mark.parametrize("quota", [{"max_devices": 2}, {"max_jobs": 2}], ids=["devices", "jobs"])
 @on_loop
 async def test_a_quota_is_never_exceeded(tmp_path: Path, quota: dict[str, int]) -> None:

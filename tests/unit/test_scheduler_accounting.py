@@ -37,7 +37,7 @@ ENDS = [
     AttemptEnd(state=AttemptState.SUCCEEDED),
     AttemptEnd(state=AttemptState.FAILED, failure=Failure(reason="LOSS_NOT_FINITE", message="nan", is_user_fault=True)),
 ]
-EVENTS = 120
+EVENTS = 80
 
 
 @dataclass
