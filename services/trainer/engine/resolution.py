@@ -165,11 +165,12 @@ def resolve(
         max_steps=optimization.max_steps,
     )
     tokens = _tokens_at_once(spec, device)
-    micro_rows = optimization.rows_per_micro_batch
-    if micro_rows:  # what was asked for counts alone
+    micro_rows = _rows_at_once(corpus, tokens, most=optimization.rows_per_step)
+    # A run that begins anew under the spec that its first attempt resolved asks for the number that was chosen then: it
+    # must cut its steps as that attempt did, else it would add up in another order. Any other wish counts alone.
+    if (wish := optimization.rows_per_micro_batch) and wish != micro_rows:
+        micro_rows = wish
         tokens = micro_rows * max(corpus.lengths)
-    else:
-        micro_rows = _rows_at_once(corpus, tokens, most=optimization.rows_per_step)
     resolved = replace(
         spec,
         compute=resolve_compute(spec.compute, device),
