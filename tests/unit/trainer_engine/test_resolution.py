@@ -65,7 +65,7 @@ def test_rows_at_once_are_chosen_by_their_length(length: int, expected: int) -> 
 
 @pytest.mark.parametrize("lengths", [[100] * 20, [60] * 10 + [300] * 3, [1000] * 4])
 def test_a_resolved_spec_resolves_to_itself(lengths: list[int]) -> None:
-    """An attempt that begins anew under the spec of the first one cuts its steps alike: the same sums, the same bits."""
+    """An attempt that begins anew under the spec of the first one cuts its steps alike: the same bits."""
     first = resolved(LoraMethod(), lengths)
     again = resolve(first.spec, corpus(lengths), {"train": "0"}, base=Path("nowhere"), device=CPU, threads=2)
     assert (again.spec, again.micro_batch_tokens) == (first.spec, first.micro_batch_tokens)
