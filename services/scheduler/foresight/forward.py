@@ -19,6 +19,8 @@ from services.scheduler.planning.rooms import Parts, Rooms
 from services.scheduler.planning.shares import decayed, given
 
 _ARRIVES, _ENDS, _LEAVES, _LOOK = range(4)
+_STILL_MS = 24 * HOUR_MS
+"""Longer than the planner's rules let anybody wait for a change of the order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,8 @@ class Forward:
     _followers: dict[int, list[int]] = field(default_factory=dict)
     _look: tuple[int, float] = (-1, 0.0)
     """When the next look is due, and the pause after it."""
+    _moved_ms: int = 0
+    """When something happened or was decided last."""
     _next_ms: int = 0
     """Before this the planner is not asked again."""
 
@@ -146,7 +150,7 @@ class Forward:
         while self.effort < self.pace.effort and (open_ones is None or open_ones):
             if self._waiting and self.now_ms >= self._next_ms:
                 self._decide()
-            if not self._events or self._events[0][0] > last_ms:
+            if not self._events or self._events[0][0] > last_ms or self._is_still():
                 break
             self.now_ms = self._events[0][0]
             while self._events and self._events[0][0] == self.now_ms:
@@ -156,9 +160,13 @@ class Forward:
                     open_ones.discard(job)
         return self.courses
 
+    def _is_still(self) -> bool:
+        """Returns whether nothing is to come but looks, which have found nothing for longer than any rule waits."""
+        return self.now_ms - self._moved_ms > _STILL_MS and all(event[1] == _LOOK for event in self._events)
+
     def _begin_run(self) -> None:
         queue = self.situation.queue
-        self.now_ms = queue.now_ms
+        self.now_ms = self._moved_ms = queue.now_ms
         self._left = dict(self.situation.left_ms)
         self._rooms = {room.node: room for room in queue.rooms}
         self._sizes = Rooms(queue.rooms)
@@ -205,6 +213,7 @@ class Forward:
     def _happen(self, kind: int, job: int, number: int) -> None:
         if kind == _LOOK:
             return
+        self._moved_ms = self.now_ms
         if kind == _ARRIVES:
             self._waiting[job] = replace(self._later.pop(job), queued_ms=self.now_ms)
             return
