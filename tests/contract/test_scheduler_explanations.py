@@ -76,7 +76,7 @@ async def test_a_running_job_and_the_one_behind_it(tmp_path: Path) -> None:
         found = await explain(stage, "second")
         assert reasons(found) == ["SLOTS_TAKEN"]
         assert list(found.blockers[0].jobs) == ["projects/p/jobs/first"]
-        assert "1 job hold 1 of the 1 slots" in found.blockers[0].message
+        assert "1 job holds 1 of the 1 slots" in found.blockers[0].message
         assert (found.position.position, found.position.position_in_project, found.position.waiting) == (1, 1, 2)
         assert [(each.node, each.why_not) for each in found.nodes] == [
             ("nodes/n1", "has 0 free slots, 1 are asked for")
@@ -266,7 +266,7 @@ async def test_the_command_line_explains_and_simulates(tmp_path: Path) -> None:
         await stage.trainer.started()
         await stage.create("waits")
         said = await asyncio.to_thread(run, stage, "job", "explain", "waits")
-        assert "waits for SLOTS_TAKEN: 1 job hold 1 of the 1 slots" in said
+        assert "waits for SLOTS_TAKEN: 1 job holds 1 of the 1 slots" in said
         assert "jobs: runs" in said
         assert "nodes/n1: has 0 free slots" in said
         plain = json.loads(await asyncio.to_thread(run, stage, "jobs", "explain", "waits", "--json"))

@@ -47,7 +47,7 @@ async def test_one_frame_shows_all_of_it(tmp_path: Path) -> None:
         (runs,) = [line for line in lines if line.startswith("runs")]
         assert all(part in runs for part in ("RUNNING", "20/100", "0.05", "█"))
         (waits,) = [line for line in lines if line.startswith("waits")]
-        assert "1 job hold 1 of the 1 slots" in waits
+        assert "1 job holds 1 of the 1 slots" in waits
         assert any(line.startswith("p ") and "100%" in line for line in lines)  # its share of the usage
 
 

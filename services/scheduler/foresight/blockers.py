@@ -157,8 +157,8 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
         if any(isinstance(each, Keep) and each.job == job.job for each in decisions) and leaving:
             yield Blocker(
                 reason=Reason.LEAVING,
-                message=f"Its slots are promised to it; {_many(len(leaving), 'job')} that hold them save their state "
-                "and leave.",
+                message=f"Its slots are promised to it; {_many(len(leaving), 'job')} will save the state and leave "
+                "them.",
                 cure="Nothing is to be done: they leave within their stop deadline.",
                 jobs=leaving,
             )
@@ -168,7 +168,8 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
         asked = f"{job.slots} on each of {job.parts} nodes" if job.parts > 1 else str(job.slots)
         yield Blocker(
             reason=Reason.SLOTS_TAKEN,
-            message=f"{_many(len(holders), 'job')} hold {slots - free} of the {slots} slots that it could use; "
+            message=f"{_many(len(holders), 'job')} {'holds' if len(holders) == 1 else 'hold'} {slots - free} of the "
+            f"{slots} slots that it could use; "
             f"it needs {asked} and {free} are free.",
             cure="Wait for one of them to end, or start another node.",
             jobs=tuple(other.job for other in holders),
@@ -179,7 +180,7 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
             waited = _waited(each.job, moment)
             yield Blocker(
                 reason=Reason.NODES_KEPT,
-                message=f"{_many(len(each.nodes), 'node')} are kept free for a larger job that has waited {waited}.",
+                message=f"Kept free for a larger job that has waited {waited}: {_many(len(each.nodes), 'node')}.",
                 cure="Wait until that job has started; it is next in line.",
                 jobs=(each.job,),
             )
@@ -199,7 +200,7 @@ def _others(job: Waiting, decisions: Sequence[Decision]) -> Blocker:
     starting = tuple(each.job for each in decisions if isinstance(each, Begin | Keep) and each.job != job.job)
     return Blocker(
         reason=Reason.OTHERS_FIRST,
-        message=f"{_many(len(starting), 'job')} that go first take what is free.",
+        message=f"What is free goes to {_many(len(starting), 'job')} before it.",
         cure="Wait for its turn, or have it given a higher class.",
         jobs=starting,
     )

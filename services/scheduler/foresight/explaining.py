@@ -102,7 +102,7 @@ def explain(job: Job, view: View) -> Explanation:
         )
     waiting = next((each for each in moment.queue.waiting if each.job == job.number), None)
     running = next((each for each in moment.queue.running if each.job == job.number), None)
-    said = tuple(findings(active.needs, waiting, moment.queue, moment.seen.nodes))
+    said = _said(active, waiting, running, moment)
     place = None if waiting is None else place_of(waiting, view.order, moment.queue)
     found = _blockers(job, active, waiting, running, view, said)
     told = None if job.state in {JobState.PAUSED, *LEAVING} and running is None else told_of(job.number, view)
@@ -120,6 +120,16 @@ def explain(job: Job, view: View) -> Explanation:
         findings=said,
         may_overtake=0 if place is None or waiting is None else _overtaking(waiting, view),
     )
+
+
+def _said(active: ActiveJob, waiting: Waiting | None, running: Running | None, moment: Moment) -> tuple[Finding, ...]:
+    """Returns what nodes say to a job; to one that has a node, what the others say."""
+    situation = moment.situation
+    later = (each.waiting for each in situation.later if each.waiting.job == active.number)
+    as_waiting = waiting or situation.again.get(active.number) or next(later, None)
+    held = frozenset() if running is None else running.held.keys()
+    nodes = [node for node in moment.seen.nodes if node.node not in held]
+    return tuple(findings(active.needs, as_waiting, moment.queue, nodes))
 
 
 def told_of(number: int, view: View) -> Told | None:

@@ -6,11 +6,12 @@ will wait then.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from services.scheduler.decisions import Observation
-from services.scheduler.foresight.forward import Later, Situation
+from services.scheduler.foresight.forward import Later, Pace, Situation
 from services.scheduler.foresight.run_times import RunTime
 from services.scheduler.jobs import HELD, LIVE_ATTEMPT, JobState
 from services.scheduler.planning.observed import queue_of
@@ -32,6 +33,8 @@ class Moment:
     """What each job still needs, by number."""
     situation: Situation
     """Where forward runs begin."""
+    pace: Pace
+    """How long stops and restores take, as far as it was measured."""
 
     def name(self, job: int) -> str:
         """Returns the name of a job that has not ended; empty: it is not known."""
@@ -57,6 +60,7 @@ def moment_of(seen: Observation, times: Mapping[int, RunTime]) -> Moment:
         jobs=jobs,
         attempts=_attempts(seen, jobs),
         times=times,
+        pace=_pace(seen),
         situation=Situation(
             queue=queue,
             left_ms={},
@@ -66,6 +70,12 @@ def moment_of(seen: Observation, times: Mapping[int, RunTime]) -> Moment:
             gone=frozenset(number for number in held if jobs[number].state in {JobState.PAUSING, JobState.CANCELLING}),
         ),
     )
+
+
+def _pace(seen: Observation) -> Pace:
+    """Returns how long a job takes from its node to its first step: what the attempts that run took, in the middle."""
+    took = [each.first_step_ms - each.create_ms for each in seen.attempts if each.first_step_ms is not None]
+    return Pace(restore_ms=round(statistics.median(took)) if took else seen.rules.restore_ms)
 
 
 def _comes(job: ActiveJob, held: set[int]) -> bool:

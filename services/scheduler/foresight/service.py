@@ -229,7 +229,7 @@ def _viewed(seen: Observation, times: dict[int, RunTime], qualities: dict[Event,
         moment=moment,
         decisions=plan(moment.queue),
         order=ordered(moment.queue),
-        outlooks=foresee(moment.situation, times),
+        outlooks=foresee(moment.situation, times, pace=moment.pace),
         qualities=qualities,
     )
 

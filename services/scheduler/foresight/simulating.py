@@ -99,7 +99,7 @@ def simulate(new: ActiveJob, time: RunTime, before: View, qualities: Mapping[Eve
         qualities: What earlier promises were worth.
     """
     moment = with_job(before.moment, new, time)
-    after = foresee(moment.situation, moment.times)
+    after = foresee(moment.situation, moment.times, pace=moment.pace)
     outlook = after.of(new.number)
     decisions, order = plan(moment.queue), ordered(moment.queue)
     waiting = next((each for each in moment.queue.waiting if each.job == new.number), None)

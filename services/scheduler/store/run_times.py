@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select
 from services.scheduler.store.measured_runs import NEWEST
 from services.scheduler.store.tables import chunks, jobs, measured_runs
 
-CHUNKS = 3
-"""Newest chunks of a job's log in which steps are looked for: up to 300 events."""
+CHUNKS = 20
+"""Newest chunks of a job's log in which steps are looked for; each has what came in a moment, at most 100 events."""
 AT_ONCE = 500
 
 

@@ -72,7 +72,7 @@ def viewed(jobs: list[ActiveJob], nodes: list[Node], attempts: list[Attempt] | N
         moment=moment,
         decisions=plan(moment.queue),
         order=ordered(moment.queue),
-        outlooks=foresee(moment.situation, moment.times),
+        outlooks=foresee(moment.situation, moment.times, pace=moment.pace),
         qualities={},
     )
 
