@@ -18,6 +18,8 @@ from services.scheduler.planning.queue import Queue, Waiting
 LOOKED_AT = 200
 """Waiting jobs, the first of the order, that take part in the runs."""
 VARIANTS = ("expected", "lowest", "highest")
+_PACES = {"expected": 1.0, "lowest": 0.3, "highest": 2.0}
+"""What stops and restores take in a variant, over what is expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ def foresee(
     runs: dict[str, Mapping[int, Course]] = {}
     for variant in VARIANTS:
         left = {number: time.at(variant) for number, time in times.items()}
-        run = Forward(replace(front, left_ms=left), pace or Pace())
+        run = Forward(replace(front, left_ms=left), _paced(pace or Pace(), _PACES[variant]))
         runs[variant] = run.run(inside) if inside is None or inside else {}
     held = {job.job for job in situation.queue.running}
     outlooks = {number: _outlook(number, runs, is_held=number in held) for number in runs["expected"]}
@@ -97,6 +99,10 @@ def foresee(
         order=tuple(job.job for job in order),
         looked_at=len(taken),
     )
+
+
+def _paced(pace: Pace, factor: float) -> Pace:
+    return replace(pace, stop_ms=round(pace.stop_ms * factor), restore_ms=round(pace.restore_ms * factor))
 
 
 def _outlook(number: int, runs: Mapping[str, Mapping[int, Course]], *, is_held: bool) -> Outlook:

@@ -42,8 +42,8 @@ SHARE = 0.04
 """Largest share of the time that the loop spends on forecasts: with a long queue it looks less often."""
 FRESH_S = 1.0
 """Age up to which a view is shared by callers while nothing changes."""
-DEAR_S = 0.2
-"""Time from which on making a view is dear: then callers share one for three times as long, whatever changes."""
+LONG = 500
+"""Jobs from which on a view is dear: then callers share one for three times as long as it took, whatever changes."""
 EXPLAINED_EVERY_MS = 300_000
 """At most one promise of an explanation is kept for a job in this time."""
 FIRST_AT_ONCE = 500
@@ -52,11 +52,12 @@ FIRST_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """When a view was made, how long that took, and how many changes there had been before."""
+    """When a view was made, how long that took, how many changes there had been before, and of how many jobs it is."""
 
     at: float
     took_s: float
     changes: int
+    jobs: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,17 +142,18 @@ class Foresight:
                 known = view.moment.jobs.get(job.number) if job is not None else None
                 if job is None or (known is not None and known.state is job.state):
                     return view
-            began, changes = time.monotonic(), self.changes()
+            changes = self.changes()
             seen = await self.look()
+            began = time.monotonic()
             times = await self._times.of(seen)
             view = await asyncio.to_thread(_viewed, seen, times, dict(self.qualities))
             now = time.monotonic()
-            self._view = _Made(at=now, took_s=now - began, changes=changes), view
+            self._view = _Made(at=now, took_s=now - began, changes=changes, jobs=len(seen.jobs)), view
             return view
 
     def _is_fresh(self, made: _Made) -> bool:
         age_s = time.monotonic() - made.at
-        is_shared = made.took_s >= DEAR_S and age_s < 3 * made.took_s
+        is_shared = made.jobs >= LONG and age_s < 3 * made.took_s
         return is_shared or (age_s < FRESH_S and made.changes == self.changes())
 
     async def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -43,16 +44,21 @@ class RunTimes:
         ]
         stale = [job for job in active.values() if job.step and self._is_stale(job, seen.now_ms)][:STEPS_AT_ONCE]
 
-        def read(connection: Connection) -> tuple[dict[int, bytes | None], dict[int, list[bytes]], list[float]]:
-            events = {job.number: store.newest_events(connection, job.number) for job in stale}
-            return store.estimates(connection, missing), events, store.finished_seconds(connection)
+        def read(connection: Connection) -> tuple[dict[int, Interval | None], dict[int, StepTimes | None], list[float]]:
+            stored = store.estimates(connection, missing)
+            steps = {job.number: step_times(step_seconds(store.newest_events(connection, job.number))) for job in stale}
+            predicted = {number: predicted_seconds(stored.get(number)) for number in missing}
+            return predicted, steps, store.finished_seconds(connection)
 
-        stored, events, history = await self.ledger.read(read)
-        self._estimates.update({number: predicted_seconds(stored.get(number)) for number in missing})
-        for job in stale:
-            self._steps[job.number] = seen.now_ms, job.step, step_times(step_seconds(events[job.number]))
+        # Both with thousands of jobs beside the event loop: the read has a thread of its own, and so has what follows.
+        predicted, steps, history = await self.ledger.read(read)
+        self._estimates.update(predicted)
+        self._steps.update({job.number: (seen.now_ms, job.step, steps[job.number]) for job in stale})
+        return await asyncio.to_thread(self._all, seen, history)
+
+    def _all(self, seen: Observation, history: list[float]) -> dict[int, RunTime]:
         begun = {each.job: each.create_ms for each in seen.attempts if each.node_rank == 0}
-        return {number: run_time(self._facts(job, begun, seen.now_ms), history) for number, job in active.items()}
+        return {job.number: run_time(self._facts(job, begun, seen.now_ms), history) for job in seen.jobs}
 
     def _is_stale(self, job: ActiveJob, now_ms: int) -> bool:
         known = self._steps.get(job.number)

@@ -8,7 +8,7 @@ from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import BASE, DATA
 from tests.support.scheduling import staged, tiny_spec
-from tuneforge.v1 import explanations_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2, types_pb2
+from tuneforge.v1 import errors_pb2, explanations_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2, types_pb2
 
 SUCCEEDED, FAILED = nodes_pb2.ATTEMPT_STATE_SUCCEEDED, nodes_pb2.ATTEMPT_STATE_FAILED
 MISSING = "projects/p/models/invalid-id/versions/1"
@@ -119,7 +119,7 @@ async def test_003_36_a_job_lives_as_its_states_say(tmp_path: Path) -> None:
         assert stage.trainer.starts == [held.request.name]
         await stage.create("bad")
         failure = types_pb2.Failure(
-            reason="ERROR_REASON_INVALID_DATA", message="row 3 has no answer", fault=types_pb2.FAULT_CLASS_USER
+            reason=errors_pb2.ERROR_REASON_INVALID_DATA, message="row 3 has no answer", fault=types_pb2.FAULT_CLASS_USER
         )
         await stage.trainer.end(await stage.trainer.started(2), FAILED, failure)
         failed = await stage.until_state("FAILED", "bad")

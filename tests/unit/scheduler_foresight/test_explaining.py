@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from services.scheduler.jobs import AttemptState, JobState
 from services.scheduler.planning.plan import Begin, plan
 from services.scheduler.planning.queue import HOUR_MS, Project
 from services.scheduler.records import ActiveJob, Attempt, Capacity, Needs, Node
+from services.scheduler.wire.explanations import blockers_to_proto, names_for, place_to_proto
 from tuneforge.names import JobName
 
 NOW_MS = 10**9
@@ -63,10 +65,14 @@ def running(number: int, on: str, **values: object) -> tuple[ActiveJob, Attempt]
 
 def viewed(jobs: list[ActiveJob], nodes: list[Node], attempts: list[Attempt] | None = None, **values: object) -> View:
     """Returns the view of a moment."""
-    seen = Observation(
-        now_ms=NOW_MS, jobs=tuple(jobs), attempts=tuple(attempts or ()), nodes=tuple(nodes),
-        reported={each.node: {} for each in nodes}, **values,
-    )  # type: ignore[arg-type]  # fmt: skip
+    made: dict[str, Any] = {
+        "now_ms": NOW_MS,
+        "jobs": tuple(jobs),
+        "attempts": tuple(attempts or ()),
+        "nodes": tuple(nodes),
+        "reported": {each.node: {} for each in nodes},
+    }
+    seen = Observation(**(made | values))
     moment = moment_of(seen, dict.fromkeys((each.number for each in jobs), AN_HOUR))
     return View(
         moment=moment,
@@ -273,3 +279,18 @@ def test_run_times_come_from_the_best_that_is_known() -> None:
     assert overdue.left_ms.expected == 0.05 * 100_000 + 11_000
     assert run_time(Facts(), [10.0, 20.0, 30.0]).basis is Basis.HISTORY
     assert run_time(Facts()).basis is Basis.GUESS
+
+
+def test_jobs_of_others_are_counted_and_not_named() -> None:
+    """A caller who may read one project is told how many jobs of another one are in the way, and no name of them."""
+    holder, attempt = running(9, "a", name=JobName("secret", "j9"))
+    view = viewed([holder, job(1), job(2, name=JobName("secret", "j2"), priority=1)], [node("a")], [attempt])
+    waiting = next(each for each in view.order if each.job == 1)
+    said = findings(Needs(), waiting, view.moment.queue, view.moment.seen.nodes)
+    name_of = names_for(view, lambda project: project == "p")
+    (blocker,) = blockers_to_proto(of_waiting(waiting, view.moment, view.decisions, said), name_of)
+    assert (list(blocker.jobs), blocker.num_jobs) == ([], 1)
+    assert "secret" not in blocker.message
+    place = place_to_proto(place_of(waiting, view.order, view.moment.queue), name_of)
+    assert (list(place.ahead), place.position) == ([], 2)
+    assert name_of(1) == "projects/p/jobs/j1"
