@@ -24,6 +24,7 @@ from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
 from services.scheduler.foresight.service import Foresight
 from services.scheduler.job_calls import JobParts
+from services.scheduler.leading import ChangesAtTheLeader, Leading
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.bulk import Bulk
 from services.scheduler.lifecycle.putting_aside import PuttingAside
@@ -75,7 +76,10 @@ class Scheduler:
     works: tuple[Work, ...]
     """What goes on beside the loop."""
     servicer: SchedulerServicer
+    may_stand_by: bool = False
+    """Whether another scheduler may lead on the same database."""
     _loops: tuple[asyncio.Task[None], ...] = ()
+    _leading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Opens the database and starts the loop.
@@ -84,6 +88,14 @@ class Scheduler:
             StartRefused: the data folder is in use or of a newer release.
         """
         await asyncio.to_thread(self.database.open)
+        if self.database.is_leading:
+            await self._lead()
+        if self.may_stand_by:
+            leading = Leading(database=self.database, ledger=self.ledger, broadcast=self.broadcast, begin=self._lead)
+            self._leading = asyncio.create_task(leading.run())
+
+    async def _lead(self) -> None:
+        """Starts what only the one scheduler does that writes."""
         await self.reconciler.start()
         loops = (self.reconciler.run(), self.holding.run_for_ever(), *(work.run() for work in self.works))
         self._loops = tuple(asyncio.create_task(loop) for loop in loops)
@@ -94,6 +106,9 @@ class Scheduler:
 
     async def close(self) -> None:
         """Ends the loops and what they do, then closes the database: all that was acknowledged is in it."""
+        if self._leading is not None:
+            self._leading.cancel()
+            await asyncio.gather(self._leading, return_exceptions=True)
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -113,6 +128,7 @@ def _database(settings: SchedulerSettings) -> Database:
         schema_head=SCHEMA_HEAD,
         service="scheduler",
         postgres=settings.postgres,
+        stands_by=True,
     )
 
 
@@ -187,6 +203,7 @@ def build(
         foresight=foresight,
         works=(foresight, sweeps.controller, jobs.removing, Compactor(ledger=ledger, policy=settings.compaction)),
         servicer=servicer,
+        may_stand_by=settings.postgres is not None,
     )
 
 
@@ -248,7 +265,9 @@ def definition_of(scheduler: Scheduler) -> ServiceDefinition:
     return ServiceDefinition(
         descriptor=scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
         add_to_server=scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server,
-        servicer=scheduler.servicer,
+        servicer=ChangesAtTheLeader(scheduler.servicer, scheduler.database, POLICIES)
+        if scheduler.may_stand_by
+        else scheduler.servicer,
         policies=POLICIES,
         start=scheduler.start,
         drain=scheduler.drain,

@@ -90,6 +90,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the process serves as many streams or calls as it may."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 72
     """RESOURCE_EXHAUSTED: the disk is full; nothing was written."""
+    ERROR_REASON_STANDBY: _ErrorReason.ValueType  # 196
+    """UNAVAILABLE: another process leads on the same database; this one answers reads alone until it takes over."""
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 80
     """UNAVAILABLE: another service that the call needs does not answer."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 81
@@ -247,6 +249,8 @@ ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 71
 """RESOURCE_EXHAUSTED: the process serves as many streams or calls as it may."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 72
 """RESOURCE_EXHAUSTED: the disk is full; nothing was written."""
+ERROR_REASON_STANDBY: ErrorReason.ValueType  # 196
+"""UNAVAILABLE: another process leads on the same database; this one answers reads alone until it takes over."""
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 80
 """UNAVAILABLE: another service that the call needs does not answer."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 81

@@ -8,6 +8,7 @@ savepoint of its own, so one that fails does not take its neighbours along. What
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,8 @@ from services.grpckit.database.address import PostgresAddress
 from services.grpckit.database.backend import READERS, Backend, SchemaTooNew
 from services.grpckit.database.sqlite import Sqlite
 from services.grpckit.database.writer import Writer
-from services.grpckit.folder_lock import FolderLock, StartRefused
+from services.grpckit.errors import Reason, ServiceError
+from services.grpckit.folder_lock import FolderLock, FolderLocked, StartDelayed, StartRefused
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ class Database:
             place need not read the folder.
         service: Name of the service, which the database keeps: one that belongs to another is refused.
         postgres: The database on a server that is used in place of the file.
+        stands_by: On a server, where another process has the database, `open` gives a reader of it, and `try_to_lead`
+            makes it the writer once that process is gone.
     """
 
     def __init__(
@@ -48,12 +52,15 @@ class Database:
         schema_head: str,
         service: str = "",
         postgres: PostgresAddress | None = None,
+        stands_by: bool = False,
     ) -> None:
         self._path = path
         self._migrations = migrations
         self._schema_head = schema_head
         self._service = service
         self._postgres = postgres
+        self._stands_by = stands_by and postgres is not None
+        self._leading = threading.Lock()
         self._lock = FolderLock(path.parent)
         self._backend: Backend | None = None
         self._writer: Writer | None = None
@@ -84,11 +91,14 @@ class Database:
         connection: Connection | None = None
         try:
             self._stay_where_the_data_is()
-            connection = backend.open_writer()
-            self._bring_to_head(backend, connection)
+            connection = self._open_writer(backend)
+            if connection is not None:
+                self._bring_to_head(backend, connection)
             if self._postgres is not None:
                 self._path.with_name(ELSEWHERE).write_text(f"{self._postgres}\n")
             self._reader = backend.open_readers()
+            if connection is None:
+                self._require_head()
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -97,18 +107,79 @@ class Database:
                 raise backend.refusal(error) from error
             raise
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
-        self._writer = Writer(backend, connection)
-        self._writer.start()
+        if connection is not None:
+            self._writer = Writer(backend, connection)
+            self._writer.start()
+
+    def _open_writer(self, backend: Backend) -> Connection | None:
+        """Returns the writer's connection; None: another process has it, and this one stands by.
+
+        Raises:
+            FolderLocked: another process has it.
+        """
+        try:
+            return backend.open_writer()
+        except FolderLocked:
+            if not self._stands_by:
+                raise
+            return None
+
+    def _require_head(self) -> None:
+        """Refuses to stand by beside another release: what it writes may not be read here.
+
+        Raises:
+            StartDelayed: the schema is not this release's.
+        """
+        found = self.read_sync(_current_revision)
+        if found != self._schema_head:
+            raise StartDelayed(
+                f"another process of another release has the database (schema {found}, here {self._schema_head}); "
+                "start this one again when that one has ended"
+            )
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._writer is not None
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether another process has become the writer while this one did not answer."""
+        return self._writer is not None and self._writer.is_displaced
+
+    def try_to_lead(self) -> bool:
+        """Becomes the writer if nobody else is; waits a moment for it. For one that stands by.
+
+        Raises:
+            StartRefused: the database must not be used.
+        """
+        with self._leading:
+            backend = self._backend
+            if backend is None or self._writer is not None:
+                return self._writer is not None
+            try:
+                connection = self._open_writer(backend)
+            except DBAPIError as error:
+                if backend.is_lost(error):
+                    return False
+                raise backend.refusal(error) from error
+            if connection is None:
+                return False
+            self._bring_to_head(backend, connection)
+            self._writer = Writer(backend, connection)
+            self._writer.start()
+            return True
 
     def close(self) -> None:
         """Finishes the queued writes, then closes everything; a second call does nothing."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._threads is not None:
-            self._threads.shutdown(wait=True)
-            self._threads = None
-        self._release()
+        with self._leading:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._threads is not None:
+                self._threads.shutdown(wait=True)
+                self._threads = None
+            self._release()
 
     def _release(self) -> None:
         if self._backend is not None:
@@ -121,7 +192,7 @@ class Database:
             return Sqlite(self._path)
         from services.grpckit.database.postgres import Postgres  # the driver is only for those who use it
 
-        return Postgres(self._postgres)
+        return Postgres(self._postgres, is_shared=self._stands_by)
 
     def _stay_where_the_data_is(self) -> None:
         """Refuses to begin anew in one kind of database when the folder's data is in the other."""
@@ -211,6 +282,8 @@ class Database:
 
     def _submit(self, run: Callable[[Connection], T]) -> Future[T]:
         if self._writer is None:
+            if self._stands_by and self._backend is not None:
+                raise ServiceError(Reason.STANDBY, "another scheduler leads on this database; this one only reads")
             raise RuntimeError("the database is not open")
         return self._writer.submit(run)
 

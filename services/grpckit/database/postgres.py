@@ -26,6 +26,11 @@ OLDEST_SERVER = 140000
 LOCK_WAIT_MS = 5_000
 """How long the lock of a writer that has just ended is waited for, in milliseconds. 5 s: a busy server needs a while to
 notice that a process was killed."""
+SHARED_LOCK_WAIT_MS = 1_000
+"""The same where others stand by: they ask again and again."""
+SHARED_IDLE_S = 15
+"""Seconds without a word after which the server ends the session of a writer beside which others stand by, and with it
+the lock. 15: a writer says something every 3 s."""
 START_PATIENCE_S = 10.0
 """Seconds that a start waits for a server that does not take connections yet."""
 _RETRY_S = 0.2
@@ -55,7 +60,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _DISK_FULL = "53100"
 _READ_ONLY = "25006"
 _NUMBER_OUT_OF_RANGE = "22003"
-_GONE = ("08", "57P01", "57P02", "57P03", "53300")
+_GONE = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _BUSY = {
     _READ_ONLY: "is read-only",
     "53200": "is out of memory",
@@ -82,6 +87,7 @@ class Postgres:
         start_patience_s: Seconds that the first connection waits for a server that does not take any yet.
         lock_wait_ms: Milliseconds that a connection waits for the lock of a writer that has just ended, > 0; None:
             `LOCK_WAIT_MS`.
+        is_shared: Others stand by: the wait for the lock is short, and a writer that hangs loses its session.
     """
 
     def __init__(
@@ -90,10 +96,12 @@ class Postgres:
         *,
         start_patience_s: float = START_PATIENCE_S,
         lock_wait_ms: int | None = None,
+        is_shared: bool = False,
     ) -> None:
         self._address = address
         self._patience_s = start_patience_s
-        self._lock_wait_ms = lock_wait_ms or LOCK_WAIT_MS
+        self._lock_wait_ms = lock_wait_ms or (SHARED_LOCK_WAIT_MS if is_shared else LOCK_WAIT_MS)
+        self._is_shared = is_shared
         self._writers: Engine | None = None
         self._readers: Engine | None = None
         self._was_open = False
@@ -181,7 +189,12 @@ class Postgres:
 
     def _engine(self, role: str, *, read_only: bool) -> Engine:
         address = self._address
-        options = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
+        session = dict(_SESSION)
+        if self._is_shared and not read_only:
+            session |= dict.fromkeys(
+                ("idle_session_timeout", "idle_in_transaction_session_timeout"), f"{SHARED_IDLE_S}s"
+            )
+        options = " ".join(f"-c {name}={value}" for name, value in session.items())
         given = address.url.query
         parameters = {name: value for name, value in _CLIENT.items() if name not in given}
         parameters["application_name"] = f"tuneforge {address.url.database} {role}"

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.grpckit.database.backend import Backend
 from services.grpckit.errors import Reason, ServiceError
-from services.grpckit.folder_lock import StartRefused
+from services.grpckit.folder_lock import FolderLocked, StartRefused
 from services.grpckit.logging import get_logger
 
 _log = get_logger(__name__)
@@ -77,6 +77,8 @@ class Writer:
         self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
+        self.is_displaced = False
+        """Whether another process has become the writer since the connection was lost."""
         self.commits = 0
         """Transactions since the start, the failed ones among them."""
 
@@ -175,6 +177,7 @@ class Writer:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._backend.open_writer()
+            self.is_displaced = False
             away_s = time.monotonic() - self._lost_at if self._lost_at is not None else 0.0
             _log.info("the database answers again", place=self._backend.place, away_s=round(away_s, 3))
         return self._connection
@@ -185,6 +188,7 @@ class Writer:
     def _waits_for(self, error: BaseException) -> bool:
         """Drops the lost connection and waits a moment; False when the batch has to be given up."""
         connection, self._connection = self._connection, None
+        self.is_displaced = isinstance(error, FolderLocked)
         if connection is not None:
             _quietly(connection.invalidate)
             _quietly(connection.close)
