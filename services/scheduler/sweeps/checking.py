@@ -85,8 +85,7 @@ def checked(plan: SweepPlan, num_trials: int, rules: SpecRules) -> tuple[SweepPl
     found += _conditions(plan.parameters)
     found += _limits(plan, num_trials)
     found += _goal(plan, rules.spec)
-    if not found:
-        found += _values(plan.parameters, rules)
+    found += _values(plan.parameters, rules, found)
     return plan, found
 
 
@@ -249,10 +248,22 @@ def _goal(plan: SweepPlan, spec: TrainingSpec) -> Iterator[FieldViolation]:
         yield FieldViolation("plan.pruning", problem)
 
 
-def _values(parameters: Sequence[Parameter], rules: SpecRules) -> Iterator[FieldViolation]:
-    """What the spec's rules say to each value beside what its conditions want."""
+def _values(
+    parameters: Sequence[Parameter], rules: SpecRules, found: Sequence[FieldViolation]
+) -> Iterator[FieldViolation]:
+    """What the spec's rules say to each value beside what its conditions want, where nothing else is wrong with it."""
+    places = [each.field for each in found]
+    if "plan.parameters" in places:  # too many, or conditions that wait for each other
+        return
+    wrong = {
+        each.field
+        for index, each in enumerate(parameters)
+        if any(place.startswith(f"plan.parameters[{index}].") for place in places)
+    }
     known = {each.field: each for each in parameters}
     for index, parameter in enumerate(parameters):
+        if parameter.field in wrong or not wrong.isdisjoint(_parents(parameter, known)):
+            continue
         beside = _wanted(parameter, known)
         path = f"plan.parameters[{index}]"
         for place, value in _looked_at(parameter.values):
@@ -260,6 +271,12 @@ def _values(parameters: Sequence[Parameter], rules: SpecRules) -> Iterator[Field
             for field, problem in said.items():
                 description = f"gives the spec {parameter.field} = {shown(value)}, where {field} {problem}"
                 yield FieldViolation(f"{path}.{place}", description)
+
+
+def _parents(parameter: Parameter, known: dict[str, Parameter]) -> set[str]:
+    """Returns the fields that a parameter's conditions name, and those that theirs do."""
+    named = {condition.field for condition in parameter.when}
+    return named.union(*(_parents(known[each], known) for each in named if each in known))
 
 
 def _wanted(parameter: Parameter, known: dict[str, Parameter]) -> dict[str, Value]:
