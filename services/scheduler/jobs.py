@@ -229,8 +229,9 @@ def _own_fault(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPoli
     uses = FaultBudget.USER
     is_repeated = signature == faults.signature
     if count > policy.user_budget or is_repeated:
-        words = f" The attempt before ended with the same fault, {signature}: it is not tried again." * is_repeated
-        failure = replace(failure, message=failure.message + words)
+        words = f" The attempt before ended with the same fault, {signature}: it is not tried again."
+        if is_repeated:
+            failure = replace(failure, message=f"{failure.message.rstrip('. ')}.{words}")
         return Verdict(
             to=JobState.FAILED, reason=failure.reason, message=failure.message, failure=failure, uses=uses,
             signature=signature,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
@@ -21,23 +22,9 @@ def condition(project: str, wanted: JobFilter) -> ColumnElement[bool]:
     if wanted.states:
         parts.append(jobs.c.state.in_(sorted(map(str, wanted.states))))
     parts += [_labelled(project, key, value) for key, value in sorted(wanted.labels.items())]
-    if wanted.search:
-        parts.append(jobs.c.number.in_(_found(project, wanted.search)))
-    if wanted.output_model:
-        parts.append(jobs.c.output_model == wanted.output_model)
-    if wanted.base:
-        parts.append(_is_of(jobs.c.base_version, wanted.base))
-    if wanted.dataset:
-        parts.append(_is_of(jobs.c.train_version, wanted.dataset))
-    for column, first_ms, before_ms in (
-        (jobs.c.create_ms, wanted.created_from_ms, wanted.created_before_ms),
-        (jobs.c.end_ms, wanted.ended_from_ms, wanted.ended_before_ms),
-    ):
-        if first_ms is not None:
-            parts.append(column >= first_ms)
-        if before_ms is not None:
-            parts.append(column < before_ms)
-    return and_(*parts)
+    if (found := _found(project, wanted)) is not None:
+        parts.append(jobs.c.number.in_(found))
+    return and_(*parts, *_within(jobs.c.end_ms, wanted.ended_from_ms, wanted.ended_before_ms))
 
 
 def list_page(
@@ -110,12 +97,28 @@ def _labelled(project: str, key: str, value: str) -> ColumnElement[bool]:
     return jobs.c.number.in_(found if value == "" else found.where(labels.value == value))
 
 
-def _found(project: str, text: str) -> Any:
-    """Returns a query that an index answers alone: the rows themselves are wide."""
-    pattern = func.lower(f"%{_escaped(text)}%")
+def _found(project: str, wanted: JobFilter) -> Any:
+    """Returns a query that one index answers alone, for what stands in wide rows else; None: nothing is asked."""
     inner = jobs.alias()
-    names = (func.lower(column).like(pattern, escape=_ESCAPE) for column in (inner.c.job_id, inner.c.creator))
-    return select(inner.c.number).where(inner.c.project == project, or_(*names))
+    parts = list(_within(inner.c.create_ms, wanted.created_from_ms, wanted.created_before_ms))
+    if wanted.search:
+        pattern = func.lower(f"%{_escaped(wanted.search)}%")
+        names = (func.lower(column).like(pattern, escape=_ESCAPE) for column in (inner.c.job_id, inner.c.creator))
+        parts.append(or_(*names))
+    if wanted.output_model:
+        parts.append(inner.c.output_model == wanted.output_model)
+    if wanted.base:
+        parts.append(_is_of(inner.c.base_version, wanted.base))
+    if wanted.dataset:
+        parts.append(_is_of(inner.c.train_version, wanted.dataset))
+    return select(inner.c.number).where(inner.c.project == project, *parts) if parts else None
+
+
+def _within(column: Any, first_ms: int | None, before_ms: int | None) -> Iterator[ColumnElement[bool]]:
+    if first_ms is not None:
+        yield column >= first_ms
+    if before_ms is not None:
+        yield column < before_ms
 
 
 def _is_of(column: Any, wanted: str) -> ColumnElement[bool]:

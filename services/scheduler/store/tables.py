@@ -118,7 +118,11 @@ jobs = Table(
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project_state", "project", "state", "number"),
     Index("jobs_by_end", "project", "end_ms", "number"),
-    Index("jobs_by_search", "project", "number", "job_id", "creator"),
+    # All that lists search in: the rows themselves are wide.
+    Index(
+        "jobs_by_search",
+        *("project", "number", "job_id", "creator", "base_version", "train_version", "output_model", "create_ms"),
+    ),
     Index("jobs_by_training", "project", "training_digest"),
     Index("jobs_by_expiry", "expire_ms"),
     Index("jobs_by_removal", "removal"),

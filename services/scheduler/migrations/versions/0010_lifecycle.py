@@ -48,7 +48,8 @@ def upgrade() -> None:
         op.bulk_insert(labels, values)
     op.create_index("jobs_by_project_state", "jobs", ["project", "state", "number"])
     op.create_index("jobs_by_end", "jobs", ["project", "end_ms", "number"])
-    op.create_index("jobs_by_search", "jobs", ["project", "number", "job_id", "creator"])
+    searched = ["job_id", "creator", "base_version", "train_version", "output_model", "create_ms"]
+    op.create_index("jobs_by_search", "jobs", ["project", "number", *searched])
     op.create_index("jobs_by_training", "jobs", ["project", "training_digest"])
     op.create_index("jobs_by_expiry", "jobs", ["expire_ms"])
     op.create_index("jobs_by_removal", "jobs", ["removal"])
