@@ -153,7 +153,8 @@ class Reconciler:
     async def round(self) -> float:
         """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
         waiting, self._waiting = self._waiting, []  # who comes while it looks is told of the next look
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()  # its time is virtual in simulations
+        began = loop.time()
         with LOOK.time():
             seen = self.seen = await self._observe()
         for each in waiting:
@@ -164,7 +165,7 @@ class Reconciler:
             is_long = len(seen.jobs) > pacing.LONG_QUEUE
             work = asyncio.to_thread(decide_for_each, decide, seen) if is_long else None
             actions, undecidable = decide_for_each(decide, seen) if work is None else await work
-        self._rest_s = pacing.rest_after(time.perf_counter() - began)
+        self._rest_s = pacing.rest_after(loop.time() - began)
         await self._put_aside(undecidable)
         await self._write_all(actions)
         for action in actions:
