@@ -3,7 +3,7 @@
 Ours: `WatchJob` streams; late = arrival minus the event's own time, for each step event at each watcher. Peer: `GetJob`
 once a second, as clients of a service without streams do; late = the poll that shows a step minus the step's time. Both
 on the same kind of run, one after the other, rounds alternating. Equal work: each watcher and each poller has seen the
-last step, and each watcher every event once.
+last step, and each watcher every event once. Then a thousand watchers at once (`watch_thousand.py`), in the details.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from benchmarks.record import Record
+from benchmarks.watch_thousand import run_many
 from services.launcher import SERVICES, Suite, free_ports
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client, JobHandle
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
 READERS = 50
-ROUNDS = 3
+ROUNDS = 2
 STEPS = 60
 ROWS_PER_STEP = 64  # steps of about a quarter of a second, quicker than those of most real runs
 POLL_S = 1.0
@@ -68,7 +69,7 @@ def run() -> Record:
                     asyncio.run(_pollers(scheduler, _job(client, f"polled-{number}").name, polled))
         finally:
             suite.stop()
-    return _record(watched, polled)
+    return _record(watched, polled, run_many())
 
 
 def _job(client: Client, job_id: str) -> JobHandle:
@@ -137,7 +138,7 @@ def _quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _record(watched: Round, polled: Round) -> Record:
+def _record(watched: Round, polled: Round, many: dict[str, float]) -> Record:
     ours, peer = _quantile(watched.late_s, 0.99), _quantile(polled.late_s, 0.99)
     return Record(
         name="watch_fanout",
@@ -149,7 +150,9 @@ def _record(watched: Round, polled: Round) -> Record:
         target=TARGET_RATIO,
         limit=statistics.median(polled.unary_s) * 1e3,
         unit="ms",
-        equal_output=watched.complete and polled.complete,
+        equal_output=watched.complete
+        and polled.complete
+        and not many["many_gaps"] + many["many_repeats"] + many["many_incomplete"],
         command="make bench NAME=watch_fanout",
         details={
             "readers": READERS,
@@ -158,5 +161,6 @@ def _record(watched: Round, polled: Round) -> Record:
             "ours_p50_ms": statistics.median(watched.late_s) * 1e3,
             "peer_p50_ms": statistics.median(polled.late_s) * 1e3,
             "ours_samples": len(watched.late_s),
+            **many,
         },
     )
