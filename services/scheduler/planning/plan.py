@@ -101,6 +101,8 @@ class _Planner:
                 break  # nothing is free, and nobody who comes later may stop anybody
             if self._is_within_quota(job):
                 self._look_at(key, job, may_stop=may_stop)
+            elif may_stop and not self.queue.project(job.project).held:
+                self._make_quota(key, job)
         return self.decisions
 
     def _find_worst(self) -> None:
@@ -114,6 +116,21 @@ class _Planner:
         return (project.max_devices is None or devices <= project.max_devices) and (
             project.max_jobs is None or self.jobs.get(job.project, 0) < project.max_jobs
         )
+
+    def _make_quota(self, key: Key, job: Waiting) -> None:
+        """Stops jobs of the same project that this one goes before, where its quota is all that keeps it waiting."""
+        project = self.queue.project(job.project)
+        gone = [each for each in self.queue.running if each.project == job.project and each.is_leaving]
+        devices = self.devices.get(job.project, 0) + job.parts * job.slots - sum(each.devices for each in gone)
+        jobs = self.jobs.get(job.project, 0) + 1 - len(gone)
+        stopped: list[Candidate] = []
+        for each in victims.of_project(job.project, key, self.able):
+            if _holds(project.max_devices, devices) and _holds(project.max_jobs, jobs):
+                break
+            stopped.append(each)
+            devices, jobs = devices - each.job.devices, jobs - 1
+        if _holds(project.max_devices, devices) and _holds(project.max_jobs, jobs):
+            self._give_way(job, key, stopped)
 
     def _look_at(self, key: Key, job: Waiting, *, may_stop: bool) -> None:
         demand = (job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.nodes)
@@ -144,6 +161,10 @@ class _Planner:
         self.decisions.append(Begin(job=job.job, parts=parts, why=why + "."))
 
     def _stop(self, job: Waiting, key: Key, stopped: list[Candidate], parts: Parts) -> None:
+        self._give_way(job, key, stopped)
+        self._keep(job, parts, "Jobs are asked to stop for it.")
+
+    def _give_way(self, job: Waiting, key: Key, stopped: list[Candidate]) -> None:
         for each in stopped:
             self.able.remove(each)
             self.rooms.leave(each.job)
@@ -152,7 +173,6 @@ class _Planner:
             )
         self._find_worst()
         self.too_large_later.clear()
-        self._keep(job, parts, "Jobs are asked to stop for it.")
 
     def _keep(self, job: Waiting, parts: Parts, why: str) -> None:
         self.rooms.promise(job, parts)
@@ -174,6 +194,10 @@ class _Planner:
     def _count(self, job: Waiting) -> None:
         self.devices[job.project] = self.devices.get(job.project, 0) + job.parts * job.slots
         self.jobs[job.project] = self.jobs.get(job.project, 0) + 1
+
+
+def _holds(limit: int | None, count: int) -> bool:
+    return limit is None or count <= limit
 
 
 CLASSES = {-1: "LOW", 0: "NORMAL", 1: "HIGH"}

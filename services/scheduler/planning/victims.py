@@ -72,11 +72,7 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
     in order of price per device. A job over several nodes frees its slots on all of them.
     """
     lower = [
-        each
-        for each in able
-        if goes_before(key, each.key)
-        and (each.is_settled or key[0] < each.key[0])
-        and (not each.is_guaranteed or each.job.project == job.project)
+        each for each in able if _may_stop(key, each) and (not each.is_guaranteed or each.job.project == job.project)
     ]
     if not lower:
         return None
@@ -99,6 +95,15 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
     chosen = plans[: job.parts]
     victims = {each.job.job: each for _, _, stopped in chosen for each in stopped}
     return list(victims.values()), tuple((node, job.slots) for _, node, _ in chosen)
+
+
+def of_project(project: str, key: Key, able: Sequence[Candidate]) -> list[Candidate]:
+    """Returns the jobs of a project that one of it may stop, the cheapest first."""
+    return [each for each in able if each.job.project == project and _may_stop(key, each)]
+
+
+def _may_stop(key: Key, each: Candidate) -> bool:
+    return goes_before(key, each.key) and (each.is_settled or key[0] < each.key[0])
 
 
 def _by_node(lower: Sequence[Candidate]) -> dict[str, list[Candidate]]:

@@ -180,6 +180,33 @@ def test_a_higher_class_waits_for_no_quantum() -> None:
         assert [each.job for each in plan(queue) if isinstance(each, GiveWay)] == stopped
 
 
+def test_a_quota_that_is_full_is_made_room_in_by_the_own_project() -> None:
+    """A job stops one of its own project that it goes before, as many as its quota asks and nobody else's; once."""
+    lower = {"priority": -1}
+    for limit, leaving, stopped in (
+        (Project(max_devices=2), False, [8]),
+        (Project(max_jobs=2), False, [8]),
+        (Project(max_jobs=1), False, [8, 9]),
+        (Project(max_jobs=2), True, []),
+        (Project(max_jobs=2, held="paused"), False, []),
+        (Project(max_devices=0), False, []),
+    ):
+        queue = Queue(
+            now_ms=MINUTE_MS,
+            waiting=(waits(1), waits(2, priority=-1)),
+            running=(
+                runs(7, {"a": 1}, project="other", **lower),
+                runs(8, {"a": 1}, is_leaving=leaving, **lower),
+                runs(9, {"a": 1}, loss_ms=5.0, **lower),
+            ),
+            rooms=(room("a", 4, free=1),),
+            projects={"p": limit},
+        )
+        found = plan(queue)
+        assert [each.job for each in found if isinstance(each, GiveWay)] == stopped, limit
+        assert not any(isinstance(each, Begin) for each in found)
+
+
 def test_guaranteed_devices_are_not_taken_for_others() -> None:
     """A project keeps what is guaranteed to it, beginning with its dearest job; its own jobs may take it."""
     for project, stopped in (("other", [8]), ("p", [8, 9])):
@@ -365,7 +392,8 @@ def test_no_plan_breaks_a_promise(queue: Queue) -> None:
                 assert stopped.is_preemptible
                 assert not stopped.is_leaving
                 assert waiting[other].priority >= stopped.priority
-                assert any(isinstance(kept, Keep) and kept.job == other for kept in decisions)
+                is_kept = any(isinstance(kept, Keep) and kept.job == other for kept in decisions)
+                assert is_kept or (stopped.project == waiting[other].project == "x")  # for the quota alone
     limit = queue.project("x").max_devices
     started_x = [each for each in decisions if isinstance(each, Begin) and waiting[each.job].project == "x"]
     assert limit is None or not started_x or held <= limit
