@@ -196,6 +196,11 @@ async def test_needed_and_broken_logs_stay(tmp_path: Path) -> None:
         await stage.create("j2")
         attempt = await stage.trainer.started(2)
         await stage.trainer.emit(attempt, 90)
+        begins = "UPDATE jobs SET origin_name = {} WHERE job_id = 'j2'"
+        origin = text(begins.format(f"'{JOB}/checkpoints/5'"))
+        await stage.scheduler.database.write(lambda db: db.execute(origin).rowcount)
+        assert await work.round() == 0, "j2 begins from a checkpoint of j1"
+        await stage.scheduler.database.write(lambda db: db.execute(text(begins.format("NULL"))).rowcount)
         await stage.scheduler.database.write(tamper)
         whole = numbers(await read(stage))
         removed = await work.round()

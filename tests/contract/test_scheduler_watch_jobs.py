@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from services.scheduler.store import removal
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
@@ -137,6 +138,21 @@ async def test_filters_tell_what_leaves_them(tmp_path: Path) -> None:
         await stage.resume("a")
         await queued.read_until(lambda: queued.jobs)
         assert queued.kinds[-1] == ("a", CHANGED)
+
+
+@on_loop
+async def test_removed_job_is_told(tmp_path: Path) -> None:
+    """A job that is removed is told as OUTSIDE, and a later snapshot lacks it."""
+    async with staged(tmp_path) as stage:
+        await stage.create("a")
+        await stage.cancel("a")
+        reader = Reader(stage)
+        await reader.read_until(lambda: reader.has_snapshot)
+        assert stage.scheduler is not None
+        await stage.scheduler.ledger.write(lambda tx: removal.begin(tx, 1))
+        await reader.read_until(lambda: reader.kinds)
+        assert reader.kinds == [("a", OUTSIDE)]
+        assert not (await watch_jobs(stage).read()).snapshot.jobs
 
 
 @on_loop

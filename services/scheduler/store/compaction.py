@@ -54,6 +54,7 @@ def due(connection: Connection, now_ms: int, policy: CompactionPolicy, limit: in
     is_needed = exists().where(other.c.state.not_in(_ENDED), other.c.origin_name.like(name))
     query = select(jobs.c.number).where(
         jobs.c.state.in_(_ENDED),
+        jobs.c.removal.is_(None),
         jobs.c.end_ms < ended_before_ms,
         jobs.c.compacted_seq < jobs.c.latest_seq - _newest(policy),
         ~is_needed,
@@ -77,6 +78,8 @@ def thin_out_part(tx: Transaction, job: int, policy: CompactionPolicy) -> Part:
         .order_by(chunks.c.first_seq)
         .limit(CHUNKS_PER_PART)
     ).all()
+    if not found:
+        raise RecordBroken(f"events after {row.compacted_seq} of {JobName(row.project, row.job_id)} are not there")
     durable = select(checkpoints.c.step).where(checkpoints.c.job == job, checkpoints.c.manifest.is_not(None))
     steps = frozenset(tx.connection.execute(durable).scalars())
     events, marks = _read(found)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, or_, select, update
 
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.records import Job
+from services.scheduler.store import changes
 from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store.sweep_tables import sweeps, trials
 from services.scheduler.store.tables import attempts, checkpoints, chunks, job_dependencies, job_labels, jobs
@@ -54,6 +55,7 @@ def begin(tx: Transaction, job: int) -> None:
     """Removes a job that has ended for everybody who reads; the rest of it goes with `purge`."""
     tx.connection.execute(update(jobs).where(jobs.c.number == job).values(removal=PENDING, expire_ms=None))
     tx.connection.execute(delete(job_labels).where(job_labels.c.job == job))
+    changes.touch(tx, [job])  # who watches all jobs is told
 
 
 def purge(tx: Transaction, job: int) -> bool:
