@@ -236,7 +236,9 @@ def _joined(
 ) -> tuple[Foresight, SweepParts]:
     """Lets changes wake the loop, and `/metrics` look at it; returns what looks ahead of it, and the sweeps."""
     ledger = reconciler.rules.ledger
-    foresight = Foresight(ledger=ledger, look=reconciler.look, changes=lambda: reconciler.changes)
+    foresight = Foresight(
+        ledger=ledger, look=reconciler.look, last=lambda: reconciler.seen, changes=lambda: reconciler.changes
+    )
     metrics.show(reconciler, broadcast, foresight)
     reconciler.nodes.poke = ledger.on_change = reconciler.poke
     ledger.on_end = holding.poke
