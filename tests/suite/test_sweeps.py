@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -14,10 +16,13 @@ from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tuneforge import Client, InvalidArgument, JobFilter, JobState
 from tuneforge.cli.app import cli
+from tuneforge.events import StateChange
 
 pytestmark = pytest.mark.heavy
 
 RATE = "optimization.learning_rate"
+STOP_BOUND_S = 15.0
+"""Half of the time after which a process that does not stop is ended."""
 RATES = [1e-7, 2e-2, 1e-6, 3e-7]
 """The second one is known to be better: the others are too small to learn anything in a few steps."""
 
@@ -80,6 +85,15 @@ def test_a_sweep_of_real_runs_finds_the_better_rate(client: Client, suite: Suite
     jobs = {job.name: job for job in client.jobs.list(JobFilter(output_model="projects/default/models/rates"))}
     assert set(jobs) == {each.job for each in trials}
     assert {jobs[each.job].state for each in stopped} == {JobState.CANCELLED}
+    for each in stopped:  # from the stop to a free device: far below what a stop may take before its process is ended
+        moments = {
+            event.payload.to_state: event.time
+            for event in client.jobs.get(each.job).watch()
+            if isinstance(event.payload, StateChange)
+        }
+        seconds = (moments["CANCELLED"] - moments["CANCELLING"]).total_seconds()
+        print(f"{each.job} was free {seconds:.2f} s after its stop")
+        assert seconds < STOP_BOUND_S
     whole = client.sweeps.trial(f"rates/{last.best.number}")
     assert min(value for _, value in whole.reports) == whole.value
     assert client.models.version(last.best.version.version).name == last.best.version.version
@@ -113,3 +127,20 @@ def test_the_command_line_begins_and_shows_a_sweep(client: Client, suite: Suite,
     assert isinstance(wrong.exception, InvalidArgument)
     assert {each.field for each in wrong.exception.fields} == {"plan.parameters[0].field", "plan.num_trials"}
     assert run("delete", "one").exit_code == 0
+
+
+def test_every_trial_gives_its_memory_back(client: Client, suite: Suite) -> None:
+    """004-38: of six trials three fail, for no row fits; after them the trainer has no more processes than before."""
+    trainer = psutil.Process(suite.processes["trainer"].pid)
+    idle = len(trainer.children(recursive=True))
+    short = spec() | {"optimization": {"max_steps": 2, "rows_per_step": 4}}
+    plan = {"space": {"data.max_tokens": [64, 8], RATE: [1e-3, 2e-3, 3e-3]}, "algorithm": "grid", "num_trials": 6}
+    client.sweeps.create(short, plan, sweep_id="memory")
+    last, _ = list(client.sweeps.watch("memory"))[-1]
+    assert (last.counts["succeeded"], last.counts["failed"]) == (3, 3)
+    assert last.best is not None
+    assert last.best.parameters["data.max_tokens"] == 64
+    gone = time.monotonic() + 20
+    while len(left := trainer.children(recursive=True)) > idle and time.monotonic() < gone:
+        psutil.wait_procs(left, timeout=0.5)
+    assert len(left) <= idle
