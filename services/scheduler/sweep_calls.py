@@ -91,26 +91,26 @@ class SweepCalls:
     ) -> AsyncIterator[sweeps_pb2.WatchSweepResponse]:
         """Streams a sweep and its trials."""
         name, sent = SweepName.parse(request.name), request.after_revision
-        parts, is_first = self._sweeps, True
+        parts, is_due = self._sweeps, True
         while True:
             changed = parts.controller.changed  # before the look: a change after it wakes us
             seen = await self._standings(name)
             is_over = seen.sweep.state in ENDED_SWEEP
             is_news = seen.sweep.revision > sent
-            if is_first or is_news or is_over or not changed.is_set():
+            if is_due or is_news or is_over:
                 news = [each for each in seen.trials if each.revision > sent]
                 yield sweeps_pb2.WatchSweepResponse(
                     sweep=sweep_to_proto(seen), trials=[trial_to_proto(each, with_reports=True) for each in news]
                 )
-                sent, is_first = seen.sweep.revision, False
+                sent = seen.sweep.revision
             if is_over:
                 return
             if parts.broadcast.is_draining:
                 raise ServiceError("DRAINING", "the scheduler is shutting down; watch again after the last revision")
-            await self._news(changed)
+            is_due = not await self._news(changed)
 
-    async def _news(self, changed: asyncio.Event) -> None:
-        """Waits for a change, and no longer than a watch may be silent."""
+    async def _news(self, changed: asyncio.Event) -> bool:
+        """Waits for a change of any sweep, and no longer than a watch may be silent; returns whether there was one."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._sweeps.heartbeat_s
         while not changed.is_set() and loop.time() < until and not self._sweeps.broadcast.is_draining:
@@ -119,6 +119,7 @@ class SweepCalls:
                     await changed.wait()
             except TimeoutError:
                 pass
+        return changed.is_set()
 
     async def CancelSweep(self, request: sweeps_pb2.CancelSweepRequest, _: Context) -> sweeps_pb2.Sweep:
         """Stops a sweep."""
