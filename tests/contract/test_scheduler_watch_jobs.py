@@ -17,9 +17,10 @@ from services.scheduler.store import removal
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
-from tests.support.scheduling import Stage, staged, with_timing
+from tests.support.principals import of, tokens_file
+from tests.support.scheduling import Stage, staged, tiny_spec, with_timing
 from tuneforge import Client, JobChangeKind, JobState, WatchOptions
-from tuneforge.v1 import jobs_pb2, nodes_pb2, watching_pb2
+from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduler_pb2, watching_pb2
 
 pytestmark = EACH_DATABASE
 
@@ -303,3 +304,25 @@ async def test_command_prints_a_line_for_each_change(tmp_path: Path) -> None:
             *command, "jobs", "watch", "a", "--all", stderr=asyncio.subprocess.PIPE
         )
         assert "name a JOB, or give --all" in (await refused.communicate())[1].decode()
+
+
+@on_loop
+async def test_only_own_projects_are_told(tmp_path: Path) -> None:
+    """`projects/-` means the projects that the caller may use, for jobs and for the queue; another one is refused."""
+    tokens = tokens_file(tmp_path, {"root": ["admin"], "guest": ["viewer"]}, projects={"guest": ["q"]})
+    async with staged(tmp_path / "data", tokens_file=tokens) as stage:
+        for project in "pq":
+            request = scheduler_pb2.CreateJobRequest(parent=f"projects/{project}", job_id="a", spec=tiny_spec())
+            await stage.stub.CreateJob(request, metadata=of("root"))
+        everything = watching_pb2.WatchJobsRequest(parent="projects/-")
+        for name, expected in (("root", ["p", "q"]), ("guest", ["q"])):
+            first = await stage.stub.WatchJobs(everything, metadata=of(name)).read()
+            assert [job.name.split("/")[1] for job in first.snapshot.jobs] == expected
+        queue = stage.stub.WatchQueue(watching_pb2.WatchQueueRequest(parent="projects/-"), metadata=of("guest"))
+        assert {entry.job for entry in (await queue.read()).news.entries} <= {"projects/q/jobs/a"}
+        queue.cancel()
+        for stream in (
+            stage.stub.WatchJobs(watching_pb2.WatchJobsRequest(parent="projects/p"), metadata=of("guest")),
+            stage.stub.WatchQueue(watching_pb2.WatchQueueRequest(parent="projects/p"), metadata=of("guest")),
+        ):
+            assert (await refusal(stream.read(), "PERMISSION_DENIED")).reason == "PERMISSION_DENIED"
