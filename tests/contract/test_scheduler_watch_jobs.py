@@ -316,12 +316,13 @@ async def test_only_own_projects_are_told(tmp_path: Path) -> None:
             await stage.stub.CreateJob(request, metadata=of("root"))
         everything = watching_pb2.WatchJobsRequest(parent="projects/-")
         for name, expected in (("root", ["p", "q"]), ("guest", ["q"])):
-            first = await stage.stub.WatchJobs(everything, metadata=of(name)).read()
+            stream: Any = stage.stub.WatchJobs(everything, metadata=of(name))
+            first = await stream.read()
             assert [job.name.split("/")[1] for job in first.snapshot.jobs] == expected
-        queue = stage.stub.WatchQueue(watching_pb2.WatchQueueRequest(parent="projects/-"), metadata=of("guest"))
+        queue: Any = stage.stub.WatchQueue(watching_pb2.WatchQueueRequest(parent="projects/-"), metadata=of("guest"))
         assert {entry.job for entry in (await queue.read()).news.entries} <= {"projects/q/jobs/a"}
         queue.cancel()
-        for stream in (
+        for stream in (  # a project of others
             stage.stub.WatchJobs(watching_pb2.WatchJobsRequest(parent="projects/p"), metadata=of("guest")),
             stage.stub.WatchQueue(watching_pb2.WatchQueueRequest(parent="projects/p"), metadata=of("guest")),
         ):
