@@ -80,9 +80,9 @@ check: lint  ## Format, lint, types, import rules, contract, unit tests: under t
 TESTS := $(BIN)/python -m pytest -q --hypothesis-profile=ci
 
 .PHONY: test
-test: lint protos-clean  ## Everything that is checked and tested, the same examples each time; heavy tests one after another
-	$(TESTS) -n 2 -m 'not heavy'
-	$(TESTS) -m heavy
+test: lint protos-clean  ## Everything that is checked and tested, the same examples each time
+	$(TESTS) -n 3 -m 'not heavy'
+	$(TESTS) -n 2 -m heavy
 
 .PHONY: chaos
 chaos: setup  ## All faults in place of a few: 200 kills over 50 jobs, races, simulated worlds; kept in benchmarks/results
