@@ -77,6 +77,8 @@ class _Planner:
     """The same once all that were asked to leave have left."""
     too_weak: set[tuple[_Demand, str]] = field(default_factory=set)
     """Demands, with their project, for which nobody can be stopped: nor for later ones, which go after fewer."""
+    too_full: set[tuple[str, int]] = field(default_factory=set)
+    """Projects and devices for which nobody can, or need, be stopped for a quota."""
     impossible: set[_Demand] = field(default_factory=set)
     """Demands that not even idle nodes could hold."""
     worst: Key | None = None
@@ -119,9 +121,11 @@ class _Planner:
 
     def _make_quota(self, key: Key, job: Waiting) -> None:
         """Stops jobs of the same project that this one goes before, where its quota is all that keeps it waiting."""
-        project = self.queue.project(job.project)
+        project, asked = self.queue.project(job.project), job.parts * job.slots
+        if (job.project, asked) in self.too_full:
+            return
         gone = [each for each in self.queue.running if each.project == job.project and each.is_leaving]
-        devices = self.devices.get(job.project, 0) + job.parts * job.slots - sum(each.devices for each in gone)
+        devices = self.devices.get(job.project, 0) + asked - sum(each.devices for each in gone)
         jobs = self.jobs.get(job.project, 0) + 1 - len(gone)
         stopped: list[Candidate] = []
         for each in victims.of_project(job.project, key, self.able):
@@ -129,8 +133,10 @@ class _Planner:
                 break
             stopped.append(each)
             devices, jobs = devices - each.job.devices, jobs - 1
-        if _holds(project.max_devices, devices) and _holds(project.max_jobs, jobs):
+        if stopped and _holds(project.max_devices, devices) and _holds(project.max_jobs, jobs):
             self._give_way(job, key, stopped)
+        else:
+            self.too_full.add((job.project, asked))
 
     def _look_at(self, key: Key, job: Waiting, *, may_stop: bool) -> None:
         demand = (job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.nodes)
