@@ -272,6 +272,18 @@ from tuneforge.specs.spec import (
     TrainingSpec as TrainingSpec,
     WeightFormat as WeightFormat,
 )
+from tuneforge.sweep_values import (
+    Importances as Importances,
+    RoundCost as RoundCost,
+    Sweep as Sweep,
+    SweepCost as SweepCost,
+    SweepState as SweepState,
+    Trial as Trial,
+    TrialState as TrialState,
+)
+from tuneforge.sweeps import (
+    suggested_space as suggested_space,
+)
 from tuneforge.telemetry import (
     ThrottleReason as ThrottleReason,
 )

@@ -177,7 +177,7 @@ def test_wrong_usage_is_exit_code_2(environment: Mapping[str, str]) -> None:
     """A missing argument is told apart from an error."""
     done = run(environment, "jobs", "watch")
     assert done.returncode == 2
-    assert "Missing argument 'JOB'" in done.stderr
+    assert "name a JOB" in done.stderr
 
 
 def test_submit_builds_the_spec_from_flags(environment: Mapping[str, str], scheduler: FakeScheduler) -> None:

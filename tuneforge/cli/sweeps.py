@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, short
-from tuneforge.sweep_report import parameters_text, sweep_report
-from tuneforge.sweep_values import Sweep, Trial
+
+if TYPE_CHECKING:
+    from tuneforge.sweep_values import Sweep, Trial
 
 
 @click.group(cls=CommandGroup)
@@ -108,7 +109,7 @@ def trials(connection: Connection, sweep: str, as_json: bool) -> None:
                 ("state", lambda row: row.state),
                 ("value", lambda row: row.value),
                 ("step", lambda row: f"{row.step}/{row.total_steps}" if row.total_steps else "-"),
-                ("parameters", lambda row: parameters_text(row.parameters)),
+                ("parameters", lambda row: _parameters(row.parameters)),
                 ("job", lambda row: short(row.job) if row.job else "-"),
                 ("why", lambda row: row.message or "-"),
             ],
@@ -180,6 +181,8 @@ def report(connection: Connection, sweep: str, out: Path | None) -> None:
     """Write a page with history, importance of parameters and parallel coordinates."""
     with connection.client() as client:
         found = client.sweeps.get(sweep)
+        from tuneforge.sweep_report import sweep_report
+
         page = sweep_report(found, list(client.sweeps.trials(sweep)), client.sweeps.importances(sweep))
     target = out or Path(f"{found.id}.html")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +220,13 @@ def _read(file: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
     return spec, content
 
 
-def _print_cost(sweep: Sweep) -> None:
+def _parameters(values: Mapping[str, Any]) -> str:
+    from tuneforge.sweep_report import parameters_text
+
+    return parameters_text(values)
+
+
+def _print_cost(sweep: "Sweep") -> None:
     cost = sweep.cost
     seconds = f"{cost.lowest_device_seconds:.3g} to {cost.highest_device_seconds:.3g} device-seconds"
     space = f"{sweep.combinations} points" if sweep.combinations else "no end of points"
@@ -227,7 +236,7 @@ def _print_cost(sweep: Sweep) -> None:
     )
 
 
-def _print_sweep(sweep: Sweep) -> None:
+def _print_sweep(sweep: "Sweep") -> None:
     best = sweep.best
     print_fields(
         [
@@ -240,7 +249,7 @@ def _print_sweep(sweep: Sweep) -> None:
             ("trials", ", ".join(f"{count} {name}" for name, count in sweep.counts.items() if count)),
             ("best trial", best.number if best else None),
             ("value", best.value if best else None),
-            ("parameters", parameters_text(best.parameters) if best else None),
+            ("parameters", _parameters(best.parameters) if best else None),
             ("job", short(best.job) if best else None),
             ("version", short(best.version.version) if best and best.version else None),
             ("device-seconds", round(sweep.device_seconds, 1)),
@@ -270,13 +279,13 @@ def _follow(connection: Connection, name: str, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _line(trial: Trial) -> str:
+def _line(trial: "Trial") -> str:
     value = "" if trial.value is None else f" {trial.value:.6g}"
     why = f"  {trial.message}" if trial.message else ""
-    return f"trial {trial.number} {trial.state}{value}  {parameters_text(trial.parameters)}{why}"
+    return f"trial {trial.number} {trial.state}{value}  {_parameters(trial.parameters)}{why}"
 
 
-def _say(sweep: Sweep, *, as_json: bool) -> None:
+def _say(sweep: "Sweep", *, as_json: bool) -> None:
     if as_json:
         print_json(sweep)
         return
