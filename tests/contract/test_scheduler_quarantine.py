@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from services.grpckit.database import Database
+from services.scheduler.doctor.checkup import examine
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
 from services.scheduler.store import marks, tables
 from services.scheduler.store.transaction import Transaction
@@ -130,7 +131,13 @@ async def lose(stage: Stage, trainer: FakeTrainer, *, steps: int = 0) -> None:
         await trainer.emit(attempt, steps)
         while (await stage.get()).step < steps:
             pass
+    before = (await stage.get()).faults.infrastructure_faults
+    stage.clock.advance(20)
+    while not (job := await stage.get()).conditions and job.faults.infrastructure_faults == before:
+        pass  # its lease is over, but the loop has not looked yet
     stage.clock.advance(700)
+    while (await stage.get()).faults.infrastructure_faults == before:
+        pass
 
 
 @on_loop
@@ -144,6 +151,8 @@ async def test_job_that_takes_three_nodes_down_is_put_aside(tmp_path: Path) -> N
         assert job.failure.reason == QUARANTINED
         assert all(f"nodes/n{number}" in job.failure.message for number in (1, 2, 3))
         assert job.attempt == 3
+        assert stage.scheduler is not None
+        assert await stage.scheduler.ledger.read(examine) == []
 
 
 @on_loop

@@ -8,6 +8,8 @@ from pathlib import Path
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import func, select
 
+from services.scheduler.doctor.checkup import examine
+from services.scheduler.doctor.finding import Finding
 from services.scheduler.lifecycle.removing import Removing
 from services.scheduler.store import removal, tables
 from tests.contract.test_scheduler_checkpoints import begun, held, save
@@ -33,6 +35,12 @@ async def chunks_of(stage: Stage, number: int = 1) -> int:
     assert stage.scheduler is not None
     query = select(func.count()).where(tables.chunks.c.job == number)
     return await stage.scheduler.ledger.read(lambda db: int(db.execute(query).scalar_one()))
+
+
+async def findings(stage: Stage) -> list[Finding]:
+    """Returns what the doctor finds wrong in the database."""
+    assert stage.scheduler is not None
+    return await stage.scheduler.ledger.read(examine)
 
 
 async def until_gone(stage: Stage) -> None:
@@ -69,6 +77,7 @@ async def test_removed_job_is_gone_and_its_version_stays(tmp_path: Path) -> None
         await until_gone(stage)
         assert await chunks_of(stage) == 0
         assert job.version.version in stage.registry.models
+        assert await findings(stage) == []
 
 
 @on_loop

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from services.scheduler.doctor.checkup import examine
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
@@ -43,6 +44,8 @@ async def test_finished_result_is_given_again(tmp_path: Path) -> None:
         assert third.reused_from == first.name, "the one that trained is named, not the one that reused"
         assert (await stage.create("j4")).state == jobs_pb2.JOB_STATE_QUEUED, "nobody asked for an old result"
         assert len(stage.registry.published) == 1
+        assert stage.scheduler is not None
+        assert await stage.scheduler.ledger.read(examine) == []
 
 
 @on_loop

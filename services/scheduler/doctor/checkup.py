@@ -74,7 +74,7 @@ _JOBS: Any = select(
     jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.state, jobs.c.attempt, jobs.c.token, jobs.c.version,
     jobs.c.verifies, jobs.c.failure, jobs.c.end_ms, jobs.c.latest_seq, jobs.c.record_head,
     jobs.c.compacted_seq, jobs.c.removed_events, jobs.c.compacted_head,
-).order_by(jobs.c.number)  # fmt: skip
+).where(jobs.c.removal.is_(None)).order_by(jobs.c.number)  # fmt: skip
 
 
 def _log(connection: Connection, row: Any, name: str, marks: dict[tuple[int, int], int]) -> Log:

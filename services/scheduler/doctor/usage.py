@@ -23,9 +23,11 @@ def check(connection: Connection) -> Iterator[Finding]:
     query = select(attempts.c.job, func.sum(part_ms)).where(attempts.c.end_ms.is_not(None)).group_by(attempts.c.job)
     held = {number: int(total) for number, total in connection.execute(query)}
     given: dict[str, int] = {}
-    columns = (jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.attained_ms)
-    for number, project, job_id, attained_ms in connection.execute(select(*columns).order_by(jobs.c.number)):
+    columns = (jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.attained_ms, jobs.c.removal)
+    for number, project, job_id, attained_ms, removal in connection.execute(select(*columns).order_by(jobs.c.number)):
         given[project] = given.get(project, 0) + attained_ms
+        if removal is not None:
+            continue  # its attempts went with it; what it was given counts for its project all the same
         if attained_ms != (wanted := held.get(number, 0)):
             problem = f"its ended attempts held devices for {wanted} ms, {attained_ms} ms are counted"
             yield Finding(rule="time.counted", subject=str(JobName(project, job_id)), problem=problem)
