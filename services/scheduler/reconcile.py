@@ -97,6 +97,7 @@ class Reconciler:
     """How often it was told that something has changed."""
     _rest_s: float = 0.0
     """Shortest time until the next round."""
+    _has_started: bool = False
     _followers: dict[tuple[int, int], asyncio.Task[None]] = field(default_factory=dict)
     _waiting: list[asyncio.Future[Observation]] = field(default_factory=list)
     """Callers who want to know what the next round sees."""
@@ -126,6 +127,7 @@ class Reconciler:
 
     async def start(self) -> None:
         """Gives each known lease one full TTL, since nobody could renew while this process was away."""
+        self._has_started = True
         self.effects.on_crash = self._crashed
         await self.rules.ledger.write(lambda tx: node_store.grace(tx, self.nodes.ttl_ms))
         await self.aside.begin()
@@ -357,7 +359,8 @@ class Reconciler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.effects.close()
-        await self.aside.leave()
+        if self._has_started:  # else another process has the database
+            await self.aside.leave()
 
 
 def _strays(
