@@ -116,6 +116,8 @@ def read_json_file(path: Path) -> Mapping[str, Any]:
         problem = error.msg.removesuffix(" starting at")  # a sentence that the parser ends with the place
         message = f"{str(path)!r} is not JSON: line {error.lineno}, column {error.colno}: {problem}"
         cure = "Correct this place."
+    except RecursionError:
+        message, cure = f"{str(path)!r} has too many objects or lists within each other", "Make it flatter."
     else:
         if isinstance(content, dict):
             return content

@@ -8,7 +8,7 @@ from typing import TypeVar
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tuneforge.errors import Reason
+from tuneforge.errors import FieldViolation, InvalidArgument, Reason
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.signatures import Signature
 from tuneforge.v1 import signing_pb2, types_pb2
@@ -32,6 +32,21 @@ def word(kind: type[Kind], enum: EnumDescriptor, number: int) -> Kind:
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     known = enum.values_by_number.get(number)
     return kind(known.name.removeprefix(prefix) if known else "UNKNOWN")
+
+
+def counted(field: str, value: int | None) -> int | None:
+    """Returns a count that a message can carry.
+
+    Raises:
+        InvalidArgument: It is below 0, or more than 32 bits hold.
+    """
+    if value is None or 0 <= value < 1 << 32:
+        return value
+    problem = f"is {value}: use a whole number from 0 to {(1 << 32) - 1}"
+    violation = FieldViolation(field, problem)
+    raise InvalidArgument(
+        Reason.INVALID_FIELD, f"{field}: {problem}", cure="Correct the fields that are named.", fields=[violation]
+    )
 
 
 def frozen(values: Mapping[str, str]) -> Mapping[str, str]:

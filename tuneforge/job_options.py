@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tuneforge import durations
+from tuneforge import _wire, durations
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
 from tuneforge.values import Word
@@ -79,7 +79,10 @@ def put_job_options(request: calls.CreateJobRequest, options: JobOptions | None)
 
 def retry_to_proto(policy: RetryPolicy) -> pb.RetryPolicy:
     """Converts a policy to its message."""
-    message = pb.RetryPolicy(infrastructure=policy.infrastructure, user=policy.user)
+    message = pb.RetryPolicy(
+        infrastructure=_wire.counted("retry.infrastructure", policy.infrastructure),
+        user=_wire.counted("retry.user", policy.user),
+    )
     if policy.first_delay_s is not None:
         message.first_delay.CopyFrom(durations.from_seconds(policy.first_delay_s))
     if policy.longest_delay_s is not None:

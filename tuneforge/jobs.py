@@ -223,10 +223,12 @@ class Jobs(JobStreams, JobForesight, JobLifecycle):
         from_checkpoint: str | None = None,
         budget: Budget | None = None,
         scheduling: Scheduling | None = None,
+        options: JobOptions | None = None,
     ) -> Job:
         """Checks a spec as `create` does and returns the job as it would be; nothing is stored."""
         request = create_request(self._project, spec, job_id, labels, from_checkpoint)
         put_options(request, budget, scheduling)
+        put_job_options(request, options)
         request.validate_only = True
         return self._create(request)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tuneforge import _short_names as names
+from tuneforge import _wire
 from tuneforge._connections import Connections
 from tuneforge._transport import new_request_id
 from tuneforge._watch import WatchOptions
@@ -15,6 +16,7 @@ from tuneforge.v1 import queues_pb2 as pb
 from tuneforge.v1.watching_pb2 import WatchQueueRequest
 
 _ALL = "projects/-"
+_COUNTS = ("max_devices", "max_jobs", "max_waiting_jobs", "window_hours", "guaranteed_devices")
 _OF_QUOTA = ("max_devices", "max_jobs", "max_waiting_jobs", "device_hours", "window_hours", "guaranteed_devices")
 
 
@@ -82,6 +84,8 @@ class Queues:
             Conflict: The etag is not that of now.
         """
         values = {name: getattr(change, name) for name in _OF_QUOTA}
+        for name in _COUNTS:
+            _wire.counted(f"queue.quota.{name}", values[name])
         quota = {name: value for name, value in values.items() if value is not None}
         paths = [f"quota.{name}" for name in quota]
         paths += [name for name in ("weight", "is_paused", "budget") if getattr(change, name) is not None]

@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import BASE, DATA
 from tests.support.scheduling import Stage, staged
-from tuneforge import Client, JobFilter, JobOptions, JobOrder, JobState, RetryPolicy, Reuse
+from tuneforge import Client, JobFilter, JobOptions, JobOrder, JobState, QueueChange, RetryPolicy, Reuse
 from tuneforge.cli.app import cli
 from tuneforge.cli.job_selection import labels_of, moment_of, seconds_of
+from tuneforge.errors import InvalidArgument
 from tuneforge.v1 import nodes_pb2
 
 SPEC = {"base": {"model": BASE}, "supervised": {}, "lora": {"rank": 4}, "data": {"train": {"dataset": DATA}}}
@@ -127,3 +128,24 @@ def test_moments_and_spans_are_read_as_people_write_them() -> None:
             moment_of(wrong)
     with pytest.raises(click.BadParameter):
         labels_of(("=x",))
+    with pytest.raises(click.BadParameter, match="longer than a century"):
+        seconds_of("99999999999999999999999999999999d")
+
+
+def test_an_option_that_is_empty_does_not_mean_every_job() -> None:
+    """A variable that a script has not set leaves nothing to be cancelled."""
+    given = ["--scheduler", "127.0.0.1:1", "jobs", "cancel", "--state", "queued", "--yes"]
+    for option in ("--search", "--model", "--base", "--data", "--since", "--ended-before"):
+        answer = CliRunner().invoke(cli, [*given, option, ""])
+        assert (answer.exit_code, option in answer.output and "is empty" in answer.output) == (2, True), answer.output
+
+
+def test_what_a_message_cannot_carry_is_named() -> None:
+    """Counts beyond 32 bits are refused with their field, before anything is sent."""
+    with Client(scheduler="127.0.0.1:1", project="p") as client:
+        with pytest.raises(InvalidArgument, match=r"retry.user: is 99999999999: use a whole number from 0"):
+            client.jobs.create(SPEC, options=JobOptions(retry=RetryPolicy(user=99999999999)))
+        with pytest.raises(InvalidArgument, match=r"retry.infrastructure: is -1"):
+            client.jobs.validate(SPEC, options=JobOptions(retry=RetryPolicy(infrastructure=-1)))
+        with pytest.raises(InvalidArgument, match=r"queue.quota.window_hours: is 4294967296"):
+            client.queues.update(QueueChange(window_hours=1 << 32))

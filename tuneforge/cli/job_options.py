@@ -41,5 +41,5 @@ def options_of(flags: dict[str, Any]) -> "JobOptions | None":
     if budgets == (None, None) and flags["ttl"] is None and flags["reuse"] == "never":
         return None
     retry = None if budgets == (None, None) else RetryPolicy(infrastructure=budgets[0], user=budgets[1])
-    ttl = None if flags["ttl"] is None else timedelta(seconds=seconds_of(flags["ttl"]))
+    ttl = None if flags["ttl"] is None else timedelta(seconds=seconds_of(flags["ttl"], "--ttl"))
     return JobOptions(retry=retry, ttl=ttl, reuse=Reuse(_REUSE[flags["reuse"]]))

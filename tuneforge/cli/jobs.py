@@ -10,7 +10,7 @@ from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.estimates import calibration, estimate
 from tuneforge.cli.export import export_command
 from tuneforge.cli.foresight import explain, forecasts, simulate
-from tuneforge.cli.job_selection import STATES, filter_from, selecting
+from tuneforge.cli.job_selection import STATES, filter_from, labels_of, selecting
 from tuneforge.cli.job_verbs import cancel, delete, pause, rerun, resume
 from tuneforge.cli.ledger import ledger, scheduling_fields
 from tuneforge.cli.output import print_fields, print_json, print_rows, short, size
@@ -89,24 +89,25 @@ def watch(connection: Connection, /, job: str | None, of_all: bool, as_json: boo
             watch_job(client.jobs, job, as_json=as_json)
             return
         states = tuple(JobState(each) for each in filters["state"])
-        where = JobFilter(states=states, labels=dict(each.partition("=")[::2] for each in filters["label"]))
+        where = JobFilter(states=states, labels=labels_of(filters["label"]))
         watch_all(client.jobs, where, all_projects=filters["all_projects"], as_json=as_json)
 
 
 @jobs.command("list")
 @selecting
 @click.option("--order", type=click.Choice(["newest", "oldest", "ended-last"]), default="newest", show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.  [default: all]")
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="At most so many.  [default: all]")
 @json_option
 @click.pass_obj
 def list_jobs(connection: Connection, /, order: str, limit: int | None, as_json: bool, **flags: Any) -> None:
     """List the project's jobs, newest first; the options leave out what does not apply."""
     from tuneforge.job_filters import JobOrder
 
-    chosen = JobOrder(order.upper().replace("-", "_"))
+    chosen, where = JobOrder(order.upper().replace("-", "_")), filter_from(flags)
+    nothing = "no jobs; make one: tuneforge jobs submit --base MODEL --data DATASET"
     with connection.client() as client:
         print_rows(
-            islice(client.jobs.list(filter_from(flags), order=chosen), limit),
+            islice(client.jobs.list(where, order=chosen), limit),
             [
                 ("job", lambda row: row.id),
                 ("state", lambda row: " ".join([row.state, *row.conditions])),
@@ -117,7 +118,7 @@ def list_jobs(connection: Connection, /, order: str, limit: int | None, as_json:
                 ("created", lambda row: row.create_time),
             ],
             as_json=as_json,
-            nothing="no jobs; make one: tuneforge jobs submit --base MODEL --data DATASET",
+            nothing=nothing if where is None else "no job of the project is one that the options mean",
         )
 
 

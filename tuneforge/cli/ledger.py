@@ -22,6 +22,8 @@ def ledger(connection: Connection, as_json: bool) -> None:
         print_json(found)
     else:
         print_fields(ledger_fields(found))
+        if not any(value for _, value in ledger_fields(found)):
+            click.echo("no job of the project has ended an attempt yet")
 
 
 def ledger_fields(found: "WorkLedger") -> list[tuple[str, object]]:

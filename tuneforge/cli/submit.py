@@ -196,15 +196,16 @@ def submit(connection: Connection, /, spec: Path | None, as_json: bool, **flags:
         "budget": budget_of(flags),
         "scheduling": scheduling_of(flags),
     }
+    options = options_of(flags)
     with connection.client() as client:
         if flags["validate_only"]:
-            job = client.jobs.validate(content, **asked)
+            job = client.jobs.validate(content, **asked, options=options)
             _warn(job)
             _show_check(job, as_json=as_json)
             return
         message = "stopped; the job may have been queued: tuneforge jobs list"
         with stoppable(message):
-            handle = client.jobs.create(content, **asked, options=options_of(flags))
+            handle = client.jobs.create(content, **asked, options=options)
         _warn(handle.job)
         if not flags["watch"]:
             if as_json:
@@ -341,6 +342,8 @@ def _labels(given: tuple[str, ...], hint: str = "--label") -> dict[str, str]:
         key, equals, value = label.partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{label!r} is not of the form KEY=VALUE.", param_hint=hint)
+        if labels.get(key, value) != value:
+            raise click.BadParameter(f"{key!r} has two values, {labels[key]!r} and {value!r}.", param_hint=hint)
         labels[key] = value
     return labels
 

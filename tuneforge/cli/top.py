@@ -1,6 +1,7 @@
 """`tuneforge top`: nodes, the queue, shares and running jobs, live on a terminal, or once into a pipe."""
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -39,6 +40,8 @@ def top(connection: Connection, once: bool, every_s: float, width: int | None) -
     """Show nodes, the queue, shares and running jobs, live. `q` leaves. A pipe gets one frame."""
     from rich.console import Console
 
+    if math.isnan(every_s):
+        raise click.BadParameter("is no number: use 0.2 to 60", param_hint="--every")
     from tuneforge.cli.top_scene import Gathering
 
     console = Console(width=width) if width else Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)

@@ -81,7 +81,10 @@ def _no_nodes(job: Waiting, said: Sequence[Finding]) -> Blocker | None:
     """Returns that too few nodes could hold the job even if they were idle; None: enough could."""
     answering = [each for each in said if not each.is_away]
     if not answering:
-        known = f"{len(said)} are known and none answers" if said else "none has registered"
+        known = "none has registered"
+        if said:
+            first = next((each for each in said if each.could_hold), said[0])
+            known = f"nodes/{first.node} {first.why_not}" + (f", and {len(said) - 1} others" if len(said) > 1 else "")
         cure = "Look at the nodes: `tuneforge nodes list`." if said else "Start a trainer that knows this scheduler."
         away = any(each.could_hold for each in said)
         reason = Reason.NODES_AWAY if away else Reason.NO_NODE

@@ -24,7 +24,7 @@ from services.scheduler.sweeps.plan import (
     SweepPlan,
     Value,
 )
-from services.scheduler.sweeps.space import Point, contains, count, in_order, values_of
+from services.scheduler.sweeps.space import Point, count, in_order, values_of
 from tuneforge.specs.spec import PreferenceTask, RewardModelTask, TrainingSpec
 
 PARAMETERS_MAX = 64
@@ -158,11 +158,22 @@ def _range(path: str, name: str, values: Range, field: KnownField, algorithm: Al
             yield FieldViolation(f"{path}.{key}", f"is {value}: use a finite number")
         elif values.is_integer and value != round(value):
             yield FieldViolation(f"{path}.{key}", f"is {value:g}: `{name}` takes whole numbers")
+        elif values.is_integer and key != "step" and (problem := _unread(field, value)):
+            yield FieldViolation(f"{path}.{key}", f"is {value:g}: use {problem}")
     if not all(map(math.isfinite, numbers.values())):
         return
     yield from _order(path, values)
     if algorithm is Algorithm.GRID and values_of(values) is None and values.step >= 0:
         yield FieldViolation(f"{path}.step", "is 0: a grid needs a step here, or `choices`")
+
+
+def _unread(field: KnownField, value: float) -> str:
+    """Returns what a field takes that does not take a value; empty: it takes it."""
+    try:
+        field.read(value)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _order(path: str, values: Range) -> Iterator[FieldViolation]:
@@ -177,8 +188,16 @@ def _order(path: str, values: Range) -> Iterator[FieldViolation]:
         yield FieldViolation(f"{path}.step", f"is {values.step:g} beside `log`: leave one of them out")
 
 
+def _key(value: Value) -> tuple[bool, Value]:
+    """Returns what two values have in common when they are the same; True and 1 are not."""
+    return isinstance(value, bool), value
+
+
 def _conditions(parameters: Sequence[Parameter]) -> Iterator[FieldViolation]:
     known = {each.field: each for each in parameters}
+    allowed = {
+        each.field: set(map(_key, each.values.values)) for each in parameters if isinstance(each.values, Choices)
+    }
     for index, parameter in enumerate(parameters):
         for place, condition in enumerate(parameter.when):
             path = f"plan.parameters[{index}].when[{place}]"
@@ -187,7 +206,7 @@ def _conditions(parameters: Sequence[Parameter]) -> Iterator[FieldViolation]:
                 yield FieldViolation(f"{path}.field", f"is {condition.field!r}: name a parameter with `choices`")
             elif not condition.values:
                 yield FieldViolation(f"{path}.values", f"is empty: list values of `{condition.field}`")
-            elif odd := [each for each in condition.values if not contains(parent.values, each)]:
+            elif odd := [each for each in condition.values if _key(each) not in allowed[parent.field]]:
                 yield FieldViolation(f"{path}.values", f"has {shown(odd[0])}, no value of `{condition.field}`")
     try:
         in_order(parameters)

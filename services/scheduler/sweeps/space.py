@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from services.scheduler.sweeps.plan import Choices, Condition, Parameter, Range, Value
 
@@ -17,6 +17,13 @@ MARGIN = 0.25
 """By how much of the whole range a narrowed one reaches beyond the values it lies around: a best value at its end says
 that a better one may lie behind."""
 _ROUNDING = 1e-9
+_COUNTED_MAX = 2**53
+"""A space with so many points has no end for anybody who searches it."""
+_WAYS_MAX = 10_000
+"""Sets of conditions that may hold together; a space with more of them is not counted."""
+_Held = frozenset[int]
+"""Numbers of conditions that hold."""
+_NOTHING: _Held = frozenset()
 
 
 def is_active(parameter: Parameter, point: Point) -> bool:
@@ -52,7 +59,7 @@ def in_order(parameters: Sequence[Parameter]) -> list[Parameter]:
 
 
 def values_of(values: Choices | Range) -> Sequence[Value] | None:
-    """Returns all values, ascending where they are numbers of a range; None where there is no end of them."""
+    """Returns all values, ascending where they are numbers of a range; None where nobody comes to their end."""
     if isinstance(values, Choices):
         return values.values
     step = values.step or (1.0 if values.is_integer else 0.0)
@@ -60,8 +67,10 @@ def values_of(values: Choices | Range) -> Sequence[Value] | None:
         return (number(values, values.low),)
     if not step:
         return None
-    count = math.floor((values.high - values.low) / step + _ROUNDING) + 1
-    return _Stepped(values, step, count)
+    steps = (values.high - values.low) / step
+    if steps >= _COUNTED_MAX:
+        return None
+    return _Stepped(values, step, math.floor(steps + _ROUNDING) + 1)
 
 
 class _Stepped(Sequence[Value]):
@@ -85,18 +94,56 @@ def number(values: Range, value: float) -> Value:
 
 
 def count(parameters: Sequence[Parameter]) -> int | None:
-    """Returns how many points a space has; None where there is no end of them."""
-    ordered = in_order(parameters)
-    named = {condition.field for each in ordered for condition in each.when}
-    deciding = [each for each in ordered if each.field in named]
-    others = [each for each in ordered if each.field not in named]
-    total = 0
-    for point in points(deciding):
-        sizes = [values_of(each.values) for each in others if is_active(each, point)]
-        if any(each is None for each in sizes):
+    """Returns how many points a space has; None where there is no end of them, or too many to count.
+
+    Values that the conditions do not tell apart are counted together, and a condition is forgotten once nothing waits
+    for it, so that the time does not grow with the points.
+    """
+    numbers = {each: index for index, each in enumerate({c: None for each in parameters for c in each.when})}
+    waiting = in_order(parameters)
+    ways: dict[_Held, int] = {_NOTHING: 1}
+    while waiting:
+        parameter = _next_counted(waiting, {each.field for each in numbers})
+        waiting.remove(parameter)
+        needed = frozenset(numbers[each] for each in parameter.when)
+        asked = [(index, each) for each, index in numbers.items() if each.field == parameter.field]
+        kinds = _kinds(parameter.values, asked)
+        left = frozenset(numbers[each] for other in waiting for each in other.when)
+        grown: dict[_Held, int] = {}
+        for held, so_many in ways.items():
+            is_there = needed <= held
+            if is_there and kinds is None:
+                return None
+            for kind, values in (kinds or {}).items() if is_there else ((_NOTHING, 1),):
+                key = (held | kind) & left
+                grown[key] = grown.get(key, 0) + so_many * values
+        ways = grown
+        if len(ways) > _WAYS_MAX:
             return None
-        total += math.prod(len(each) for each in sizes if each is not None)
-    return total
+    total = sum(ways.values())
+    return total if total < _COUNTED_MAX else None
+
+
+def _next_counted(waiting: Sequence[Parameter], named: Collection[str]) -> Parameter:
+    """Returns one that waits for none of the others: first those that no condition names, for they leave nothing."""
+    left = {each.field for each in waiting}
+    ready = [each for each in waiting if left.isdisjoint(c.field for c in each.when)]
+    return min(ready, key=lambda each: (each.field in named, not each.when))
+
+
+def _kinds(values: Choices | Range, conditions: Sequence[tuple[int, Condition]]) -> dict[_Held, int] | None:
+    """Returns how many values there are of each kind: the conditions that hold beside them; None: no end of them."""
+    every = values_of(values)
+    if every is None:
+        return None
+    if not conditions or not isinstance(values, Choices):
+        return {_NOTHING: len(every)}
+    wanted = [(index, {(isinstance(value, bool), value) for value in each.values}) for index, each in conditions]
+    kinds: dict[_Held, int] = {}
+    for value in values.values:
+        kind = frozenset(index for index, allowed in wanted if (isinstance(value, bool), value) in allowed)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return kinds
 
 
 def points(parameters: Sequence[Parameter]) -> Iterator[Point]:

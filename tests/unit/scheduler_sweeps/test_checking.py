@@ -61,6 +61,8 @@ def test_everything_that_is_wrong_is_listed_at_once() -> None:
         ({"optimization.warmup_ratio": {"low": 0.5, "high": 1.0, "step": 0.5}}, "range.high", "less than 1"),
         ({"preference.label_smoothing": [0.1, 0.5]}, "choices.values[1]", "0.5"),
         ({"optimization.epochs": [0]}, "choices.values[0]", "use a number > 0"),
+        ({"full.freeze_layers": {"low": 0, "high": 1e30}}, "range.high", "from 0 to 4294967295"),
+        ({"full.freeze_layers": {"low": -5, "high": 6}}, "range.low", "from 0 to 4294967295"),
     ],
 )
 def test_the_specs_own_rules_are_asked_about_values(space: dict[str, Any], place: str, words: str) -> None:

@@ -79,6 +79,20 @@ def test_a_range_without_a_step_has_no_end() -> None:
     assert count([choices("a", 1, 2), hidden]) is None
 
 
+def test_a_large_space_is_counted_without_a_walk_over_it() -> None:
+    """Thousands of values that conditions name, many conditions at once, and more points than numbers hold."""
+    fields = [choices(name, *range(1000)) for name in "abcd"]
+    when = tuple(Condition(field=name, values=tuple(range(500))) for name in "abcd")
+    assert count([*fields, choices("e", 1, 2, when=when)]) == 1000**4 + 500**4
+    switches = [choices(f"s{index}", 0, 1) for index in range(40)]
+    pairs = [choices(f"v{index}", 1, 2, when=(Condition(field=f"s{index}", values=(1,)),)) for index in range(30)]
+    assert count([*switches[:30], *pairs]) == 3**30
+    every = tuple(Condition(field=each.field, values=(1,)) for each in switches)
+    assert count([*switches, choices("z", 1, 2, when=every)]) is None
+    assert count([ranged("a", 0, 2.0**52, is_integer=True), choices("b", 1, 2)]) is None
+    assert values_of(Range(low=0.0, high=1.0, step=1e-300)) is None
+
+
 def test_identity_is_parameters_and_share_of_the_data() -> None:
     """Their order changes nothing; all rows are all rows however that is said; a share is another run."""
     assert digest_of({"a": 1, "b": 2.0}, 0.0) == digest_of({"b": 2.0, "a": 1}, 1.0)
