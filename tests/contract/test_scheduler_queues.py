@@ -100,6 +100,9 @@ async def test_all_that_is_wrong_is_listed(tmp_path: Path) -> None:
             *("queue.weight", "queue.quota.guaranteed_devices", "queue.quota.window_hours"),
             *("queue.budget.device_seconds", "queue.budget.cost"),
         }
+        for weight in (5e-324, 9e-7, 1.1e6, float("nan"), float("inf")):
+            refused = await refusal(stage.stub.UpdateQueue(change(["weight"], weight=weight)), "INVALID_ARGUMENT")
+            assert "use a number from 0.000001 to 1000000" in refused.fields[0].description
         for paths in ([], ["status", "name"]):
             refused = await refusal(stage.stub.UpdateQueue(change(paths)), "INVALID_ARGUMENT")
             assert {each.field for each in refused.fields} == {"update_mask"}

@@ -337,7 +337,7 @@ def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 
 
 def _labels(given: tuple[str, ...], hint: str = "--label") -> dict[str, str]:
-    labels = {}
+    labels: dict[str, str] = {}
     for label in given:
         key, equals, value = label.partition("=")
         if not equals or not key:

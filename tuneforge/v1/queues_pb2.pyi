@@ -39,8 +39,8 @@ class Queue(_message.Message):
     name: _builtins.str
     """`projects/{project}/queues/{queue}`."""
     weight: _builtins.float
-    """Share of the devices in proportion to the other projects that have jobs, above 0 up to 1000000. Only an operator (role
-    admin of all projects) raises it.
+    """Share of the devices in proportion to the other projects that have jobs, 0.000001 to 1000000. Only an operator
+    (role admin of all projects) raises it.
     """
     is_paused: _builtins.bool
     """Nothing new starts; what runs goes on."""

@@ -13,7 +13,7 @@ from services.scheduler.jobs import HELD, LEAVING, LIVE_ATTEMPT, JobState
 from services.scheduler.planning.queue import Project
 from services.scheduler.planning.shares import decayed, given
 from services.scheduler.queues.budgets import HOUR_MS, NOTHING_HELD, NOTHING_SPENT, Held, Spent, figure, overrun
-from services.scheduler.queues.limits import DEFAULT_LIMITS, Limits
+from services.scheduler.queues.limits import DEFAULT_LIMITS, LEAST_WEIGHT, Limits
 from services.scheduler.records import ActiveJob, Attempt
 
 _PAUSABLE = (HELD - LEAVING - {JobState.CANCELLING}) | {JobState.QUEUED}
@@ -160,7 +160,7 @@ def _account(limits: Limits, usage: Usage, live: Iterable[Attempt], terms: Terms
 def _project(account: Account, terms: Terms) -> Project:
     limits = account.limits
     return Project(
-        weight=limits.weight,
+        weight=max(limits.weight, LEAST_WEIGHT),
         usage_ms=account.usage_ms,
         max_devices=limits.max_devices or None,
         max_jobs=limits.max_jobs or None,

@@ -8,6 +8,8 @@ from services.scheduler.queues.budgets import NO_BUDGET, Budget
 
 DEFAULT_QUEUE = "default"
 """The queue that every project has."""
+LEAST_WEIGHT = 1e-6
+"""Smallest weight: the parts that weights give are divided by, and must not vanish beside the largest."""
 LONGEST_WINDOW_HOURS = 24 * 31
 """Longest window of device-hours; hours before it are forgotten."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.queues.budgets import Budget, Price
-from services.scheduler.queues.limits import LONGEST_WINDOW_HOURS, Limits
+from services.scheduler.queues.limits import LEAST_WEIGHT, LONGEST_WINDOW_HOURS, Limits
 
 _OF_QUEUE = {"weight": "weight", "is_paused": "is_paused"}
 _OF_QUOTA = {
@@ -80,8 +80,8 @@ def changed(before: Limits, wanted: Limits, paths: Sequence[str]) -> Limits:
 
 def limit_problems(limits: Limits) -> Iterator[FieldViolation]:
     """Yields what is wrong with the weight and the quota of a queue."""
-    if not (0 < limits.weight <= _MOST and math.isfinite(limits.weight)):
-        yield FieldViolation("queue.weight", f"is {limits.weight:g}: use a number above 0, at most {_MOST}")
+    if not LEAST_WEIGHT <= limits.weight <= _MOST:  # nor is nan between them
+        yield FieldViolation("queue.weight", f"is {limits.weight:g}: use a number from {LEAST_WEIGHT:f} to {_MOST}")
     for field in ("max_devices", "max_jobs", "max_waiting_jobs", "guaranteed_devices"):
         if (value := getattr(limits, _OF_QUOTA[field])) > _MOST:
             yield FieldViolation(f"queue.quota.{field}", f"is {value}: use at most {_MOST}, 0 = no limit")

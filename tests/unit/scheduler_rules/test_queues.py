@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.planning.order import standings as planned_standings
+from services.scheduler.planning.queue import Queue, Waiting
 from services.scheduler.queues.accounts import Books, Terms, Usage, open_books
 from services.scheduler.queues.budgets import HOUR_MS, Budget, Held, Spent, overrun, shortfalls
 from services.scheduler.queues.limits import DEFAULT_LIMITS, Limits
@@ -149,6 +151,18 @@ def test_jobs_are_paused_by_their_own_budget_and_by_their_projects() -> None:
     assert [each.job for each in found.spent] == [1, 3, 4]
     assert "budget of its project" in found.projects["p"].held
     assert not found.projects["q"].held
+
+
+def test_no_weight_vanishes_beside_another() -> None:
+    """What is stored from before there was a smallest weight does not stop the planner for everybody."""
+    books = Books(
+        limits={"p": Limits(weight=5e-324), "q": Limits(weight=1e6)},
+        usage={"p": Usage(decayed_ms=9_000, as_of_ms=NOW_MS), "q": Usage(decayed_ms=1_000, as_of_ms=NOW_MS)},
+    )
+    projects = open_books(books, [job(1), job(2, "q")], (), Terms(now_ms=NOW_MS)).projects
+    waiting = tuple(Waiting(job=1, project=name, submit_ms=0, queued_ms=0) for name in "pq")
+    found = planned_standings(Queue(now_ms=NOW_MS, waiting=waiting, projects=projects))
+    assert found["p"].over > found["q"].over > 0.0
 
 
 def test_shares_are_of_projects_with_jobs() -> None:
