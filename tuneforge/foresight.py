@@ -12,6 +12,7 @@ from tuneforge._explanation_wire import (
     simulation_from_proto,
     worth_from_proto,
 )
+from tuneforge._job_requests import put_options
 from tuneforge._spec_input import SpecInput, read_spec
 from tuneforge.explanation_values import Forecast, ForecastCalibration, JobExplanation, JobSimulation
 from tuneforge.job_values import (
@@ -88,14 +89,9 @@ class JobForesight:
             InvalidArgument: Fields of the spec are wrong; `fields` lists all of them.
             FailedPrecondition: No known node could ever hold it; the message says by how much.
         """
-        from tuneforge.specs.scheduling import scheduling_to_proto
-
         scheduler = self._connections.scheduler
-        job = calls.CreateJobRequest(
-            parent=names.parent(self._project),
-            spec=read_spec(spec, self._project),
-            scheduling=None if scheduling is None else scheduling_to_proto(scheduling),
-        )
+        job = calls.CreateJobRequest(parent=names.parent(self._project), spec=read_spec(spec, self._project))
+        put_options(job, None, scheduling)
         answer = scheduler.call(scheduler.stub.SimulateJob, calls.SimulateJobRequest(job=job))
         return SimulatedJob(
             simulation=simulation_from_proto(answer.simulation),

@@ -281,6 +281,8 @@ async def test_the_command_line_explains_and_simulates(tmp_path: Path) -> None:
         assert "delays waits by" in said
         plain = json.loads(await asyncio.to_thread(run, stage, "jobs", "simulate", str(spec), "--json"))
         assert plain["simulation"]["position"]["position"] == 2
+        after = ("--after", "runs", "--exclude-node", "n9")
+        assert "created:" in await asyncio.to_thread(run, stage, "jobs", "simulate", str(spec), *after)
         await stage.scheduler.foresight.round()
         said = await asyncio.to_thread(run, stage, "jobs", "forecasts", "waits")
         assert "CREATION" in said

@@ -7,10 +7,11 @@ import click
 
 from tuneforge.cli.budgets import BUDGET_FLAGS
 from tuneforge.cli.connection import ConnectedCommand, Connection, json_option
+from tuneforge.cli.job_options import JOB_FLAGS
 from tuneforge.cli.output import clock, print_fields, print_json, print_rows, size
 from tuneforge.cli.submit import read_flags, submit
 
-NOT_FOR_A_SPEC = {"from_checkpoint", "job_id", "label", "validate_only", "watch", *BUDGET_FLAGS}
+NOT_FOR_A_SPEC = {"from_checkpoint", "job_id", "label", "validate_only", "watch", *BUDGET_FLAGS, *JOB_FLAGS}
 """Flags of `submit` that say nothing about what is trained."""
 _PARTS = ("weights", "adapter", "gradients", "optimizer", "snapshot", "mapped", "activations", "loading", "overhead")
 

@@ -11,6 +11,7 @@ from tuneforge.cli.job_selection import seconds_of
 if TYPE_CHECKING:
     from tuneforge.job_options import JobOptions
 
+JOB_FLAGS = ("retries", "user_retries", "ttl", "reuse")
 _REUSE = {"never": "NEVER", "finished": "FINISHED", "running": "FINISHED_OR_RUNNING"}
 
 

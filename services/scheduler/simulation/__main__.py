@@ -20,6 +20,7 @@ POLICIES: dict[str, Policy] = {
     "best-effort-fifo": best_effort_fifo,
     "fair-share": plan,
 }
+_DAYS_MAX = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.devices = 448 if asked.trace else 96  # four fifths busy, with the Philly rows and with the default jobs
     if asked.devices < 1 or asked.nodes < 1 or asked.devices % asked.nodes:
         parser.error(f"--devices {asked.devices} must be a multiple of --nodes {asked.nodes}, both at least 1")
+    if asked.jobs < 1:
+        parser.error(f"--jobs {asked.jobs} must be at least 1")
+    if not 0 < asked.days <= _DAYS_MAX:  # nor is nan between them
+        parser.error(f"--days {asked.days:g} must be above 0 and at most {_DAYS_MAX}")
     try:
         jobs = _workload(asked)
     except (InvalidTrace, OSError) as error:
@@ -41,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"a job wants {largest} devices and the cluster has {asked.devices}: give --devices\n")
         return 2
     if asked.write_trace:
-        write_trace(asked.write_trace, jobs)
+        try:
+            write_trace(asked.write_trace, jobs)
+        except OSError as error:
+            sys.stderr.write(f"the trace cannot be written: {error}\n")
+            return 2
     cluster = Cluster(nodes=asked.nodes, devices_per_node=asked.devices // asked.nodes)
     results = {name: figures(Simulation(jobs, cluster, POLICIES[name]).run().values()) for name in asked.policy}
     sys.stdout.write(

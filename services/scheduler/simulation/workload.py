@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -43,7 +44,11 @@ def read_trace(path: Path, *, longest_hours: float = 120.0) -> list[SimulatedJob
         InvalidTrace: a column is missing or a value cannot be read; the text names the line.
         OSError: the file cannot be read.
     """
-    with path.open(encoding="utf-8", newline="") as lines:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidTrace(f"{path.name} is not UTF-8 text: save it as UTF-8") from None
+    with io.StringIO(text, newline="") as lines:
         reader = csv.DictReader(lines)
         if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
             raise InvalidTrace(f"{path.name} lacks the columns {', '.join(missing)}; it needs {', '.join(COLUMNS)}")

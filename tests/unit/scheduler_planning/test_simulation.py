@@ -132,3 +132,12 @@ def test_the_command_prints_policies_side_by_side(tmp_path: Path, capsys: pytest
     assert "missing.csv" in capsys.readouterr().err
     assert main([*made[:4], "--devices", "1"]) == 2
     assert "give --devices" in capsys.readouterr().err
+    assert main([*made, "--write-trace", str(tmp_path / "nowhere" / "t.csv")]) == 2
+    assert "the trace cannot be written" in capsys.readouterr().err
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe")
+    assert main(["--trace", str(tmp_path / "t.csv")]) == 2
+    assert "is not UTF-8 text" in capsys.readouterr().err
+    for wrong in (["--jobs", "0"], ["--days", "nan"], ["--days", "inf"], ["--days", "0"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert f"{wrong[0]} {wrong[1]} must be" in capsys.readouterr().err
