@@ -69,7 +69,7 @@ class Holding:
 
         Args:
             holder: Name of the thing.
-            names: What it needs.
+            names: What it needs; nothing: the keeper is not asked.
             write: Writes it to the database; when it does not, the hold is taken back later.
 
         Raises:
@@ -86,7 +86,8 @@ class Holding:
         try:
             while (release := self._releasing.get(holder)) is not None:
                 await release.wait()
-            await self._keeper.hold(holder, names)
+            if names:
+                await self._keeper.hold(holder, names)
             return await write()
         except BaseException:
             self.poke()

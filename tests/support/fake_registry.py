@@ -124,6 +124,8 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
         holders = [(request.holder, request.versions)]
         if not self.fake.is_old:
             holders += [(other.holder, other.versions) for other in request.others]
+        if not all(versions for _, versions in holders):  # as the real one
+            await context.abort_with_status(RichStatus(ServiceError("INVALID_FIELD", "versions: has 0 names"), "r"))
         wanted = [(holder, version) for holder, versions in holders for version in versions]
         for _, version in wanted:
             if version in self.fake.deleted:
