@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tuneforge.cli.progress import Progress
+from tuneforge.cli.top import keys_in
 from tuneforge.cli.top_picture import draw, spark
 from tuneforge.cli.top_scene import Scene
 from tuneforge.events import StepMetrics
@@ -146,3 +147,12 @@ def test_a_curve_of_one_line(values: list[float], curve: str) -> None:
     """The highest value is a full bar; numbers that are none are left out; long runs are put together."""
     assert spark(values) == curve
     assert len(spark([float(value) for value in range(1000)])) == 12
+
+
+@pytest.mark.parametrize(
+    ("content", "typed"),
+    [(b"q", "q"), (b"\x1b[A", ""), (b"x\x1b[1;5CQ", "xq"), (b"\x1bOP", ""), (b"", "q"), (b"\xff", "\ufffd")],
+)
+def test_keys_are_read_without_what_arrows_send(content: bytes, typed: str) -> None:
+    """A q behind an arrow key is there at once, and a terminal that is gone leaves."""
+    assert keys_in(content) == typed

@@ -36,6 +36,9 @@ def lines_of(view: "QueueView") -> list[str]:
     taken = sum(node.taken for node in view.nodes.values())
     slots = sum(node.slots for node in view.nodes.values())
     head = f"{view.time:%H:%M:%S}  {len(view.waiting)} wait, {running} run, {taken} of {slots} slots taken"
+    others = sum(each.state in ("QUEUED", "BLOCKED") and not each.position for each in view.entries.values())
+    if others:
+        head += f", {others} may not start yet"
     waiting = [f"  {each.position:>4}  {printable(short(each.job))}  class {each.priority}" for each in view.waiting]
     holds = [f"  {share.project}: {printable(share.hold)}" for share in view.shares.values() if share.hold]
     return [head, *waiting, *holds]

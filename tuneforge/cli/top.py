@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import re
 import sys
 import threading
 import time
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _SETTLE_S = 3.0
 """How long one frame waits for the events that there are."""
 _PIPE_WIDTH = 120
+_SEQUENCE = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
+"""What arrow and function keys send."""
 _LEAST_S = 0.3
 """Shortest pause between two looks, however much changes."""
 
@@ -86,7 +90,7 @@ def _show(gathering: "Gathering", console: "Console", every_s: float) -> None:
     asking.start()
     try:
         with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-            while pressed(_LEAST_S) != "q":
+            while "q" not in pressed(_LEAST_S):
                 if latest:
                     live.update(draw(latest[0], console.width, console.height), refresh=True)
     except KeyboardInterrupt:
@@ -121,11 +125,17 @@ class _Pressed:
         self._has_keys = has_keys
 
     def __call__(self, timeout_s: float) -> str:
-        """Returns the key that is pressed within a time; empty: none was."""
+        """Returns the keys that are pressed within a time, without arrows and the like; empty: none was."""
         if not self._has_keys:
             time.sleep(timeout_s)
             return ""
         import select
 
         ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
-        return sys.stdin.read(1).lower() if ready else ""
+        # Past Python's buffer: what lies in that, the rest of an arrow key or a q behind it, `select` does not see.
+        return keys_in(os.read(sys.stdin.fileno(), 1024)) if ready else ""
+
+
+def keys_in(content: bytes) -> str:
+    """Returns what was typed, in lower case; a terminal that is gone leaves as `q` does."""
+    return _SEQUENCE.sub("", content.decode("utf-8", "replace")).lower() if content else "q"
