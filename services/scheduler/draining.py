@@ -10,7 +10,7 @@ from services.scheduler.nodes import Nodes, warn_attempts
 from services.scheduler.records import Drain, Node
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store.transaction import Transaction
-from services.scheduler.verbs import REASON_LENGTH_MAX, Call
+from services.scheduler.verbs import Call, reason_problems
 from services.scheduler.wire.resources import node_to_proto
 
 _LAST_MS = 253_402_300_799_999
@@ -23,9 +23,7 @@ async def drain(nodes: Nodes, node: str, reason: str, deadline_ms: int | None, c
     Raises:
         ServiceError: as `DrainNode` documents.
     """
-    problems = []
-    if len(reason) > REASON_LENGTH_MAX:
-        problems.append(FieldViolation("reason", f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"))
+    problems = reason_problems(reason)
     if deadline_ms is not None and not 0 <= deadline_ms <= _LAST_MS:
         problems.append(FieldViolation("deadline", "is no moment: use one of the years 1970 to 9999"))
     if problems:

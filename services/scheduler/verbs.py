@@ -30,6 +30,7 @@ from services.scheduler.wire.resources import job_bytes
 from tuneforge.names import JobName
 
 REASON_LENGTH_MAX = 1024
+_NUL = "has a NUL character: leave it out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,13 @@ class Call:
 
 
 def call_of(request: Any, project: str, method: str) -> Call:
-    """Returns the call that a request is."""
+    """Returns the call that a request is.
+
+    Raises:
+        ServiceError: INVALID_FIELD, when no database stores its request id.
+    """
+    if "\0" in request.request_id:
+        raise invalid_fields([FieldViolation("request_id", _NUL)])
     return Call(
         actor=calls.current().actor,
         project=project,
@@ -188,10 +195,16 @@ class Verbs:
 
 
 def check_reason(reason: str) -> None:
-    """Refuses a reason that is too long for the log."""
+    """Refuses a reason that the log cannot take."""
+    if problems := reason_problems(reason):
+        raise invalid_fields(problems)
+
+
+def reason_problems(reason: str) -> list[FieldViolation]:
+    """Returns what is wrong with a reason: it is too long for the log, or no database stores it."""
     if len(reason) > REASON_LENGTH_MAX:
-        problem = f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"
-        raise invalid_fields([FieldViolation("reason", problem)])
+        return [FieldViolation("reason", f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}")]
+    return [FieldViolation("reason", _NUL)] if "\0" in reason else []
 
 
 async def answered(ledger: Ledger, call: Call) -> bytes | None:

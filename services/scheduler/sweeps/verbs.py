@@ -16,7 +16,7 @@ from services.scheduler.store.transaction import Transaction
 from services.scheduler.sweeps.checking import checked, combinations
 from services.scheduler.sweeps.drafts import SweepDraft
 from services.scheduler.sweeps.trials import ENDED_SWEEP, NewSweep, Standings, SweepState
-from services.scheduler.verbs import REASON_LENGTH_MAX, Call, answered
+from services.scheduler.verbs import Call, answered, check_reason
 from services.scheduler.wire.sweep_drafts import cost_of, pinned_spec, rules_for
 from services.scheduler.wire.sweeps import plan_bytes, sweep_bytes
 from tuneforge.names import ID_FORM, SweepName, is_id, new_id
@@ -99,7 +99,7 @@ class SweepVerbs:
         Raises:
             ServiceError: as `CancelSweep` documents.
         """
-        _check_reason(reason)
+        check_reason(reason)
         message = f"Cancelled by {call.actor}" + (f": {reason}" if reason else ".")
         return await self._move(name, call, SweepState.STOPPING, "CANCEL_REQUESTED", message)
 
@@ -109,7 +109,7 @@ class SweepVerbs:
         Raises:
             ServiceError: as `PauseSweep` documents.
         """
-        _check_reason(reason)
+        check_reason(reason)
         message = f"Paused by {call.actor}" + (f": {reason}" if reason else ".")
         return await self._move(name, call, SweepState.PAUSED, "PAUSE_REQUESTED", message)
 
@@ -189,12 +189,6 @@ def _answer(tx: Transaction, number: int) -> bytes:
     if seen is None:
         raise AssertionError("the sweep was written in this transaction")
     return sweep_bytes(seen)
-
-
-def _check_reason(reason: str) -> None:
-    if len(reason) > REASON_LENGTH_MAX:
-        problem = f"has {len(reason)} characters: use at most {REASON_LENGTH_MAX}"
-        raise invalid_fields([FieldViolation("reason", problem)])
 
 
 def _taken(name: SweepName) -> ServiceError:

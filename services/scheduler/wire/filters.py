@@ -37,6 +37,10 @@ def filter_of(message: jobs_pb2.JobFilter, field: str = "filter") -> JobFilter:
     if len(message.search) > SEARCH_LENGTH_MAX:
         problem = f"has {len(message.search)} characters: use at most {SEARCH_LENGTH_MAX}"
         problems.append(FieldViolation(f"{field}.search", problem))
+    if not message.search.isprintable():
+        problems.append(FieldViolation(f"{field}.search", "has a control character: use printable ones"))
+    if not all((key + value).isprintable() for key, value in message.labels.items()):
+        problems.append(FieldViolation(f"{field}.labels", "has a control character: use printable ones"))
     times = {name: milliseconds(getattr(message, name)) for name in _TIMES if message.HasField(name)}  # type: ignore[arg-type]
     for first, before in (_TIMES[:2], _TIMES[2:]):
         if first in times and before in times and times[first] >= times[before]:
