@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
@@ -21,7 +22,7 @@ async def test_a_nul_character_is_refused_with_its_field(tmp_path: Path) -> None
         await stage.trainer.register(stage.address)
         await stage.create("j1")
         wanted = jobs_pb2.JobFilter(search="j1")
-        asked = {
+        asked: dict[str, list[Any]] = {
             "reason": [
                 stage.stub.PauseJob(scheduler_pb2.PauseJobRequest(name=JOB, reason=BAD)),
                 stage.stub.DrainNode(scheduler_pb2.DrainNodeRequest(name="nodes/n1", reason=BAD)),
