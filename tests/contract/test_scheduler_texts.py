@@ -1,4 +1,4 @@
-"""Texts that not every database stores are refused with their field, on all of them."""
+"""Texts and moments that not every database stores are refused with their field, on all of them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ async def test_a_nul_character_is_refused_with_its_field(tmp_path: Path) -> None
             for call in calls:
                 refused = await refusal(call, "INVALID_ARGUMENT")
                 assert [each.field for each in refused.fields] == [field]
+
+
+@on_loop
+async def test_a_moment_beyond_all_years_is_refused_with_its_field(tmp_path: Path) -> None:
+    """A filter's moments have the years that a timestamp may have, or no database could compare them."""
+    async with staged(tmp_path) as stage:
+        for seconds in (2**62, -(2**62), 253_402_300_800):
+            asked = scheduler_pb2.ListJobsRequest(parent=PROJECT)
+            asked.filter.created_from.seconds = asked.filter.ended_before.seconds = seconds
+            refused = await refusal(stage.stub.ListJobs(asked), "INVALID_ARGUMENT")
+            assert [each.field for each in refused.fields] == ["filter.created_from", "filter.ended_before"]

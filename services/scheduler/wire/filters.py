@@ -14,6 +14,7 @@ from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, ModelN
 from tuneforge.v1 import jobs_pb2, scheduler_pb2
 
 SEARCH_LENGTH_MAX = 256
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 _TIMES = ("created_from", "created_before", "ended_from", "ended_before")
 _NAMES: dict[str, tuple[str, tuple[Callable[[str], object], ...]]] = {
     "output_model": ("a model", (ModelName.parse,)),
@@ -42,6 +43,8 @@ def filter_of(message: jobs_pb2.JobFilter, field: str = "filter") -> JobFilter:
     if not all((key + value).isprintable() for key, value in message.labels.items()):
         problems.append(FieldViolation(f"{field}.labels", "has a control character: use printable ones"))
     times = {name: milliseconds(getattr(message, name)) for name in _TIMES if message.HasField(name)}  # type: ignore[arg-type]
+    for name in [each for each, moment in times.items() if not _FIRST_MS <= moment <= _LAST_MS]:
+        problems.append(FieldViolation(f"{field}.{name}", "is no moment: use one of the years 1 to 9999"))
     for first, before in (_TIMES[:2], _TIMES[2:]):
         if first in times and before in times and times[first] >= times[before]:
             problem = f"is not after {first}: no job lies between; give a later moment, or only one of the two"
