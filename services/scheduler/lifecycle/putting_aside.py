@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
 from services.scheduler.jobs import Failure
 from services.scheduler.ledger import Ledger
@@ -33,8 +34,15 @@ class PuttingAside:
             await self._aside(job, harm(what, f"{STRIKES} deaths of the scheduler"))
 
     async def leave(self) -> None:
-        """Notes that the process ends as it should."""
-        await self.ledger.write(marks.leave)
+        """Notes that the process ends as it should.
+
+        Without the database, or when another process leads by now, nothing is noted: three such ends of the process
+        count as three deaths.
+        """
+        try:
+            await self.ledger.write(marks.leave)
+        except ServiceError as error:
+            _log.warning("the end of this process could not be noted", problem=error.message)
 
     async def unreadable(self, broken: Mapping[int, Exception]) -> None:
         """Puts aside jobs whose row cannot be read: it will not be another time."""
