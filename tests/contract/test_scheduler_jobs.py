@@ -41,7 +41,7 @@ async def test_created_job_is_pinned_and_complete(tmp_path: Path) -> None:
         assert job.train.digest == job.validation.digest == "3" * 64
         assert job.memory_estimate.total_bytes > job.memory_estimate.weights_bytes > 0
         assert (job.creator, dict(job.labels), job.latest_job_seq) == ("local", {"team": "a"}, 1)
-        assert job == await stage.get()
+        assert job == await stage.stored()
 
 
 @on_loop

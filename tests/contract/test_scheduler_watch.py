@@ -86,7 +86,7 @@ async def test_first_message_is_the_snapshot(tmp_path: Path) -> None:
         await stage.create()
         stream = stage.watch()
         first = await stream.read()
-        assert first.snapshot == await stage.get()
+        assert first.snapshot == await stage.stored()
         assert first.latest_job_seq == 1
         second = await stream.read()
         assert second.events.events[0].state.to == "QUEUED"

@@ -159,6 +159,12 @@ class Stage:
         """Returns a job."""
         return await self.stub.GetJob(scheduler_pb2.GetJobRequest(name=f"projects/p/jobs/{job_id}"))
 
+    async def stored(self, job_id: str = "j1") -> jobs_pb2.Job:
+        """Returns a job without its forecast, which comes at some moment and is part of no change."""
+        job = await self.get(job_id)
+        job.ClearField("forecast")
+        return job
+
     async def cancel(self, job_id: str = "j1", **fields: Any) -> jobs_pb2.Job:
         """Cancels a job."""
         return await self.stub.CancelJob(scheduler_pb2.CancelJobRequest(name=f"projects/p/jobs/{job_id}", **fields))
