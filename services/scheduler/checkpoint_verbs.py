@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.grpckit.errors import ServiceError, not_found
-from services.grpckit.request_memory import remember
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Checkpoint, Job
@@ -78,7 +77,7 @@ class CheckpointVerbs:
                     raise not_found("checkpoint", name)
                 return checkpoint_to_proto(str(job.name), change(tx, job, found)).SerializeToString()
 
-            return remember(tx.connection, scope=call.scope, request_id=call.request_id, request=call.body, make=make)
+            return call.once(tx, make)
 
         return await self.ledger.write(write)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.grpckit.errors import FieldViolation, invalid_fields, not_found
-from services.grpckit.request_memory import remember
 from services.scheduler.nodes import Nodes, warn_attempts
 from services.scheduler.records import Drain, Node
 from services.scheduler.store import nodes as node_store
@@ -59,12 +58,9 @@ async def _change(nodes: Nodes, node: str, call: Call, make: Callable[[Transacti
         return node_to_proto(after, heard.raw if heard is not None else ()).SerializeToString()
 
     def write(tx: Transaction) -> bytes:
-        return remember(
-            tx.connection,
-            scope=call.scope,
-            request_id=call.request_id,
-            request=call.body,
-            make=lambda: change(tx),
+        return call.once(
+            tx,
+            lambda: change(tx),
         )
 
     answer = await nodes.ledger.write(write)

@@ -50,6 +50,10 @@ class Call:
         """Whose request ids these are."""
         return RequestScope(principal=self.actor, project=self.project, method=self.method)
 
+    def once(self, tx: Transaction, make: Callable[[], bytes]) -> bytes:
+        """Makes a change in a transaction; the same request id again gets the first answer and changes nothing."""
+        return remember(tx.connection, scope=self.scope, request_id=self.request_id, request=self.body, make=make)
+
 
 def call_of(request: Any, project: str, method: str) -> Call:
     """Returns the call that a request is.
@@ -106,12 +110,9 @@ class Verbs:
             return store(tx, new) if running is None else job_bytes(running)
 
         def write(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: make(tx),
+            return call.once(
+                tx,
+                lambda: make(tx),
             )
 
         versions = new.versions if new.reuses is None else []
@@ -183,12 +184,9 @@ class Verbs:
         """Makes a change once for each request id."""
 
         def write(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: make(tx),
+            return call.once(
+                tx,
+                lambda: make(tx),
             )
 
         return await self.ledger.write(write)

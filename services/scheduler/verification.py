@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.grpckit.holding import Holding
-from services.grpckit.request_memory import remember
 from services.scheduler.branching import origin_of
 from services.scheduler.checkpoint_verbs import not_durable
 from services.scheduler.ledger import Ledger
@@ -64,12 +63,9 @@ class Verification:
         new = await self.ledger.read(lambda db: _new_job(db, name, num_steps, call.actor))
 
         def write(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: store(tx, new),
+            return call.once(
+                tx,
+                lambda: store(tx, new),
             )
 
         return await self.holding.make(str(new.name), new.versions, lambda: self.ledger.write(write))

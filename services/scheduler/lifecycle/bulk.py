@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
-from services.grpckit.request_memory import remember
 from services.scheduler import verbs
 from services.scheduler.jobs import HELD, TERMINAL, WAITING, JobState
 from services.scheduler.ledger import Ledger
@@ -114,15 +113,7 @@ class Bulk:
         return await self._remembered(tally.answer(), call)
 
     async def _remembered(self, answer: bytes, call: Call) -> bytes:
-        return await self.ledger.write(
-            lambda tx: remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: answer,
-            )
-        )
+        return await self.ledger.write(lambda tx: call.once(tx, lambda: answer))
 
 
 def _change(tx: Transaction, names: list[JobName], ask: Ask, call: Call) -> list[tuple[JobName, ServiceError | None]]:

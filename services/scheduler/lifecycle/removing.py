@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from services.grpckit import context
 from services.grpckit.errors import ServiceError, not_found
 from services.grpckit.logging import get_logger
-from services.grpckit.request_memory import remember
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.ledger import Ledger
 from services.scheduler.store import jobs as job_store
@@ -43,12 +42,9 @@ class Removing:
         """
 
         def write(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: delete_in(tx, name),
+            return call.once(
+                tx,
+                lambda: delete_in(tx, name),
             )
 
         answer = await self.ledger.write(write)

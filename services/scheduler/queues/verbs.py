@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from services.grpckit import context as calls
 from services.grpckit.context import ALL_PROJECTS
 from services.grpckit.errors import Reason, ServiceError, invalid_fields, not_found
-from services.grpckit.request_memory import remember
 from services.scheduler.jobs import JobState
 from services.scheduler.ledger import Ledger
 from services.scheduler.queues.accounts import Terms, open_books
@@ -82,12 +81,9 @@ class QueueVerbs:
         may_give = ALL_PROJECTS in calls.current().principal.projects
 
         def write(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: self._update(tx, change, may_give=may_give).SerializeToString(),
+            return call.once(
+                tx,
+                lambda: self._update(tx, change, may_give=may_give).SerializeToString(),
             )
 
         answer = await self.ledger.write(write)

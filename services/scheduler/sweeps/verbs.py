@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.grpckit.holding import Holding
-from services.grpckit.request_memory import remember
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import label_problems
@@ -75,7 +75,10 @@ class SweepVerbs:
                 raise
             problems += error.fields
         architecture = await self.admission.architecture(draft.job) if admitted is not None else None
-        plan, found = checked(draft.plan, draft.num_trials, rules_for(draft.job.message, architecture))
+        rules = rules_for(draft.job.message, architecture)
+        plan, found = await asyncio.to_thread(
+            checked, draft.plan, draft.num_trials, rules
+        )  # seconds, for a large space
         problems += found
         if problems or admitted is None:
             raise invalid_fields(problems)
@@ -154,12 +157,9 @@ class SweepVerbs:
         """Makes a change once for each request id."""
 
         def write(tx: Transaction) -> bytes:
-            return remember(
-                tx.connection,
-                scope=call.scope,
-                request_id=call.request_id,
-                request=call.body,
-                make=lambda: make(tx),
+            return call.once(
+                tx,
+                lambda: make(tx),
             )
 
         answer = await self.ledger.write(write)
