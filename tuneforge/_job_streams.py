@@ -6,8 +6,8 @@ import grpc
 
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
+from tuneforge._resumed_stream import WatchOptions
 from tuneforge._transport import Backoff, is_retriable, typed_error
-from tuneforge._watch import WatchOptions
 from tuneforge.errors import Reason, TuneforgeError, Unavailable
 from tuneforge.job_changes import JobsWatch
 from tuneforge.job_filters import JobFilter, filter_to_proto

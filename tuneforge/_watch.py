@@ -1,49 +1,17 @@
-"""A watch of a job that survives restarts of the scheduler and breaks of the network: every event once, in order.
+"""A watch of a job that survives restarts of the scheduler and breaks of the network: every event once, in order."""
 
-Whatever ends a stream before the job's end — UNAVAILABLE, a draining server, a reset connection, silence longer than a
-few heartbeats — is treated alike: the stream is opened again from the last resume token, after a jittered wait that
-starts anew with each message that brings something.
-"""
-
-import math
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import closing
 from datetime import UTC
 from types import TracebackType
-from typing import Any, Self
-
-import grpc
+from typing import Self
 
 from tuneforge._connections import Service
-from tuneforge._transport import Backoff, is_retriable, typed_error
-from tuneforge.errors import InternalError, InvalidArgument, Reason, TuneforgeError, Unavailable
+from tuneforge._resumed_stream import ResumedStream, WatchOptions
+from tuneforge.errors import InternalError, InvalidArgument, Reason, TuneforgeError
 from tuneforge.events import Event, LogCompacted, event_from_proto
 from tuneforge.v1 import jobs_pb2, scheduler_pb2, watching_pb2
 from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceStub
-
-# What gRPC itself says when a connection dies in the middle of a stream; a service's own INTERNAL carries an ErrorInfo.
-BROKEN_STREAM = {
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNKNOWN,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchOptions:
-    """How a watch behaves."""
-
-    silence_s: float = 45.0
-    """A stream that brings nothing, not even a heartbeat (every 10 to 15 seconds), for so long is opened again."""
-    give_up_after_s: float = 3600.0
-    """Time without any answer after which the watch raises; before its first answer ever it is that of a call."""
-    max_batch: int = 100
-    """Most events in one message, 1 to 1000."""
-    on_break: Callable[[TuneforgeError], None] | None = None
-    """Told why, each time that the stream broke and is about to be opened again."""
 
 
 class JobWatch(Iterator[Event]):
@@ -58,22 +26,29 @@ class JobWatch(Iterator[Event]):
         cursor: str = "",
         options: WatchOptions | None = None,
     ) -> None:
-        self._scheduler = scheduler
         self._name = name
         self._on_snapshot = on_snapshot
-        self._options = options or WatchOptions()
-        self._seq, self._token = _parse_cursor(cursor)
+        options = options or WatchOptions()
+        self._seq, token = _parse_cursor(cursor)
         self._latest_seq = self._seq
         self._compacted = 0
         self._end_state = jobs_pb2.JOB_STATE_UNSPECIFIED
-        self._is_closed = False
-        self._stream: Any = None
+        self._stream: ResumedStream[scheduler_pb2.WatchJobResponse] = ResumedStream(
+            scheduler,
+            lambda token: scheduler.stub.WatchJob(
+                scheduler_pb2.WatchJobRequest(name=name, resume_token=token, max_batch=options.max_batch)
+            ),
+            token=token,
+            options=options,
+            is_progress=lambda response: response.WhichOneof("payload") in {"events", "heartbeat"},
+            cures=self._begins_anew,
+        )
         self._events = self._run()
 
     @property
     def cursor(self) -> str:
         """Where the watch stands, after the event that came last: a later watch that is given it goes on from there."""
-        return f"{self._seq}:{self._token}"
+        return f"{self._seq}:{self._stream.token}"
 
     @property
     def latest_job_seq(self) -> int:
@@ -89,7 +64,7 @@ class JobWatch(Iterator[Event]):
         return self
 
     def __next__(self) -> Event:
-        if self._is_closed:
+        if self._stream.is_closed:
             raise StopIteration
         return next(self._events)
 
@@ -103,51 +78,14 @@ class JobWatch(Iterator[Event]):
 
     def close(self) -> None:
         """Ends the watch; the job goes on. May be called from another thread."""
-        self._is_closed = True
-        if self._stream is not None:
-            self._stream.cancel()
+        self._stream.close()
 
     def _run(self) -> Iterator[Event]:
-        backoff = Backoff(self._scheduler.retry)
-        patient = replace(self._scheduler.retry, budget_s=self._options.give_up_after_s)
-        is_known = False
-        while not self._is_closed:
-            try:
-                for response in self._open():
-                    if not is_known:
-                        backoff, is_known = Backoff(patient), True
-                    yield from self._take(response)
-                    if self.has_ended:
-                        return
-                    if response.WhichOneof("payload") in {"events", "heartbeat"}:
-                        backoff.progress()
-                error: TuneforgeError = Unavailable(Reason.DRAINING, f"{self._scheduler.peer} is shutting down")
-            except grpc.RpcError as rpc_error:
-                if self._is_closed:
+        with closing(self._stream.messages()) as messages:
+            for response in messages:
+                yield from self._take(response)
+                if self.has_ended:
                     return
-                error = self._resumable(rpc_error)
-            finally:
-                if self._stream is not None:
-                    self._stream.cancel()
-            if self._options.on_break is not None:
-                self._options.on_break(error)
-            backoff.wait_or_raise(error)
-
-    def _open(self) -> Iterator[scheduler_pb2.WatchJobResponse]:
-        """Yields the messages of one stream; cancels it when it falls silent."""
-        request = scheduler_pb2.WatchJobRequest(
-            name=self._name, resume_token=self._token, max_batch=self._options.max_batch
-        )
-        self._stream = self._scheduler.stub.WatchJob(request)
-        watchdog = Watchdog(self._options.silence_s, self._stream.cancel)
-        try:
-            watchdog.touch()
-            for response in self._stream:
-                watchdog.pause()
-                yield response
-                watchdog.touch()
-        finally:
-            watchdog.stop()
 
     def _take(self, response: scheduler_pb2.WatchJobResponse) -> Iterator[Event]:
         self._latest_seq = response.latest_job_seq
@@ -168,20 +106,13 @@ class JobWatch(Iterator[Event]):
                 yield _compacted_event(self._name, self._seq, response.compacted)
             case "end" if response.end.reason == scheduler_pb2.END_REASON_JOB_ENDED:
                 self._end_state = response.end.state
-        if response.resume_token:
-            self._token = response.resume_token
 
-    def _resumable(self, rpc_error: grpc.RpcError) -> TuneforgeError:
-        """Returns why the stream broke, or raises when opening it again would not help."""
-        error = typed_error(rpc_error, self._scheduler.peer)
-        if error.reason == Reason.COMPACTED and self._token:
-            self._token = ""  # what is left comes from the beginning, after a message that says what is not
-            return error
-        code = rpc_error.code() if isinstance(rpc_error, grpc.Call) else None
-        is_bare = not error.request_id and not error.metadata
-        if is_retriable(rpc_error) or (is_bare and code in BROKEN_STREAM):
-            return error
-        raise error from None
+    def _begins_anew(self, error: TuneforgeError) -> bool:
+        """Goes back to the beginning of a log that was thinned out: what is left comes after a message that says so."""
+        if error.reason != Reason.COMPACTED or not self._stream.token:
+            return False
+        self._stream.token = ""
+        return True
 
 
 def _compacted_event(job: str, job_seq: int, message: watching_pb2.LogCompaction) -> Event:
@@ -208,32 +139,3 @@ def _parse_cursor(cursor: str) -> tuple[int, str]:
         message = f"{cursor[:100]!r} is no cursor of a watch"
         raise InvalidArgument(Reason.INVALID_RESUME_TOKEN, message, cure="Give `JobWatch.cursor`, or none.")
     return int(number), token
-
-
-class Watchdog:
-    """Calls `bark` when nothing touches it for a while; a thread of its own, because a read of a stream cannot wait."""
-
-    def __init__(self, silence_s: float, bark: Callable[[], object]) -> None:
-        self._silence_s = silence_s
-        self._bark = bark
-        self._due = math.inf
-        self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="tuneforge-watchdog", daemon=True).start()
-
-    def touch(self) -> None:
-        """Starts the time anew."""
-        self._due = time.monotonic() + self._silence_s
-
-    def pause(self) -> None:
-        """Stops the time: the reader is busy with what came."""
-        self._due = math.inf
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(min(self._silence_s, max(self._due - time.monotonic(), 0.001))):
-            if time.monotonic() >= self._due:
-                self._bark()
-                return

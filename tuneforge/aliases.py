@@ -8,8 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tuneforge import _short_names as names
 from tuneforge._alias_watch import AliasWatch
 from tuneforge._connections import Connections
+from tuneforge._resumed_stream import WatchOptions
 from tuneforge._transport import new_request_id
-from tuneforge._watch import WatchOptions
 from tuneforge.alias_values import Alias, AliasChange, MoveKind, alias_from_proto, change_from_proto
 from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.v1 import aliases_pb2 as pb

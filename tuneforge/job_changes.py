@@ -7,8 +7,7 @@ from typing import Self
 
 from tuneforge import _wire
 from tuneforge._connections import Service
-from tuneforge._resumed_stream import ResumedStream
-from tuneforge._watch import WatchOptions
+from tuneforge._resumed_stream import ResumedStream, WatchOptions
 from tuneforge.job_values import Job, JobState, job_from_proto
 from tuneforge.v1 import jobs_pb2, watching_pb2
 from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceStub

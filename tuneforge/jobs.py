@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from tuneforge import _short_names as names
 from tuneforge._job_requests import create_request, put_options
 from tuneforge._job_streams import JobStreams
+from tuneforge._resumed_stream import WatchOptions
 from tuneforge._spec_input import SpecInput
 from tuneforge._transport import new_request_id
-from tuneforge._watch import JobWatch, WatchOptions
+from tuneforge._watch import JobWatch
 from tuneforge.errors import DeadlineExceeded, JobFailed, Reason, TuneforgeError
 from tuneforge.explanation_values import JobExplanation
 from tuneforge.foresight import JobForesight

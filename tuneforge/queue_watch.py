@@ -8,8 +8,7 @@ from typing import Self
 
 from tuneforge import _wire
 from tuneforge._connections import Service
-from tuneforge._resumed_stream import ResumedStream
-from tuneforge._watch import WatchOptions
+from tuneforge._resumed_stream import ResumedStream, WatchOptions
 from tuneforge.job_values import JobState
 from tuneforge.nodes import NodeState
 from tuneforge.v1 import jobs_pb2, nodes_pb2, watching_pb2

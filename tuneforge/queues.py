@@ -8,8 +8,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tuneforge import _short_names as names
 from tuneforge import _wire
 from tuneforge._connections import Connections
+from tuneforge._resumed_stream import WatchOptions
 from tuneforge._transport import new_request_id
-from tuneforge._watch import WatchOptions
 from tuneforge.queue_values import Budget, Queue, budget_to_proto, queue_from_proto
 from tuneforge.queue_watch import QueueWatch
 from tuneforge.v1 import queues_pb2 as pb

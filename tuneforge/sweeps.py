@@ -7,10 +7,10 @@ import grpc
 
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
+from tuneforge._resumed_stream import BROKEN_STREAM
 from tuneforge._spec_input import SpecInput, read_spec
 from tuneforge._sweep_input import read_plan
 from tuneforge._transport import Backoff, is_retriable, new_request_id, typed_error
-from tuneforge._watch import BROKEN_STREAM
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.spec import FullMethod, TrainingSpec
 from tuneforge.sweep_values import Importances, Sweep, Trial, sweep_from_proto, trial_from_proto

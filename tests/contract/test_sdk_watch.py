@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.support.fake_scheduler import JOB, FakeScheduler, serve
 from tuneforge._connections import Service
+from tuneforge._resumed_stream import WatchOptions
 from tuneforge._transport import RetryPolicy, open_channel
-from tuneforge._watch import JobWatch, WatchOptions
+from tuneforge._watch import JobWatch
 from tuneforge.errors import InternalError, InvalidArgument, TuneforgeError, Unavailable
 from tuneforge.events import StepMetrics
 from tuneforge.v1 import events_pb2, jobs_pb2

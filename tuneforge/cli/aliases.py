@@ -178,7 +178,7 @@ def alias_log(connection: Connection, model: str, alias: str, as_json: bool) -> 
 @click.pass_obj
 def watch(connection: Connection, model: str | None, cursor: str, as_json: bool) -> None:
     """Follow every move of a model's aliases, or of all in the project, until Ctrl-C."""
-    from tuneforge._watch import WatchOptions
+    from tuneforge._resumed_stream import WatchOptions
 
     def begin(found: "Sequence[Alias]") -> None:
         for alias in found:
