@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import math
@@ -160,6 +161,17 @@ async def test_repeated_request_gives_the_first_answer(tmp_path: Path) -> None:
         assert len(listed.jobs) == 1
         error = await refusal(stage.create("other", request_id=ID), "INVALID_ARGUMENT")
         assert error.reason == "REQUEST_ID_REUSED"
+
+
+@on_loop
+async def test_the_same_request_at_the_same_moment_is_one_job(tmp_path: Path) -> None:
+    """B80, B81: fifty at once have one answer; the same id with another body is refused and starts nothing."""
+    async with staged(tmp_path) as stage:
+        jobs = await asyncio.gather(*(stage.create("", request_id=ID) for _ in range(50)))
+        assert len({job.name for job in jobs}) == 1
+        error = await refusal(stage.create("", spec=tiny_spec(seed=7), request_id=ID), "INVALID_ARGUMENT")
+        assert error.reason == "REQUEST_ID_REUSED"
+        assert len((await stage.stub.ListJobs(scheduler_pb2.ListJobsRequest(parent="projects/p"))).jobs) == 1
 
 
 @on_loop

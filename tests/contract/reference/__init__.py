@@ -1,1 +1,1 @@
-"""The reference cases, topic by topic; ids of the tests are those of the cases."""
+"""The reference cases, topic by topic. `cases.txt` lists them all, with the tests of each, wherever those are."""

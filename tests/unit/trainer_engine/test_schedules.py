@@ -43,6 +43,15 @@ def test_a_rate_falls_in_steps() -> None:
     assert rates(Schedule.STEP, warmup_ratio=0.1, decay_every_steps=2, decay_factor=0.5) == pytest.approx(expected)
 
 
+def test_a_long_run_falls_in_steps() -> None:
+    """The rate is that at the beginning, times the factor for each whole number of steps that were made."""
+    falling = Optimization(
+        learning_rate=1e-4, schedule=Schedule.STEP, warmup_ratio=0.0, decay_every_steps=500, decay_factor=0.9
+    )
+    after = [learning_rate(done + 1, 2000, falling) for done in (0, 499, 500, 1000)]
+    assert after == pytest.approx([1e-4, 1e-4, 9e-5, 8.1e-5])
+
+
 @pytest.mark.parametrize("schedule", list(Schedule))
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 20])
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.05, 0.99])
