@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tuneforge import _short_names as names
 from tuneforge.job_values import JobState
+from tuneforge.specs.scheduling import PriorityClass, priority_to_proto
 from tuneforge.v1 import jobs_pb2 as pb
 from tuneforge.v1 import scheduler_pb2 as calls
 from tuneforge.values import Word
@@ -46,6 +47,10 @@ class JobFilter:
     ended_from: datetime | None = None
     """Ended at this moment or later."""
     ended_before: datetime | None = None
+    priorities: tuple[PriorityClass, ...] = ()
+    """In one of these classes."""
+    sweep: str = ""
+    """A trial of this sweep."""
 
 
 def filter_to_proto(wanted: JobFilter, project: str) -> pb.JobFilter:
@@ -61,6 +66,8 @@ def filter_to_proto(wanted: JobFilter, project: str) -> pb.JobFilter:
         created_before=_moment(wanted.created_before),
         ended_from=_moment(wanted.ended_from),
         ended_before=_moment(wanted.ended_before),
+        priorities=[priority_to_proto(PriorityClass(each)) for each in wanted.priorities],
+        sweep=names.sweep(project, wanted.sweep) if wanted.sweep else "",
     )
 
 

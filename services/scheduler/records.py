@@ -210,6 +210,8 @@ class Job:
     """It is removed so long after its end; None: never."""
     expire_ms: int | None = None
     """When it is removed; None: not known yet, or never."""
+    priority: int = 0
+    """Its class: a higher one goes first."""
     trial: str | None = None
     """Trial of a sweep that it is; None: none."""
     is_unreachable: bool = False

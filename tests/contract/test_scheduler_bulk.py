@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from services.scheduler.lifecycle import bulk
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
+from tests.support.fake_registry import DATA
 from tests.support.postgres import EACH_DATABASE
-from tests.support.scheduling import staged
-from tuneforge.v1 import errors_pb2, jobs_pb2, scheduler_pb2
+from tests.support.scheduling import staged, tiny_spec, with_timing
+from tests.unit.scheduler_sweeps.spaces import plan_of
+from tuneforge.v1 import errors_pb2, jobs_pb2, scheduler_pb2, scheduling_pb2, spec_pb2, sweeps_pb2, watching_pb2
 
 pytestmark = EACH_DATABASE
 P = "projects/p"
@@ -78,3 +81,34 @@ async def test_others_write_while_many_jobs_are_changed(tmp_path: Path) -> None:
             assert (await many).changed == 24
         finally:
             bulk.AT_ONCE = kept
+
+
+@on_loop
+async def test_classes_and_sweeps_are_meant_by_lists_watches_and_verbs(tmp_path: Path) -> None:
+    """Jobs are picked by their classes, and by the sweep whose trials they are, in everything that takes a filter."""
+    high = scheduling_pb2.Scheduling(priority=scheduling_pb2.PRIORITY_CLASS_HIGH)
+    low = scheduling_pb2.Scheduling(priority=scheduling_pb2.PRIORITY_CLASS_LOW)
+    either = jobs_pb2.JobFilter(priorities=[high.priority, low.priority])
+    trials = jobs_pb2.JobFilter(sweep=f"{P}/sweeps/s")
+    data = spec_pb2.DataConfig(validation=spec_pb2.DataSource(dataset=DATA))
+    spec = tiny_spec(data=data, evaluation=spec_pb2.Evaluation(every_steps=1))
+    plan = plan_of({"optimization.learning_rate": [1e-4, 1e-3]}, algorithm=sweeps_pb2.SEARCH_ALGORITHM_GRID)
+    async with staged(tmp_path, timing=with_timing(sweep_tick_s=0.02)) as stage:
+        watch: Any = stage.stub.WatchJobs(watching_pb2.WatchJobsRequest(parent=P, filter=trials))
+        assert not (await watch.read()).snapshot.jobs
+        await stage.create("s-0")
+        await stage.create("above", scheduling=high)
+        await stage.create("below", scheduling=low)
+        await stage.stub.CreateSweep(sweeps_pb2.CreateSweepRequest(parent=P, sweep_id="s", spec=spec, plan=plan))
+        (change,) = (await watch.read()).changes.changes
+        assert change.job.name == f"{P}/jobs/s-1"
+        watch.cancel()
+        for wanted, names in ((either, ["below", "above"]), (trials, ["s-1"])):
+            found = await stage.stub.ListJobs(scheduler_pb2.ListJobsRequest(parent=P, filter=wanted))
+            assert [job.name for job in found.jobs] == [f"{P}/jobs/{each}" for each in names]
+            paused = await stage.stub.PauseJobs(scheduler_pb2.PauseJobsRequest(parent=P, filter=wanted))
+            assert list(paused.names) == sorted(job.name for job in found.jobs)
+        unknown = scheduling_pb2.PriorityClass.ValueType(9)
+        wrong = scheduler_pb2.ListJobsRequest(parent=P, filter=jobs_pb2.JobFilter(priorities=[unknown], sweep="s"))
+        error = await refusal(stage.stub.ListJobs(wrong), "INVALID_ARGUMENT")
+        assert {each.field for each in error.fields} == {"filter.priorities", "filter.sweep"}

@@ -46,6 +46,10 @@ async def test_many_jobs_from_the_command_line(tmp_path: Path) -> None:
         assert [json.loads(line)["name"][-2:] for line in listed.stdout.splitlines()] == ["j2", "j0"]
         found = await typed(stage, "jobs", "list", "--search", "J1", "--since", "1970-01-01")
         assert [line.split()[:2] for line in found.stdout.splitlines()[1:]] == [["j1", "QUEUED"]]
+        none = await typed(stage, "jobs", "list", "--class", "high", "--sweep", "s")
+        assert (none.exit_code, none.stdout) == (0, "")
+        usual = await typed(stage, "jobs", "list", "--class", "high", "--class", "normal", "--search", "j1")
+        assert [line.split()[0] for line in usual.stdout.splitlines()[1:]] == ["j1"]
         mixed = await typed(stage, "jobs", "delete", "--state", "queued", "--state", "cancelled", "--yes", "--json")
         assert (mixed.exit_code, json.loads(mixed.stdout)["changed"]) == (1, 2)
         assert "j1: projects/p/jobs/j1 is QUEUED" in mixed.stderr

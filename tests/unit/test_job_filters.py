@@ -19,6 +19,7 @@ from services.scheduler.store.transaction import Transaction
 from tests.support.postgres import EACH_DATABASE
 from tests.unit.test_scheduler_store import new_job, open_store
 from tuneforge.names import JobName
+from tuneforge.specs.scheduling import PriorityClass, Scheduling
 
 pytestmark = EACH_DATABASE
 
@@ -34,6 +35,8 @@ FILTERS = st.builds(
     created_before_ms=st.sampled_from([None, 1010]),
     ended_from_ms=st.sampled_from([None, 2001]),
     ended_before_ms=st.sampled_from([None, 2004]),
+    priorities=st.sampled_from([frozenset(), frozenset({0}), frozenset({-1, 1})]),
+    sweep=st.sampled_from(["", "projects/p/sweeps/s", "projects/p/sweeps/s2"]),
 )
 
 
@@ -44,7 +47,10 @@ def job_like(number: int) -> NewJob:
     assert new.pinned is not None
     labels = {"team": "ab"[number % 2]} if number % 3 else {}
     train = Ref(version=f"projects/p/datasets/d/versions/{number % 2}", digest="b" * 64)
-    return replace(new, labels=labels, train=train, pinned=replace(new.pinned, base=base))
+    trial = f"projects/p/sweeps/s{'2' * (number % 2)}/trials/{number}" if number % 4 else None
+    scheduling = Scheduling(priority=list(PriorityClass)[number % 3])
+    new = replace(new, labels=labels, train=train, pinned=replace(new.pinned, base=base))
+    return replace(new, scheduling=scheduling, trial=trial)
 
 
 def fill(database: Database) -> None:

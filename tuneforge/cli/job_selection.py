@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuneforge.cli.scheduling import CLASSES
+
 if TYPE_CHECKING:
     from tuneforge.job_filters import JobFilter
 
@@ -80,6 +82,7 @@ _TEXTS = {
     "output_model": "--model",
     "base": "--base",
     "dataset": "--data",
+    "sweep": "--sweep",
     "since": "--since",
     "before": "--before",
     "ended_since": "--ended-since",
@@ -94,6 +97,13 @@ _OPTIONS = (
     click.option("--model", "output_model", metavar="MODEL", help="Publishes into it."),
     click.option("--base", metavar="MODEL[/N]", help="On this base."),
     click.option("--data", "dataset", metavar="DATASET[/N]", help="Learns from these rows."),
+    click.option("--sweep", metavar="SWEEP", help="A trial of it."),
+    click.option(
+        *("--class", "--priority", "priority"),
+        multiple=True,
+        type=click.Choice(CLASSES, case_sensitive=False),
+        help="In this class; may be repeated.",
+    ),
     click.option("--since", metavar="WHEN", help="Created at this moment or later: 2h, 7d, 2026-05-01."),
     click.option("--before", metavar="WHEN", help="Created before this moment."),
     click.option("--ended-since", metavar="WHEN", help="Ended at this moment or later."),
@@ -112,11 +122,12 @@ def filter_from(chosen: dict[str, Any]) -> "JobFilter | None":
     """Returns the filter that the options make, or None when none of them was given."""
     from tuneforge.job_filters import JobFilter
     from tuneforge.job_values import JobState
+    from tuneforge.specs.scheduling import PriorityClass
 
     for name, option in _TEXTS.items():
         if chosen[name] == "":  # a variable that is not set, in a script: it must not mean every job
             raise click.BadParameter("is empty: give a value, or leave the option out", param_hint=option)
-    names = ("state", "label", *_TEXTS)
+    names = ("state", "label", "priority", *_TEXTS)
     if not any(chosen[name] for name in names):
         return None
 
@@ -130,6 +141,8 @@ def filter_from(chosen: dict[str, Any]) -> "JobFilter | None":
         output_model=chosen["output_model"] or "",
         base=chosen["base"] or "",
         dataset=chosen["dataset"] or "",
+        priorities=tuple(PriorityClass(each) for each in chosen["priority"]),
+        sweep=chosen["sweep"] or "",
         created_from=moment("since"),
         created_before=moment("before"),
         ended_from=moment("ended_since"),

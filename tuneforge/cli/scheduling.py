@@ -10,11 +10,11 @@ from tuneforge.cli.moments import MOMENT
 if TYPE_CHECKING:
     from tuneforge.specs.scheduling import Scheduling
 
-_CLASSES = ("low", "normal", "high")
+CLASSES = ("low", "normal", "high")
 _OPTIONS = (
     click.option(
         "--priority",
-        type=click.Choice(_CLASSES, case_sensitive=False),
+        type=click.Choice(CLASSES, case_sensitive=False),
         help="Class: a higher one always goes first.  [default: normal]",
     ),
     click.option("--no-preempt", is_flag=True, help="It is never stopped for another job once it runs."),

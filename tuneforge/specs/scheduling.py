@@ -53,17 +53,17 @@ class Scheduling:
 
 DEFAULT = Scheduling()
 
-_CLASSES = {
+_CLASSES: dict[int, PriorityClass] = {
     pb.PRIORITY_CLASS_UNSPECIFIED: PriorityClass.NORMAL,
     pb.PRIORITY_CLASS_LOW: PriorityClass.LOW,
     pb.PRIORITY_CLASS_NORMAL: PriorityClass.NORMAL,
     pb.PRIORITY_CLASS_HIGH: PriorityClass.HIGH,
 }
-_NUMBERS = {name: number for number, name in _CLASSES.items()}
+_NUMBERS = {name: pb.PriorityClass.ValueType(number) for number, name in _CLASSES.items()}
 
 
 def scheduling_from_proto(message: pb.Scheduling) -> Scheduling:
-    """Converts a message; a class that this release does not know becomes NORMAL, see `unknown_class`."""
+    """Converts a message; a class that this release does not know becomes NORMAL, see `priority_of`."""
     return Scheduling(
         priority=_CLASSES.get(message.priority, PriorityClass.NORMAL),
         is_preemptible=message.preemptible if message.HasField("preemptible") else True,
@@ -76,9 +76,14 @@ def scheduling_from_proto(message: pb.Scheduling) -> Scheduling:
     )
 
 
-def unknown_class(message: pb.Scheduling) -> bool:
-    """Returns whether a message has a class that this release does not know."""
-    return message.priority not in _CLASSES
+def priority_of(number: int) -> PriorityClass | None:
+    """Returns a class by its number; None: this release does not know it."""
+    return _CLASSES.get(number)
+
+
+def priority_to_proto(value: PriorityClass) -> pb.PriorityClass.ValueType:
+    """Converts a class to its number."""
+    return _NUMBERS[value]
 
 
 def scheduling_to_proto(value: Scheduling) -> pb.Scheduling:

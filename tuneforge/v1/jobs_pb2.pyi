@@ -657,6 +657,8 @@ class JobFilter(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     ENDED_FROM_FIELD_NUMBER: _builtins.int
     ENDED_BEFORE_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
     search: _builtins.str
     """With this text in the job's id or its creator, upper or lower case; at most 256 characters."""
     output_model: _builtins.str
@@ -665,6 +667,8 @@ class JobFilter(_message.Message):
     """On this base: a version, or a model for all of its versions."""
     dataset: _builtins.str
     """That learn from these rows: a version of a data set, or a data set for all of its versions."""
+    sweep: _builtins.str
+    """Trials of this sweep: `projects/{project}/sweeps/{sweep}`, also once the sweep itself is deleted."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
         """In one of these states."""
@@ -689,6 +693,10 @@ class JobFilter(_message.Message):
     def ended_before(self) -> _timestamp_pb2.Timestamp:
         """Ended before this moment; leaves out jobs that have not ended."""
 
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[_scheduling_pb2.PriorityClass.ValueType]:
+        """In one of these classes."""
+
     def __init__(
         self,
         *,
@@ -702,10 +710,12 @@ class JobFilter(_message.Message):
         created_before: _timestamp_pb2.Timestamp | None = ...,
         ended_from: _timestamp_pb2.Timestamp | None = ...,
         ended_before: _timestamp_pb2.Timestamp | None = ...,
+        priorities: _abc.Iterable[_scheduling_pb2.PriorityClass.ValueType] | None = ...,
+        sweep: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "ended_before", b"ended_before", "ended_from", b"ended_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "created_before", b"created_before", "created_from", b"created_from", "dataset", b"dataset", "ended_before", b"ended_before", "ended_from", b"ended_from", "labels", b"labels", "output_model", b"output_model", "search", b"search", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "created_before", b"created_before", "created_from", b"created_from", "dataset", b"dataset", "ended_before", b"ended_before", "ended_from", b"ended_from", "labels", b"labels", "output_model", b"output_model", "priorities", b"priorities", "search", b"search", "states", b"states", "sweep", b"sweep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,6 +37,10 @@ class JobFilter:
     created_before_ms: int | None = None
     ended_from_ms: int | None = None
     ended_before_ms: int | None = None
+    priorities: frozenset[int] = frozenset()
+    """One of these classes, as `Job.priority` has them; empty: any."""
+    sweep: str = ""
+    """Trials of it."""
 
     @property
     def is_empty(self) -> bool:
@@ -53,6 +57,8 @@ def matches(job: Job, wanted: JobFilter) -> bool:
         and wanted.output_model in ("", job.output_model)
         and _is_of(job.base.version if job.base is not None else None, wanted.base)
         and _is_of(job.train.version, wanted.dataset)
+        and (not wanted.priorities or job.priority in wanted.priorities)
+        and (not wanted.sweep or (job.trial or "").startswith(f"{wanted.sweep}/trials/"))
         and _is_within(job.create_ms, wanted.created_from_ms, wanted.created_before_ms)
         and _is_within(job.end_ms, wanted.ended_from_ms, wanted.ended_before_ms)
     )

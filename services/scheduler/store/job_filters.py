@@ -111,6 +111,10 @@ def _found(project: str, wanted: JobFilter) -> Any:
         parts.append(_is_of(inner.c.base_version, wanted.base))
     if wanted.dataset:
         parts.append(_is_of(inner.c.train_version, wanted.dataset))
+    if wanted.priorities:
+        parts.append(inner.c.priority.in_(sorted(wanted.priorities)))
+    if wanted.sweep:
+        parts.append(inner.c.trial.like(f"{_escaped(wanted.sweep)}/trials/%", escape=_ESCAPE))
     return select(inner.c.number).where(inner.c.project == project, *parts) if parts else None
 
 

@@ -356,6 +356,7 @@ def job_of(row: Row[Any]) -> Job:
         spent=spent_of(row),
         budget=budget_of(row),
         trial=row.trial,
+        priority=row.priority,
         **{name: getattr(row, name) for name in _LIFE},
         is_unreachable=row.is_unreachable,
         is_stalled=row.is_stalled,

@@ -122,6 +122,7 @@ jobs = Table(
     Index(
         "jobs_by_search",
         *("project", "number", "job_id", "creator", "base_version", "train_version", "output_model", "create_ms"),
+        *("priority", "trial"),
     ),
     Index("jobs_by_training", "project", "training_digest"),
     Index("jobs_by_expiry", "expire_ms"),

@@ -12,7 +12,7 @@ from services.scheduler.wire.options import options_of
 from services.scheduler.wire.resources import job_state_to_proto, ref_to_proto
 from tuneforge import durations
 from tuneforge.names import NodeName
-from tuneforge.specs.scheduling import scheduling_from_proto, scheduling_to_proto, unknown_class
+from tuneforge.specs.scheduling import priority_of, scheduling_from_proto, scheduling_to_proto
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
 from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
 
@@ -30,7 +30,7 @@ def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) 
         from_checkpoint=request.from_checkpoint,
         message=request.spec.SerializeToString(),
         scheduling=scheduling_from_proto(request.scheduling),
-        has_unknown_class=unknown_class(request.scheduling),
+        has_unknown_class=priority_of(request.scheduling.priority) is None,
         budget=budget_from_proto(request.budget) if request.HasField("budget") else None,
     )
 

@@ -9,8 +9,10 @@ from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.jobs import JobState
 from services.scheduler.lifecycle.filters import JobFilter, JobOrder
 from services.scheduler.wire.resources import job_state_from_proto
+from services.scheduler.wire.scheduling import PRIORITIES
 from services.scheduler.wire.times import milliseconds
-from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, ModelName, ModelVersionName
+from tuneforge.names import DatasetName, DatasetVersionName, InvalidName, ModelName, ModelVersionName, SweepName
+from tuneforge.specs.scheduling import priority_of
 from tuneforge.v1 import jobs_pb2, scheduler_pb2
 
 SEARCH_LENGTH_MAX = 256
@@ -19,6 +21,7 @@ _TIMES = ("created_from", "created_before", "ended_from", "ended_before")
 _NAMES: dict[str, tuple[str, tuple[Callable[[str], object], ...]]] = {
     "output_model": ("a model", (ModelName.parse,)),
     "base": ("a model or a version of one", (ModelName.parse, ModelVersionName.parse)),
+    "sweep": ("a sweep", (SweepName.parse,)),
     "dataset": ("a data set or a version of one", (DatasetName.parse, DatasetVersionName.parse)),
 }
 
@@ -35,6 +38,9 @@ def filter_of(message: jobs_pb2.JobFilter, field: str = "filter") -> JobFilter:
     """
     states, problems = _states(message.states, f"{field}.states")
     problems += _name_problems(message, field)
+    classes = {number: priority_of(number) for number in message.priorities}
+    if unknown := sorted(number for number, known in classes.items() if known is None):
+        problems.append(FieldViolation(f"{field}.priorities", f"has {unknown[0]}: use values of PriorityClass"))
     if len(message.search) > SEARCH_LENGTH_MAX:
         problem = f"has {len(message.search)} characters: use at most {SEARCH_LENGTH_MAX}"
         problems.append(FieldViolation(f"{field}.search", problem))
@@ -58,6 +64,8 @@ def filter_of(message: jobs_pb2.JobFilter, field: str = "filter") -> JobFilter:
         output_model=message.output_model,
         base=message.base,
         dataset=message.dataset,
+        priorities=frozenset(PRIORITIES[known] for known in classes.values() if known is not None),
+        sweep=message.sweep,
         **{f"{name}_ms": moment for name, moment in times.items()},
     )
 

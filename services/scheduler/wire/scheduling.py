@@ -10,14 +10,15 @@ from services.scheduler.wire.times import optional_timestamp, timestamp
 from tuneforge.specs.scheduling import DEFAULT, PriorityClass, Scheduling, scheduling_from_proto, scheduling_to_proto
 from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduling_pb2
 
-_PRIORITIES = {PriorityClass.LOW: -1, PriorityClass.NORMAL: 0, PriorityClass.HIGH: 1}
+PRIORITIES = {PriorityClass.LOW: -1, PriorityClass.NORMAL: 0, PriorityClass.HIGH: 1}
+"""Classes as they are stored: a higher one goes first."""
 
 
 def scheduling_values(value: Scheduling) -> dict[str, Any]:
     """Returns the columns of what was asked for."""
     return {
         "scheduling": scheduling_to_proto(value).SerializeToString(deterministic=True),
-        "priority": _PRIORITIES[value.priority],
+        "priority": PRIORITIES[value.priority],
         "is_preemptible": value.is_preemptible,
         "start_after_ms": _milliseconds(value.start_after),
         "deadline_ms": _milliseconds(value.deadline),
