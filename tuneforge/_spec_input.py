@@ -21,6 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tuneforge import _short_names as names
 from tuneforge.errors import FieldViolation, InvalidArgument, Reason
+from tuneforge.json_files import read_json_file
 from tuneforge.specs import quantities
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.validation import validate
@@ -98,31 +99,6 @@ def _checked(spec: TrainingSpec) -> list[FieldViolation]:
         else each
         for each in validate(spec)
     ]
-
-
-def read_json_file(path: Path) -> Mapping[str, Any]:
-    """Returns what a JSON file has between { and }.
-
-    Raises:
-        InvalidArgument: It cannot be read, or is something else.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        message, cure = f"{str(path)!r} cannot be read: {error.strerror}", "Give the path of a JSON file with a spec."
-    except UnicodeDecodeError:
-        message, cure = f"{str(path)!r} is not UTF-8 text", "Save it as UTF-8."
-    except json.JSONDecodeError as error:
-        problem = error.msg.removesuffix(" starting at")  # a sentence that the parser ends with the place
-        message = f"{str(path)!r} is not JSON: line {error.lineno}, column {error.colno}: {problem}"
-        cure = "Correct this place."
-    except RecursionError:
-        message, cure = f"{str(path)!r} has too many objects or lists within each other", "Make it flatter."
-    else:
-        if isinstance(content, dict):
-            return content
-        message, cure = f"{str(path)!r} is no JSON object", "Write the fields of a spec between { and }."
-    raise InvalidArgument(Reason.INVALID_FIELD, message, cure=cure)
 
 
 def _from_json(content: Mapping[str, Any]) -> tuple[spec_pb2.TrainingSpec, list[FieldViolation]]:

@@ -87,7 +87,7 @@ def check_profile(document: str | Mapping[str, Any]) -> Check:
     if isinstance(document, str):
         try:
             document = json.loads(document)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Check(name=name, passed=False, message=f"The profile is not JSON: {error}.")
     if not isinstance(document, Mapping):
         return Check(name=name, passed=False, message="The profile is not a JSON object.")

@@ -25,7 +25,6 @@ id = "people"
 approvals = 2
 """
 
-import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from typing import Any
 
 from tuneforge.errors import FieldViolation, InvalidArgument, Reason
 from tuneforge.gate_values import ApprovalGate, CheckGate, Comparator, ComparisonGate, Gate, GatePolicy, MetricGate
+from tuneforge.json_files import read_json_file
 
 _COMPARATORS = {each.value.lower(): each for each in Comparator}
 _KINDS = ("metric", "check", "compare", "approvals")
@@ -54,10 +54,11 @@ def read_policy(path: str | os.PathLike[str]) -> GatePolicy:
         InvalidArgument: The file cannot be read, or is not one; with all that is wrong.
     """
     file = Path(path)
+    if file.suffix == ".json":
+        return policy_of(read_json_file(file), source=str(file))
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         problem = getattr(error, "strerror", None) or str(error)
         if isinstance(error, UnicodeDecodeError):
             problem = f"it is no text in UTF-8, from byte {error.start} on"

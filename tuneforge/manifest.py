@@ -115,7 +115,7 @@ class Manifest:
             content = json.loads(text)
             manifest = cls.of(ManifestFile(**file) for file in content["files"])
             digest = content["digest"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidManifest("", f"it is not a manifest: {error}") from None
         if manifest.digest != digest:
             raise InvalidManifest("", f"its digest is {digest}, that of its files is {manifest.digest}")

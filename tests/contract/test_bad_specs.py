@@ -124,12 +124,33 @@ GOOD = '{"base": {"model": "tiny/1"}, "data": {"train": {"dataset": "rows"}}, "s
         ("B16", f'"seed": {2**64}', "seed"),
         ("B14", '"seed": 1,', "is not JSON"),
         ("B14", '"seed": 1 // the first', "is not JSON"),
+        ("B14", '"seed": 1, "seed": 2', "has the key 'seed' twice"),
+        ("B14", '"lora": {"rank": 4, "rank": 8}', "has the key 'rank' twice"),
+        ("B14", f'"guards": {"[" * 100_000}{"]" * 100_000}', "too many objects or lists within each other"),
+        ("B7", f'"seed": {"9" * 5000}', "thousands of digits"),
+        ("B17", '"precision": {"compute": "fp8"}', "auto, bf16, fp32, fp16"),
+        ("B18", '"checkpointing": {"every_steps": -1}', "every_steps"),
+        ("B20", '"env": {"LD_PRELOAD": "x"}', "env"),
+        ("B21", '"command": "sh -c $(id)"', "command"),
+        ("B21", '"image": "x:latest"', "image"),
+        ("B21", '"resources": {"hostNetwork": true}', "hostNetwork"),
     ],
 )
 def test_bad_json_is_refused_before_it_is_sent(client: Client, tmp_path: Path, row: str, more: str, words: str) -> None:
-    """Numbers that no field carries, unknown names (with the nearest one) and malformed JSON (with the place)."""
+    """Numbers that no field carries, unknown names (with the nearest one) and malformed JSON (with the place).
+
+    Of what runs beside a job (its environment, command, image) a spec says nothing: there are no such fields.
+    """
     path = tmp_path / f"{row}.json"
     path.write_text(GOOD % more)
     with pytest.raises(InvalidArgument) as error:
         client.jobs.create(path)
     assert words in str(error.value)
+
+
+def test_a_spec_is_json_and_nothing_else(client: Client, tmp_path: Path) -> None:
+    """B15: YAML is not read, whatever its tags, anchors and words mean: the answer has the place."""
+    path = tmp_path / "spec.yaml"
+    path.write_text("base: !!python/object/apply:os.system [id]\nseed: NO\n")
+    with pytest.raises(InvalidArgument, match="is not JSON: line 1, column 1"):
+        client.jobs.create(path)

@@ -110,9 +110,12 @@ def test_all_that_is_wrong_with_a_file_is_told_at_once() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
-    """Missing files and files that are no TOML are InvalidArgument with the path."""
+    """Missing files, no TOML, nesting without end, and a key that comes twice are InvalidArgument with the path."""
     (tmp_path / "bad.toml").write_text("alias = ")
-    for name in ("none.toml", "bad.toml"):
+    (tmp_path / "deep.toml").write_text("alias = " + "[" * 100_000)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "twice.json").write_text('{"alias": "a", "alias": "b"}')
+    for name in ("none.toml", "bad.toml", "deep.toml", "deep.json", "twice.json"):
         with pytest.raises(InvalidArgument, match=name):
             read_policy(tmp_path / name)
 

@@ -162,7 +162,9 @@ def test_a_missing_folder_does_not_verify(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "null", '{"files": [{"path": "a"}], "digest": ""}', '{"files": [], "digest": "x"}']
+    "text",
+    ["", "{}", "[]", "null", "[" * 100_000, '{"files": [{"path": "a"}], "digest": ""}', '{"files": [], "digest": "x"}'],
+    ids=range(7),
 )
 def test_json_that_is_no_manifest_is_refused(text: str) -> None:
     """A broken or forged manifest file is told as such."""

@@ -238,7 +238,7 @@ def _read_scores(file: Path) -> tuple[dict[str, float], dict[str, list[str]]]:
             entry: Any = json.loads(line)
             row, score = str(entry["row"]), float(entry["score"])
             labels = [str(label) for label in entry.get("slices", [])]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             problems.append(f"  line {number}: give an object with row, score and perhaps slices")
             continue
         if row in scores:

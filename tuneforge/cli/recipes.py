@@ -107,7 +107,7 @@ def resolve(connection: Connection, /, recipe: str, arguments: str, as_json: boo
             raise click.UsageError(f"--set {setting!r} is not of the form NAME=VALUE")
         try:
             given[name] = json.loads(text)
-        except ValueError:  # a text without quotes, as people write it
+        except (ValueError, RecursionError):  # a text without quotes, as people write it
             given[name] = text
     with connection.client() as client:
         found = client.recipes.resolve(recipe, given, device=options["device"], dataset=options["dataset"])

@@ -249,7 +249,7 @@ def _flag(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from tuneforge._spec_input import read_json_file
+    from tuneforge.json_files import read_json_file
 
     content: dict[str, Any] = json.loads(json.dumps(read_json_file(path)))
     return content

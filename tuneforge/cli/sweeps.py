@@ -194,7 +194,7 @@ def report(connection: Connection, sweep: str, out: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 def suggest(file: Path) -> None:
     """Print a space to begin with for a JSON file with a spec, as JSON."""
-    from tuneforge._spec_input import read_json_file
+    from tuneforge.json_files import read_json_file
     from tuneforge.specs.wire import spec_from_proto
     from tuneforge.sweeps import suggested_space
     from tuneforge.v1 import spec_pb2
@@ -211,7 +211,7 @@ def suggest(file: Path) -> None:
 
 
 def _read(file: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    from tuneforge._spec_input import read_json_file
+    from tuneforge.json_files import read_json_file
 
     content = dict(read_json_file(file))
     spec = content.pop("spec", None)

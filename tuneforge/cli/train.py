@@ -65,7 +65,7 @@ def train(connection: Connection, /, as_json: bool, **flags: Any) -> None:
 
 def _settings(flags: Mapping[str, Any], config: Path | None) -> "tuple[RunSettings, Location]":
     """Returns what is asked for, and where the rows are; everything that is wrong is named at once."""
-    from tuneforge._spec_input import read_json_file
+    from tuneforge.json_files import read_json_file
     from tuneforge.one_shot.inputs import check_model, place_of_rows
     from tuneforge.one_shot.settings import RunSettings, check, with_file
 

@@ -82,7 +82,7 @@ def read_info(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MissingInfo(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MissingInfo(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise MissingInfo(f"{path} is no JSON object")
