@@ -23,7 +23,7 @@ from services.registry.blobs.home import CHUNK_BYTES, BlobStore
 from services.registry.blobs.parts import Parts
 from services.registry.blobs.store import Stored
 from services.registry.datasets.examining import Examinations
-from services.registry.models.files import Folder
+from services.registry.folder import Folder
 from services.registry.models.safetensors_header import LARGEST_HEADER_BYTES
 from services.registry.signing.keys import Signer
 from tuneforge.manifest import Manifest

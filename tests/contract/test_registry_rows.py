@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.registry.datasets import examining
-from services.registry.models.files import Folder
+from services.registry.folder import Folder
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, refused, running_registry

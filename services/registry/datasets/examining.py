@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from services.registry import child_process
 from services.registry.child_process import Child, inherited
-from services.registry.models.files import Folder
+from services.registry.folder import Folder
 from services.registry.shared_work import SharedWork
 
 LONGEST_S: Final = 3000.0

@@ -15,9 +15,9 @@ from services.grpckit.errors import FieldViolation, Reason, invalid_fields
 from services.registry.calls import Calls, Context
 from services.registry.datasets.resources import DatasetContent
 from services.registry.datasets.store import get_dataset_version
+from services.registry.folder import Folder
 from services.registry.library import Library
 from services.registry.lint.process import Order, messages
-from services.registry.models.files import Folder
 from services.registry.models.references import resolve
 from services.registry.slots import Slots
 from tuneforge.manifest import Manifest, ManifestFile

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.registry.child_process import Child, started
+from services.registry.folder import Folder
 from services.registry.lint.framing import HEADER
-from services.registry.models.files import Folder
 
 _WORKER: Final = Child(module="services.registry.lint.worker", environment={"TOKENIZERS_PARALLELISM": "false"})
 _LARGEST_FRAME: Final = 64 * 1024**2

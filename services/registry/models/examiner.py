@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from services.registry.child_limits import set_limits
+from services.registry.folder import Folder
 from services.registry.models.adapter_files import check_adapter
-from services.registry.models.files import Folder, examine_adapter, examine_model
+from services.registry.models.files import examine_adapter, examine_model
 from services.registry.models.problems import Problems
 from services.registry.models.shapes import Architecture, Tensor
 from services.registry.models.tokenizer_files import examine_tokenizer

@@ -7,9 +7,10 @@ from typing import Any
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.registry.child_process import Child, ask
+from services.registry.folder import Folder
 from services.registry.manifests import listed
 from services.registry.models.examiner import EXIT_MEMORY
-from services.registry.models.files import TOKENIZER, Folder
+from services.registry.models.files import TOKENIZER
 from services.registry.models.problems import Code, Problem, codes_of
 from services.registry.models.shapes import Architecture, Tensor
 

@@ -4,11 +4,10 @@ The rule is an allow-list: what is not known to be harmless data is refused, wit
 problems of a folder are told at once. Runs in a process of its own (`examiner`), so nothing heavy is imported here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from services.registry.folder import Folder
 from services.registry.models.configuration import (
     CONFIG,
     DTYPES,
@@ -42,16 +41,6 @@ _DANGEROUS = frozenset({
 })  # fmt: skip
 _HARMLESS = frozenset({".jinja", ".json", ".jsonl", ".md", ".model", ".safetensors", ".txt"})
 _HARMLESS_NAMES = frozenset({".gitattributes", "LICENSE", "NOTICE", "README", "USE_POLICY"})
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """The files of a version: path in the manifest -> where its blob lies."""
-
-    paths: Mapping[str, Path]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.paths
 
 
 def examine_model(folder: Folder, problems: Problems) -> Architecture:

@@ -5,13 +5,11 @@ examiner's process, under an alarm that ends it: the parent then knows that it w
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from services.registry.folder import Folder
 from services.registry.models.configuration import parse_json
 from services.registry.models.problems import Code, Problems
-
-if TYPE_CHECKING:
-    from services.registry.models.files import Folder
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -37,7 +35,7 @@ _PROBES = (
 """Texts on which a pattern that backtracks without end shows it."""
 
 
-def examine_tokenizer(folder: "Folder", place: Path, vocab_size: int | None, problems: Problems) -> None:
+def examine_tokenizer(folder: Folder, place: Path, vocab_size: int | None, problems: Problems) -> None:
     """Checks tokenizer and template of a folder.
 
     Args:
@@ -65,7 +63,7 @@ def examine_tokenizer(folder: "Folder", place: Path, vocab_size: int | None, pro
         _load_and_probe(folder, place, problems)
 
 
-def _read(folder: "Folder", problems: Problems) -> dict[str, Any] | None:
+def _read(folder: Folder, problems: Problems) -> dict[str, Any] | None:
     file = folder.paths[TOKENIZER]
     if (size := file.stat().st_size) > LARGEST_BYTES:
         problems.add(TOKENIZER, f"Has {size} bytes; at most {LARGEST_BYTES} are taken.", Code.TOKENIZER_REFUSED)
@@ -113,7 +111,7 @@ def _ids(content: dict[str, Any], problems: Problems) -> dict[str, int] | None:
     return ids
 
 
-def _check_special(folder: "Folder", ids: dict[str, int], problems: Problems) -> None:
+def _check_special(folder: Folder, ids: dict[str, int], problems: Problems) -> None:
     """Refuses a configuration that names special tokens which the tokenizer does not have."""
     if CONFIG not in folder:
         return
@@ -131,7 +129,7 @@ def _check_special(folder: "Folder", ids: dict[str, int], problems: Problems) ->
             problems.add(CONFIG, sentence, Code.TOKENIZER_REFUSED)
 
 
-def _load_and_probe(folder: "Folder", named: Path, problems: Problems) -> None:
+def _load_and_probe(folder: Folder, named: Path, problems: Problems) -> None:
     """Loads the tokenizer, lets it cut hostile texts, and lets the template write one conversation."""
     from tuneforge.data.faults import RenderingError
     from tuneforge.data.rendering import ChatFormat

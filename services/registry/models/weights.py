@@ -2,17 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from services.registry.folder import Folder
 from services.registry.models.configuration import Configuration, parse_json
 from services.registry.models.expected_tensors import expected, is_buffer, plain
 from services.registry.models.finite import first_non_finite
 from services.registry.models.problems import Code, Problems
 from services.registry.models.safetensors_header import HeaderTooLarge, MalformedFile, Placed, read_placed
 from services.registry.models.shapes import Tensor
-
-if TYPE_CHECKING:
-    from services.registry.models.files import Folder
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -24,7 +21,7 @@ _MOST_TOLD = 5
 """Tensors that are told of one kind of fault; a wrong configuration makes all of them wrong."""
 
 
-def read_weights(folder: "Folder", problems: Problems, beside: Collection[str] = ()) -> list[Tensor]:
+def read_weights(folder: Folder, problems: Problems, beside: Collection[str] = ()) -> list[Tensor]:
     """Returns all weights by name; their numbers are looked at too.
 
     Args:
@@ -123,7 +120,7 @@ def check_shapes(configuration: Configuration, tensors: Sequence[Tensor], proble
         problems.add(WEIGHTS, f"Differs from config.json in {len(sentences)} tensors in all.", Code.SHAPE_MISMATCH)
 
 
-def _shards(folder: "Folder", problems: Problems) -> dict[str, set[str]]:
+def _shards(folder: Folder, problems: Problems) -> dict[str, set[str]]:
     """Returns weight file -> names of the tensors that the index puts into it."""
     if WEIGHTS in folder:
         return {WEIGHTS: set()}
@@ -145,7 +142,7 @@ def _shards(folder: "Folder", problems: Problems) -> dict[str, set[str]]:
     return shards
 
 
-def _weight_map(folder: "Folder", problems: Problems) -> dict[str, str]:
+def _weight_map(folder: Folder, problems: Problems) -> dict[str, str]:
     file = folder.paths[WEIGHTS_INDEX]
     try:
         if file.stat().st_size > LARGEST_INDEX_BYTES:

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
+from typing import TypeVar, TypeVarTuple, Unpack
 
 from sqlalchemy import Connection
 
 from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
+from services.registry.folder import Folder
 from services.registry.library import Library, now_us
 from services.registry.lineage.revocations import require_usable
 from services.registry.models.store import get_model_version
@@ -28,9 +29,6 @@ from services.registry.promotions.rules import refusal
 from services.registry.promotions.wire import manifest_of_record
 from tuneforge.manifest import Manifest
 from tuneforge.names import ModelVersionName
-
-if TYPE_CHECKING:
-    from services.registry.models.files import Folder
 
 _log = get_logger(__name__)
 
@@ -182,7 +180,7 @@ class Promoter:
         await self._library.database.write(write)
 
 
-def _files(manifest: Manifest, folder: "Folder") -> Sequence[CopiedFile]:
+def _files(manifest: Manifest, folder: Folder) -> Sequence[CopiedFile]:
     return [
         CopiedFile(path=file.path, source=folder.paths[file.path], sha256=file.sha256, size_bytes=file.size_bytes)
         for file in manifest.files

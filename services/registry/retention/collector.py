@@ -23,6 +23,7 @@ from services.registry.blobs.presigned import give_up
 from services.registry.blobs.store import Stored, bury, forget_tombstone
 from services.registry.library import Library, now_us
 from services.registry.retention import deleting, metrics, store
+from services.registry.retention.collected import Collected
 from services.registry.retention.resources import parse_version
 from services.registry.settings import RegistrySettings
 from services.registry.tables import BLOB_PLACES, BLOB_TOMBSTONES, BLOB_UPLOADS, BLOB_USES, BLOBS
@@ -34,21 +35,6 @@ BATCH = 500
 """Blobs or places in one transaction: others write in between."""
 EXPIRATION_ACTOR = "expiration"
 """Who deletes what has expired."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Collected:
-    """What a run freed, or would free."""
-
-    validate_only: bool
-    expired_versions: int = 0
-    held_versions: int = 0
-    uploads: int = 0
-    blobs: int = 0
-    contents: int = 0
-    orphans: int = 0
-    freed_bytes: int = 0
-    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

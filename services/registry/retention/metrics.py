@@ -1,11 +1,8 @@
 """What the collector adds to `/metrics`."""
 
-from typing import TYPE_CHECKING
-
 from prometheus_client import Counter, Gauge
 
-if TYPE_CHECKING:
-    from services.registry.retention.collector import Collected
+from services.registry.retention.collected import Collected
 
 FREED_BYTES = Counter("tuneforge_registry_collected_bytes", "Bytes of contents that the collector removed")
 CONTENTS = Counter("tuneforge_registry_collected_contents", "Contents that the collector removed")
@@ -15,7 +12,7 @@ FAILED_RUNS = Counter("tuneforge_registry_failed_collections", "Runs of the coll
 _LAST = Gauge("tuneforge_registry_last_collection_seconds", "When the last run ended, in seconds since 1970")
 
 
-def show(found: "Collected") -> None:
+def show(found: Collected) -> None:
     """Adds what a run did."""
     RUNS.inc()
     FREED_BYTES.inc(found.freed_bytes)

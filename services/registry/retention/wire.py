@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.registry.retention.collector import Collected
+from services.registry.retention.collected import Collected
 from services.registry.retention.resources import MOST_HOLDERS_NAMED, Deletion, Hold, Retention
 from tuneforge.v1 import retention_pb2 as pb
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from services.grpckit.errors import Reason, ServiceError
 from services.registry.blobs.checking import UNREADABLE
+from services.registry.folder import Folder
 from services.registry.library import Library
-from services.registry.models.files import Folder
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.signatures import Signature, SignatureError, verify
 

@@ -16,8 +16,9 @@ from services.registry.models.calls import ModelCalls
 from services.registry.models.facts import described
 from services.registry.models.wire import reference_of
 from services.registry.sources import store, wire
-from services.registry.sources.imports import Ask, Fetched, Imports, Progress
+from services.registry.sources.imports import Fetched, Imports, Progress
 from services.registry.sources.origin import Source
+from services.registry.sources.wanted import Ask
 from services.registry.wire import manifest_to_proto
 from tuneforge.names import DatasetName, ModelName
 from tuneforge.v1 import datasets_pb2, models_pb2, sources_pb2

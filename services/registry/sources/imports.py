@@ -18,21 +18,11 @@ from services.registry.sources.origin import Source
 from services.registry.sources.parts import CHUNK_BYTES
 from services.registry.sources.settings import SourceSettings
 from services.registry.sources.staging import Staging, Stored
-from services.registry.sources.wanted import Wanted
+from services.registry.sources.wanted import Ask
 from tuneforge.manifest import Manifest, ManifestFile
 from tuneforge.names import BlobName, UploadName
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What is to be fetched, as it was asked for."""
-
-    project: str
-    uri: str
-    connection: str
-    wanted: Wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

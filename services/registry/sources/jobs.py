@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
 from services.registry.sources import addresses
@@ -16,12 +16,10 @@ from services.registry.sources.addresses import (
 )
 from services.registry.sources.allowances import Allowances, matches
 from services.registry.sources.protocol import Job
-
-if TYPE_CHECKING:
-    from services.registry.sources.imports import Ask
+from services.registry.sources.wanted import Ask
 
 
-def job_of(allowed: Allowances, ask: "Ask") -> tuple[Address, Job]:
+def job_of(allowed: Allowances, ask: Ask) -> tuple[Address, Job]:
     """Returns the address in parts and the job, without its folder.
 
     Raises:
@@ -42,7 +40,7 @@ def job_of(allowed: Allowances, ask: "Ask") -> tuple[Address, Job]:
         ) from None
 
 
-def _https(allowed: Allowances, ask: "Ask", address: HttpsAddress) -> Job:
+def _https(allowed: Allowances, ask: Ask, address: HttpsAddress) -> Job:
     _no_connection(ask, "an https address")
     if not allowed.https.hosts:
         raise AddressRefused("no https host is allowed here; the operator lists them in the file of sources")
@@ -56,7 +54,7 @@ def _https(allowed: Allowances, ask: "Ask", address: HttpsAddress) -> Job:
     return Job(folder="", wanted=ask.wanted, https=(address, allowed.https), secrets=secrets)
 
 
-def _s3(allowed: Allowances, ask: "Ask", address: S3Address) -> Job:
+def _s3(allowed: Allowances, ask: Ask, address: S3Address) -> Job:
     name = ask.connection or "default"
     connection = allowed.s3.get(name)
     if connection is None or not matches(connection.projects, ask.project):
@@ -71,7 +69,7 @@ def _s3(allowed: Allowances, ask: "Ask", address: S3Address) -> Job:
     return Job(folder="", wanted=ask.wanted, s3=(address, options), secrets=secrets)
 
 
-def _hub(allowed: Allowances, ask: "Ask", address: HubAddress) -> Job:
+def _hub(allowed: Allowances, ask: Ask, address: HubAddress) -> Job:
     if not allowed.hub.endpoint:
         raise AddressRefused("the operator has switched the hub off")
     kind = ask.wanted.kind
@@ -88,7 +86,7 @@ def _hub(allowed: Allowances, ask: "Ask", address: HubAddress) -> Job:
     return Job(folder="", wanted=ask.wanted, hub=(place, options), secrets=(token,) if token else ())
 
 
-def _package(allowed: Allowances, ask: "Ask", address: PackageAddress) -> Job:
+def _package(allowed: Allowances, ask: Ask, address: PackageAddress) -> Job:
     _no_connection(ask, "a package")
     if address.distribution not in allowed.packages:
         raise AddressRefused(
@@ -97,7 +95,7 @@ def _package(allowed: Allowances, ask: "Ask", address: PackageAddress) -> Job:
     return Job(folder="", wanted=ask.wanted, package=address)
 
 
-def _no_connection(ask: "Ask", what: str) -> None:
+def _no_connection(ask: Ask, what: str) -> None:
     if ask.connection:
         raise invalid_fields([FieldViolation("location.connection", f"is set, but {what} takes none; leave it out")])
 

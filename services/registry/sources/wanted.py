@@ -29,3 +29,13 @@ class Wanted:
     split: str = ""
     largest_bytes: int = 0
     most_files: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What is to be fetched, as it was asked for."""
+
+    project: str
+    uri: str
+    connection: str
+    wanted: Wanted

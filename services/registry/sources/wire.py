@@ -1,8 +1,8 @@
 """Messages of imports to values and back."""
 
 from services.grpckit.errors import FieldViolation, invalid_fields
-from services.registry.sources.imports import Ask, Progress
-from services.registry.sources.wanted import Wanted
+from services.registry.sources.imports import Progress
+from services.registry.sources.wanted import Ask, Wanted
 from tuneforge.v1 import sources_pb2
 
 _MOST_PATTERNS = 32

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.parent import END_WITH_PARENT
+from services.registry.folder import Folder
 from services.registry.models.examining import examine_adapter, examine_model
-from services.registry.models.files import Folder
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"

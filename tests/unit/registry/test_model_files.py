@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from services.grpckit.errors import Reason, ServiceError
+from services.registry.folder import Folder
 from services.registry.models import files
 from services.registry.models.examining import refused
-from services.registry.models.files import Folder
 from services.registry.models.problems import Problems
 from services.registry.models.shapes import Architecture, Tensor
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
