@@ -67,7 +67,7 @@ _HOMES: Final[dict[str, str]] = {
     "nodes": "Device Node NodeDrain NodeState",
     "origins": "Source",
     "promotions": "Promotion PromotionChange PromotionState",
-    "queue_values": "Budget Queue QueueStatus Quota Spending",
+    "queue_values": "Budget BudgetPeriod Queue QueueStatus Quota Spending",
     "queues": "QueueChange",
     "queue_watch": "QueueEntry QueueNode QueueShare QueueView QueueWatch",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",

@@ -199,6 +199,7 @@ from tuneforge.promotions import (
 )
 from tuneforge.queue_values import (
     Budget as Budget,
+    BudgetPeriod as BudgetPeriod,
     Queue as Queue,
     QueueStatus as QueueStatus,
     Quota as Quota,

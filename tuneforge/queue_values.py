@@ -5,6 +5,17 @@ from datetime import datetime
 
 from tuneforge import _wire
 from tuneforge.v1 import queues_pb2 as pb
+from tuneforge.values import Word
+
+
+class BudgetPeriod(Word):
+    """Periods of the calendar, in UTC."""
+
+    UNKNOWN = "UNKNOWN"
+    DAY = "DAY"
+    WEEK = "WEEK"
+    """From Monday on."""
+    MONTH = "MONTH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +29,8 @@ class Budget:
     """Money, in `currency`."""
     currency: str = ""
     """That of the operator's price; needed with `cost`."""
+    period: BudgetPeriod | None = None
+    """It may be spent in each such period anew; None: once. Of projects only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +83,11 @@ class QueueStatus:
     """Device-hours in the window of its quota."""
     hold: str
     """Why nothing new starts; empty: it may."""
+    period_spent: Spending | None
+    """Since `period_start`; None: its budget has no period."""
+    period_start: datetime | None
+    period_end: datetime | None
+    """When the next period begins, and what was paused for the budget goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +124,9 @@ def budget_to_proto(budget: Budget | None) -> pb.Budget | None:
         energy_joules=budget.energy_joules,
         cost=budget.cost,
         currency=budget.currency,
+        period=pb.BudgetPeriod.Value(
+            f"BUDGET_PERIOD_{BudgetPeriod(budget.period) if budget.period else 'UNSPECIFIED'}"
+        ),
     )
 
 
@@ -116,6 +137,7 @@ def budget_from_proto(message: pb.Budget) -> Budget:
         energy_joules=message.energy_joules,
         cost=message.cost,
         currency=message.currency,
+        period=_wire.word(BudgetPeriod, pb.BudgetPeriod.DESCRIPTOR, message.period) if message.period else None,
     )
 
 
@@ -158,5 +180,8 @@ def queue_from_proto(message: pb.Queue) -> Queue:
             spent=spending_from_proto(status.spent),
             window_device_hours=status.window_device_hours,
             hold=status.hold,
+            period_spent=spending_from_proto(status.period_spent) if status.HasField("period_spent") else None,
+            period_start=_wire.instant_or_none(status.period_start),
+            period_end=_wire.instant_or_none(status.period_end),
         ),
     )

@@ -91,6 +91,15 @@ class PauseSpent:
 
     job: int
     why: str
+    goes_on_ms: int | None = None
+    """When the next period of the budget begins; None: it has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    """A job goes on that was paused for its project's budget: the next period has begun."""
+
+    job: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +193,7 @@ Action = (
     | Release
     | PlaceAttempt
     | PauseSpent
+    | Renew
     | Preempt
     | SayLate
     | Start
@@ -202,7 +212,8 @@ def decide(seen: Observation) -> list[Action]:
     return [
         *_leases(seen),
         *_dependents(seen),
-        *(PauseSpent(job=each.job, why=each.why) for each in seen.spent),
+        *(PauseSpent(job=each.job, why=each.why, goes_on_ms=each.goes_on_ms) for each in seen.spent),
+        *_renewed(seen),
         *_attempts(seen),
         *_strays(seen),
         *_drains(seen),
@@ -211,6 +222,12 @@ def decide(seen: Observation) -> list[Action]:
         *map(_publish, seen.publications),
         *map(_tell_blob_hold, seen.blob_holds),
     ]
+
+
+def _renewed(seen: Observation) -> Iterator[Renew]:
+    for job in seen.jobs:
+        if job.state is JobState.PAUSED and job.goes_on_ms is not None and job.goes_on_ms <= seen.now_ms:
+            yield Renew(job=job.number)
 
 
 def _publish(publication: Publication) -> Publish:

@@ -33,6 +33,7 @@ from services.scheduler.decisions import (
     Preempt,
     Publish,
     Release,
+    Renew,
     SayLate,
     Start,
     Stop,
@@ -262,7 +263,9 @@ class Reconciler:
             case PlaceAttempt():
                 return lambda tx: self._place(tx, action)
             case PauseSpent():
-                return lambda tx: spending.pause(tx, action.job, action.why)
+                return lambda tx: spending.pause(tx, action.job, action.why, action.goes_on_ms)
+            case Renew():
+                return lambda tx: spending.renew(tx, action.job)
             case Preempt():
                 return lambda tx: preemption.begin(tx, action)
             case SayLate():

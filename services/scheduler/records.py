@@ -263,6 +263,8 @@ class ActiveJob:
     """Whether it was said that it will miss its deadline."""
     queued_ms: int = 0
     """Since when it waits, or began to wait last."""
+    goes_on_ms: int | None = None
+    """PAUSED because its project's budget is spent: when the next period begins; None: it has to be resumed."""
     predicted_ms: int = 0
     """Predicted length of its whole run; 0: not known."""
     step: int = 0

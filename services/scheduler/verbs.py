@@ -263,6 +263,7 @@ def pause_in(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:
     """Pauses a job inside a transaction; see `PauseJob`."""
     job = _found(tx, name)
     if job.state in {JobState.PAUSING, JobState.PAUSED}:
+        spending.stay(tx, job)
         return job_bytes(job)
     target = JobState.PAUSED if job.state is JobState.QUEUED else JobState.PAUSING
     if job.state not in sources_of(target):

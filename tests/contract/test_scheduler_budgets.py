@@ -15,7 +15,7 @@ from tests.support.fake_trainer import HeldAttempt
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, with_timing
 from tuneforge.errors import Reason
-from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, queues_pb2, trainer_pb2
+from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, queues_pb2, scheduler_pb2, trainer_pb2
 
 QUEUE = "projects/p/queues/default"
 INTERRUPTED = nodes_pb2.ATTEMPT_STATE_INTERRUPTED
@@ -115,6 +115,53 @@ async def test_the_budget_of_a_project_holds_all_its_jobs(tmp_path: Path) -> Non
         await set_budget(stage, queues_pb2.Budget(cost=500.0, currency="EUR"))
         assert (await stage.trainer.started(2)).request.name == "projects/p/jobs/j2/attempts/1"
         assert (await stage.resume()).state == jobs_pb2.JOB_STATE_QUEUED
+
+
+@EACH_DATABASE
+@on_loop
+async def test_a_budget_of_a_day_is_spent_anew_the_next_day(tmp_path: Path) -> None:
+    """What it paused goes on by itself when the day begins, but not what somebody wants paused; when is told."""
+    async with staged(tmp_path, timing=PATIENT, trainer={"slots": 2}) as stage:
+        await stage.trainer.register(stage.address)
+        day = queues_pb2.BUDGET_PERIOD_DAY
+        await set_budget(stage, queues_pb2.Budget(device_seconds=100.0, period=day))
+        first, second = await running(stage), await running(stage, "j2", 2)
+        stage.clock.advance(51)
+        await stage.trainer.until(lambda: first.stops and second.stops)
+        for attempt in (first, second):
+            await stage.trainer.end(attempt, INTERRUPTED)
+        paused = await stage.until_state("PAUSED")
+        assert "device-seconds are spent in this day, the next one begins on " in paused.last_change.message
+        await stage.until_state("PAUSED", "j2")
+        await stage.pause("j2")
+        told = await stage.stub.ExplainJob(scheduler_pb2.ExplainJobRequest(name="projects/p/jobs/j1"))
+        status = (await stage.stub.GetQueue(queues_pb2.GetQueueRequest(name=QUEUE))).status
+        end = status.period_end.ToDatetime()
+        assert f"goes on by itself on {end:%Y-%m-%d %H:%M} UTC" in told.blockers[0].message
+        assert status.period_spent.device_seconds == pytest.approx(102, abs=0.5)
+        stage.clock.advance(24 * 3600)
+        again = await stage.trainer.started(3)
+        assert again.request.name == "projects/p/jobs/j1/attempts/2"
+        assert (await stage.get("j2")).state == jobs_pb2.JOB_STATE_PAUSED
+        status = (await stage.stub.GetQueue(queues_pb2.GetQueueRequest(name=QUEUE))).status
+        assert status.period_start.ToDatetime() == end
+        assert status.period_spent.device_seconds < 100
+        assert status.spent.device_seconds >= 102
+        await stage.trainer.end(again, SUCCEEDED)
+        await stage.until_state("SUCCEEDED")
+        assert "BUDGET_RENEWED" in [each.state.reason for each in await stage.all_events()]
+
+
+@on_loop
+async def test_periods_that_are_no_use_are_refused(tmp_path: Path) -> None:
+    """A job has no period, nor does a queue have one that is not known."""
+    async with staged(tmp_path) as stage:
+        budget = queues_pb2.Budget(device_seconds=5.0, period=queues_pb2.BUDGET_PERIOD_WEEK)
+        refused = await refusal(stage.create(budget=budget), "INVALID_ARGUMENT")
+        assert [each.field for each in refused.fields] == ["budget.period"]
+        unknown = queues_pb2.Budget(device_seconds=5.0, period=queues_pb2.BudgetPeriod.ValueType(9))
+        refused = await refusal(set_budget(stage, unknown), "INVALID_ARGUMENT")
+        assert [each.field for each in refused.fields] == ["queue.budget.period"]
 
 
 @on_loop

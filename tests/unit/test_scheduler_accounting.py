@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from services.grpckit.database import Database
 from services.scheduler.jobs import AttemptEnd, AttemptState, Failure, RetryPolicy
 from services.scheduler.planning.shares import given
 from services.scheduler.queues.accounts import Account, Terms, first_hour, open_books
-from services.scheduler.queues.budgets import HOUR_MS
+from services.scheduler.queues.budgets import HOUR_MS, Budget
 from services.scheduler.queues.limits import Limits
+from services.scheduler.queues.periods import Period, bounds
 from services.scheduler.records import Attempt, Needs
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
@@ -31,6 +32,8 @@ pytestmark = EACH_DATABASE
 
 PROJECTS = ("a", "b", "c")
 WINDOW_HOURS = {"a": 3, "b": 744}
+PERIODS = {"a": Period.DAY, "b": Period.WEEK, "c": Period.MONTH}
+WATTS = 3.0
 ENDS = [
     AttemptEnd(state=AttemptState.INTERRUPTED),
     AttemptEnd(state=AttemptState.LOST, failure=Failure(reason="NODE_LOST", message="gone")),
@@ -88,6 +91,7 @@ class History:
         for each in placed:
             self.held[each.part] = Holding(each.name.project, each.slots, self.now_ms)
             self.parts.append(each)
+        self.write(lambda tx: tx.connection.execute(update(tables.attempts).values(watts=WATTS)))
 
     def finish(self) -> None:
         """Some part of some attempt ends, perhaps one that has ended long ago."""
@@ -103,8 +107,9 @@ class History:
             holding.end_ms = self.now_ms
 
     def pass_time(self) -> None:
-        """Time goes by: a moment, hours, or days."""
-        self.now_ms += self.chance.choice([1, 700, 90_000, 2 * HOUR_MS + 7, 30 * HOUR_MS])
+        """Time goes by: a moment, hours, days, or up to the end of a period and a moment beyond."""
+        ends = [bounds(period, self.now_ms)[1] - self.now_ms for period in PERIODS.values()]
+        self.now_ms += self.chance.choice([1, 700, 90_000, 2 * HOUR_MS + 7, 30 * HOUR_MS, *ends, ends[0] - 1])
 
     def restart(self) -> None:
         """The scheduler is started anew over the same database."""
@@ -132,6 +137,12 @@ class History:
             if hours := WINDOW_HOURS.get(project):
                 from_ms = first_hour(self.now_ms, hours) * HOUR_MS
                 assert account.window_ms == sum(each.device_ms(self.now_ms, from_ms) for each in mine)
+            start_ms, end_ms = bounds(PERIODS[project], self.now_ms)
+            assert account.period_ms == (start_ms, end_ms)
+            within = sum(each.device_ms(self.now_ms, start_ms) for each in mine)
+            assert account.budget_spent == account.period_spent
+            assert account.period_spent.device_ms == within
+            assert account.period_spent.joules == pytest.approx(within / 1000 * WATTS)
         query = select(tables.jobs.c.attained_ms)
         attained = self.database.read_sync(lambda db: sum(db.execute(query).scalars()))
         ended = [each for each in self.held.values() if each.end_ms is not None]
@@ -146,8 +157,9 @@ def test_everything_that_was_held_counts_once(tmp_path: Path) -> None:
     try:
         for name in ("n1", "n2"):
             history.write(lambda tx, name=name: node_store.register(tx, replace(NODE, node=name), 10_000))
-        for project, hours in WINDOW_HOURS.items():
-            limits = Limits(window_device_ms=1, window_hours=hours, revision=1)
+        for project, period in PERIODS.items():
+            hours, budget = WINDOW_HOURS.get(project, 0), Budget(device_ms=1e12, period=period)
+            limits = Limits(window_device_ms=1, window_hours=hours, budget=budget, revision=1)
             history.write(lambda tx, project=project, limits=limits: queue_store.keep(tx, project, limits))
         for _ in range(8):
             history.add()

@@ -1,5 +1,6 @@
 """`tuneforge queues`."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,7 +49,7 @@ def list_queues(connection: Connection, as_json: bool) -> None:
                 ("devices", lambda row: _of(row.status.devices_held, row.quota.max_devices)),
                 ("running", lambda row: _of(row.status.running_jobs, row.quota.max_jobs)),
                 ("waiting", lambda row: _of(row.status.waiting_jobs, row.quota.max_waiting_jobs)),
-                ("spent", lambda row: shown_spending(row.status.spent, row.budget)),
+                ("spent", lambda row: _spent(row)[-1][1]),
                 ("hold", lambda row: row.status.hold or "-"),
             ],
             as_json=as_json,
@@ -77,6 +78,11 @@ def show(connection: Connection, project: str | None, as_json: bool) -> None:
 @click.option("--window-hours", type=click.IntRange(min=0), help="Length of that window, 1 to 744.")
 @click.option("--guaranteed-devices", type=click.IntRange(min=0), help="Devices that others do not take away.")
 @budget_options
+@click.option(
+    "--budget-period",
+    type=click.Choice(["day", "week", "month"]),
+    help="The budget may be spent in each one anew, by the calendar in UTC.  [default: once]",
+)
 @click.option("--no-budget", is_flag=True, help="Take the budget away.")
 @click.option("--etag", default="", help="Only if the queue has this etag still.")
 @json_option
@@ -88,10 +94,14 @@ def set_queue(
 
     A budget that is given takes the place of the whole one before.
     """
-    from tuneforge.queue_values import Budget
+    from tuneforge.queue_values import Budget, BudgetPeriod
     from tuneforge.queues import QueueChange
 
     budget = budget_of(flags)
+    if flags["budget_period"] is not None:
+        if budget is None:
+            raise click.UsageError("--budget-period needs the budget itself, such as --budget-device-hours 100.")
+        budget = replace(budget, period=BudgetPeriod(flags["budget_period"].upper()))
     if no_budget and budget is not None:
         raise click.UsageError("--no-budget contradicts the flags of a budget.")
     change = QueueChange(budget=Budget() if no_budget else budget, **{name: flags[name] for name in _CHANGES})
@@ -118,13 +128,24 @@ def _print(queue: "Queue", *, as_json: bool) -> None:
             ("waiting jobs", _of(status.waiting_jobs, queue.quota.max_waiting_jobs)),
             ("paused jobs", str(status.paused_jobs)),
             ("device-hours", _window(queue.quota, status.window_device_hours)),
-            ("spent", shown_spending(status.spent, queue.budget)),
+            *_spent(queue),
             ("paused", "yes" if queue.is_paused else None),
             ("hold", status.hold or None),
             ("etag", queue.etag),
             ("changed", queue.update_time),
         ]
     )
+
+
+def _spent(queue: "Queue") -> list[tuple[str, str]]:
+    """Returns what was spent in all, and in the period of the budget where it has one."""
+    status, budget = queue.status, queue.budget
+    if budget is None or budget.period is None or status.period_spent is None:
+        return [("spent", shown_spending(status.spent, budget))]
+    period = budget.period.lower()
+    until = "" if status.period_end is None else f", until {status.period_end:%Y-%m-%d %H:%M} UTC"
+    shown = f"{shown_spending(status.period_spent, budget)} in this {period}{until}"
+    return [("spent", shown_spending(status.spent, None)), (f"this {period}", shown)]
 
 
 def _window(quota: "Quota", used: float) -> str | None:

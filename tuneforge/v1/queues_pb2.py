@@ -26,31 +26,33 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tuneforge/v1/queues.proto\x12\x0ctuneforge.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\"\n\x05quota\x18\x03 \x01(\x0b\x32\x13.tuneforge.v1.Quota\x12$\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x14.tuneforge.v1.Budget\x12\x11\n\tis_paused\x18\x05 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06status\x18\x08 \x01(\x0b\x32\x19.tuneforge.v1.QueueStatus\"\x90\x01\n\x05Quota\x12\x13\n\x0bmax_devices\x18\x01 \x01(\r\x12\x10\n\x08max_jobs\x18\x02 \x01(\r\x12\x18\n\x10max_waiting_jobs\x18\x03 \x01(\r\x12\x14\n\x0c\x64\x65vice_hours\x18\x04 \x01(\x01\x12\x14\n\x0cwindow_hours\x18\x05 \x01(\r\x12\x1a\n\x12guaranteed_devices\x18\x06 \x01(\r\"\xf9\x01\n\x0bQueueStatus\x12\x1c\n\x14usage_device_seconds\x18\x01 \x01(\x01\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x14\n\x0ctarget_share\x18\x03 \x01(\x01\x12\x14\n\x0c\x64\x65vices_held\x18\x04 \x01(\r\x12\x14\n\x0cwaiting_jobs\x18\x05 \x01(\r\x12\x14\n\x0crunning_jobs\x18\x06 \x01(\r\x12\x13\n\x0bpaused_jobs\x18\x07 \x01(\r\x12%\n\x05spent\x18\x08 \x01(\x0b\x32\x16.tuneforge.v1.Spending\x12\x1b\n\x13window_device_hours\x18\t \x01(\x01\x12\x0c\n\x04hold\x18\n \x01(\t\"v\n\x06\x42udget\x12\x16\n\x0e\x64\x65vice_seconds\x18\x01 \x01(\x01\x12\x15\n\renergy_joules\x18\x02 \x01(\x01\x12\x0c\n\x04\x63ost\x18\x03 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x1d\n\x15price_per_device_hour\x18\x05 \x01(\x01\"Y\n\x08Spending\x12\x16\n\x0e\x64\x65vice_seconds\x18\x01 \x01(\x01\x12\x15\n\renergy_joules\x18\x02 \x01(\x01\x12\x0c\n\x04\x63ost\x18\x03 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\"Z\n\x0c\x42udgetStatus\x12#\n\x05limit\x18\x01 \x01(\x0b\x32\x14.tuneforge.v1.Budget\x12%\n\x05spent\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Spending\"\x1f\n\x0fGetQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListQueuesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x12ListQueuesResponse\x12#\n\x06queues\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x12UpdateQueueRequest\x12\"\n\x05queue\x18\x01 \x01(\x0b\x32\x13.tuneforge.v1.Queue\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tuneforge/v1/queues.proto\x12\x0ctuneforge.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\"\n\x05quota\x18\x03 \x01(\x0b\x32\x13.tuneforge.v1.Quota\x12$\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x14.tuneforge.v1.Budget\x12\x11\n\tis_paused\x18\x05 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06status\x18\x08 \x01(\x0b\x32\x19.tuneforge.v1.QueueStatus\"\x90\x01\n\x05Quota\x12\x13\n\x0bmax_devices\x18\x01 \x01(\r\x12\x10\n\x08max_jobs\x18\x02 \x01(\r\x12\x18\n\x10max_waiting_jobs\x18\x03 \x01(\r\x12\x14\n\x0c\x64\x65vice_hours\x18\x04 \x01(\x01\x12\x14\n\x0cwindow_hours\x18\x05 \x01(\r\x12\x1a\n\x12guaranteed_devices\x18\x06 \x01(\r\"\x89\x03\n\x0bQueueStatus\x12\x1c\n\x14usage_device_seconds\x18\x01 \x01(\x01\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x14\n\x0ctarget_share\x18\x03 \x01(\x01\x12\x14\n\x0c\x64\x65vices_held\x18\x04 \x01(\r\x12\x14\n\x0cwaiting_jobs\x18\x05 \x01(\r\x12\x14\n\x0crunning_jobs\x18\x06 \x01(\r\x12\x13\n\x0bpaused_jobs\x18\x07 \x01(\r\x12%\n\x05spent\x18\x08 \x01(\x0b\x32\x16.tuneforge.v1.Spending\x12\x1b\n\x13window_device_hours\x18\t \x01(\x01\x12\x0c\n\x04hold\x18\n \x01(\t\x12,\n\x0cperiod_spent\x18\x0b \x01(\x0b\x32\x16.tuneforge.v1.Spending\x12\x30\n\x0cperiod_start\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x01\n\x06\x42udget\x12\x16\n\x0e\x64\x65vice_seconds\x18\x01 \x01(\x01\x12\x15\n\renergy_joules\x18\x02 \x01(\x01\x12\x0c\n\x04\x63ost\x18\x03 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x1d\n\x15price_per_device_hour\x18\x05 \x01(\x01\x12*\n\x06period\x18\x06 \x01(\x0e\x32\x1a.tuneforge.v1.BudgetPeriod\"Y\n\x08Spending\x12\x16\n\x0e\x64\x65vice_seconds\x18\x01 \x01(\x01\x12\x15\n\renergy_joules\x18\x02 \x01(\x01\x12\x0c\n\x04\x63ost\x18\x03 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\"Z\n\x0c\x42udgetStatus\x12#\n\x05limit\x18\x01 \x01(\x0b\x32\x14.tuneforge.v1.Budget\x12%\n\x05spent\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Spending\"\x1f\n\x0fGetQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListQueuesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x12ListQueuesResponse\x12#\n\x06queues\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x12UpdateQueueRequest\x12\"\n\x05queue\x18\x01 \x01(\x0b\x32\x13.tuneforge.v1.Queue\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t*u\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x16\n\x12\x42UDGET_PERIOD_WEEK\x10\x02\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.queues_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BUDGETPERIOD']._serialized_start=1560
+  _globals['_BUDGETPERIOD']._serialized_end=1677
   _globals['_QUEUE']._serialized_start=111
   _globals['_QUEUE']._serialized_end=347
   _globals['_QUOTA']._serialized_start=350
   _globals['_QUOTA']._serialized_end=494
   _globals['_QUEUESTATUS']._serialized_start=497
-  _globals['_QUEUESTATUS']._serialized_end=746
-  _globals['_BUDGET']._serialized_start=748
-  _globals['_BUDGET']._serialized_end=866
-  _globals['_SPENDING']._serialized_start=868
-  _globals['_SPENDING']._serialized_end=957
-  _globals['_BUDGETSTATUS']._serialized_start=959
-  _globals['_BUDGETSTATUS']._serialized_end=1049
-  _globals['_GETQUEUEREQUEST']._serialized_start=1051
-  _globals['_GETQUEUEREQUEST']._serialized_end=1082
-  _globals['_LISTQUEUESREQUEST']._serialized_start=1084
-  _globals['_LISTQUEUESREQUEST']._serialized_end=1158
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=1160
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=1242
-  _globals['_UPDATEQUEUEREQUEST']._serialized_start=1244
-  _globals['_UPDATEQUEUEREQUEST']._serialized_end=1369
+  _globals['_QUEUESTATUS']._serialized_end=890
+  _globals['_BUDGET']._serialized_start=893
+  _globals['_BUDGET']._serialized_end=1055
+  _globals['_SPENDING']._serialized_start=1057
+  _globals['_SPENDING']._serialized_end=1146
+  _globals['_BUDGETSTATUS']._serialized_start=1148
+  _globals['_BUDGETSTATUS']._serialized_end=1238
+  _globals['_GETQUEUEREQUEST']._serialized_start=1240
+  _globals['_GETQUEUEREQUEST']._serialized_end=1271
+  _globals['_LISTQUEUESREQUEST']._serialized_start=1273
+  _globals['_LISTQUEUESREQUEST']._serialized_end=1347
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=1349
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1431
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=1433
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=1558
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BudgetPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_PERIOD_UNSPECIFIED: _BudgetPeriod.ValueType  # 0
+    """None: what was ever spent counts."""
+    BUDGET_PERIOD_DAY: _BudgetPeriod.ValueType  # 1
+    """Begins each day at 00:00 UTC."""
+    BUDGET_PERIOD_WEEK: _BudgetPeriod.ValueType  # 2
+    """Begins each Monday at 00:00 UTC."""
+    BUDGET_PERIOD_MONTH: _BudgetPeriod.ValueType  # 3
+    """Begins on the first day of each month at 00:00 UTC."""
+
+class BudgetPeriod(_BudgetPeriod, metaclass=_BudgetPeriodEnumTypeWrapper):
+    """Periods of the calendar, in UTC."""
+
+BUDGET_PERIOD_UNSPECIFIED: BudgetPeriod.ValueType  # 0
+"""None: what was ever spent counts."""
+BUDGET_PERIOD_DAY: BudgetPeriod.ValueType  # 1
+"""Begins each day at 00:00 UTC."""
+BUDGET_PERIOD_WEEK: BudgetPeriod.ValueType  # 2
+"""Begins each Monday at 00:00 UTC."""
+BUDGET_PERIOD_MONTH: BudgetPeriod.ValueType  # 3
+"""Begins on the first day of each month at 00:00 UTC."""
+Global___BudgetPeriod: _TypeAlias = BudgetPeriod  # noqa: Y015
 
 @_typing.final
 class Queue(_message.Message):
@@ -52,8 +81,8 @@ class Queue(_message.Message):
 
     @_builtins.property
     def budget(self) -> Global___Budget:
-        """What all jobs of the project may spend together, from the first one on. Spent: its running jobs save their state and
-        are paused, nothing more starts until it is raised. Unset: no limit.
+        """What all jobs of the project may spend together, from the first one on, or in each period anew. Spent: its running jobs
+        save their state and are paused, nothing more starts until it is raised or the next period begins. Unset: no limit.
         """
 
     @_builtins.property
@@ -146,6 +175,9 @@ class QueueStatus(_message.Message):
     SPENT_FIELD_NUMBER: _builtins.int
     WINDOW_DEVICE_HOURS_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    PERIOD_SPENT_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
     usage_device_seconds: _builtins.float
     """Device-seconds that its jobs were given, running attempts included; half of it is forgotten each day. What shares are
     reckoned by.
@@ -170,6 +202,18 @@ class QueueStatus(_message.Message):
     def spent(self) -> Global___Spending:
         """What its jobs were given in all, since the first one."""
 
+    @_builtins.property
+    def period_spent(self) -> Global___Spending:
+        """What its jobs were given since `period_start`; unset: its budget has no period."""
+
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp:
+        """When the period of its budget began; unset: it has none."""
+
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp:
+        """When the next one begins."""
+
     def __init__(
         self,
         *,
@@ -183,10 +227,13 @@ class QueueStatus(_message.Message):
         spent: Global___Spending | None = ...,
         window_device_hours: _builtins.float = ...,
         hold: _builtins.str = ...,
+        period_spent: Global___Spending | None = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_spent", b"period_spent", "period_start", b"period_start", "spent", b"spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices_held", b"devices_held", "hold", b"hold", "paused_jobs", b"paused_jobs", "running_jobs", b"running_jobs", "share", b"share", "spent", b"spent", "target_share", b"target_share", "usage_device_seconds", b"usage_device_seconds", "waiting_jobs", b"waiting_jobs", "window_device_hours", b"window_device_hours"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices_held", b"devices_held", "hold", b"hold", "paused_jobs", b"paused_jobs", "period_end", b"period_end", "period_spent", b"period_spent", "period_start", b"period_start", "running_jobs", b"running_jobs", "share", b"share", "spent", b"spent", "target_share", b"target_share", "usage_device_seconds", b"usage_device_seconds", "waiting_jobs", b"waiting_jobs", "window_device_hours", b"window_device_hours"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,6 +253,7 @@ class Budget(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     PRICE_PER_DEVICE_HOUR_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     device_seconds: _builtins.float
     """Device time in device-seconds: one device held for one second; on a node without accelerators the processor is one.
     0: no limit.
@@ -218,6 +266,10 @@ class Budget(_message.Message):
     """Required with `cost`; the currency of the operator's price, e.g. `EUR`."""
     price_per_device_hour: _builtins.float
     """Output only. The price that `cost` is reckoned by: the operator's at the moment in which the budget was set."""
+    period: Global___BudgetPeriod.ValueType
+    """It may be spent in each such period anew. Only of projects: a job's budget is for the whole job. When a period begins,
+    the jobs that were paused for the budget of their project go on by themselves (`BUDGET_RENEWED`).
+    """
     def __init__(
         self,
         *,
@@ -226,10 +278,11 @@ class Budget(_message.Message):
         cost: _builtins.float = ...,
         currency: _builtins.str = ...,
         price_per_device_hour: _builtins.float = ...,
+        period: Global___BudgetPeriod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "currency", b"currency", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "price_per_device_hour", b"price_per_device_hour"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "currency", b"currency", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "period", b"period", "price_per_device_hour", b"price_per_device_hour"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

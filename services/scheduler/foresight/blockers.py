@@ -116,7 +116,7 @@ def _held(job: Waiting, moment: Moment) -> Iterator[Blocker]:
     why = moment.queue.project(job.project).held
     if why:
         is_spent = "spent" in why
-        cure = "Raise the limit of the queue" if is_spent else "Let the queue go on"
+        cure = "Wait, or raise the limit of the queue" if is_spent else "Let the queue go on"
         yield Blocker(
             reason=Reason.BUDGET if is_spent else Reason.QUEUE_HELD, message=why, cure=f"{cure}: `tuneforge queues`."
         )

@@ -18,6 +18,7 @@ from services.scheduler.planning.order import goes_before, running_key, standing
 from services.scheduler.planning.plan import Decision, GiveWay
 from services.scheduler.planning.queue import Running, Waiting
 from services.scheduler.queues.budgets import BUDGET_SPENT
+from services.scheduler.queues.periods import shown
 from services.scheduler.records import ActiveJob, Job
 
 MOST = 10
@@ -200,7 +201,7 @@ def _blockers(
     if job.state is JobState.BLOCKED:
         return (_dependency(active, view.moment),)
     if job.state is JobState.PAUSED:
-        return (_paused(job),)
+        return (_paused(job, active.goes_on_ms),)
     if job.state is JobState.QUEUED:
         return (_not_yet(active, job, view.moment.queue.now_ms),)
     return ()
@@ -218,8 +219,12 @@ def _dependency(active: ActiveJob, moment: Moment) -> Blocker:
     )
 
 
-def _paused(job: Job) -> Blocker:
+def _paused(job: Job, goes_on_ms: int | None) -> Blocker:
     is_budget = job.reason == BUDGET_SPENT
+    if goes_on_ms is not None:
+        message = f"{job.message} It goes on by itself on {shown(goes_on_ms)}, when the next period begins."
+        cure = "Wait until then, or have the budget of the project raised (`tuneforge queues`) and resume it."
+        return Blocker(reason=Reason.BUDGET, message=message, cure=cure)
     return Blocker(
         reason=Reason.BUDGET if is_budget else Reason.PAUSED,
         message=job.message,

@@ -14,6 +14,7 @@ from services.scheduler.planning.queue import Project
 from services.scheduler.planning.shares import decayed, given
 from services.scheduler.queues.budgets import HOUR_MS, NOTHING_HELD, NOTHING_SPENT, Held, Spent, figure, overrun
 from services.scheduler.queues.limits import DEFAULT_LIMITS, LEAST_WEIGHT, Limits
+from services.scheduler.queues.periods import bounds, shown
 from services.scheduler.records import ActiveJob, Attempt
 
 _PAUSABLE = (HELD - LEAVING - {JobState.CANCELLING}) | {JobState.QUEUED}
@@ -30,6 +31,8 @@ class Usage:
     """Everything since the beginning."""
     window_ms: int = 0
     """Device-milliseconds in the window of the queue; 0 without one."""
+    period_spent: Spent = NOTHING_SPENT
+    """In the period of the project's budget; nothing without one."""
 
 
 NO_USAGE = Usage()
@@ -56,6 +59,15 @@ class Account:
     """Device-milliseconds in the window of the queue."""
     held: Held = NOTHING_HELD
     """What its attempts hold."""
+    period_spent: Spent = NOTHING_SPENT
+    """What was spent since `period_ms[0]`."""
+    period_ms: tuple[int, int] | None = None
+    """When the period of its budget began and when the next one begins; None: it has none."""
+
+    @property
+    def budget_spent(self) -> Spent:
+        """What counts as spent of its budget."""
+        return self.spent if self.period_ms is None else self.period_spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,8 @@ class SpentJob:
     job: int
     why: str
     """As a sentence."""
+    goes_on_ms: int | None = None
+    """When the next period of the budget begins; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +161,8 @@ def _account(limits: Limits, usage: Usage, live: Iterable[Attempt], terms: Terms
     usage_ms = decayed(usage.decayed_ms, max(0, now_ms - usage.as_of_ms))
     spent, held, window_ms = usage.spent, NOTHING_HELD, float(usage.window_ms)
     window_start_ms = first_hour(now_ms, limits.window_hours) * HOUR_MS
+    period_ms = None if limits.budget.period is None else bounds(limits.budget.period, now_ms)
+    period_spent = usage.period_spent
     for attempt in live:
         from_ms = min(attempt.create_ms, now_ms)
         usage_ms += given(attempt.slots, from_ms, now_ms, now_ms)
@@ -154,7 +170,18 @@ def _account(limits: Limits, usage: Usage, live: Iterable[Attempt], terms: Terms
         held = held.plus(attempt.slots, attempt.watts * attempt.slots)
         if limits.window_hours:
             window_ms += attempt.slots * max(0, now_ms - max(from_ms, window_start_ms))
-    return Account(limits=limits, usage_ms=usage_ms, spent=spent, window_ms=window_ms, held=held)
+        if period_ms is not None and (whole_ms := device_ms(attempt, now_ms)):
+            part_ms = attempt.slots * (now_ms - max(from_ms, period_ms[0]))
+            period_spent = period_spent.plus(part_ms, joules(attempt, now_ms) * part_ms / whole_ms)
+    return Account(
+        limits=limits,
+        usage_ms=usage_ms,
+        spent=spent,
+        window_ms=window_ms,
+        held=held,
+        period_spent=period_spent,
+        period_ms=period_ms,
+    )
 
 
 def _project(account: Account, terms: Terms) -> Project:
@@ -175,7 +202,7 @@ def holding(account: Account, terms: Terms) -> str:
     if limits.is_paused:
         return "Its queue is paused: nothing new starts."
     if why := _project_overrun(account, terms):
-        return f"The budget of its project is spent: {why}."
+        return why
     if limits.window_device_ms and account.window_ms >= limits.window_device_ms:
         had, may = account.window_ms / HOUR_MS, limits.window_device_ms / HOUR_MS
         return (
@@ -186,7 +213,12 @@ def holding(account: Account, terms: Terms) -> str:
 
 
 def _project_overrun(account: Account, terms: Terms) -> str:
-    return overrun(account.limits.budget, account.spent, held=account.held, ahead_ms=terms.ahead_ms)
+    """Returns that the budget of a project is spent, and until when, as a sentence; empty: it is not."""
+    budget = account.limits.budget
+    why = overrun(budget, account.budget_spent, held=account.held, ahead_ms=terms.ahead_ms)
+    if why and account.period_ms is not None and budget.period is not None:
+        why += f" in this {budget.period.lower()}, the next one begins on {shown(account.period_ms[1])}"
+    return why and f"The budget of its project is spent: {why}."
 
 
 def _spent_jobs(
@@ -200,7 +232,8 @@ def _spent_jobs(
             yield SpentJob(job=job.number, why=f"Its budget is spent: {why}.")
         elif job.state is not JobState.QUEUED and (why := over[job.name.project]):
             # Those of it that wait are held in the queue instead: they begin by themselves once the budget is raised.
-            yield SpentJob(job=job.number, why=f"The budget of its project is spent: {why}.")
+            period_ms = accounts[job.name.project].period_ms
+            yield SpentJob(job=job.number, why=why, goes_on_ms=None if period_ms is None else period_ms[1])
 
 
 def _job_overrun(job: ActiveJob, live: Iterable[Attempt], terms: Terms) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from services.scheduler.queues.periods import Period
+
 HOUR_MS = 3_600_000
 
 BUDGET_SPENT = "BUDGET_SPENT"
 """Reason of a job's change to PAUSING and PAUSED."""
+BUDGET_RENEWED = "BUDGET_RENEWED"
+"""Reason of its change to QUEUED when the next period of its project's budget has begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class Budget:
     """E.g. `EUR`."""
     price_per_hour: float = 0.0
     """Of one device, when the budget was set: what `cost` is reckoned by, so that a new price changes no promise."""
+    period: Period | None = None
+    """It may be spent in each such period anew; None: once."""
 
     @property
     def is_empty(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.queues.budgets import Budget, Price
 from services.scheduler.queues.limits import LEAST_WEIGHT, LONGEST_WINDOW_HOURS, Limits
+from services.scheduler.queues.periods import LONGEST_DAYS, Period
 
 _OF_QUEUE = {"weight": "weight", "is_paused": "is_paused"}
 _OF_QUOTA = {
@@ -29,6 +30,7 @@ _OF_BUDGET: Mapping[str, tuple[str, ...]] = {
     "device_seconds": ("device_ms",),
     "energy_joules": ("joules",),
     "cost": ("cost", "currency", "price_per_hour"),
+    "period": ("period",),
 }
 PATHS = (
     *_OF_QUEUE,
@@ -98,13 +100,14 @@ def limit_problems(limits: Limits) -> Iterator[FieldViolation]:
         yield FieldViolation(f"queue.quota.{missing}", "is missing: device_hours and window_hours are given together")
 
 
-def budget_problems(field: str, budget: Budget, price: Price) -> Iterator[FieldViolation]:
+def budget_problems(field: str, budget: Budget, price: Price, *, is_queue: bool = False) -> Iterator[FieldViolation]:
     """Yields what is wrong with a budget.
 
     Args:
         field: Where it stands in the request, such as `budget`.
         budget: As it was sent.
         price: The operator's price of a device hour.
+        is_queue: Whether it is of a project.
     """
     parts = {"device_seconds": budget.device_ms, "energy_joules": budget.joules, "cost": budget.cost}
     for name, value in parts.items():
@@ -116,6 +119,11 @@ def budget_problems(field: str, budget: Budget, price: Price) -> Iterator[FieldV
     elif budget.cost and budget.currency != price.currency:
         problem = f"is {budget.currency[:20]!r}: prices here are in {price.currency or 'no currency: leave it empty'}"
         yield FieldViolation(f"{field}.currency", problem)
+    if budget.period is Period.UNKNOWN:
+        yield FieldViolation(f"{field}.period", "is not known here: use values of BudgetPeriod")
+    elif budget.period is not None and not is_queue:
+        problem = f"is {budget.period}: a job's budget is for the whole job; leave it out, or give the project one"
+        yield FieldViolation(f"{field}.period", problem)
 
 
 def loosened(before: Limits, after: Limits) -> list[str]:
@@ -133,6 +141,11 @@ def _cost_ms(budget: Budget) -> float:
     return budget.cost / budget.price_per_hour if budget.cost and budget.price_per_hour else 0.0
 
 
+def _days(budget: Budget) -> float:
+    """Returns how long a budget has to last; for ever without a period."""
+    return math.inf if budget.period is None else LONGEST_DAYS[budget.period]
+
+
 _LOOSER: Mapping[str, Callable[[Limits, Limits], bool]] = {
     "weight": lambda before, after: after.weight > before.weight,
     "quota.max_devices": lambda before, after: _more(before.max_devices, after.max_devices),
@@ -143,5 +156,6 @@ _LOOSER: Mapping[str, Callable[[Limits, Limits], bool]] = {
     "quota.guaranteed_devices": lambda before, after: after.guaranteed_devices > before.guaranteed_devices,
     "budget.device_seconds": lambda before, after: _more(before.budget.device_ms, after.budget.device_ms),
     "budget.energy_joules": lambda before, after: _more(before.budget.joules, after.budget.joules),
+    "budget.period": lambda before, after: not before.budget.is_empty and _days(after.budget) < _days(before.budget),
     "budget.cost": lambda before, after: _more(_cost_ms(before.budget), _cost_ms(after.budget)),
 }

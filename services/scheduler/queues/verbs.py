@@ -102,7 +102,7 @@ class QueueVerbs:
         after = changed(before, change.wanted, change.paths)
         problems = list(limit_problems(after))
         if any(path.startswith("budget") for path in change.paths):
-            problems += budget_problems("queue.budget", change.wanted.budget, self.price)
+            problems += budget_problems("queue.budget", change.wanted.budget, self.price, is_queue=True)
         if problems:
             raise invalid_fields(problems)
         if not may_give and (looser := loosened(before, after)):

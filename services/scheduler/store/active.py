@@ -25,6 +25,7 @@ _COLUMNS = (
     "attained_ms", "joules", "budget",
     "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "exclusions", "create_ms", "priority",
     "is_preemptible", "start_after_ms", "deadline_ms", "is_late", "queued_ms", "predicted_ms", "step", "total_steps",
+    "goes_on_ms",
 )  # fmt: skip
 Broken = dict[int, Exception]
 """Jobs whose row cannot be read, by number, with what was raised."""
@@ -124,6 +125,7 @@ def _active_job(row: Row[Any], saved: _Saved) -> ActiveJob:
         deadline_ms=row.deadline_ms,
         is_late=row.is_late,
         queued_ms=row.queued_ms,
+        goes_on_ms=row.goes_on_ms,
         predicted_ms=row.predicted_ms,
         step=row.step,
         total_steps=row.total_steps,

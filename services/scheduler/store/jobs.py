@@ -72,7 +72,7 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     if step.to in TERMINAL:
         values |= {"end_ms": tx.now_ms, "expire_ms": jobs.c.ttl_ms + tx.now_ms, "handled": 0}
     if step.to is JobState.QUEUED:
-        values["queued_ms"] = tx.now_ms
+        values |= {"queued_ms": tx.now_ms, "goes_on_ms": None}
     if step.to is JobState.RUNNING and before.start_ms is None:
         values["start_ms"] = tx.now_ms
     # The row is locked since it was read; the guards stand in the statement all the same, for whoever reads it.

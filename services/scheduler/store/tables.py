@@ -114,6 +114,7 @@ jobs = Table(
     Column("ttl_ms", BigInteger, comment="removed so long after its end; NULL: never"),
     Column("expire_ms", BigInteger, comment="when it is to be removed; NULL: never, or removed"),
     Column("trial", Text, comment="trial of a sweep that it is; NULL: none"),
+    Column("goes_on_ms", BigInteger, comment="PAUSED: queued again by itself from then on; NULL: when it is resumed"),
     Column("removal", String(8), comment="NULL: it is there; else PENDING or DONE: only its name is"),
     UniqueConstraint("project", "job_id", name="jobs_name"),
     Index("jobs_by_project_state", "project", "state", "number"),
@@ -321,4 +322,5 @@ usage_hours = Table(
     Column("project", String(63), primary_key=True),
     Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970"),
     Column("device_ms", BigInteger, nullable=False, comment="device-milliseconds of ended attempts in that hour"),
+    Column("joules", Double, nullable=False, default=0.0, comment="their energy, spread evenly over each attempt"),
 )

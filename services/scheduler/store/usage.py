@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
@@ -13,6 +12,7 @@ from services.scheduler.planning.shares import decayed, given
 from services.scheduler.queues.accounts import Books, Usage, device_ms, first_hour, joules
 from services.scheduler.queues.budgets import HOUR_MS, NOTHING_SPENT, Spent
 from services.scheduler.queues.limits import LONGEST_WINDOW_HOURS
+from services.scheduler.queues.periods import bounds
 from services.scheduler.records import Attempt, Job
 from services.scheduler.store import changes
 from services.scheduler.store import queues as queue_store
@@ -36,7 +36,7 @@ def charge(tx: Transaction, attempt: Attempt) -> None:
     tx.connection.execute(delete(usage_hours).where(usage_hours.c.project == project, usage_hours.c.hour < oldest))
     for hour, hour_ms in by_hour(attempt, tx.now_ms):
         if hour >= oldest:
-            _add_hour(tx, project, hour, hour_ms)
+            _add_hour(tx, project, hour, Spent(device_ms=hour_ms, joules=energy * hour_ms / time_ms))
 
 
 def _add(tx: Transaction, project: str, attempt: Attempt, more: Spent) -> None:
@@ -72,11 +72,12 @@ def by_hour(attempt: Attempt, now_ms: int) -> Iterator[tuple[int, int]]:
         at_ms = until_ms
 
 
-def _add_hour(tx: Transaction, project: str, hour: int, hour_ms: int) -> None:
+def _add_hour(tx: Transaction, project: str, hour: int, spent: Spent) -> None:
     mine = and_(usage_hours.c.project == project, usage_hours.c.hour == hour)
-    more = {"device_ms": usage_hours.c.device_ms + hour_ms}
+    values = {"device_ms": round(spent.device_ms), "joules": spent.joules}
+    more = {name: usage_hours.c[name] + value for name, value in values.items()}
     if tx.connection.execute(update(usage_hours).where(mine).values(**more)).rowcount == 0:
-        tx.connection.execute(insert(usage_hours).values(project=project, hour=hour, device_ms=hour_ms))
+        tx.connection.execute(insert(usage_hours).values(project=project, hour=hour, **values))
 
 
 def books(connection: Connection, now_ms: int, project: str | None = None) -> Books:
@@ -84,14 +85,23 @@ def books(connection: Connection, now_ms: int, project: str | None = None) -> Bo
     limits = queue_store.of_projects(connection, project)
     windows = {name: each.window_hours for name, each in limits.items() if each.window_hours}
     within = _in_windows(connection, windows, now_ms) if windows else {}
+    periods = {name: each.budget.period for name, each in limits.items() if each.budget.period is not None}
+    spent = _in_periods(connection, {name: bounds(each, now_ms) for name, each in periods.items()}) if periods else {}
     query = select(usage) if project is None else select(usage).where(usage.c.project == project)
     rows = {row.project: row for row in connection.execute(query)}
-    return Books(limits=limits, usage={name: _usage(row, within.get(name, 0)) for name, row in rows.items()})
-
-
-def _usage(row: Any, window_ms: int) -> Usage:
-    spent = Spent(device_ms=float(row.device_ms), joules=row.joules)
-    return Usage(decayed_ms=row.decayed_ms, as_of_ms=row.as_of_ms, spent=spent, window_ms=window_ms)
+    return Books(
+        limits=limits,
+        usage={
+            name: Usage(
+                decayed_ms=row.decayed_ms,
+                as_of_ms=row.as_of_ms,
+                spent=Spent(device_ms=float(row.device_ms), joules=row.joules),
+                window_ms=within.get(name, 0),
+                period_spent=spent.get(name, NOTHING_SPENT),
+            )
+            for name, row in rows.items()
+        },
+    )
 
 
 def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int) -> dict[str, int]:
@@ -106,6 +116,18 @@ def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int)
         .group_by(usage_hours.c.project)
     )
     return {row.project: int(row.device_ms) for row in connection.execute(query)}
+
+
+def _in_periods(connection: Connection, periods: Mapping[str, tuple[int, int]]) -> dict[str, Spent]:
+    """Returns what ended attempts of projects were given in a time of whole hours each."""
+    hours = usage_hours.c.hour
+    within = [
+        and_(usage_hours.c.project == name, hours >= start_ms // HOUR_MS, hours < end_ms // HOUR_MS)
+        for name, (start_ms, end_ms) in periods.items()
+    ]
+    sums = (func.sum(usage_hours.c[name]).label(name) for name in ("device_ms", "joules"))
+    query = select(usage_hours.c.project, *sums).where(or_(*within)).group_by(usage_hours.c.project)
+    return {row.project: Spent(device_ms=float(row.device_ms), joules=row.joules) for row in connection.execute(query)}
 
 
 def job_counts(connection: Connection) -> dict[str, dict[JobState, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.scheduler.queues.budgets import Budget, Spent, cost_of, shortfalls
+from services.scheduler.queues.periods import Period
 from tuneforge.v1 import jobs_pb2, queues_pb2
 
 
@@ -27,6 +28,7 @@ def budget_to_proto(budget: Budget) -> queues_pb2.Budget:
         cost=budget.cost,
         currency=budget.currency,
         price_per_device_hour=budget.price_per_hour,
+        period=queues_pb2.BudgetPeriod.Value(f"BUDGET_PERIOD_{budget.period or 'UNSPECIFIED'}"),
     )
 
 
@@ -37,7 +39,15 @@ def budget_from_proto(message: queues_pb2.Budget) -> Budget:
         joules=message.energy_joules,
         cost=message.cost,
         currency=message.currency,
+        period=_period(message.period),
     )
+
+
+def _period(number: int) -> Period | None:
+    if number == queues_pb2.BUDGET_PERIOD_UNSPECIFIED:
+        return None
+    known = queues_pb2.BudgetPeriod.DESCRIPTOR.values_by_number.get(number)
+    return Period.UNKNOWN if known is None else Period(known.name.removeprefix("BUDGET_PERIOD_"))
 
 
 def spending_to_proto(spent: Spent, price_per_hour: float, currency: str) -> queues_pb2.Spending:

@@ -44,6 +44,7 @@ def queue_to_proto(standing: Standing, now_ms: int, price: Price) -> queues_pb2.
     account, limits = standing.account, standing.account.limits
     budget = limits.budget
     cost_by = (budget.price_per_hour, budget.currency) if budget.cost else (price.per_device_hour, price.currency)
+    period = account.period_ms
     return queues_pb2.Queue(
         name=str(QueueName(standing.project, DEFAULT_QUEUE)),
         weight=limits.weight,
@@ -63,6 +64,9 @@ def queue_to_proto(standing: Standing, now_ms: int, price: Price) -> queues_pb2.
             spent=spending_to_proto(account.spent, *cost_by),
             window_device_hours=account.window_ms / HOUR_MS if limits.window_hours else 0.0,
             hold=holding(account, Terms(now_ms=now_ms)),
+            period_spent=None if period is None else spending_to_proto(account.period_spent, *cost_by),
+            period_start=optional_timestamp(period and period[0]),
+            period_end=optional_timestamp(period and period[1]),
         ),
     )
 

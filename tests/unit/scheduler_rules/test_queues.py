@@ -14,6 +14,7 @@ from services.scheduler.planning.queue import Queue, Waiting
 from services.scheduler.queues.accounts import Books, Terms, Usage, open_books
 from services.scheduler.queues.budgets import HOUR_MS, Budget, Held, Spent, overrun, shortfalls
 from services.scheduler.queues.limits import DEFAULT_LIMITS, Limits
+from services.scheduler.queues.periods import Period
 from services.scheduler.queues.standing import count_jobs, standings
 from services.scheduler.queues.updating import changed, loosened
 from services.scheduler.records import ActiveJob, Attempt, Needs
@@ -104,6 +105,16 @@ def test_a_mask_takes_what_it_names() -> None:
     assert changed(DEFAULT_LIMITS, wanted, ["quota"]) == replace(DEFAULT_LIMITS, max_jobs=5, max_devices=7)
     assert changed(DEFAULT_LIMITS, wanted, ["budget.cost"]).budget == replace(wanted.budget, device_ms=0.0)
     assert changed(wanted, DEFAULT_LIMITS, ["budget"]).budget.is_empty
+
+
+def test_a_shorter_period_is_more_to_spend() -> None:
+    """The same sum for a day instead of a week, or for a week instead of once, is an operator's to give."""
+    once, week, day = (
+        Limits(budget=Budget(device_ms=9.0, period=period)) for period in (None, Period.WEEK, Period.DAY)
+    )
+    assert loosened(once, week) == loosened(week, day) == ["budget.period"]
+    assert not loosened(day, week)
+    assert not loosened(DEFAULT_LIMITS, day)
 
 
 @pytest.mark.parametrize(
