@@ -32,8 +32,12 @@ def read_plan(content: Mapping[str, Any]) -> sweeps_pb2.SweepPlan:
     if not isinstance(space, Mapping):
         reader.say("plan.space", "is no object: give field -> list of values, or field -> range")
         space = {}
+    written = content.get("parameters", [])
+    if not isinstance(written, list) or not all(isinstance(each, Mapping) for each in written):
+        reader.say("plan.parameters", "is no list of objects: leave it out, and give `space`, field -> list of values")
+        written = []
     parameters = [_parameter(reader, str(field), values) for field, values in space.items()]
-    cleaned["parameters"] = [*content.get("parameters", []), *(each for each in parameters if each is not _WRONG)]
+    cleaned["parameters"] = [*written, *(each for each in parameters if each is not _WRONG)]
     plan = sweeps_pb2.SweepPlan()
     try:
         json_format.ParseDict(cleaned, plan)

@@ -123,6 +123,7 @@ class Call:
         "_actor",
         "_began",
         "_code",
+        "_has_repeats",
         "_leave",
         "_metadata",
         "_method",
@@ -138,7 +139,9 @@ class Call:
         self._code = grpc.StatusCode.OK
         self._leave: Callable[[], None] | None = None
         self._refusal: dict[str, str] = {}
-        self._metadata = dict(grpc_context.invocation_metadata() or ())
+        given = grpc_context.invocation_metadata() or ()
+        self._metadata = dict(given)
+        self._has_repeats = len(self._metadata) < len(given)
         self._request_id = accept_request_id(self._metadata.get(REQUEST_ID_HEADER))
         self._actor = _ANYONE.name
         self.grpc_context = grpc_context
@@ -162,7 +165,7 @@ class Call:
         method, gate = self._method, self._method.gate
         principal = _ANYONE
         if not method.is_health:
-            principal = gate.authenticator.authenticate(self._text("authorization"))
+            principal = gate.authenticator.authenticate(self._once("authorization"))
         self._actor = self._on_behalf_of(principal)
         deadline = self._deadline()
         enter(
@@ -257,8 +260,14 @@ class Call:
         value = self._metadata.get(key)
         return value if isinstance(value, str) else None
 
+    def _once(self, key: str) -> str | None:
+        """Returns what tells who calls; given twice, a proxy and this service might each believe another one."""
+        if self._has_repeats and [each for each, _ in self.grpc_context.invocation_metadata()].count(key) > 1:
+            raise ServiceError(Reason.UNAUTHENTICATED, f"the call has `{key}` more than once; send one")
+        return self._text(key)
+
     def _on_behalf_of(self, principal: Principal) -> str:
-        given = self._text(ON_BEHALF_OF_HEADER)
+        given = self._once(ON_BEHALF_OF_HEADER)
         if given is None:
             return principal.name
         if not principal.is_service:

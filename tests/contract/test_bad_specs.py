@@ -19,6 +19,7 @@ from tests.support.event_loop import on_loop
 from tests.support.fake_scheduler import FakeScheduler
 from tests.support.scheduling import staged, tiny_spec
 from tuneforge import Client, InvalidArgument
+from tuneforge._sweep_input import read_plan
 from tuneforge.v1 import scheduler_pb2, spec_pb2
 
 
@@ -154,3 +155,11 @@ def test_a_spec_is_json_and_nothing_else(client: Client, tmp_path: Path) -> None
     path.write_text("base: !!python/object/apply:os.system [id]\nseed: NO\n")
     with pytest.raises(InvalidArgument, match="is not JSON: line 1, column 1"):
         client.jobs.create(path)
+
+
+@pytest.mark.parametrize("parameters", [5, [5], {"lora.rank": [4, 8]}], ids=str)
+def test_parameters_of_a_search_that_are_none(parameters: object) -> None:
+    """B12: what stands there in another form is refused by its field, before anything is sent."""
+    with pytest.raises(InvalidArgument, match="1 field that is wrong") as error:
+        read_plan({"parameters": parameters})
+    assert [each.field for each in error.value.fields] == ["plan.parameters"]

@@ -128,6 +128,23 @@ async def test_only_a_service_speaks_for_others(settings: ServerSettings, certif
 
 
 @on_loop
+async def test_who_calls_is_said_once(settings: ServerSettings, certificates: Certificates) -> None:
+    """B83: with two tokens, or two users that it is for, a call is nobody's, whichever of them is good."""
+    token = ("authorization", "Bearer token-scheduler")
+    async with serve_in_process(definition(Sample()), settings) as target, _secure(target, certificates) as channel:
+        for more in (
+            [("authorization", "Bearer token-nobody")],
+            [token],
+            [("x-tuneforge-on-behalf-of", "alice"), ("x-tuneforge-on-behalf-of", "bob")],
+        ):
+            for metadata in ([token, *more], [*more, token]):
+                with pytest.raises(grpc.RpcError) as caught:
+                    await stub(channel).Say(Text(value="projects/p/whoami"), metadata=metadata)
+                assert from_rpc_error(caught.value).reason == "UNAUTHENTICATED"
+                assert "more than once" in str(from_rpc_error(caught.value))
+
+
+@on_loop
 async def test_a_peer_channel_uses_tls_and_its_token(settings: ServerSettings, certificates: Certificates) -> None:
     """A service reaches another one with its own token, and is told when that token is not known."""
     with_token = PeerSettings(token="token-scheduler", tls_ca=certificates.ca)

@@ -290,6 +290,7 @@ def test_overlong_rows_are_dropped_cut_or_refused(tmp_path: Path) -> None:
     for policy in (OverlongPolicy.DROP, OverlongPolicy.TRUNCATE):
         fault = fault_of(replace(task, spec=with_data(SPEC, max_tokens=8, overlong=policy)))
         assert (fault.reason, fault.metadata["dropped"]) == (Reason.NOTHING_TO_LEARN, "10")
+        assert ("TRUNCATE" in fault.cure) is (policy is OverlongPolicy.DROP)
     fault = fault_of(replace(task, spec=with_data(SPEC, max_tokens=8, overlong=OverlongPolicy.REFUSE)))
     assert (fault.reason, fault.metadata["line"]) == (Reason.INVALID_DATA, "1")
 

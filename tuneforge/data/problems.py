@@ -110,6 +110,10 @@ class RowFault(Exception):
         self.column = column
         self.severity = severity
 
+    def __str__(self) -> str:
+        """Returns what is wrong and what to do, for where the row is plain."""
+        return f"{self.message} {self.cure}"
+
 
 def excerpt_of(text: str | bytes, column: int = 0) -> str:
     """Returns what stands around a character of a line, escaped and cut to 80 characters.

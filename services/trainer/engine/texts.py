@@ -94,8 +94,8 @@ class Texts:
                 Reason.NOTHING_TO_LEARN,
                 f"No {name} row has a token to learn; {corpus.dropped} rows were left out because they are longer than "
                 f"data.max_tokens = {data.max_tokens}.{share}",
-                "Give rows with completions, raise data.max_tokens or data.train_fraction, or set data.overlong to "
-                "TRUNCATE.",
+                "Give rows with completions, or raise data.max_tokens or data.train_fraction"
+                f"{', or set data.overlong to TRUNCATE' * (overlong is OverlongPolicy.DROP)}.",
                 metadata={"dropped": str(corpus.dropped), "max_tokens": str(data.max_tokens)},
             )
         return corpus

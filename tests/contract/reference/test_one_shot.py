@@ -113,6 +113,14 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         place_of_rows(RunSettings(dataset_path="missing.jsonl"))
 
 
+def test_rows_that_are_no_file_are_told_in_words(tmp_path: Path) -> None:
+    """A pipe is not waited for, and the answer is a sentence."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(SettingsFault) as caught:
+        place_of_rows(RunSettings(dataset_path=str(tmp_path / "pipe.jsonl")))
+    assert caught.value.faults == ["--dataset-path: It is no regular file. Give a regular file."]
+
+
 @pytest.mark.parametrize("case", ["003-18"])
 def test_a_busy_port_is_told_before_anything_starts(tmp_path: Path, case: str) -> None:
     """Exit code 2, the flag and what to do; no folder was made."""
