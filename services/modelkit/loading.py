@@ -1,14 +1,16 @@
 """From verified files to a model that computes.
 
-Every byte is checked against the manifest first. Weights are read from safetensors only, code that comes with a model
-is never run, and an architecture outside `tuneforge/architectures.py` is refused. Adapters of lower layers are merged
-into the weights in order; quantisation comes last, so that it sees the merged weights.
+Every byte is checked against the manifest before a model is handed out. Weights are read from safetensors only, code
+that comes with a model is never run, and an architecture outside `tuneforge/architectures.py` is refused. Adapters of
+lower layers are merged into the weights in order; quantisation comes last, so that it sees the merged weights.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +91,33 @@ def load_base(
         IntegrityError: a byte is not what a manifest says; the file is named.
         InvalidModel: the files are no model that is supported, or an adapter does not fit it.
     """
-    for layer in layers:
-        layer.verify()
+    with _verified(layers):
+        return _load(layers, dtype, quantization, device)
+
+
+@contextlib.contextmanager
+def _verified(layers: Sequence[LocalArtifact]) -> Iterator[None]:
+    """Reads and checks all files beside the body, for hashing needs no interpreter lock; ends when both are done.
+
+    Raises:
+        IntegrityError: A file is damaged; this is told whatever the damage made of the body.
+    """
+
+    def verify() -> None:
+        for layer in layers:
+            layer.verify()
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="verify") as pool:
+        verified = pool.submit(verify)
+        try:
+            yield
+        finally:
+            verified.result()
+
+
+def _load(
+    layers: Sequence[LocalArtifact], dtype: torch.dtype, quantization: Quantization | None, device: str | torch.device
+) -> LoadedBase:
     base, *adapters = layers
     if base.kind != "model" or any(layer.kind != "adapter" for layer in adapters):
         kinds = ", ".join(layer.kind for layer in layers)

@@ -4,6 +4,7 @@ A resume takes the frozen choices and refuses to go on where the numbers could c
 versions, another kind of processor, fewer threads, or other bytes of model or rows.
 """
 
+import functools
 import importlib.metadata
 import platform
 import statistics
@@ -129,6 +130,7 @@ def environment(device: torch.device, threads: int) -> dict[str, str]:
     }
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
