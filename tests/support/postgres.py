@@ -24,6 +24,7 @@ import pytest
 
 from services.grpckit.database import Database, PostgresAddress
 from services.stores.postgres import LocalPostgres
+from tests.support.empty_sqlite import lay_empty, schema_of
 
 EACH_DATABASE = pytest.mark.usefixtures("each_database")
 
@@ -60,7 +61,7 @@ class TestDatabases:
     def _template(self, service: str) -> str:
         template = f"template_{service}"
         if not self.server.has_database(template):
-            migrations, head = _schema(service)
+            migrations, head = schema_of(service)
             self.server.create_database(template)
             with tempfile.TemporaryDirectory() as folder:
                 made = Database(
@@ -80,9 +81,15 @@ _running: list[TestDatabases | None] = [None]
 
 
 def postgres_of(service: str, folder: Path) -> PostgresAddress | None:
-    """Returns where the running test has the database of a service over a data folder; None: SQLite in the folder."""
+    """Returns where the running test has the database of a service over a data folder; None: SQLite in the folder.
+
+    Either is there already: empty, with the newest schema.
+    """
     databases = _running[-1]
-    return None if databases is None else databases.of(service, folder)
+    if databases is None:
+        lay_empty(service, folder)
+        return None
+    return databases.of(service, folder)
 
 
 def environment_of(service: str, folder: Path) -> dict[str, str]:
@@ -91,20 +98,6 @@ def environment_of(service: str, folder: Path) -> dict[str, str]:
     if address is None:
         return {}
     return {f"TUNEFORGE_{service.upper()}_DATABASE_URL": address.url.render_as_string(hide_password=False)}
-
-
-def _schema(service: str) -> tuple[Path, str]:
-    if service == "registry":
-        from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
-
-        return MIGRATIONS, SCHEMA_HEAD
-    if service == "scheduler":
-        from services.scheduler import service as scheduler
-
-        return scheduler.MIGRATIONS, scheduler.SCHEMA_HEAD
-    from services.inference import store
-
-    return store.MIGRATIONS, store.SCHEMA_HEAD
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -23,7 +23,10 @@ def database(tmp_path: Path, each_database: str) -> Any:
     """An open database."""
     del each_database
     opened = Database(
-        tmp_path / "s.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD, postgres=postgres_of("scheduler", tmp_path)
+        tmp_path / "scheduler.db",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        postgres=postgres_of("scheduler", tmp_path),
     )
     opened.open()
     yield opened

@@ -85,7 +85,10 @@ def steps(first: int, count: int) -> Batch:
 def open_store(folder: Path) -> Database:
     """Returns an open, empty store: on SQLite, or where the running test has its PostgreSQL."""
     database = Database(
-        folder / "s.db", migrations=MIGRATIONS, schema_head=SCHEMA_HEAD, postgres=postgres_of("scheduler", folder)
+        folder / "scheduler.db",
+        migrations=MIGRATIONS,
+        schema_head=SCHEMA_HEAD,
+        postgres=postgres_of("scheduler", folder),
     )
     database.open()
     return database
