@@ -29,6 +29,8 @@ class FaultBudget(Word):
     INFRASTRUCTURE = "INFRASTRUCTURE"
     USER = "USER"
     """That of faults of the job's own: its spec, its data, its model."""
+    MICRO_BATCH = "MICRO_BATCH"
+    """None: memory ran out, and the next attempt computes half as many rows at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

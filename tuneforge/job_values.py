@@ -201,6 +201,8 @@ class Attempt:
     end_time: datetime | None
     fault_budget: FaultBudget = FaultBudget.UNSPECIFIED
     """Which budget of its job its end used."""
+    rows_at_once: int = 0
+    """Most rows that it computes at once, since memory ran out before; 0: as many as the spec resolves to."""
     parts: tuple[AttemptPart, ...] = ()
     """Its part on each node, by rank; empty with one node."""
 
@@ -296,6 +298,7 @@ def attempt_from_proto(message: pb.Attempt) -> Attempt:
         create_time=_wire.instant(message.create_time),
         end_time=_wire.instant_or_none(message.end_time),
         fault_budget=_wire.word(FaultBudget, pb.FaultBudget.DESCRIPTOR, message.fault_budget),
+        rows_at_once=message.rows_at_once,
         parts=tuple(map(_part_from_proto, message.parts)),
     )
 

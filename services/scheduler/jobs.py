@@ -67,6 +67,8 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 }
 """What may follow on what; a change that is missing here is never made."""
 
+_OUT_OF_MEMORY = "OUT_OF_MEMORY"
+
 TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
 """States that a job never leaves."""
 
@@ -130,6 +132,8 @@ class Faults:
     """Faults of its own."""
     signature: str | None = None
     """Reason and step of the newest one of its own."""
+    rows_at_once: int = 0
+    """Rows that its newest attempt computed at once, where fewer would be the same run; 0: not known, or fixed."""
 
 
 class FaultBudget(StrEnum):
@@ -137,6 +141,8 @@ class FaultBudget(StrEnum):
 
     INFRASTRUCTURE = "INFRASTRUCTURE"
     USER = "USER"
+    MICRO_BATCH = "MICRO_BATCH"
+    """None: the next attempt computes half as many rows at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +187,8 @@ class Verdict:
     """Reason and step of a fault of the job's own."""
     delay_s: float = 0.0
     """Wait before the next attempt; with QUEUED."""
+    rows_at_once: int = 0
+    """Most rows that its next attempts compute at once; 0: as before."""
 
 
 def verdict(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPolicy, jitter: float) -> Verdict | None:
@@ -209,6 +217,8 @@ def verdict(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPolicy,
     if end.state is AttemptState.INTERRUPTED and job not in LEAVING:
         return _interrupted(end.failure, policy)
     failure = end.failure or _unsaid(end.state)
+    if failure.reason == _OUT_OF_MEMORY and faults.rows_at_once > 1:
+        return _fewer_at_once(job, failure, faults.rows_at_once)
     if end.state is AttemptState.FAILED and failure.is_user_fault:
         return _own_fault(job, replace(end, failure=failure), faults, policy, jitter)
     if job in LEAVING:
@@ -219,6 +229,18 @@ def verdict(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPolicy,
 def fault_signature(failure: Failure, step: int) -> str:
     """Returns what two faults of a job's own share when trying again would only give the same one once more."""
     return f"{failure.reason} after step {step}"
+
+
+def _fewer_at_once(job: JobState, failure: Failure, rows: int) -> Verdict:
+    """Nobody asked for so many rows at once: with half of them it is the same optimisation, in less memory."""
+    return Verdict(
+        to=JobState.PAUSED if job is JobState.PAUSING else JobState.QUEUED,
+        reason=failure.reason,
+        message=f"{failure.message.rstrip('. ')}. It computed {rows} rows at once; its next attempt computes "
+        f"{rows // 2}, with as many rows in a step as before.",
+        uses=FaultBudget.MICRO_BATCH,
+        rows_at_once=rows // 2,
+    )
 
 
 def _own_fault(job: JobState, end: AttemptEnd, faults: Faults, policy: RetryPolicy, jitter: float) -> Verdict:

@@ -119,6 +119,8 @@ class NewJob:
     """Whose version is its result; None: it trains."""
     trial: str | None = None
     """Trial of a sweep that it is; None: none."""
+    rows_at_once: int = 0
+    """Most rows that its attempts compute at once, as the run did that it does again; 0: as the spec resolves."""
 
     @property
     def versions(self) -> list[str]:
@@ -200,6 +202,8 @@ class Job:
     """Odd: it is being taken up; half of it: deaths of the scheduler over that."""
     fault_signature: str | None = None
     """Reason and step of the newest fault of its own."""
+    rows_at_once: int = 0
+    """Most rows that its next attempt computes at once, since memory ran out; 0: as many as the spec resolves to."""
     rerun_of: str | None = None
     """Job whose pinned spec it has."""
     training_digest: str | None = None
@@ -314,6 +318,8 @@ class Attempt:
     """Energy by its node's counters; 0: not measured."""
     first_step_ms: int | None = None
     """When its first step had been made; None before."""
+    rows_at_once: int = 0
+    """Most rows that it computes at once, since memory ran out before; 0: as many as the spec resolves to."""
 
     @property
     def part(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import outbox
 from services.scheduler.store.outbox import Publication
-from services.scheduler.store.runs import Curve, read_curve
+from services.scheduler.store.runs import Curve, read_curve, rows_at_once_after
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.verbs import Call, answered, store
 from services.scheduler.wire.certificates import certificate_of, read_verification, report_of, verification_bytes
@@ -115,8 +115,11 @@ def _new_job(connection: Connection, name: CheckpointName, num_steps: int, actor
         raise not_found("checkpoint", name)
     if found.manifest is None:
         raise not_durable(name)
-    steps = _num_steps(connection, job, found, num_steps)
+    rows_at_once, until = rows_at_once_after(connection, job.number, found.step)
+    steps = _num_steps(connection, job, found, num_steps, until)
     spec = spec_of_run(job)
+    if job.rows_at_once and not rows_at_once:  # before memory ran out: as many as the checkpoint says, if not more
+        rows_at_once = spec.optimization.rows_per_step
     lost_after_s = spec_from_bytes(job.spec).resources.lost_after_s
     return NewJob(
         name=JobName(name.project, new_id("verify")),
@@ -135,17 +138,20 @@ def _new_job(connection: Connection, name: CheckpointName, num_steps: int, actor
         keep_checkpoints=1,
         origin=origin_of(job, name.step, found.manifest),
         verifies=verification_bytes(str(name), steps),
+        rows_at_once=rows_at_once,
     )
 
 
-def _num_steps(connection: Connection, job: Job, found: Checkpoint, asked: int) -> int:
-    """Returns how many steps are to be done again.
+def _num_steps(connection: Connection, job: Job, found: Checkpoint, asked: int, until: int | None) -> int:
+    """Returns how many steps are to be done again, all of them with as many rows at once.
 
     Raises:
         ServiceError: INVALID_FIELD.
     """
     curve = read_curve(connection, job.number)
     made = max(curve.steps, default=0) - found.step
+    if until is not None:
+        made = min(made, until - found.step)
     most = min(MOST_STEPS, made)
     if made < 1:
         raise invalid_fields([FieldViolation("name", f"is of step {found.step}, the last one made; use an older one")])

@@ -82,6 +82,8 @@ class StartRequest:
     """Steps to do again after the checkpoint; 0: it is a run."""
     newest_known_step: int | None = None
     """Step of the newest checkpoint that the scheduler's record reaches; newer ones are removed. `None`: all count."""
+    rows_at_once: int = 0
+    """Most rows that are computed at once; 0: no limit."""
     problems: tuple[FieldViolation, ...]
     """What was found wrong while reading it."""
     content: bytes

@@ -61,6 +61,7 @@ def read_start(message: trainer_pb2.StartAttemptRequest) -> StartRequest:
         checkpoints=checkpoints,
         replay_steps=message.replay_steps,
         newest_known_step=message.newest_known_step if message.HasField("newest_known_step") else None,
+        rows_at_once=message.rows_at_once,
         problems=tuple(problems),
         content=kept.SerializeToString(),
     )

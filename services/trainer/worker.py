@@ -233,6 +233,7 @@ class Worker:
                     attempt=assignment.name.attempt,
                     branches_from=_branches_from(request),
                     replay_to=_replay_to(request),
+                    rows_at_once=request.rows_at_once,
                     output=output,
                     threads=assignment.threads,
                     device="cpu" if assignment.device_index is None else "cuda:0",

@@ -184,7 +184,7 @@ def attempts(connection: Connection, job: str, as_json: bool) -> None:
                 ("steps", lambda row: f"{row.resumed_step} to {row.step}"),
                 ("began", lambda row: row.create_time),
                 ("ended", lambda row: row.end_time),
-                ("budget", lambda row: row.fault_budget.lower().replace("unspecified", "-")),
+                ("budget", lambda row: row.fault_budget.lower().replace("unspecified", "-").replace("_", " ")),
                 ("failure", lambda row: row.failure.message if row.failure else "-"),
             ],
             as_json=as_json,

@@ -108,6 +108,10 @@ class _FaultBudgetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaultBudg
     """That of faults of the infrastructure."""
     FAULT_BUDGET_USER: _FaultBudget.ValueType  # 2
     """That of faults of the job's own."""
+    FAULT_BUDGET_MICRO_BATCH: _FaultBudget.ValueType  # 3
+    """None: memory ran out, and the next attempt computes half as many rows at once. Only where the spec leaves
+    `rows_per_micro_batch` open, and down to one row.
+    """
 
 class FaultBudget(_FaultBudget, metaclass=_FaultBudgetEnumTypeWrapper):
     """Budgets of faults."""
@@ -118,6 +122,10 @@ FAULT_BUDGET_INFRASTRUCTURE: FaultBudget.ValueType  # 1
 """That of faults of the infrastructure."""
 FAULT_BUDGET_USER: FaultBudget.ValueType  # 2
 """That of faults of the job's own."""
+FAULT_BUDGET_MICRO_BATCH: FaultBudget.ValueType  # 3
+"""None: memory ran out, and the next attempt computes half as many rows at once. Only where the spec leaves
+`rows_per_micro_batch` open, and down to one row.
+"""
 Global___FaultBudget: _TypeAlias = FaultBudget  # noqa: Y015
 
 class _JobCondition:
@@ -985,6 +993,7 @@ class Attempt(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     FAULT_BUDGET_FIELD_NUMBER: _builtins.int
+    ROWS_AT_ONCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/jobs/{job}/attempts/{attempt}`."""
     node: _builtins.str
@@ -997,6 +1006,10 @@ class Attempt(_message.Message):
     """Last finished optimiser step."""
     fault_budget: Global___FaultBudget.ValueType
     """Which budget of its job its end used."""
+    rows_at_once: _builtins.int
+    """Most rows that it computes at once, since memory ran out with more in an attempt before; 0: as many as the spec
+    resolves to.
+    """
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Why it ended badly."""
@@ -1026,10 +1039,11 @@ class Attempt(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         parts: _abc.Iterable[Global___AttemptPart] | None = ...,
         fault_budget: Global___FaultBudget.ValueType = ...,
+        rows_at_once: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "fault_budget", b"fault_budget", "name", b"name", "node", b"node", "parts", b"parts", "resumed_step", b"resumed_step", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "fault_budget", b"fault_budget", "name", b"name", "node", b"node", "parts", b"parts", "resumed_step", b"resumed_step", "rows_at_once", b"rows_at_once", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,33 +31,33 @@ from tuneforge.v1 import spec_pb2 as tuneforge_dot_v1_dot_spec__pb2
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/trainer.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1btuneforge/v1/datasets.proto\x1a\x19tuneforge/v1/events.proto\x1a\x18tuneforge/v1/nodes.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x17tuneforge/v1/spec.proto\x1a\x18tuneforge/v1/types.proto\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xab\x03\n\x13StartAttemptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12&\n\x04\x62\x61se\x18\x04 \x03(\x0b\x32\x18.tuneforge.v1.ModelInput\x12&\n\x05train\x18\x05 \x01(\x0b\x32\x17.tuneforge.v1.DataInput\x12+\n\nvalidation\x18\x06 \x01(\x0b\x32\x17.tuneforge.v1.DataInput\x12\x11\n\tnode_rank\x18\x07 \x01(\r\x12\x12\n\nworld_size\x18\x08 \x01(\r\x12\x12\n\nrendezvous\x18\t \x01(\t\x12\x15\n\rmanager_token\x18\r \x01(\t\x12\x32\n\x0b\x63heckpoints\x18\x0b \x03(\x0b\x32\x1d.tuneforge.v1.CheckpointInput\x12\x14\n\x0creplay_steps\x18\x0c \x01(\r\x12\x1e\n\x11newest_known_step\x18\x0e \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_newest_known_step\"I\n\x0f\x43heckpointInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\"\xb3\x01\n\nModelInput\x12%\n\x03ref\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12*\n\tsignature\x18\x04 \x01(\x0b\x32\x17.tuneforge.v1.Signature\"\xb3\x01\n\tDataInput\x12%\n\x03ref\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12*\n\tsignature\x18\x03 \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12)\n\x05split\x18\x04 \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\"I\n\x13WatchAttemptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12\x11\n\tafter_seq\x18\x03 \x01(\x04\"h\n\x14WatchAttemptResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Event\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.tuneforge.v1.AttemptStatus\"a\n\x10\x41\x63kEventsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x10\n\x08is_final\x18\x05 \x01(\x08\"\x94\x01\n\x12StopAttemptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12\r\n\x05token\x18\x03 \x01(\t\x12$\n\x04mode\x18\x04 \x01(\x0e\x32\x16.tuneforge.v1.StopMode\x12(\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*U\n\x08StopMode\x12\x19\n\x15STOP_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_MODE_CHECKPOINT\x10\x01\x12\x14\n\x10STOP_MODE_CANCEL\x10\x02\x32\x8e\x03\n\x0eTrainerService\x12;\n\x07GetNode\x12\x1c.tuneforge.v1.GetNodeRequest\x1a\x12.tuneforge.v1.Node\x12N\n\x0cStartAttempt\x12!.tuneforge.v1.StartAttemptRequest\x1a\x1b.tuneforge.v1.AttemptStatus\x12W\n\x0cWatchAttempt\x12!.tuneforge.v1.WatchAttemptRequest\x1a\".tuneforge.v1.WatchAttemptResponse0\x01\x12H\n\tAckEvents\x12\x1e.tuneforge.v1.AckEventsRequest\x1a\x1b.tuneforge.v1.AttemptStatus\x12L\n\x0bStopAttempt\x12 .tuneforge.v1.StopAttemptRequest\x1a\x1b.tuneforge.v1.AttemptStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/trainer.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1btuneforge/v1/datasets.proto\x1a\x19tuneforge/v1/events.proto\x1a\x18tuneforge/v1/nodes.proto\x1a\x1atuneforge/v1/signing.proto\x1a\x17tuneforge/v1/spec.proto\x1a\x18tuneforge/v1/types.proto\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xc1\x03\n\x13StartAttemptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.tuneforge.v1.TrainingSpec\x12&\n\x04\x62\x61se\x18\x04 \x03(\x0b\x32\x18.tuneforge.v1.ModelInput\x12&\n\x05train\x18\x05 \x01(\x0b\x32\x17.tuneforge.v1.DataInput\x12+\n\nvalidation\x18\x06 \x01(\x0b\x32\x17.tuneforge.v1.DataInput\x12\x11\n\tnode_rank\x18\x07 \x01(\r\x12\x12\n\nworld_size\x18\x08 \x01(\r\x12\x12\n\nrendezvous\x18\t \x01(\t\x12\x15\n\rmanager_token\x18\r \x01(\t\x12\x32\n\x0b\x63heckpoints\x18\x0b \x03(\x0b\x32\x1d.tuneforge.v1.CheckpointInput\x12\x14\n\x0creplay_steps\x18\x0c \x01(\r\x12\x1e\n\x11newest_known_step\x18\x0e \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0crows_at_once\x18\x0f \x01(\rB\x14\n\x12_newest_known_step\"I\n\x0f\x43heckpointInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\"\xb3\x01\n\nModelInput\x12%\n\x03ref\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.ArtifactKind\x12*\n\tsignature\x18\x04 \x01(\x0b\x32\x17.tuneforge.v1.Signature\"\xb3\x01\n\tDataInput\x12%\n\x03ref\x18\x01 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\x12*\n\tsignature\x18\x03 \x01(\x0b\x32\x17.tuneforge.v1.Signature\x12)\n\x05split\x18\x04 \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\"I\n\x13WatchAttemptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12\x11\n\tafter_seq\x18\x03 \x01(\x04\"h\n\x14WatchAttemptResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.tuneforge.v1.Event\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.tuneforge.v1.AttemptStatus\"a\n\x10\x41\x63kEventsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x10\n\x08is_final\x18\x05 \x01(\x08\"\x94\x01\n\x12StopAttemptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12\r\n\x05token\x18\x03 \x01(\t\x12$\n\x04mode\x18\x04 \x01(\x0e\x32\x16.tuneforge.v1.StopMode\x12(\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*U\n\x08StopMode\x12\x19\n\x15STOP_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_MODE_CHECKPOINT\x10\x01\x12\x14\n\x10STOP_MODE_CANCEL\x10\x02\x32\x8e\x03\n\x0eTrainerService\x12;\n\x07GetNode\x12\x1c.tuneforge.v1.GetNodeRequest\x1a\x12.tuneforge.v1.Node\x12N\n\x0cStartAttempt\x12!.tuneforge.v1.StartAttemptRequest\x1a\x1b.tuneforge.v1.AttemptStatus\x12W\n\x0cWatchAttempt\x12!.tuneforge.v1.WatchAttemptRequest\x1a\".tuneforge.v1.WatchAttemptResponse0\x01\x12H\n\tAckEvents\x12\x1e.tuneforge.v1.AckEventsRequest\x1a\x1b.tuneforge.v1.AttemptStatus\x12L\n\x0bStopAttempt\x12 .tuneforge.v1.StopAttemptRequest\x1a\x1b.tuneforge.v1.AttemptStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.trainer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOPMODE']._serialized_start=1569
-  _globals['_STOPMODE']._serialized_end=1654
+  _globals['_STOPMODE']._serialized_start=1591
+  _globals['_STOPMODE']._serialized_end=1676
   _globals['_GETNODEREQUEST']._serialized_start=237
   _globals['_GETNODEREQUEST']._serialized_end=267
   _globals['_STARTATTEMPTREQUEST']._serialized_start=270
-  _globals['_STARTATTEMPTREQUEST']._serialized_end=697
-  _globals['_CHECKPOINTINPUT']._serialized_start=699
-  _globals['_CHECKPOINTINPUT']._serialized_end=772
-  _globals['_MODELINPUT']._serialized_start=775
-  _globals['_MODELINPUT']._serialized_end=954
-  _globals['_DATAINPUT']._serialized_start=957
-  _globals['_DATAINPUT']._serialized_end=1136
-  _globals['_WATCHATTEMPTREQUEST']._serialized_start=1138
-  _globals['_WATCHATTEMPTREQUEST']._serialized_end=1211
-  _globals['_WATCHATTEMPTRESPONSE']._serialized_start=1213
-  _globals['_WATCHATTEMPTRESPONSE']._serialized_end=1317
-  _globals['_ACKEVENTSREQUEST']._serialized_start=1319
-  _globals['_ACKEVENTSREQUEST']._serialized_end=1416
-  _globals['_STOPATTEMPTREQUEST']._serialized_start=1419
-  _globals['_STOPATTEMPTREQUEST']._serialized_end=1567
-  _globals['_TRAINERSERVICE']._serialized_start=1657
-  _globals['_TRAINERSERVICE']._serialized_end=2055
+  _globals['_STARTATTEMPTREQUEST']._serialized_end=719
+  _globals['_CHECKPOINTINPUT']._serialized_start=721
+  _globals['_CHECKPOINTINPUT']._serialized_end=794
+  _globals['_MODELINPUT']._serialized_start=797
+  _globals['_MODELINPUT']._serialized_end=976
+  _globals['_DATAINPUT']._serialized_start=979
+  _globals['_DATAINPUT']._serialized_end=1158
+  _globals['_WATCHATTEMPTREQUEST']._serialized_start=1160
+  _globals['_WATCHATTEMPTREQUEST']._serialized_end=1233
+  _globals['_WATCHATTEMPTRESPONSE']._serialized_start=1235
+  _globals['_WATCHATTEMPTRESPONSE']._serialized_end=1339
+  _globals['_ACKEVENTSREQUEST']._serialized_start=1341
+  _globals['_ACKEVENTSREQUEST']._serialized_end=1438
+  _globals['_STOPATTEMPTREQUEST']._serialized_start=1441
+  _globals['_STOPATTEMPTREQUEST']._serialized_end=1589
+  _globals['_TRAINERSERVICE']._serialized_start=1679
+  _globals['_TRAINERSERVICE']._serialized_end=2077
 # @@protoc_insertion_point(module_scope)

@@ -91,6 +91,7 @@ class StartAttemptRequest(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     REPLAY_STEPS_FIELD_NUMBER: _builtins.int
     NEWEST_KNOWN_STEP_FIELD_NUMBER: _builtins.int
+    ROWS_AT_ONCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/jobs/{job}/attempts/{attempt}`, attempt from 1."""
     token: _builtins.str
@@ -108,6 +109,11 @@ class StartAttemptRequest(_message.Message):
     newest_known_step: _builtins.int
     """Step of the newest checkpoint that the scheduler's record of the job reaches; 0: none. A node removes newer ones of
     its own: they come from an attempt that was given up, whose last steps nobody has on record. Not set: all count.
+    """
+    rows_at_once: _builtins.int
+    """Most rows that are computed at once, however many the spec or a checkpoint resolves to: memory ran out with more in an
+    attempt before. As many rows make a step as before, so the optimisation is the same, but for the last bits of its
+    sums. 0: no limit.
     """
     @_builtins.property
     def spec(self) -> _spec_pb2.TrainingSpec:
@@ -147,10 +153,11 @@ class StartAttemptRequest(_message.Message):
         checkpoints: _abc.Iterable[Global___CheckpointInput] | None = ...,
         replay_steps: _builtins.int = ...,
         newest_known_step: _builtins.int | None = ...,
+        rows_at_once: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step", "newest_known_step", b"newest_known_step", "spec", b"spec", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step", "base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "newest_known_step", b"newest_known_step", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "replay_steps", b"replay_steps", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step", "base", b"base", "checkpoints", b"checkpoints", "manager_token", b"manager_token", "name", b"name", "newest_known_step", b"newest_known_step", "node_rank", b"node_rank", "rendezvous", b"rendezvous", "replay_steps", b"replay_steps", "rows_at_once", b"rows_at_once", "spec", b"spec", "token", b"token", "train", b"train", "validation", b"validation", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newest_known_step: _TypeAlias = _typing.Literal["newest_known_step"]  # noqa: Y015
     _WhichOneofArgType__newest_known_step: _TypeAlias = _typing.Literal["_newest_known_step", b"_newest_known_step"]  # noqa: Y015

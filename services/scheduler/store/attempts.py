@@ -62,13 +62,15 @@ def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Att
     if not jobs_store.advance(tx, job, step):
         return []
     part = {"job": job, "attempt": number, "nodes": len(nodes), "token": token, "create_ms": tx.now_ms}
-    part["watts"] = wire.predicted_watts(row.resource_estimate)
+    part |= {"watts": wire.predicted_watts(row.resource_estimate), "rows_at_once": row.rows_at_once}
     part |= {"state": str(AttemptState.STARTING), "slots": 1 if row.devices is None else max(1, row.devices)}
     tx.connection.execute(_INSERT, [part | {"node_rank": rank, "node": node} for rank, node in enumerate(nodes)])
     return parts_of(tx.connection, job, number)
 
 
-_PLACED = select(jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate).where(jobs.c.number == bindparam("job"))
+_PLACED = select(jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate, jobs.c.rows_at_once).where(
+    jobs.c.number == bindparam("job")
+)
 _INSERT = insert(attempts)
 
 
@@ -185,7 +187,8 @@ def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
     if facts.best_step is not None:
         job_values["best_step"] = facts.best_step
     if facts.resolved is not None:
-        job_values["resolved"] = func.coalesce(jobs.c.resolved, facts.resolved)
+        is_first = not attempt.rows_at_once  # an attempt that computes fewer rows at once has another spec from then on
+        job_values["resolved"] = func.coalesce(jobs.c.resolved, facts.resolved) if is_first else facts.resolved
     if job_values:
         tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**job_values))
     if facts.checkpoints:
@@ -258,7 +261,12 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     attempt = ending.attempt
     policy = wire.retry_policy_of(job.retry, ending.retry)
     kept = load(tx.connection, attempt.job, attempt.name.attempt)
-    faults = Faults(infrastructure=job.faults, user=job.user_faults, signature=job.fault_signature)
+    faults = Faults(
+        infrastructure=job.faults,
+        user=job.user_faults,
+        signature=job.fault_signature,
+        rows_at_once=0 if kept.step >= job.total_steps > 0 else wire.rows_at_once(job),
+    )
     ruling = verdict(job.state, replace(ending.end, step=kept.step), faults, policy, ending.jitter)
     if ruling is None:
         return None
@@ -294,6 +302,8 @@ def _fault_values(job: Job, ruling: Verdict) -> dict[str, Any]:
             return {"faults": job.faults + 1}
         case FaultBudget.USER:
             return {"user_faults": job.user_faults + 1, "fault_signature": ruling.signature}
+        case FaultBudget.MICRO_BATCH:
+            return {"rows_at_once": ruling.rows_at_once}
     return {}
 
 
@@ -389,4 +399,5 @@ def _attempt(row: Row[Any]) -> Attempt:
         watts=row.watts,
         joules=row.joules,
         first_step_ms=row.first_step_ms,
+        rows_at_once=row.rows_at_once,
     )

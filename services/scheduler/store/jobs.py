@@ -142,6 +142,7 @@ def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[s
         training_digest=new.training_digest,
         ttl_ms=new.ttl_ms,
         trial=new.trial,
+        rows_at_once=new.rows_at_once,
         **(_reused_values(tx, new, new.reuses) if new.reuses is not None else {}),
         create_ms=tx.now_ms,
         queued_ms=tx.now_ms,
@@ -308,7 +309,7 @@ def budget_of(row: Row[Any]) -> Budget | None:
 
 _LIFE = (
     "retry", "user_faults", "fault_signature", "handled", "rerun_of", "training_digest", "reused_from", "ttl_ms",
-    "expire_ms",
+    "expire_ms", "rows_at_once",
 )  # fmt: skip
 """Columns of a job's life that a record has under the same name."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from services.scheduler.store.tables import chunks
+from services.scheduler.store.tables import attempts, chunks
 from tuneforge.v1 import events_pb2
 
 
@@ -39,3 +39,25 @@ def read_curve(connection: Connection, job: int) -> Curve:
                 case "outcome" if event.node_rank == 0:  # of several parts the first one has the weights
                     replayed = event.outcome.replayed_weights_digest
     return Curve(steps=steps, weights=weights, replayed_weights=replayed)
+
+
+def rows_at_once_after(connection: Connection, job: int, step: int) -> tuple[int, int | None]:
+    """Returns how many rows at most a run computed at once after a step, and the step up to which that was so.
+
+    Of steps that several attempts made, the newest attempt's count. The limit is 0 where memory had not run out; the
+    last step is None where nothing changed later.
+    """
+    columns = attempts.c.rows_at_once, attempts.c.resumed_step
+    made = select(*columns).where(
+        attempts.c.job == job,
+        attempts.c.node_rank == 0,
+        attempts.c.step > attempts.c.resumed_step,
+        attempts.c.step > step,
+    )
+    rows, until = 0, None
+    for row in connection.execute(made.order_by(attempts.c.attempt)):
+        if row.resumed_step <= step:
+            rows, until = row.rows_at_once, None
+        elif row.rows_at_once != rows:
+            until = row.resumed_step if until is None else min(until, row.resumed_step)
+    return rows, until

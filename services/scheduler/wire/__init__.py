@@ -17,7 +17,7 @@ from services.scheduler.wire.options import retry_policy_of
 from services.scheduler.wire.publications import publish_request
 from services.scheduler.wire.resources import capacity_from_bytes, end_of_part
 from services.scheduler.wire.scheduling import predicted_ms, scheduling_values
-from services.scheduler.wire.specs import spec_digest
+from services.scheduler.wire.specs import rows_at_once, spec_digest
 
 __all__ = [
     "Batch",
@@ -37,6 +37,7 @@ __all__ = [
     "predicted_watts",
     "publish_request",
     "retry_policy_of",
+    "rows_at_once",
     "scheduling_values",
     "spec_digest",
     "stall_event",

@@ -76,6 +76,7 @@ def start_request(
         manifest = types_pb2.Manifest.FromString(job.origin.manifest)
         request.checkpoints.add(name=job.origin.name, manifest=manifest)
     request.newest_known_step = max([checkpoint.step for checkpoint in known] + _origin_step(job), default=0)
+    request.rows_at_once = attempt.rows_at_once
     if job.verifies is not None:
         request.replay_steps = jobs_pb2.ResumeVerification.FromString(job.verifies).num_steps
     return request

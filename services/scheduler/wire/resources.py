@@ -121,6 +121,7 @@ def attempt_to_proto(parts: Sequence[Attempt]) -> jobs_pb2.Attempt:
         step=first.step,
         create_time=timestamp(first.create_ms),
         end_time=None if live else optional_timestamp(max(part.end_ms or 0 for part in parts) or None),
+        rows_at_once=first.rows_at_once,
     )
     if not live and deciding.failure is not None:
         message.failure.MergeFromString(deciding.failure)

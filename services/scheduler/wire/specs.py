@@ -34,6 +34,15 @@ def spec_of_run(job: Job) -> spec_pb2.TrainingSpec:
     return resolved.spec if resolved is not None else spec_pb2.TrainingSpec.FromString(job.spec)
 
 
+def rows_at_once(job: Job) -> int:
+    """Returns how many rows a job's next attempt computes at once; 0: its spec fixes that, or it is not known yet."""
+    resolved = resolved_of(job)
+    wish = spec_pb2.TrainingSpec.FromString(job.spec).optimization.rows_per_micro_batch
+    if wish or resolved is None or job.verifies is not None:
+        return 0
+    return job.rows_at_once or resolved.spec.optimization.rows_per_micro_batch
+
+
 def spec_digest(stored: bytes) -> str:
     """Returns a digest of what is trained, by which a simulated job is known again; `output` is left out."""
     spec = spec_pb2.TrainingSpec.FromString(stored)

@@ -21,6 +21,17 @@ def tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: Eve
         reports.warn(sink, f"FP16 is for GPUs; this processor computes in {resolution.spec.compute.name}.")
 
 
+def tell_what_was_lowered(decided: Resolution, resolution: Resolution, sink: EventSink) -> None:
+    """Warns where fewer rows are computed at once than the spec or the checkpoint came to."""
+    before, rows = (each.spec.optimization.rows_per_micro_batch for each in (decided, resolution))
+    if rows < before:
+        reports.warn(
+            sink,
+            f"{rows} rows are computed at once in place of {before}, with which memory ran out. A step has as many "
+            "rows as before; the last bits of its sums may be others than they would have been.",
+        )
+
+
 def _environment(resolution: Resolution, prepared: PreparedModel) -> Mapping[str, str]:
     """Returns versions and devices as they are reported; with drawn weights, their digest too."""
     drawn = prepared.base.initial_weights

@@ -32,6 +32,8 @@ from tuneforge.v1 import spec_pb2
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _OTHER_PACKAGES = ("tokenizers", "safetensors", "numpy")
 """Told, but free to differ at a resume: they compute nothing that the numbers depend on."""
+LOWERED = "rows_at_once"
+"""Says in the environment that a run computed fewer rows at once from some attempt on."""
 _EXACT = (*_PACKAGES, "device", "platform")
 """What of the environment must be the same at a resume."""
 
@@ -148,7 +150,7 @@ def resolve(
     threads: int,
     processes: int = 1,
 ) -> Resolution:
-    """Makes every open choice.
+    """Makes every open choice; `lowered` may follow.
 
     Args:
         spec: With its defaults.
@@ -194,6 +196,34 @@ def resolve(
     )
 
 
+def lowered(found: Resolution, rows_at_once: int) -> Resolution:
+    """Returns a resolution under which at most so many rows are computed at once, and tokens in the same proportion.
+
+    A step's rows stay, and the loss is normalised over all that they teach: it is the same optimisation, but its sums
+    add up in another order. `environment` says so, wherever it is shown.
+
+    Args:
+        found: What was decided, now or in a checkpoint.
+        rows_at_once: The limit; 0: none.
+    """
+    before = found.spec.optimization.rows_per_micro_batch
+    if not 0 < rows_at_once < before:
+        return found
+    told = f"{before} rows at once, then {rows_at_once}: memory ran out"
+    earlier = found.environment.get(LOWERED)
+    return replace(
+        found,
+        spec=with_rows_at_once(found.spec, rows_at_once),
+        micro_batch_tokens=max(1, found.micro_batch_tokens * rows_at_once // before),
+        environment={**found.environment, LOWERED: f"{earlier}; {told}" if earlier else told},
+    )
+
+
+def with_rows_at_once(spec: TrainingSpec, rows: int) -> TrainingSpec:
+    """Returns a spec that asks for another number of rows at once; 0 leaves it open."""
+    return replace(spec, optimization=replace(spec.optimization, rows_per_micro_batch=rows))
+
+
 def _tokens_at_once(spec: TrainingSpec, device: torch.device) -> int:
     if device.type == "cuda":
         return _TOKENS_GPU
@@ -207,12 +237,19 @@ def _rows_at_once(corpus: Corpus, tokens: int, *, most: int) -> int:
     return max(1, min(most, int((tokens - common) / own)))
 
 
-def check_spec(frozen: Resolution, spec: TrainingSpec) -> None:
+def check_spec(frozen: Resolution, spec: TrainingSpec, *, is_lowered: bool = False) -> None:
     """Refuses a resume under a spec that asks for other numbers; the resolved spec asks for the same ones.
+
+    Args:
+        frozen: What the checkpoint has.
+        spec: What is asked for now.
+        is_lowered: Whether memory ran out since, so that `spec` may have another number of rows at once.
 
     Raises:
         TrainingFault: RESUME_MISMATCH.
     """
+    if is_lowered and spec.optimization.rows_per_micro_batch:
+        spec = with_rows_at_once(spec, frozen.spec.optimization.rows_per_micro_batch)
     if asked(spec) not in (frozen.asked, asked(frozen.spec)):
         raise TrainingFault(
             Reason.RESUME_MISMATCH,

@@ -32,8 +32,10 @@ from services.trainer.engine.resolution import (
     check_environment,
     check_inputs,
     check_spec,
+    lowered,
     resolve,
     with_recompute,
+    with_rows_at_once,
 )
 from services.trainer.engine.results import Ending, answered, figures, finish
 from services.trainer.engine.run import Progress, Run
@@ -118,8 +120,10 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     found = gang_state.shared(gang, _newest_checkpoint(task.checkpoints, sink) if gang.is_first else None)
     check_stop = partial(_check_stop, stop, found.step if found else 0)
     texts = Texts(task, spec, check_stop)
-    resolution = _resolution(gang, task, spec, found, texts)
+    decided = _resolution(gang, task, spec, found, texts)
+    resolution = lowered(decided, task.rows_at_once)
     beginnings.tell_what_was_replaced(spec, resolution, sink)
+    beginnings.tell_what_was_lowered(decided, resolution, sink)
     # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
     resolution = replace(
         resolution, spec=replace(resolution.spec, checkpointing=spec.checkpointing, guards=spec.guards)
@@ -187,9 +191,11 @@ def _resolution(
         frozen = Resolution.from_json(found.facts["resolution"])
         check_inputs(frozen, inputs)
     if found is not None and found.digest != task.branches_from:
-        check_spec(frozen, spec)
+        check_spec(frozen, spec, is_lowered=bool(task.rows_at_once))
         check_environment(frozen, device=device, threads=task.threads, processes=gang.size)
         return frozen
+    if task.rows_at_once:  # it was open: what an earlier attempt came to is no wish
+        spec = with_rows_at_once(spec, 0)
     check_alike(gang, device, inputs)
     threads = gang.smallest(task.threads)
     decided = resolve(

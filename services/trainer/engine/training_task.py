@@ -158,6 +158,8 @@ class TrainingInputs:
     """The job's checkpoints, of all its attempts."""
     attempt: int
     """Number of this attempt, from 1."""
+    rows_at_once: int = 0
+    """Most rows that are computed at once, since memory ran out with more; 0: no limit."""
     output: Path
     """Folder that the artifact is written into; emptied first."""
     branches_from: str = ""

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from services.trainer.engine.corpus import Corpus, FlatExamples
-from services.trainer.engine.resolution import Resolution, asked, resolve
+from services.trainer.engine.resolution import (
+    Resolution,
+    asked,
+    check_environment,
+    check_spec,
+    lowered,
+    resolve,
+)
 from services.trainer.engine.training_task import TrainingFault
 from tests.support.tiny_networks import examples
 from tuneforge.errors import Reason
@@ -99,3 +106,23 @@ def test_what_changes_no_number_may_change() -> None:
     )
     assert asked(same) == asked(spec)
     assert asked(replace(spec, seed=1)) != asked(spec)
+
+
+def test_fewer_rows_at_once_are_told_and_can_be_resumed() -> None:
+    """Rows and tokens shrink alike, the environment says from what to what, and both specs may go on from it."""
+    first = resolved(LoraMethod(), [60] * 20)
+    halved = lowered(first, 4)
+    assert (halved.spec.optimization.rows_per_micro_batch, halved.micro_batch_tokens) == (4, 256)
+    assert lowered(halved, 4) == halved
+    assert lowered(first, 0) == first
+    quarter = lowered(halved, 2)
+    told = "8 rows at once, then 4: memory ran out; 4 rows at once, then 2: memory ran out"
+    assert quarter.environment == {**first.environment, "rows_at_once": told}
+    assert Resolution.from_json(quarter.to_json()) == quarter
+    for spec in (first.spec, halved.spec):
+        check_spec(first, spec, is_lowered=True)
+    check_environment(quarter, device=CPU, threads=2)
+    with pytest.raises(TrainingFault):
+        check_spec(first, halved.spec)
+    with pytest.raises(TrainingFault):
+        check_spec(first, replace(halved.spec, seed=9), is_lowered=True)
