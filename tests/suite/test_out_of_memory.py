@@ -53,5 +53,7 @@ def test_half_the_rows_at_once_fit(tmp_path: Path) -> None:
         assert second.rows_at_once == halved.spec.optimization.rows_per_micro_batch == at_once // 2
         assert halved.environment["rows_at_once"] == f"{at_once} rows at once, then {at_once // 2}: memory ran out"
         told = [event.payload.message for event in events if isinstance(event.payload, StateChange)]
-        assert any(f"It computed {at_once} rows at once; its next attempt computes {at_once // 2}" in each for each in told)
+        assert any(
+            f"It computed {at_once} rows at once; its next attempt computes {at_once // 2}" in each for each in told
+        )
         assert [event.payload.step for event in events if isinstance(event.payload, StepMetrics)][-2:] == [1, 2]
