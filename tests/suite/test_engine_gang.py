@@ -111,17 +111,23 @@ def test_every_task_is_learned_together(task: Task, method: str, gangs: GangRunn
 
 
 @pytest.mark.parametrize(
-    ("method", "size"),
+    ("task", "method", "size"),
     [
-        ("lora", 2),
-        pytest.param("qlora", 3, marks=pytest.mark.heavy),  # of three numbers the order of adding matters
-        pytest.param("full", 3, marks=pytest.mark.heavy),
+        (None, "lora", 2),
+        pytest.param(None, "qlora", 3, marks=pytest.mark.heavy),  # of three numbers the order of adding matters
+        pytest.param(None, "full", 3, marks=pytest.mark.heavy),
+        pytest.param(PreferenceTask(), "lora", 2, marks=pytest.mark.heavy),
+        pytest.param(PreferenceTask(), "full", 2, marks=pytest.mark.heavy),
+        pytest.param(PreferenceTask(), "qlora", 2, marks=pytest.mark.heavy),
+        pytest.param(RewardModelTask(), "lora", 2, marks=pytest.mark.heavy),
     ],
 )
-def test_a_broken_gang_goes_on_with_the_same_bits(method: str, size: int, gangs: GangRunner, tmp_path: Path) -> None:
+def test_a_broken_gang_goes_on_with_the_same_bits(
+    task: Task | None, method: str, size: int, gangs: GangRunner, tmp_path: Path
+) -> None:
     """One process is killed, then one is asked to stop: all end each time, and go on from the first's checkpoint."""
     evaluation = Evaluation(every_steps=2, use_best=True)
-    spec = replace(with_dropout(METHODS[method]), evaluation=evaluation)
+    spec = replace(with_dropout(METHODS[method]), task=task, evaluation=evaluation)
     unbroken = gangs.train(tmp_path / "unbroken", spec, size=size, validation=True)[0]
     job, last_rank = tmp_path / "broken", size - 1
     first, *_, killed = gangs.train(job, spec, size=size, validation=True, ranks={last_rank: {"kill_after": 3}})

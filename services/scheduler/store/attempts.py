@@ -187,8 +187,8 @@ def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
     if facts.best_step is not None:
         job_values["best_step"] = facts.best_step
     if facts.resolved is not None:
-        is_first = not attempt.rows_at_once  # an attempt that computes fewer rows at once has another spec from then on
-        job_values["resolved"] = func.coalesce(jobs.c.resolved, facts.resolved) if is_first else facts.resolved
+        first = func.coalesce(jobs.c.resolved, facts.resolved)
+        job_values["resolved"] = facts.resolved if attempt.rows_at_once else first
     if job_values:
         tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**job_values))
     if facts.checkpoints:
@@ -261,12 +261,8 @@ def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
     attempt = ending.attempt
     policy = wire.retry_policy_of(job.retry, ending.retry)
     kept = load(tx.connection, attempt.job, attempt.name.attempt)
-    faults = Faults(
-        infrastructure=job.faults,
-        user=job.user_faults,
-        signature=job.fault_signature,
-        rows_at_once=0 if kept.step >= job.total_steps > 0 else wire.rows_at_once(job),
-    )
+    rows = 0 if kept.step >= job.total_steps > 0 else wire.rows_at_once(job)
+    faults = Faults(infrastructure=job.faults, user=job.user_faults, signature=job.fault_signature, rows_at_once=rows)
     ruling = verdict(job.state, replace(ending.end, step=kept.step), faults, policy, ending.jitter)
     if ruling is None:
         return None
