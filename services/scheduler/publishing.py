@@ -1,12 +1,15 @@
 """Delivers results to the registry: from the outbox, again and again until the registry has said yes or never.
 
+A registry that is away, full or refuses the token is waited for without end. An answer that is neither that nor a known
+no is waited out for `gives_up_s`; then the job fails and says where its files are.
+
 PublishVersion is unique by job for ever, so a delivery whose answer was lost is simply made again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.grpckit.errors import ServiceError
@@ -26,6 +29,11 @@ _NEVER = frozenset({
     "NOT_FOUND", "BASE_MISMATCH", "LINEAGE_DEPTH", "CYCLE",
 })  # fmt: skip
 """Answers that will be the same next time. A refused token is none: with the right one the result is taken."""
+_WAITED_FOR = frozenset({
+    "PEER_UNAVAILABLE", "DRAINING", "STANDBY", "TOO_MANY_CALLS", "DEADLINE_EXCEEDED", "DISK_FULL", "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+})  # fmt: skip
+"""What passes once somebody has looked after the registry or its tokens. Any other answer is waited out for a time."""
 _WARN_AGAIN_S = 60.0
 
 
@@ -42,6 +50,10 @@ class Publishing:
 
     ledger: Ledger
     registry: VersionTaker
+    gives_up_s: float
+    """How long the registry may go on with an answer that is not known to pass, in seconds."""
+    unknown_since: dict[int, float] = field(default_factory=dict)
+    """Loop time of the first such answer, by job; a restart of the scheduler counts anew."""
     warned: dict[int, float] = field(default_factory=dict)
     """Loop time of the last warning, by job whose result waits."""
 
@@ -55,11 +67,11 @@ class Publishing:
         try:
             version = await self.registry.publish(publication.payload)
         except ServiceError as error:
-            if error.reason not in _NEVER:
+            if error.reason not in _NEVER and not self._gives_up(publication.job, error):
                 self._warn(publication.job, error)
                 raise
-            self.warned.pop(publication.job, None)
-            failure = _refusal(error)
+            self._forget(publication.job)
+            failure = _refusal(error) if error.reason in _NEVER else _given_up(error, publication, self.gives_up_s)
             _log.warning(
                 "the registry refused a result", job=publication.job, problem=f"{error.reason}: {error.message}"
             )
@@ -67,8 +79,20 @@ class Publishing:
                 lambda tx: outbox.refused(tx, publication, failure_bytes(failure), failure.reason, failure.message)
             )
             return
-        self.warned.pop(publication.job, None)
+        self._forget(publication.job)
         await self.ledger.write(lambda tx: outbox.delivered(tx, publication, version))
+
+    def _gives_up(self, job: int, error: ServiceError) -> bool:
+        """Returns whether an answer that is not known to pass has come for too long."""
+        if error.reason in _WAITED_FOR:
+            self.unknown_since.pop(job, None)
+            return False
+        now = asyncio.get_running_loop().time()
+        return now - self.unknown_since.setdefault(job, now) >= self.gives_up_s
+
+    def _forget(self, job: int) -> None:
+        self.warned.pop(job, None)
+        self.unknown_since.pop(job, None)
 
     async def _try_message(self, publication: Publication) -> None:
         """Reads what is to be told while the job is marked: who dies of it knows which job it was."""
@@ -91,6 +115,18 @@ class Publishing:
                 job=job,
                 problem=f"{error.reason}: {error.message}{cure}",
             )
+
+
+def _given_up(error: ServiceError, publication: Publication, after_s: float) -> Failure:
+    failure, digest = _refusal(error), readable_request(publication.payload).manifest.digest
+    return replace(
+        failure,
+        message=f"{failure.message} It was offered for {after_s:g} s. Its files are in the registry's blob store "
+        f"under the manifest {digest}, until the registry collects what no version names.",
+        cure="Mend the registry (its log has the cause). Then begin from the job's last checkpoint: "
+        "`tuneforge jobs submit --from-checkpoint JOB/STEP`.",
+        metadata=(*failure.metadata, ("manifest_digest", digest)),
+    )
 
 
 def _refusal(error: ServiceError) -> Failure:

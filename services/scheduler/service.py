@@ -220,7 +220,7 @@ def _reconciler(
         rules=Rules(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
         nodes=nodes,
         dispatch=Dispatch(ledger=ledger, trainers=trainers, timing=timing, retry=settings.retry, chance=chance),
-        publishing=Publishing(ledger=ledger, registry=registry),
+        publishing=Publishing(ledger=ledger, registry=registry, gives_up_s=timing.publish_gives_up_s),
         releasing=Releasing(ledger=ledger, admission=admission, holding=holding),
         blob_holding=BlobHolding(ledger=ledger, registry=registry),
         verification=verification,

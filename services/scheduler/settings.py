@@ -58,6 +58,10 @@ class Timing:
     """The same when it is to save its state first: a pause, a job that gives way, a drained node. Then its process is
     ended and the job goes on from the checkpoint before. 300: a step and a checkpoint of a large model fit into it.
     TUNEFORGE_SCHEDULER_SAVE_GRACE_S."""
+    publish_gives_up_s: float = 21600.0
+    """How long a result is offered to a registry that answers neither yes, nor a known no, nor that it is away; then
+    the job fails. 21600, six hours: long enough to mend a registry, and well before it collects the files.
+    TUNEFORGE_SCHEDULER_PUBLISH_GIVES_UP_S."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,9 @@ class SchedulerSettings:
                 "TUNEFORGE_SCHEDULER_WATCH_HEARTBEAT_S", default=10.0, minimum=0.05, maximum=300
             ),
             save_grace_s=reader.seconds("TUNEFORGE_SCHEDULER_SAVE_GRACE_S", default=300.0, minimum=1.0, maximum=3600),
+            publish_gives_up_s=reader.seconds(
+                "TUNEFORGE_SCHEDULER_PUBLISH_GIVES_UP_S", default=21600.0, minimum=1.0, maximum=518400
+            ),
         )
         if timing.lease_ttl_s < 2 * timing.heartbeat_interval_s:
             reader.refuse("TUNEFORGE_SCHEDULER_LEASE_TTL_S", "at least twice TUNEFORGE_SCHEDULER_HEARTBEAT_S")

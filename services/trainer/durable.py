@@ -7,6 +7,7 @@ the one that waits. Bytes that the registry has are not sent again, so a copy th
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -93,17 +94,21 @@ class DurableCheckpoints:
             if self._copied_step is None or payload.step - self._copied_step >= self._every_steps:
                 self._offer(payload.step)
 
-    def finish(self, patience: Callable[[], bool]) -> None:
-        """Waits for the copies that are due, the newest checkpoint's among them.
+    def finish(self, patience: Callable[[], bool], *, at_most_s: float = math.inf) -> None:
+        """Waits for the copies that are due, the newest checkpoint's among them; says so when it gives up.
 
         Args:
             patience: Asked again and again whether to wait on.
+            at_most_s: How long it waits in all, in seconds.
         """
+        end = time.monotonic() + at_most_s
         if self._every_steps and self._newest is not None and self._newest != self._copied_step:
             self._offer(self._newest)
         with self._changed:
-            while (self._waiting is not None or self._is_copying) and patience():
+            while (is_open := self._waiting is not None or self._is_copying) and patience() and time.monotonic() < end:
                 self._changed.wait(timeout=0.1)
+        if is_open:
+            self._say(f"The checkpoint of step {self._newest} was not copied to the blob store: the run has ended.")
 
     def close(self) -> None:
         """Ends the copying; what was not sent yet is not sent. Nothing is reported after this returns."""

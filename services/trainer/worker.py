@@ -30,6 +30,7 @@ from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure
 from services.trainer.engine.training_task import (
     Fault,
     RunResult,
+    Seat,
     StopRequest,
     TrainingFault,
     TrainingInputs,
@@ -37,7 +38,7 @@ from services.trainer.engine.training_task import (
 )
 from services.trainer.events import EventLog
 from services.trainer.folders import AttemptFolder, create_json
-from services.trainer.inputs import Stopped, blob_client, bring, insist
+from services.trainer.inputs import Inputs, Stopped, blob_client, bring, insist
 from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.pulse import DUMP_SIGNAL, Pulse
 from services.trainer.sampling import Sampling
@@ -59,6 +60,8 @@ EXIT_NOT_OURS = 4
 _WAIT_SLICE_S = 0.1
 _SIGNAL_GRACE_S = 5.0
 """How long a worker that a SIGTERM alone has asked to stop goes on sending: who sent it is not known."""
+_LAST_COPY_S = 60.0
+"""How long a succeeded run, whose result is stored, waits for the copy of its last checkpoint."""
 _KILL_MARGIN_S = 3.0
 """How long before its process is ended a worker stops waiting, so that it still says how it ended."""
 
@@ -212,7 +215,6 @@ class Worker:
             "INPUTS_READY",
             f"base and rows were here after {time.monotonic() - begin:.1f} s; training begins",
         )
-        output = Path(assignment.output)
         sink = DurableCheckpoints(
             self._log,
             checkpoints,
@@ -221,39 +223,40 @@ class Worker:
             known=request.checkpoints,
         )
         try:
-            result = train(
-                TrainingInputs(
-                    spec=request.spec,
-                    base=inputs.base,
-                    train=inputs.train.files,
-                    train_rows=inputs.train.choice,
-                    validation=inputs.validation.files,
-                    validation_rows=inputs.validation.choice,
-                    checkpoints=checkpoints,
-                    attempt=assignment.name.attempt,
-                    branches_from=_branches_from(request),
-                    replay_to=_replay_to(request),
-                    rows_at_once=request.rows_at_once,
-                    output=output,
-                    threads=assignment.threads,
-                    device="cpu" if assignment.device_index is None else "cuda:0",
-                    tokens=_token_cache(assignment),
-                    pulse=self._pulse,
-                    seat=seat,
-                ),
-                sink,
-                self._stop,
-            )
+            result = train(self._training_inputs(request, inputs, seat), sink, self._stop)
             self._step = result.step
             if result.result is RunResult.SUCCEEDED:
-                self._store(result, output)
+                self._store(result, Path(assignment.output))
             if result.replayed_weights_digest:  # what it began from is of no use here any more
                 shutil.rmtree(checkpoints, ignore_errors=True)
             if result.result is not RunResult.CANCELLED:
-                sink.finish(self._stop.may_wait)
+                # What a succeeded run is for is stored: its device is not kept for long.
+                sink.finish(self._stop.may_wait, at_most_s=_LAST_COPY_S if result.artifact else math.inf)
         finally:
             sink.close()
         return _outcome_of(result)
+
+    def _training_inputs(self, request: StartRequest, inputs: Inputs, seat: Seat | None) -> TrainingInputs:
+        assignment = self._assignment
+        return TrainingInputs(
+            spec=request.spec,
+            base=inputs.base,
+            train=inputs.train.files,
+            train_rows=inputs.train.choice,
+            validation=inputs.validation.files,
+            validation_rows=inputs.validation.choice,
+            checkpoints=Path(assignment.checkpoints),
+            attempt=assignment.name.attempt,
+            branches_from=_branches_from(request),
+            replay_to=_replay_to(request),
+            rows_at_once=request.rows_at_once,
+            output=Path(assignment.output),
+            threads=assignment.threads,
+            device="cpu" if assignment.device_index is None else "cuda:0",
+            tokens=_token_cache(assignment),
+            pulse=self._pulse,
+            seat=seat,
+        )
 
     def _connect(self) -> AbstractContextManager[BlobClient]:
         return blob_client(self._assignment.registry, self._assignment.name.project)

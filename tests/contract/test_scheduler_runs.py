@@ -13,7 +13,7 @@ from services.scheduler import publishing
 from services.scheduler.jobs import RetryPolicy
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
-from tests.support.scheduling import Stage, staged
+from tests.support.scheduling import Stage, staged, with_timing
 from tuneforge.v1 import errors_pb2, events_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, types_pb2
 
 pytestmark = EACH_DATABASE
@@ -318,6 +318,23 @@ def test_result_outlives_a_wrong_token(tmp_path: Path, monkeypatch: pytest.Monke
     run()
     (warning,) = log.warning.call_args_list
     assert "the token is not known" in warning.kwargs["problem"]
+
+
+@on_loop
+async def test_an_answer_that_nobody_knows_is_waited_out(tmp_path: Path) -> None:
+    """A registry that fails in itself is asked again, while it is away too; then the job fails and names its files."""
+    async with staged(tmp_path, timing=with_timing(publish_gives_up_s=0.5)) as stage:
+        stage.registry.refusal = ServiceError("INTERNAL", "incident 123")
+        await stage.trainer.register(stage.address)
+        await stage.create()
+        await stage.trainer.end(await stage.trainer.started(), SUCCEEDED)
+        job = await stage.until_state("FAILED")
+        assert job.failure.reason == errors_pb2.ERROR_REASON_INTERNAL
+        assert stage.registry.calls.count("PublishVersion") > 1
+        digest = job.failure.metadata["manifest_digest"]
+        assert digest
+        assert f"under the manifest {digest}" in job.failure.message
+        assert "--from-checkpoint" in job.failure.cure
 
 
 @on_loop

@@ -1,5 +1,6 @@
 """Runs that cannot come to anything end with a reason and a cure, and say so in time; all on real models."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from services.trainer.engine.checkpoints import newest_step, place_of
 from services.trainer.engine.training import train
 from services.trainer.engine.training_task import Fault, RunResult, TrainingFault
 from tests.support.tiny_model import make_tiny_model
@@ -17,6 +19,7 @@ from tests.support.training_run import SPEC, Killed, RecordingSink, never, tiny_
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import FullMethod, Guards, LearningRateSchedule, Optimization
 from tuneforge.specs.wire import spec_to_proto
+from tuneforge.v1 import events_pb2
 
 RUNAWAY = replace(
     SPEC,
@@ -43,6 +46,19 @@ def test_an_exploding_loss_ends_the_run(tmp_path: Path) -> None:
     assert len(sink.steps) < 40
     assert sink.steps[-1].step == int(fault.value.metadata["step"])
     assert all(step.loss > sink.steps[0].loss for step in sink.steps[-3:])
+
+
+def test_a_save_that_was_under_way_is_told(tmp_path: Path) -> None:
+    """A guard ends the run while its state is being written: that is waited for and told, and nothing else is there."""
+    sink, spec = RecordingSink(), replace(RUNAWAY, checkpointing=replace(RUNAWAY.checkpointing, every_steps=1))
+    task = tiny_inputs(tmp_path, spec)
+    with pytest.raises(TrainingFault):
+        train(task, sink, never)
+    assert sink.of(events_pb2.CheckpointSaved)[-1].step == newest_step(task.checkpoints) == sink.steps[-1].step - 1
+    state = json.loads((place_of(task.checkpoints, sink.steps[-1].step - 1) / "state.json").read_text())
+    resolved = json.dumps(state["facts"]["resolution"]["spec"], sort_keys=True, separators=(",", ":"))
+    assert state["attempt"] == task.attempt
+    assert state["facts"]["spec_digest"] == hashlib.sha256(resolved.encode()).hexdigest()
 
 
 def test_an_exploding_loss_may_be_allowed(tmp_path: Path) -> None:

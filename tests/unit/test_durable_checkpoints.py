@@ -104,6 +104,21 @@ def input_of(node: Node, step: int, job: str = JOB) -> CheckpointInput:
     return CheckpointInput(name=f"{job}/checkpoints/{step}", step=step, manifest=manifest)
 
 
+def test_a_run_that_has_ended_waits_so_long_and_says_so(tmp_path: Path) -> None:
+    """A store that takes nothing holds a device for a bounded time; what was not copied is told."""
+    store, may_send = Store(), threading.Event()
+    store.before = lambda _: cast("None", may_send.wait(60))
+    node = Node(tmp_path, store)
+    node.save(3)
+    node.sink.finish(lambda: True, at_most_s=0.05)
+    may_send.set()
+    node.sink.close()
+    node.log.sync()
+    events = [parse(record.payload) for record in SpoolReader(node.spool, after_seq=0).read()]
+    (said,) = [event.log.message for event in events if event.WhichOneof("payload") == "log"]
+    assert "The checkpoint of step 3 was not copied" in said
+
+
 def test_what_is_saved_becomes_durable(tmp_path: Path) -> None:
     """Each copy is told once all its files are stored, also of a checkpoint that the node has dropped meanwhile."""
     store, may_send = Store(), threading.Event()

@@ -38,13 +38,13 @@ def publish_request(job: Job, attempt: Attempt) -> bytes:
     return request.SerializeToString()
 
 
-def readable_request(payload: bytes) -> None:
-    """Reads a publication as it is stored.
+def readable_request(payload: bytes) -> models_pb2.PublishVersionRequest:
+    """Returns a publication as it is stored.
 
     Raises:
         DecodeError: it is damaged.
     """
-    models_pb2.PublishVersionRequest.FromString(payload)
+    return models_pb2.PublishVersionRequest.FromString(payload)
 
 
 def start_request(

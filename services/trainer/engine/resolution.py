@@ -5,7 +5,9 @@ versions, another kind of processor, fewer threads, or other bytes of model or r
 """
 
 import functools
+import hashlib
 import importlib.metadata
+import json
 import platform
 import statistics
 from collections.abc import Mapping
@@ -66,6 +68,12 @@ class Resolution:
     """The spec as it was asked for, without what does not change the numbers; compared at a resume."""
     processes: int = 1
     """Processes that train together."""
+
+    @property
+    def spec_digest(self) -> str:
+        """SHA-256 of the resolved spec, as JSON without spaces and with sorted keys."""
+        text = json.dumps(self.to_json()["spec"], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values that `from_json` reads."""

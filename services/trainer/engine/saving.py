@@ -1,7 +1,7 @@
 """When a run's state is saved and what is said of it: begun at a step's end, reported once it is on disk."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -94,3 +94,12 @@ class Saves:
             raise error
         # A full disk costs this checkpoint and not the run.
         reports.warn(self.sink, f"{error.message} {error.cure} The run goes on.")
+
+
+def tell_last(ended: Iterable[EndedSave], sink: EventSink) -> None:
+    """Tells of the saves that were under way when a guard, or anything else, has ended the run."""
+    for save in ended:
+        if isinstance(save.result, Exception):
+            reports.warn(sink, f"The state after step {save.step} was not saved: {save.result}")
+        else:
+            sink.emit(reports.checkpoint_saved(save, save.result.manifest))

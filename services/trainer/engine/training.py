@@ -39,6 +39,7 @@ from services.trainer.engine.resolution import (
 )
 from services.trainer.engine.results import Ending, answered, figures, finish
 from services.trainer.engine.run import Progress, Run
+from services.trainer.engine.saving import tell_last
 from services.trainer.engine.spread import Layout, layout_of
 from services.trainer.engine.tasks import make_task
 from services.trainer.engine.tasks.reference import ReferenceRun
@@ -156,7 +157,7 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     try:
         result = train_loop(run, engine, progress, sink, gang.agreed(stop))
     finally:
-        engine.settle()  # nothing writes into the job's folder when this returns
+        tell_last(engine.settle(), sink)  # nothing writes into the job's folder any more
         task.pulse.rest()
     if result is RunResult.SUCCEEDED and task.replay_to:
         digest = engine.weights_digest()
@@ -295,7 +296,11 @@ def _run(task: TrainingInputs, resolution: Resolution, prepared: PreparedModel, 
         validation=texts.validation,
         prompts=texts.prompts(prepared.base.max_positions),
         decode=texts.decode,
-        facts={"resolution": resolution.to_json(), "initial_weights": prepared.base.initial_weights},
+        facts={
+            "resolution": resolution.to_json(),
+            "spec_digest": resolution.spec_digest,
+            "initial_weights": prepared.base.initial_weights,
+        },
         last_step=task.replay_to or resolution.total_steps,
     )
 

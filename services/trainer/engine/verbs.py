@@ -168,9 +168,12 @@ class Engine:
         self._open_saves -= len(ended)
         return ended
 
-    def settle(self) -> None:
-        """Waits until nothing is written any more; asks no other process."""
-        self._writer.ended(wait=True)
+    def settle(self) -> list[EndedSave]:
+        """Waits until nothing is written any more, and returns the saves that were not returned before.
+
+        Asks no other process: only the first one has saves.
+        """
+        return self._writer.ended(wait=True)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Puts back the state that `save_state` saved."""
