@@ -35,7 +35,7 @@ PageRequest = TypeVar("PageRequest", bound=_PageRequest)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the services listen, each `host:port`."""
+    """Where the services listen, each `host:port` or several with commas between."""
 
     registry: str = "127.0.0.1:7101"
     scheduler: str = "127.0.0.1:7102"

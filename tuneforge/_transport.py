@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import grpc
 
+from tuneforge._several import SeveralChannels
+from tuneforge.addresses import is_loopback, split_address, split_addresses
 from tuneforge.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -181,7 +183,7 @@ def open_channel(address: str, settings: TransportSettings | None = None) -> grp
     """Opens a channel to a service; it connects at the first call.
 
     Args:
-        address: `host:port`.
+        address: `host:port`, or several of them with commas between, of which the one that answers is called.
         settings: Token, authority and default deadline.
 
     Raises:
@@ -189,12 +191,19 @@ def open_channel(address: str, settings: TransportSettings | None = None) -> grp
             unencrypted to another machine.
     """
     settings = settings or TransportSettings()
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        message = f"the address {address!r} is not of the form host:port"
-        raise InvalidArgument(Reason.INVALID_FIELD, message, cure="Give e.g. 127.0.0.1:7102.")
+    try:
+        addresses = split_addresses(address)
+    except ValueError as error:
+        cure = "Give e.g. 127.0.0.1:7102, or several with commas between."
+        raise InvalidArgument(Reason.INVALID_FIELD, f"the address is wrong: {error}", cure=cure) from None
+    channels = [_open_one(each, settings) for each in addresses]
+    return channels[0] if len(channels) == 1 else SeveralChannels(channels)
+
+
+def _open_one(address: str, settings: TransportSettings) -> grpc.Channel:
     if settings.ca is None:
-        if settings.token and not _is_loopback(host):
+        host, _ = split_address(address) or ("", 0)
+        if settings.token and not is_loopback(host):
             raise InvalidArgument(
                 Reason.INVALID_FIELD,
                 f"the token would travel unencrypted to {address}",
@@ -204,10 +213,6 @@ def open_channel(address: str, settings: TransportSettings | None = None) -> grp
     else:
         channel = grpc.secure_channel(address, _credentials(settings.ca), options=_CHANNEL_OPTIONS)
     return grpc.intercept_channel(channel, CallDefaults(settings))
-
-
-def _is_loopback(host: str) -> bool:
-    return host in {"localhost", "[::1]"} or host.startswith("127.")
 
 
 def _credentials(ca: Path) -> grpc.ChannelCredentials:

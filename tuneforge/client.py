@@ -57,7 +57,8 @@ class Client:
 
         Args:
             registry: `host:port`; TUNEFORGE_REGISTRY_ADDRESS, else 127.0.0.1:7101.
-            scheduler: `host:port`; TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102.
+            scheduler: `host:port`, or several with commas between, of which the one that leads is called;
+                TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102.
             trainer: `host:port`; TUNEFORGE_TRAINER_ADDRESS, else 127.0.0.1:7103.
             inference: `host:port`; TUNEFORGE_INFERENCE_ADDRESS, else 127.0.0.1:7104.
             project: Id of the project; TUNEFORGE_PROJECT, else `default`.
@@ -103,7 +104,7 @@ class Client:
 
     @property
     def scheduler_address(self) -> str:
-        """Where the scheduler is asked: `host:port`."""
+        """Where the scheduler is asked: `host:port`, or several with commas between."""
         return self._connections.scheduler.address
 
     def blobs(self) -> BlobClient:

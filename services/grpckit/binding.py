@@ -11,7 +11,8 @@ import grpc
 
 from services.grpckit.auth import Authenticator, LocalAuthenticator, TokenAuthenticator
 from services.grpckit.folder_lock import StartRefused
-from services.grpckit.settings import ServerSettings, is_loopback, split_address
+from services.grpckit.settings import ServerSettings
+from tuneforge.addresses import is_loopback, split_address
 
 
 def check_exposure(settings: ServerSettings) -> None:

@@ -1,5 +1,8 @@
 """`grpc.health.v1`: SERVING from the end of the start to the beginning of the drain.
 
+The empty name is the process; a service's own name is NOT_SERVING also while the process stands by for another one, so
+that whoever looks for somebody who answers asks for that name.
+
 The library's own servicer keeps its Watch streams open while the server stops, and so delays the stop by its whole
 grace; this one tells NOT_SERVING and ends them.
 """
@@ -16,7 +19,7 @@ _Status = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """Health of the whole server (the empty name) and of each of its services, which are always the same.
+    """Health of the process (the empty name) and of each of its services.
 
     Args:
         services: Full names of the services.
@@ -24,21 +27,26 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset({"", *services})
-        self._status: Any = _Status.NOT_SERVING  # the generated enum has no type that can be named here
+        self._serving: frozenset[str] = frozenset()
         self._is_over = False
         self._changed = asyncio.Event()
 
+    def set_alive(self) -> None:
+        """Says SERVING of the process alone from now on."""
+        self._change(frozenset({""}))
+
     def set_serving(self) -> None:
-        """Says SERVING from now on."""
-        self._change(_Status.SERVING)
+        """Says SERVING from now on, unless it has ended."""
+        if not self._is_over:
+            self._change(self._services)
 
     def end(self) -> None:
         """Says NOT_SERVING from now on, and ends the streams that have told it."""
         self._is_over = True
-        self._change(_Status.NOT_SERVING)
+        self._change(frozenset())
 
-    def _change(self, status: Any) -> None:
-        self._status = status
+    def _change(self, serving: frozenset[str]) -> None:
+        self._serving = serving
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -54,7 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):
         """
         if request.service not in self._services:
             raise self._unknown(request.service)
-        return _Status(status=self._status)
+        return self._status(request.service)
 
     async def List(
         self,
@@ -62,7 +70,7 @@ class Health(health_pb2_grpc.HealthServicer):
         context: Any,  # noqa: ARG002 - gRPC passes it
     ) -> health_pb2.HealthListResponse:
         """Answers the state of every service."""
-        return health_pb2.HealthListResponse(statuses={name: _Status(status=self._status) for name in self._services})
+        return health_pb2.HealthListResponse(statuses={name: self._status(name) for name in self._services})
 
     async def Watch(
         self,
@@ -73,10 +81,13 @@ class Health(health_pb2_grpc.HealthServicer):
         is_known = request.service in self._services
         while True:
             changed = self._changed  # taken before the state is read, or a change in between would be missed
-            yield _Status(status=self._status if is_known else _Status.SERVICE_UNKNOWN)
+            yield self._status(request.service) if is_known else _Status(status=_Status.SERVICE_UNKNOWN)
             if self._is_over:
                 return
             await changed.wait()
+
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse:
+        return _Status(status=_Status.SERVING if service in self._serving else _Status.NOT_SERVING)
 
     def _unknown(self, service: str) -> ServiceError:
         return not_found("service", service)

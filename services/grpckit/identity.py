@@ -28,8 +28,3 @@ def identity(connection: Connection, service: str) -> str:
         found = f"{service}-{secrets.token_hex(8)}"
         connection.execute(insert(_IDENTITY).values(name=found))
     return str(found)
-
-
-def known_identity(connection: Connection) -> str:
-    """Returns the name if it was made already, else an empty text; writes nothing."""
-    return str(connection.execute(select(_IDENTITY.c.name)).scalars().first() or "")

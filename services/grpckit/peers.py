@@ -16,8 +16,9 @@ import grpc
 from services.grpckit.context import ON_BEHALF_OF_HEADER, REQUEST_ID_HEADER, current_or_none, new_request_id
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.folder_lock import StartRefused
-from services.grpckit.settings import PeerSettings, is_loopback, split_address
+from services.grpckit.settings import PeerSettings
 from services.grpckit.status import from_peer
+from tuneforge.addresses import is_loopback, split_address
 
 Response = TypeVar("Response")
 

@@ -60,6 +60,8 @@ class ServiceDefinition:
     """Method name → who may call it. Every method of the descriptor has one, and nothing else."""
     start: AsyncHook | None = None
     """Called when the port is bound and before the first call is taken: open the database, start loops."""
+    ready: Callable[[], Awaitable[object]] | None = None
+    """Returns once the service answers its callers; until then its name is NOT_SERVING. None: from the start."""
     drain: AsyncHook | None = None
     """Called at SIGTERM while calls still run: end watches, save work. Bounds its own time."""
     close: AsyncHook | None = None
@@ -123,6 +125,7 @@ class Server:
     _health: Health = field(init=False)
     _page: asyncio.Server | None = None
     _loop_watch: asyncio.Task[None] | None = None
+    _ready: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Binds, calls the service's `start`, and takes calls.
@@ -163,9 +166,17 @@ class Server:
         await server.start()
         self.address = address
         self._loop_watch = asyncio.create_task(self.metrics.measure_loop())
-        self._health.set_serving()
+        if definition.ready is None:
+            self._health.set_serving()
+        else:
+            self._health.set_alive()
+            self._ready = asyncio.create_task(self._get_ready(definition.ready))
         if definition.listening is not None:
             await definition.listening(address)
+
+    async def _get_ready(self, ready: Callable[[], Awaitable[object]]) -> None:
+        await ready()
+        self._health.set_serving()
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drains and ends: NOT_SERVING, the service's `drain`, running calls, the service's `close`.
@@ -191,9 +202,10 @@ class Server:
                 self._gate.draining.set()
                 await self._server.start()
             await self._server.stop(grace_s)
-        if self._loop_watch is not None:
-            self._loop_watch.cancel()
-            await asyncio.gather(self._loop_watch, return_exceptions=True)
+        for task in (self._loop_watch, self._ready):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._page is not None:
             self._page.close()
             await self._page.wait_closed()

@@ -10,7 +10,6 @@ A service's own `settings.py` is a frozen dataclass that it fills with an `Envir
     env.finish()  # raises SettingsError, which `server.run` turns into clear lines and exit code 78
 """
 
-import ipaddress
 import math
 import os
 from collections.abc import Collection, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.grpckit.folder_lock import StartRefused
+from tuneforge.addresses import split_address, split_addresses
 
 DEFAULT_DATA = Path(".tuneforge/data")
 """Root data folder, below the working directory."""
@@ -132,6 +132,17 @@ class Environment:
             return default
         return value
 
+    def addresses(self, name: str) -> tuple[str, ...]:
+        """Returns the addresses of a list with commas between, at which one service is found; none when not set."""
+        value = self._variables.get(name, "").strip()
+        if not value:
+            return ()
+        try:
+            return split_addresses(value)
+        except ValueError as error:
+            self.refuse(name, f"host:port, or several with commas between, each once: {error}")
+            return ()
+
     def folder(self, name: str, *, default: Path) -> Path:
         """Returns the absolute path of a folder, which need not exist."""
         path = Path(self._variables.get(name, "").strip() or default).expanduser().absolute()
@@ -148,30 +159,6 @@ class Environment:
         if not path.is_file() or not os.access(path, os.R_OK):
             self.refuse(name, "a file that can be read")
         return path
-
-
-def split_address(address: str) -> tuple[str, int] | None:
-    """Returns host (an IPv6 one without brackets) and port of `host:port`; None when it has another form."""
-    host, _, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        return None
-    if not host or any(each.isspace() or each == "/" for each in host):
-        return None
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        return None
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether a host is reached from this machine only; a name other than `localhost` counts as foreign."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

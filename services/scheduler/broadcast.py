@@ -93,14 +93,6 @@ class Broadcast:
         for job in touched:
             self._topics[job].wake()
 
-    def wake_behind(self, job: int, latest_seq: int, *, is_ended: bool) -> None:
-        """Tells the watchers of a job that another process has committed to its log: they read it from the disk."""
-        topic = self._topics.get(job)
-        if topic is not None and (latest_seq > topic.latest_seq or (is_ended and not topic.is_ended)):
-            topic.latest_seq = max(topic.latest_seq, latest_seq)
-            topic.is_ended = topic.is_ended or is_ended
-            topic.wake()
-
     def drain(self) -> None:
         """Makes every watch end by itself, its token being good at the next start."""
         self.is_draining = True

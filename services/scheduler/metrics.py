@@ -7,6 +7,7 @@ from functools import partial
 
 from prometheus_client import Gauge
 
+from services.grpckit.database import Database
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.decisions import Observation
 from services.scheduler.foresight.promises import UNKNOWN, Event, Outcome
@@ -15,6 +16,7 @@ from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.queues.metrics import show_projects
 from services.scheduler.reconcile import Reconciler
 
+_LEADS = Gauge("tuneforge_scheduler_is_leader", "1 while this process leads, 0 while it stands by")
 _JOBS = Gauge("tuneforge_scheduler_jobs", "Jobs that have not ended, by state", ["state"])
 _NODES = Gauge("tuneforge_scheduler_nodes", "Known nodes, by state", ["state"])
 _OUTBOX = Gauge("tuneforge_scheduler_publications_waiting", "Results that wait to be registered")
@@ -58,6 +60,11 @@ def show(reconciler: Reconciler, broadcast: Broadcast, foresight: Foresight) -> 
     _WATCHERS.set_function(lambda: broadcast.watchers)
     show_projects(lambda: reconciler.seen)
     _show_forecasts(foresight)
+
+
+def show_lead(database: Database) -> None:
+    """Lets `/metrics` tell whether the scheduler over a database leads; on SQLite it always does."""
+    _LEADS.set_function(lambda: float(database.is_leading and not database.is_displaced))
 
 
 def _show_forecasts(foresight: Foresight) -> None:

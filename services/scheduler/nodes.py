@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from services.grpckit.errors import FieldViolation, ServiceError, not_found
-from services.grpckit.settings import split_address
 from services.scheduler.jobs import LIVE_ATTEMPT, AttemptEnd, AttemptState, Failure, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Node
@@ -19,6 +18,7 @@ from services.scheduler.store import stalls
 from services.scheduler.store.nodes import Registration
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.reports import Status
+from tuneforge.addresses import split_address
 
 LABELS_MAX = 64
 LABEL_LENGTH_MAX = 63

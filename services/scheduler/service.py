@@ -24,7 +24,7 @@ from services.scheduler.effects import Effects
 from services.scheduler.follower import Rules
 from services.scheduler.foresight.service import Foresight
 from services.scheduler.job_calls import JobParts
-from services.scheduler.leading import ChangesAtTheLeader, Leading
+from services.scheduler.leading import Leading, OnlyAtTheLeader
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.bulk import Bulk
 from services.scheduler.lifecycle.putting_aside import PuttingAside
@@ -76,10 +76,10 @@ class Scheduler:
     works: tuple[Work, ...]
     """What goes on beside the loop."""
     servicer: SchedulerServicer
-    may_stand_by: bool = False
-    """Whether another scheduler may lead on the same database."""
+    leading: Leading | None = None
+    """Gets the lead where other schedulers may run on the same database; None: nobody else can."""
     _loops: tuple[asyncio.Task[None], ...] = ()
-    _leading: asyncio.Task[None] | None = None
+    _keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Opens the database and starts the loop.
@@ -90,15 +90,19 @@ class Scheduler:
         await asyncio.to_thread(self.database.open)
         if self.database.is_leading:
             await self._lead()
-        if self.may_stand_by:
-            leading = Leading(database=self.database, ledger=self.ledger, broadcast=self.broadcast, begin=self._lead)
-            self._leading = asyncio.create_task(leading.run())
+
+    async def listening(self, address: str) -> None:
+        """Keeps the lead, or waits for it."""
+        if self.leading is not None:
+            self._keeping = asyncio.create_task(self.leading.run(address, self._lead))
 
     async def _lead(self) -> None:
         """Starts what only the one scheduler does that writes."""
         await self.reconciler.start()
         loops = (self.reconciler.run(), self.holding.run_for_ever(), *(work.run() for work in self.works))
         self._loops = tuple(asyncio.create_task(loop) for loop in loops)
+        if self.leading is not None:
+            self.leading.leads.set()
 
     async def drain(self) -> None:
         """Ends every watch; their tokens are good at the next start."""
@@ -106,9 +110,9 @@ class Scheduler:
 
     async def close(self) -> None:
         """Ends the loops and what they do, then closes the database: all that was acknowledged is in it."""
-        if self._leading is not None:
-            self._leading.cancel()
-            await asyncio.gather(self._leading, return_exceptions=True)
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -173,6 +177,7 @@ def build(
     holding = _holding(ledger, registry, timing)
     reconciler = _reconciler(settings, outside, admission, holding)
     foresight, sweeps = _joined(reconciler, broadcast, holding, admission)
+    metrics.show_lead(database)
     verbs = Verbs(
         ledger=ledger, admission=admission, holding=holding, reusing=Reusing(ledger=ledger, registry=registry)
     )
@@ -203,7 +208,7 @@ def build(
         foresight=foresight,
         works=(foresight, sweeps.controller, jobs.removing, Compactor(ledger=ledger, policy=settings.compaction)),
         servicer=servicer,
-        may_stand_by=settings.postgres is not None,
+        leading=None if settings.postgres is None else Leading(database=database, ledger=ledger),
     )
 
 
@@ -264,14 +269,15 @@ def _holding(ledger: Ledger, registry: Registry, timing: Timing) -> Holding:
 
 def definition_of(scheduler: Scheduler) -> ServiceDefinition:
     """Returns what `grpckit.server.serve` needs."""
+    leading = scheduler.leading
     return ServiceDefinition(
         descriptor=scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
         add_to_server=scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server,
-        servicer=ChangesAtTheLeader(scheduler.servicer, scheduler.database, POLICIES)
-        if scheduler.may_stand_by
-        else scheduler.servicer,
+        servicer=scheduler.servicer if leading is None else OnlyAtTheLeader(scheduler.servicer, leading, POLICIES),
         policies=POLICIES,
         start=scheduler.start,
+        ready=None if leading is None else leading.leads.wait,
+        listening=scheduler.listening,
         drain=scheduler.drain,
         close=scheduler.close,
     )

@@ -8,7 +8,7 @@ from typing import Any, cast
 import grpc
 
 from services.grpckit import context as calls
-from services.grpckit.identity import identity, known_identity
+from services.grpckit.identity import identity
 from services.scheduler.watching.jobs import JobsRequest, Wanted
 from services.scheduler.watching.queue import QueueRequest
 from services.scheduler.watching.streams import Streams
@@ -55,8 +55,6 @@ class WatchCalls:
             yield message
 
     async def _identity(self) -> str:
-        if not self._database:
-            self._database = await self._streams.ledger.read(known_identity)
         if not self._database:
             self._database = await self._streams.ledger.write(lambda tx: identity(tx.connection, "scheduler"))
         return self._database

@@ -62,8 +62,8 @@ class Node:
         self.agent.address = self._settings.advertise or address
         # Only now: importing torch takes seconds of processor time, which the start of the suite must not wait for.
         self._launcher.start()
-        if self._settings.scheduler:
-            peer = SchedulerPeer(self._settings.scheduler, self._settings.server.peers)
+        if self._settings.is_managed:
+            peer = SchedulerPeer(self._settings.schedulers, self._settings.server.peers)
             self._registrar = Registrar(self.agent, peer)
             self._registrar.start()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields
-from services.grpckit.settings import split_address
+from tuneforge.addresses import split_address
 from tuneforge.data.split import Split
 from tuneforge.manifest import Manifest
 from tuneforge.names import AttemptName

@@ -106,11 +106,12 @@ class Agent:
         if settings.is_managed and not (
             self._manager_token and hmac.compare_digest(request.manager_token.encode(), self._manager_token.encode())
         ):
+            scheduler = ",".join(settings.schedulers)
             raise ServiceError(
                 Reason.NODE_MANAGED,
-                f"nodes/{settings.node_id} is managed by the scheduler at {settings.scheduler}, which alone starts "
+                f"nodes/{settings.node_id} is managed by the scheduler at {scheduler}, which alone starts "
                 "attempts on it",
-                metadata={"node": settings.node_id, "scheduler": settings.scheduler},
+                metadata={"node": settings.node_id, "scheduler": scheduler},
             )
         # A caller that goes away must not leave an attempt that is on disk and not known here.
         return await asyncio.shield(self._accept(request))

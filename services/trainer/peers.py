@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.peers import call, messages, open_channel
 from services.grpckit.settings import PeerSettings
 from services.trainer.node import NodeView
@@ -13,6 +15,9 @@ from services.trainer.wire import node_to_proto, status_to_proto
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 PEER = "the scheduler"
+_SILENT_BEATS = 10
+"""Heartbeats without an answer after which a scheduler counts as hung: its lease has ended by then, and another one may
+lead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +31,23 @@ class Registration:
 
 
 class SchedulerPeer:
-    """A channel to the scheduler; made inside the event loop."""
+    """Channels to the scheduler that leads and to those that stand by; made inside the event loop.
 
-    def __init__(self, address: str, settings: PeerSettings) -> None:
-        self._channel = open_channel(address, settings)
-        self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+    Args:
+        addresses: Where they listen, at least one; the first is called first.
+        settings: How to call them.
+    """
+
+    def __init__(self, addresses: Sequence[str], settings: PeerSettings) -> None:
+        self._channels = deque(open_channel(address, settings) for address in addresses)
+
+    @property
+    def _stub(self) -> scheduler_pb2_grpc.SchedulerServiceAsyncStub:
+        return scheduler_pb2_grpc.SchedulerServiceStub(self._channels[0])
+
+    def move_on(self) -> None:
+        """Calls the next one from now on: this one is not there, or stands by."""
+        self._channels.rotate(-1)
 
     async def register(self, node: NodeView) -> Registration:
         """Makes the node known.
@@ -72,9 +89,19 @@ class SchedulerPeer:
                 except TimeoutError:
                     continue
 
-        async for _ in messages(self._stub.Heartbeat(beats()), peer=PEER):
+        renewals = messages(self._stub.Heartbeat(beats()), peer=PEER)
+        while True:
+            try:
+                async with asyncio.timeout(_SILENT_BEATS * interval_s):
+                    await anext(renewals)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                problem = f"{PEER} has answered none of {_SILENT_BEATS} heartbeats"
+                raise ServiceError(Reason.PEER_UNAVAILABLE, problem) from None
             yield None
 
     async def close(self) -> None:
-        """Closes the channel."""
-        await self._channel.close()
+        """Closes the channels."""
+        for channel in self._channels:
+            await channel.close()

@@ -28,8 +28,9 @@ class TrainerSettings:
     """Id of the node, stable over restarts. TUNEFORGE_TRAINER_NODE; default: made from the host's name."""
     advertise: str = ""
     """`host:port` at which the scheduler reaches this node; empty: where it listens. TUNEFORGE_TRAINER_ADVERTISE."""
-    scheduler: str = ""
-    """`host:port` of the scheduler that manages the node; empty: nobody manages it. TUNEFORGE_SCHEDULER_ADDRESS."""
+    schedulers: tuple[str, ...] = ()
+    """`host:port` of the scheduler that manages the node, and of those that stand by; none: nobody manages it.
+    TUNEFORGE_SCHEDULER_ADDRESS, with commas between."""
     registry: str = "127.0.0.1:7101"
     """`host:port` that inputs are fetched from and artifacts stored at. TUNEFORGE_REGISTRY_ADDRESS."""
     inputs: Path = DEFAULT_DATA / "inputs"
@@ -57,7 +58,7 @@ class TrainerSettings:
     @property
     def is_managed(self) -> bool:
         """Whether a scheduler manages the node."""
-        return bool(self.scheduler)
+        return bool(self.schedulers)
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str] | None = None) -> TrainerSettings:
@@ -74,7 +75,7 @@ class TrainerSettings:
             server=replace(server, drain_s=min(server.drain_s, 10.0)),
             node_id=_node_id(env),
             advertise=env.address("TUNEFORGE_TRAINER_ADVERTISE", default=""),
-            scheduler=env.address("TUNEFORGE_SCHEDULER_ADDRESS", default=""),
+            schedulers=env.addresses("TUNEFORGE_SCHEDULER_ADDRESS"),
             registry=peer_address("registry", 7101, env),
             trust=TrustSettings.from_env(env),
             inputs=env.folder("TUNEFORGE_TRAINER_INPUTS", default=server.data.parent / "inputs"),

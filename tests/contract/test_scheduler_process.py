@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A scheduler in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, address: str, metrics: str) -> None:
         self.process = process
         self.address = address
+        self.metrics = metrics
 
     async def kill(self) -> None:
         """Ends it as hard as can be."""
@@ -63,7 +64,7 @@ async def scheduler_process(environment: Mapping[str, str]) -> AsyncIterator[Pro
     assert "listening on " in line, (await process.stderr.read()).decode()
     reading = asyncio.create_task(process.stderr.read())
     try:
-        yield Process(process, line.split()[4])
+        yield Process(process, line.split()[4], line.split()[-1])
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)

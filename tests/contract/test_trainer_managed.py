@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from services.grpckit.errors import ServiceError
+from services.launcher import free_ports
 from services.registry.signing.keys import Signer
 from tests.support.node_register import TOKEN, NodeRegister, serving
 from tests.support.registry_process import RegistryProcess
@@ -113,6 +114,21 @@ def test_node_comes_back(trainer: TrainerProcess, register: NodeRegister, reason
     seen = len(register.beats)
     eventually(lambda: register.last_beat(after=seen + 3), "heartbeats again")
     assert len({node.generation for node in register.registered}) == 1
+
+
+def test_node_follows_the_scheduler_that_leads(tmp_path: Path, register: NodeRegister, scheduler: str) -> None:
+    """Of several addresses the one that answers has the node: nobody is at one, one hangs, one begins to stand by."""
+    second = NodeRegister()
+    with serving(second) as other:
+        addresses = f"127.0.0.1:{free_ports(1)[0]},{scheduler},{other}"
+        with running_trainer(tmp_path, env={"TUNEFORGE_SCHEDULER_ADDRESS": addresses}):
+            eventually(lambda: register.last_beat(after=3), "heartbeats at the second address")
+            register.is_silent = True
+            eventually(lambda: second.last_beat(after=3), "heartbeats at the third address")
+            register.is_silent, seen = False, len(register.beats)
+            second.refusal = ServiceError("STANDBY", "another scheduler leads")
+            eventually(lambda: register.last_beat(after=seen + 3), "heartbeats at the second address again")
+    assert len({node.generation for node in (*register.registered, *second.registered)}) == 1
 
 
 def test_replaced_node_ends(tmp_path: Path, register: NodeRegister, scheduler: str) -> None:

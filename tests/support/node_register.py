@@ -30,6 +30,8 @@ class NodeRegister:
     beats: list[scheduler_pb2.HeartbeatRequest] = field(default_factory=list)
     refusal: ServiceError | None = None
     """Ends each stream of heartbeats with this error at its next message."""
+    is_silent: bool = False
+    """Heartbeats are taken and not answered, as by one that hangs."""
 
     def RegisterNode(self, request: scheduler_pb2.RegisterNodeRequest, _: Any) -> scheduler_pb2.RegisterNodeResponse:
         """Takes a node and asks for twenty heartbeats a second."""
@@ -46,7 +48,8 @@ class NodeRegister:
             self.beats.append(beat)
             if self.refusal is not None:
                 context.abort_with_status(rpc_status.to_status(to_proto(self.refusal, "r-1")))  # type: ignore[no-untyped-call]
-            yield scheduler_pb2.HeartbeatResponse()
+            if not self.is_silent:
+                yield scheduler_pb2.HeartbeatResponse()
 
     def __getattr__(self, name: str) -> Any:
         """Stands for the methods that no node calls."""

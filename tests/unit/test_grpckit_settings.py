@@ -11,9 +11,8 @@ from services.grpckit.settings import (
     PeerSettings,
     ServerSettings,
     SettingsError,
-    is_loopback,
-    split_address,
 )
+from tuneforge.addresses import is_loopback, split_address
 
 
 def test_defaults_need_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

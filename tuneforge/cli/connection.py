@@ -14,7 +14,10 @@ _PATIENCE_S = 2.5
 
 _OPTIONS = {
     "registry": ("HOST:PORT", "Registry; TUNEFORGE_REGISTRY_ADDRESS, else 127.0.0.1:7101."),
-    "scheduler": ("HOST:PORT", "Scheduler; TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102."),
+    "scheduler": (
+        "HOST:PORT,...",
+        "Scheduler, and with commas those that stand by; TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102.",
+    ),
     "trainer": ("HOST:PORT", "Trainer; TUNEFORGE_TRAINER_ADDRESS, else 127.0.0.1:7103."),
     "inference": ("HOST:PORT", "Inference; TUNEFORGE_INFERENCE_ADDRESS, else 127.0.0.1:7104."),
     "project": ("ID", "Project; TUNEFORGE_PROJECT, else `default`."),

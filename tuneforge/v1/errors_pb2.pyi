@@ -91,7 +91,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 72
     """RESOURCE_EXHAUSTED: the disk is full; nothing was written."""
     ERROR_REASON_STANDBY: _ErrorReason.ValueType  # 196
-    """UNAVAILABLE: another process leads on the same database; this one answers reads alone until it takes over."""
+    """UNAVAILABLE: another process leads on the same database; this one answers nothing until it takes over. `leader` in
+    the metadata is the `host:port` of the one that leads, where it is known.
+    """
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 80
     """UNAVAILABLE: another service that the call needs does not answer."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 81
@@ -250,7 +252,9 @@ ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 71
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 72
 """RESOURCE_EXHAUSTED: the disk is full; nothing was written."""
 ERROR_REASON_STANDBY: ErrorReason.ValueType  # 196
-"""UNAVAILABLE: another process leads on the same database; this one answers reads alone until it takes over."""
+"""UNAVAILABLE: another process leads on the same database; this one answers nothing until it takes over. `leader` in
+the metadata is the `host:port` of the one that leads, where it is known.
+"""
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 80
 """UNAVAILABLE: another service that the call needs does not answer."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 81

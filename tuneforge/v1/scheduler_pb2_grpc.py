@@ -40,6 +40,11 @@ class SchedulerServiceStub(object):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+
+    Of several schedulers on one PostgreSQL database one leads. The others stand by: they answer every method, those that
+    only read too, with UNAVAILABLE `STANDBY` and, where it is known, the leader's address as `leader` in the metadata. Their
+    health under the name of this service is NOT_SERVING, under the empty name SERVING. A resume token, a page token and a
+    `request_id` are good at whichever leads.
     """
 
     def __init__(self, channel):
@@ -293,6 +298,11 @@ class SchedulerServiceServicer(object):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+
+    Of several schedulers on one PostgreSQL database one leads. The others stand by: they answer every method, those that
+    only read too, with UNAVAILABLE `STANDBY` and, where it is known, the leader's address as `leader` in the metadata. Their
+    health under the name of this service is NOT_SERVING, under the empty name SERVING. A resume token, a page token and a
+    `request_id` are good at whichever leads.
     """
 
     def CreateJob(self, request, context):
@@ -1165,6 +1175,11 @@ class SchedulerService(object):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+
+    Of several schedulers on one PostgreSQL database one leads. The others stand by: they answer every method, those that
+    only read too, with UNAVAILABLE `STANDBY` and, where it is known, the leader's address as `leader` in the metadata. Their
+    health under the name of this service is NOT_SERVING, under the empty name SERVING. A resume token, a page token and a
+    `request_id` are good at whichever leads.
     """
 
     @staticmethod

@@ -41,6 +41,11 @@ class SchedulerServiceStub:
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+
+    Of several schedulers on one PostgreSQL database one leads. The others stand by: they answer every method, those that
+    only read too, with UNAVAILABLE `STANDBY` and, where it is known, the leader's address as `leader` in the metadata. Their
+    health under the name of this service is NOT_SERVING, under the empty name SERVING. A resume token, a page token and a
+    `request_id` are good at whichever leads.
     """
 
     @_typing.overload
@@ -485,6 +490,11 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+
+    Of several schedulers on one PostgreSQL database one leads. The others stand by: they answer every method, those that
+    only read too, with UNAVAILABLE `STANDBY` and, where it is known, the leader's address as `leader` in the metadata. Their
+    health under the name of this service is NOT_SERVING, under the empty name SERVING. A resume token, a page token and a
+    `request_id` are good at whichever leads.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -925,6 +935,11 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     number larger than its comment allows), UNAUTHENTICATED `UNAUTHENTICATED`, PERMISSION_DENIED `PERMISSION_DENIED`,
     UNAVAILABLE `DRAINING`, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` or `DISK_FULL` (retry after the `RetryInfo`),
     DEADLINE_EXCEEDED `DEADLINE_EXCEEDED`, INTERNAL `INTERNAL`.
+
+    Of several schedulers on one PostgreSQL database one leads. The others stand by: they answer every method, those that
+    only read too, with UNAVAILABLE `STANDBY` and, where it is known, the leader's address as `leader` in the metadata. Their
+    health under the name of this service is NOT_SERVING, under the empty name SERVING. A resume token, a page token and a
+    `request_id` are good at whichever leads.
     """
 
     @_abc_1.abstractmethod

@@ -283,7 +283,7 @@ class Database:
     def _submit(self, run: Callable[[Connection], T]) -> Future[T]:
         if self._writer is None:
             if self._stands_by and self._backend is not None:
-                raise ServiceError(Reason.STANDBY, "another scheduler leads on this database; this one only reads")
+                raise ServiceError(Reason.STANDBY, "another process leads on this database; this one stands by")
             raise RuntimeError("the database is not open")
         return self._writer.submit(run)
 
