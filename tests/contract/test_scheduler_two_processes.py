@@ -117,7 +117,8 @@ async def refused(process: Process, name: str) -> TuneforgeError:
 async def health(process: Process, service: str) -> str:
     """Returns the name of a service's health."""
     async with grpc.aio.insecure_channel(process.address) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
@@ -125,7 +126,7 @@ async def is_leader(process: Process) -> str:
     """Returns what `/metrics` says of the lead."""
     with await asyncio.to_thread(urllib.request.urlopen, f"http://{process.metrics}/metrics") as page:
         lines = page.read().decode().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith("tuneforge_scheduler_is_leader "))
+    return next(str(line.split()[1]) for line in lines if line.startswith("tuneforge_scheduler_is_leader "))
 
 
 async def assert_tells_who_leads(standby: Process, leader: Process) -> None:
@@ -141,7 +142,8 @@ async def assert_tells_who_leads(standby: Process, leader: Process) -> None:
 async def until_serving(process: Process) -> None:
     """Waits until a process says that it answers."""
     async with grpc.aio.insecure_channel(process.address) as channel:
-        stream: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        stream = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         while (await stream.read()).status != health_pb2.HealthCheckResponse.SERVING:
             pass
 
