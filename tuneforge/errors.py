@@ -256,12 +256,7 @@ TABLE: Mapping[str, ReasonRow] = {
         "UNAVAILABLE", Unavailable, "Check that the service runs at this address, then retry.", 1.0
     ),
     Reason.DRAINING: _Row("UNAVAILABLE", Unavailable, "Retry; another replica or the next start answers.", 1.0),
-    Reason.STANDBY: _Row(
-        "UNAVAILABLE",
-        Unavailable,
-        "Ask the scheduler that leads, or give the addresses of all, with commas between.",
-        0.1,
-    ),
+    Reason.STANDBY: _Row("UNAVAILABLE", Unavailable, "Ask the one that leads, or give the addresses of all.", 0.1),
     Reason.ENGINE_NOT_READY: _Row("UNAVAILABLE", Unavailable, "Wait until the deployment is ready, then retry.", 1.0),
     Reason.DATABASE_UNAVAILABLE: _Row(
         "UNAVAILABLE", Unavailable, "Retry with the same request id; the service connects again by itself.", 1.0
