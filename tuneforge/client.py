@@ -57,7 +57,7 @@ class Client:
 
         Args:
             registry: `host:port`; TUNEFORGE_REGISTRY_ADDRESS, else 127.0.0.1:7101.
-            scheduler: `host:port` of one, or of several with commas between; TUNEFORGE_SCHEDULER_ADDRESS, else 7102 here.
+            scheduler: `host:port`, or several with commas between; TUNEFORGE_SCHEDULER_ADDRESS, else 127.0.0.1:7102.
             trainer: `host:port`; TUNEFORGE_TRAINER_ADDRESS, else 127.0.0.1:7103.
             inference: `host:port`; TUNEFORGE_INFERENCE_ADDRESS, else 127.0.0.1:7104.
             project: Id of the project; TUNEFORGE_PROJECT, else `default`.
