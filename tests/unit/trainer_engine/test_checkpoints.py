@@ -83,6 +83,20 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     assert second.step == 1
 
 
+def test_a_checkpoint_cut_at_any_byte_is_passed_over(tmp_path: Path) -> None:
+    """Each of its files, at each length: the one before it is taken, and nothing is raised."""
+    save(tmp_path, state(1), keep_last=2)
+    place = save(tmp_path, state(2), keep_last=2).folder
+    for file in sorted(place.iterdir()):
+        content = file.read_bytes()
+        for length in range(len(content)):
+            file.write_bytes(content[:length])
+            lacks_line_end = (file.name, length) == ("manifest.json", len(content) - 1)
+            assert steps(tmp_path) == ([2, 1] if lacks_line_end else [1]), (file.name, length)
+        file.write_bytes(content)
+    assert steps(tmp_path) == [2, 1]
+
+
 def test_what_nobody_knows_of_is_removed(tmp_path: Path) -> None:
     """Checkpoints of an attempt that was given up reach further than the record of the job: they are passed over."""
     for step in (2, 4, 6):
