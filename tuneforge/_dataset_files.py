@@ -15,18 +15,23 @@ PROBLEMS_SHOWN: Final = 20
 _FORMATS: Final = "Give JSONL, JSON, CSV, Parquet, Arrow or text files, or a folder of these or of images."
 
 
-def files_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+def files_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, config: str = "") -> dict[str, Path]:
     """Returns path in the data set -> local file.
 
     Args:
         path: a file; files with different names; or a folder, whose files keep their paths within it.
+        config: of a folder whose card names configurations: which to take; empty: the default one.
 
     Raises:
-        InvalidArgument: something is missing, no regular file, leads out of the folder, or comes twice.
+        InvalidArgument: something is missing, no regular file, leads out of the folder, or comes twice; the card's
+            configurations do not say which files are meant.
     """
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
     if len(paths) == 1 and paths[0].is_dir():
-        return _files_of_folder(paths[0])
+        return _of_config(paths[0], _files_of_folder(paths[0]), config)
+    if config:
+        message, cure = f"a configuration ({config[:80]!r}) is one of a folder", "Give the folder that has its card."
+        raise InvalidArgument(Reason.INVALID_FIELD, message, cure=cure)
     for each in paths:
         if not each.is_file():
             raise InvalidArgument(Reason.INVALID_FIELD, f"{str(each)!r} is not a file", cure=_cure_of(path))
@@ -73,6 +78,23 @@ def _files_of_folder(folder: Path) -> dict[str, Path]:
         message = f"there is no file with rows in {str(folder)!r}"
         raise InvalidArgument(Reason.INVALID_FIELD, message, cure=_FORMATS)
     return found
+
+
+def _of_config(folder: Path, files: dict[str, Path], config: str) -> dict[str, Path]:
+    """Returns the files of a configuration, where the folder's card names some; all splits of it."""
+    from tuneforge.data.formats.card import CARD, LARGEST_CARD_BYTES, CardFault, choose_files
+
+    card = folder / CARD
+    text = ""
+    if card.is_file():
+        with card.open(encoding="utf-8", errors="replace") as opened:
+            text = opened.read(LARGEST_CARD_BYTES)
+    try:
+        chosen = choose_files(text, list(files), config=config, split="*")
+    except CardFault as fault:
+        cure = "Name another configuration, or give its files by themselves."
+        raise InvalidArgument(Reason.INVALID_FIELD, f"{str(folder)!r}: {fault}", cure=cure) from None
+    return files if chosen is None else {path: file for path, file in files.items() if path in chosen}
 
 
 def check_rows(files: Mapping[str, Path], validation_ratio: float, seed: int) -> None:

@@ -60,6 +60,7 @@ class Datasets:
         description: str = "",
         validation_ratio: float = 0.0,
         seed: int = 0,
+        config: str = "",
         progress: Progress | None = None,
         on_start: Callable[[], None] | None = None,
     ) -> DatasetVersion:
@@ -78,6 +79,7 @@ class Datasets:
             validation_ratio: Share of the rows that is for validation, 0 (none) to 0.5. A row's side depends on its
                 content and the seed alone.
             seed: Of this division.
+            config: Of a folder whose card (`README.md`) names several configurations: which to take.
             progress: Told the number of bytes moved, piece by piece.
             on_start: Told before the first byte goes: the rows were checked here, and the registry answers.
 
@@ -85,7 +87,7 @@ class Datasets:
             InvalidArgument: A file is missing or a row is malformed; `fields` lists the lines.
             TuneforgeError: The registry refused or stayed away.
         """
-        files = files_of(path)
+        files = files_of(path, config=config)
         name = names.dataset(self._project, dataset)
         check_rows(files, validation_ratio, seed)
         self._create_if_missing(name, description)

@@ -65,6 +65,8 @@ class ImportOptions:
     """Patterns of the files to take, such as `data/*.parquet`; empty takes all that fit the kind."""
     source_split: str = ""
     """Of a data set: which split of the source to take; empty takes `train`, else the first one; `*` takes all."""
+    source_config: str = ""
+    """Of a data set: which configuration of its card to take, where that names several; empty takes the default."""
     validation_ratio: float = 0.0
     """Of a data set: share of the rows that is for validation, 0 (none) to 0.5; where its files do not divide it."""
     seed: int = 0
@@ -99,6 +101,7 @@ class ImportCall:
             parent=self.parent,
             location=self._location(),
             source_split=self.options.source_split,
+            source_config=self.options.source_config,
             request_id=new_request_id(),
         )
         if self.options.validation_ratio:

@@ -334,6 +334,29 @@ async def test_a_data_set_of_the_hub_gives_the_split_that_is_asked_for(tmp_path:
 
 
 @on_loop
+async def test_a_configuration_of_the_hub_is_chosen_by_its_card(tmp_path: Path) -> None:
+    """Its files and no others; without a name, those that there are are told; the card itself is no file of it."""
+    card = (
+        b"---\nconfigs:\n- {config_name: en, data_files: [{split: train, path: a.jsonl}, {split: test, path: t/*}]}\n"
+    )
+    card += b"- {config_name: no, data_files: b.jsonl}\n---\n"
+    files = {"a.jsonl": rows(3), "t/x.jsonl": rows(2, "other"), "b.jsonl": rows(4, "no"), "README.md": card}
+    with elsewhere(tmp_path / "there") as there:
+        there.hub.repositories["datasets/owner/rows"] = Repository(files)
+        async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
+            dataset = await registry.dataset()
+            for config, split, count in (("en", "", 3), ("en", "test", 2), ("no", "", 4)):
+                request = dataset_request(dataset, "hf://owner/rows", source_config=config, source_split=split)
+                outcome = await followed(registry.stub.ImportDatasetVersion(request))
+                assert outcome.version.rows == count
+                assert len(outcome.version.manifest.files) == 1
+            for config, words in (("", "choose one of en, no"), ("de", "there are en, no")):
+                request = dataset_request(dataset, "hf://owner/rows", source_config=config)
+                error = await refused(followed(registry.stub.ImportDatasetVersion(request)), Reason.SOURCE_NOT_FOUND)
+                assert words in error.message
+
+
+@on_loop
 async def test_a_download_that_the_hub_sends_elsewhere_is_not_followed(tmp_path: Path) -> None:
     """The hub may name any host for a large file; only those of the operator's list are connected to."""
     with elsewhere(tmp_path / "there") as there:

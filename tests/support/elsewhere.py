@@ -46,7 +46,7 @@ def elsewhere(folder: Path) -> Iterator[Elsewhere]:
 
 def dataset_request(parent: str, uri: str, **fields: Any) -> sources_pb2.ImportDatasetVersionRequest:
     """Returns the request that imports a data set; fields of the location and of the request, by name."""
-    own = {name: fields.pop(name) for name in ("source_split", "request_id") if name in fields}
+    own = {name: fields.pop(name) for name in ("source_split", "source_config", "request_id") if name in fields}
     location = sources_pb2.Location(uri=uri, **fields)
     return sources_pb2.ImportDatasetVersionRequest(parent=parent, location=location, **own)
 

@@ -86,6 +86,7 @@ def datasets() -> None:
     help="Share of the rows that is for validation, 0 (none) to 0.5. A row's side depends on its content alone.",
 )
 @click.option("--split-seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Another one divides differently.")
+@click.option("--config", default="", metavar="NAME", help="Of a folder whose README.md names several.")
 @json_option
 @click.pass_obj
 def upload(
@@ -95,6 +96,7 @@ def upload(
     description: str,
     ratio: float,
     split_seed: int,
+    config: str,
     as_json: bool,
 ) -> None:
     """Make a version from files or a folder. The same content and split give the same version.
@@ -105,7 +107,7 @@ def upload(
     from tuneforge._dataset_files import files_of
     from tuneforge.cli.dataset_view import summary
 
-    files = files_of(path[0] if len(path) == 1 else path)
+    files = files_of(path[0] if len(path) == 1 else path, config=config)
     with connection.client() as client, _Upload(tuple(files.values())) as shown:
         version = client.datasets.upload(
             path[0] if len(path) == 1 else path,
@@ -113,6 +115,7 @@ def upload(
             description=description,
             validation_ratio=ratio,
             seed=split_seed,
+            config=config,
             progress=shown.moved,
             on_start=shown.start,
         )

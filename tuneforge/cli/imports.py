@@ -28,6 +28,7 @@ AGAIN = "stopped: no version was made; what has arrived at the registry is kept,
 @click.option("--connection", "connection_name", default="", metavar="NAME", help="The operator's, with credentials.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Files to take, e.g. 'data/*.parquet'; repeatable.")
 @click.option("--source-split", default="", help="Which split of the source to take; `train` where there are several.")
+@click.option("--config", "source_config", default="", metavar="NAME", help="Of a hub's data set that has several.")
 @click.option("--validation", "ratio", type=click.FloatRange(0, 0.5), default=0.0, help="Share of rows for validation.")
 @click.option("--split-seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Another one divides differently.")
 @click.option("--here", is_flag=True, help="A package:// address is one of this machine, and is uploaded.")
@@ -58,6 +59,7 @@ def import_dataset(connection: Connection, /, uri: str, dataset: str, as_json: b
             connection=options["connection_name"],
             include=tuple(options["include"]),
             source_split=options["source_split"],
+            source_config=options["source_config"],
             validation_ratio=options["ratio"],
             seed=options["split_seed"],
         )

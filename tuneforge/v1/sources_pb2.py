@@ -27,7 +27,7 @@ from tuneforge.v1 import models_pb2 as tuneforge_dot_v1_dot_models__pb2
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/sources.proto\x12\x0ctuneforge.v1\x1a\x1btuneforge/v1/datasets.proto\x1a\x19tuneforge/v1/models.proto\x1a\x18tuneforge/v1/types.proto\"<\n\x08Location\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x0f\n\x07include\x18\x03 \x03(\t\"\xac\x01\n\x1bImportDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08location\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Location\x12\x14\n\x0csource_split\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12)\n\x05split\x18\x05 \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\"\xbe\x01\n\x19ImportModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08location\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Location\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12&\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12+\n\x07version\x18\x05 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersion\"\xa0\x02\n\x0eImportProgress\x12\x31\n\x05phase\x18\x01 \x01(\x0e\x32\".tuneforge.v1.ImportProgress.Phase\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x66ile_size_bytes\x18\x04 \x01(\x03\x12\x12\n\nfiles_done\x18\x05 \x01(\x05\x12\r\n\x05\x66iles\x18\x06 \x01(\x05\x12\x12\n\nbytes_done\x18\x07 \x01(\x03\x12\r\n\x05\x62ytes\x18\x08 \x01(\x03\"Z\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_LISTING\x10\x01\x12\x12\n\x0ePHASE_FETCHING\x10\x02\x12\x13\n\x0fPHASE_EXAMINING\x10\x03\"\x89\x01\n\x1cImportDatasetVersionResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.tuneforge.v1.ImportProgressH\x00\x12/\n\x07version\x18\x02 \x01(\x0b\x32\x1c.tuneforge.v1.DatasetVersionH\x00\x42\x06\n\x04step\"\x85\x01\n\x1aImportModelVersionResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.tuneforge.v1.ImportProgressH\x00\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersionH\x00\x42\x06\n\x04stepb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atuneforge/v1/sources.proto\x12\x0ctuneforge.v1\x1a\x1btuneforge/v1/datasets.proto\x1a\x19tuneforge/v1/models.proto\x1a\x18tuneforge/v1/types.proto\"<\n\x08Location\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x0f\n\x07include\x18\x03 \x03(\t\"\xc3\x01\n\x1bImportDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08location\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Location\x12\x14\n\x0csource_split\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12)\n\x05split\x18\x05 \x01(\x0b\x32\x1a.tuneforge.v1.DatasetSplit\x12\x15\n\rsource_config\x18\x06 \x01(\t\"\xbe\x01\n\x19ImportModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x08location\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Location\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12&\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x18.tuneforge.v1.VersionRef\x12+\n\x07version\x18\x05 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersion\"\xa0\x02\n\x0eImportProgress\x12\x31\n\x05phase\x18\x01 \x01(\x0e\x32\".tuneforge.v1.ImportProgress.Phase\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x66ile_size_bytes\x18\x04 \x01(\x03\x12\x12\n\nfiles_done\x18\x05 \x01(\x05\x12\r\n\x05\x66iles\x18\x06 \x01(\x05\x12\x12\n\nbytes_done\x18\x07 \x01(\x03\x12\r\n\x05\x62ytes\x18\x08 \x01(\x03\"Z\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_LISTING\x10\x01\x12\x12\n\x0ePHASE_FETCHING\x10\x02\x12\x13\n\x0fPHASE_EXAMINING\x10\x03\"\x89\x01\n\x1cImportDatasetVersionResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.tuneforge.v1.ImportProgressH\x00\x12/\n\x07version\x18\x02 \x01(\x0b\x32\x1c.tuneforge.v1.DatasetVersionH\x00\x42\x06\n\x04step\"\x85\x01\n\x1aImportModelVersionResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.tuneforge.v1.ImportProgressH\x00\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1a.tuneforge.v1.ModelVersionH\x00\x42\x06\n\x04stepb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCATION']._serialized_start=126
   _globals['_LOCATION']._serialized_end=186
   _globals['_IMPORTDATASETVERSIONREQUEST']._serialized_start=189
-  _globals['_IMPORTDATASETVERSIONREQUEST']._serialized_end=361
-  _globals['_IMPORTMODELVERSIONREQUEST']._serialized_start=364
-  _globals['_IMPORTMODELVERSIONREQUEST']._serialized_end=554
-  _globals['_IMPORTPROGRESS']._serialized_start=557
-  _globals['_IMPORTPROGRESS']._serialized_end=845
-  _globals['_IMPORTPROGRESS_PHASE']._serialized_start=755
-  _globals['_IMPORTPROGRESS_PHASE']._serialized_end=845
-  _globals['_IMPORTDATASETVERSIONRESPONSE']._serialized_start=848
-  _globals['_IMPORTDATASETVERSIONRESPONSE']._serialized_end=985
-  _globals['_IMPORTMODELVERSIONRESPONSE']._serialized_start=988
-  _globals['_IMPORTMODELVERSIONRESPONSE']._serialized_end=1121
+  _globals['_IMPORTDATASETVERSIONREQUEST']._serialized_end=384
+  _globals['_IMPORTMODELVERSIONREQUEST']._serialized_start=387
+  _globals['_IMPORTMODELVERSIONREQUEST']._serialized_end=577
+  _globals['_IMPORTPROGRESS']._serialized_start=580
+  _globals['_IMPORTPROGRESS']._serialized_end=868
+  _globals['_IMPORTPROGRESS_PHASE']._serialized_start=778
+  _globals['_IMPORTPROGRESS_PHASE']._serialized_end=868
+  _globals['_IMPORTDATASETVERSIONRESPONSE']._serialized_start=871
+  _globals['_IMPORTDATASETVERSIONRESPONSE']._serialized_end=1008
+  _globals['_IMPORTMODELVERSIONRESPONSE']._serialized_start=1011
+  _globals['_IMPORTMODELVERSIONRESPONSE']._serialized_end=1144
 # @@protoc_insertion_point(module_scope)

@@ -76,6 +76,7 @@ class ImportDatasetVersionRequest(_message.Message):
     SOURCE_SPLIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
+    SOURCE_CONFIG_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/datasets/{dataset}`."""
     source_split: _builtins.str
@@ -84,6 +85,11 @@ class ImportDatasetVersionRequest(_message.Message):
     """
     request_id: _builtins.str
     """UUID that makes a repeated call safe; kept 24 hours."""
+    source_config: _builtins.str
+    """Which configuration of the source to take where its card (`README.md`, as on the hub) names several; empty takes the
+    only one, the one that says that it is the default, or `default`. `source_split` is then one of its splits. At most 63
+    characters.
+    """
     @_builtins.property
     def location(self) -> Global___Location:
         """Required. What is fetched."""
@@ -100,10 +106,11 @@ class ImportDatasetVersionRequest(_message.Message):
         source_split: _builtins.str = ...,
         request_id: _builtins.str = ...,
         split: _datasets_pb2.DatasetSplit | None = ...,
+        source_config: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "parent", b"parent", "request_id", b"request_id", "source_split", b"source_split", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "parent", b"parent", "request_id", b"request_id", "source_config", b"source_config", "source_split", b"source_split", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,7 +46,8 @@ class SourceCalls(DatasetCalls, ModelCalls):
     ) -> AsyncIterator[sources_pb2.ImportDatasetVersionResponse]:
         """Fetches a data set and makes a version of it."""
         name = DatasetName.parse(request.parent)
-        ask = wire.ask_of(name.project, "dataset", request.location, request.source_split)
+        words = {"source_split": request.source_split, "source_config": request.source_config}
+        ask = wire.ask_of(name.project, "dataset", request.location, **words)
         version = await self._answered(request, name.project, datasets_pb2.DatasetVersion)
         if version is None:
             split_of(request.split)

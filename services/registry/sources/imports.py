@@ -135,7 +135,8 @@ class Imports:
 
     def _place(self, ask: Ask) -> Path:
         wanted = ask.wanted
-        return self.staging.place(ask.project, ask.uri, ask.connection, wanted.kind, wanted.split, *wanted.include)
+        words = (wanted.split, wanted.config)
+        return self.staging.place(ask.project, ask.uri, ask.connection, wanted.kind, *words, *wanted.include)
 
     def _load(self) -> allowances.Allowances:
         try:

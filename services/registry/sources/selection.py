@@ -1,12 +1,12 @@
 """Which of the files at a place become those of a version. Pure."""
 
 import fnmatch
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from services.registry.sources.faults import Code, SourceFault
 from services.registry.sources.wanted import Entry, Wanted
+from tuneforge.data.formats.card import part_of
 from tuneforge.data.formats.content import stem_of
 from tuneforge.data.formats.layout import FORMATS, PARTS
 from tuneforge.manifest import InvalidManifest, check_path
@@ -17,7 +17,6 @@ _COMPANIONS = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"}
 """What a saved data set has beside its rows, and its readers look at."""
 _ABOUT = frozenset({"readme", "license", "licence", "notice", "changelog", "citation"})
 ALL_SPLITS = "*"
-_WORD = re.compile(r"[^a-z]+")
 
 
 def choose(entries: Iterable[Entry], wanted: Wanted) -> list[Entry]:
@@ -55,12 +54,6 @@ def check_size(size_bytes: int, largest_bytes: int) -> None:
         raise SourceFault(Code.TOO_LARGE, f"it has {size_bytes} bytes or more; at most {largest_bytes} are taken")
 
 
-def split_of(path: str) -> str:
-    """Returns the split that a file's path names, `train`, `validation` or `test`; empty: none."""
-    words = [PARTS[word] for word in _WORD.split(path.lower()) if word in PARTS]
-    return words[-1] if words else ""
-
-
 def _fits(path: str, wanted: Wanted) -> bool:
     name = PurePosixPath(path)
     if any(part.startswith(".") for part in name.parts):
@@ -83,7 +76,7 @@ def _is_companion(path: str) -> bool:
 
 def _of_split(entries: Sequence[Entry], split: str) -> list[Entry]:
     """Returns the files of one split: the one asked for, else `train`, else the first by name, else all."""
-    there = sorted({split_of(entry.path) for entry in entries if _has_rows(entry.path)} - {""})
+    there = sorted({part_of(entry.path) for entry in entries if _has_rows(entry.path)} - {""})
     asked = PARTS.get(split.lower(), split)
     if split and split != ALL_SPLITS and asked not in there:
         known = f"; there are {', '.join(there)}" if there else "; its files name none"
@@ -95,6 +88,6 @@ def _of_split(entries: Sequence[Entry], split: str) -> list[Entry]:
         chosen = [
             entry
             for entry in entries
-            if split_of(entry.path) == one or (_is_companion(entry.path) and not split_of(entry.path))
+            if part_of(entry.path) == one or (_is_companion(entry.path) and not part_of(entry.path))
         ]
     return chosen if any(_has_rows(entry.path) for entry in chosen) else []

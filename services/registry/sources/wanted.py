@@ -27,6 +27,7 @@ class Wanted:
     """`dataset` or `model`."""
     include: tuple[str, ...] = ()
     split: str = ""
+    config: str = ""
     largest_bytes: int = 0
     most_files: int = 0
 

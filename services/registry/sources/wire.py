@@ -14,7 +14,9 @@ LISTING = sources_pb2.ImportProgress.PHASE_LISTING
 EXAMINING = sources_pb2.ImportProgress.PHASE_EXAMINING
 
 
-def ask_of(project: str, kind: str, location: sources_pb2.Location, source_split: str = "") -> Ask:
+def ask_of(
+    project: str, kind: str, location: sources_pb2.Location, *, source_split: str = "", source_config: str = ""
+) -> Ask:
     """Returns what is to be fetched.
 
     Args:
@@ -22,6 +24,7 @@ def ask_of(project: str, kind: str, location: sources_pb2.Location, source_split
         kind: `dataset` or `model`.
         location: As sent.
         source_split: As sent; of a data set.
+        source_config: As sent; of a data set.
 
     Raises:
         ServiceError: `INVALID_FIELD` with all fields that are too long; the address is checked later.
@@ -34,13 +37,14 @@ def ask_of(project: str, kind: str, location: sources_pb2.Location, source_split
         if not 1 <= len(pattern) <= _LONGEST_PATTERN:
             problem = f"has {len(pattern)} characters; give 1 to {_LONGEST_PATTERN}"
             violations.append(FieldViolation(f"location.include[{number}]", problem))
-    for field, text in (("location.connection", location.connection), ("source_split", source_split)):
+    words = {"location.connection": location.connection, "source_split": source_split, "source_config": source_config}
+    for field, text in words.items():
         if len(text) > _LONGEST_WORD:
             problem = f"has {len(text)} characters; at most {_LONGEST_WORD} are taken"
             violations.append(FieldViolation(field, problem))
     if violations:
         raise invalid_fields(violations)
-    wanted = Wanted(kind=kind, include=tuple(location.include), split=source_split)
+    wanted = Wanted(kind=kind, include=tuple(location.include), split=source_split, config=source_config)
     return Ask(project=project, uri=location.uri, connection=location.connection, wanted=wanted)
 
 

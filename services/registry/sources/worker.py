@@ -7,6 +7,8 @@ no database and no caller, has limits on memory, file size and time, and ends wh
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from services.registry.sources.parts import Part, allowance_of
 from services.registry.sources.places import Place
 from services.registry.sources.places.tls import trusting
 from services.registry.sources.protocol import Job
-from services.registry.sources.selection import choose
+from services.registry.sources.selection import ALL_SPLITS, choose
+from services.registry.sources.wanted import Entry, Wanted
+from tuneforge.data.formats.card import CARD, LARGEST_CARD_BYTES, CardFault, choose_files
 
 _MEMORY_BYTES = 4 * 1024**3
 """Address space: libraries and threads take one; nothing that is fetched is ever held in memory."""
@@ -63,7 +67,7 @@ def main() -> int:
 def _fetch(job: Job, teller: _Teller) -> None:
     place = _place(job)
     listing = place.look()
-    entries = choose(listing.entries, job.wanted)
+    entries = choose(*_of_config(place, job, listing.entries))
     teller.say(
         step="listed",
         revision=listing.revision[:200],
@@ -94,6 +98,25 @@ def _fetch(job: Job, teller: _Teller) -> None:
             tag=entry.tag,
         )
     teller.say(step="done")
+
+
+def _of_config(place: Place, job: Job, entries: Sequence[Entry]) -> tuple[Sequence[Entry], Wanted]:
+    """Returns the files of the configuration that is wanted, where a data set's card names some, and what to take."""
+    wanted = job.wanted
+    card = next((entry for entry in entries if entry.path == CARD and entry.size_bytes <= LARGEST_CARD_BYTES), None)
+    if wanted.kind != "dataset" or (card is None and not wanted.config):
+        return entries, wanted
+    text = ""
+    if card is not None:
+        arrived = place.fetch(Part(Path(job.folder), card, allowance_of(LARGEST_CARD_BYTES)), lambda _: None)
+        text = arrived.place.read_text(encoding="utf-8", errors="replace")
+    try:
+        files = choose_files(text, [entry.path for entry in entries], config=wanted.config, split=wanted.split)
+    except CardFault as fault:
+        raise SourceFault(Code.NOT_FOUND, str(fault)) from None
+    if files is None:
+        return entries, wanted
+    return [entry for entry in entries if entry.path in files], replace(wanted, split=ALL_SPLITS)
 
 
 def _place(job: Job) -> Place:

@@ -3,8 +3,9 @@
 import pytest
 
 from services.registry.sources.faults import Code, SourceFault
-from services.registry.sources.selection import choose, split_of
+from services.registry.sources.selection import choose
 from services.registry.sources.wanted import Entry, Wanted
+from tuneforge.data.formats.card import part_of
 
 
 def entries(*paths: str, size_bytes: int = 1) -> list[Entry]:
@@ -48,7 +49,7 @@ def test_a_data_set_is_its_rows() -> None:
 )
 def test_splits_by_name(path: str, expected: str) -> None:
     """Whole words in names and folders; the last one counts."""
-    assert split_of(path) == expected
+    assert part_of(path) == expected
 
 
 def test_train_is_taken_and_the_first_where_there_is_none() -> None:
