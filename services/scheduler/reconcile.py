@@ -19,6 +19,7 @@ from services.grpckit import context
 from services.grpckit.logging import get_logger
 from services.scheduler import decisions, follower, nodes, pacing, preemption
 from services.scheduler.blob_holding import BlobHolding
+from services.scheduler.clock_jumps import ClockJumps
 from services.scheduler.decisions import (
     Action,
     Close,
@@ -55,8 +56,8 @@ from services.scheduler.records import Attempt
 from services.scheduler.releasing import Releasing
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import checkpoints as checkpoint_store
+from services.scheduler.store import clocks, losses, outbox, usage
 from services.scheduler.store import jobs as job_store
-from services.scheduler.store import losses, outbox, usage
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.timings import CLAIM, DECIDE, LOOK, PLACED
@@ -87,6 +88,7 @@ class Reconciler:
     verification: Verification
     effects: Effects
     aside: PuttingAside
+    jumps: ClockJumps
     order: Rules = field(default_factory=Rules)
     """How jobs are ordered and when running ones give way."""
     wake: asyncio.Event
@@ -127,10 +129,10 @@ class Reconciler:
             return self.seen
 
     async def start(self) -> None:
-        """Gives each known lease one full TTL, since nobody could renew while this process was away."""
+        """Gives each lease one full TTL, since nobody could renew while this process was away."""
         self._has_started = True
         self.effects.on_crash = self._crashed
-        await self.rules.ledger.write(lambda tx: node_store.grace(tx, self.nodes.ttl_ms))
+        await self.rules.ledger.write(lambda tx: clocks.begin(tx, self.nodes.ttl_ms))
         await self.aside.begin()
 
     async def run(self) -> None:
@@ -159,7 +161,7 @@ class Reconciler:
         loop = asyncio.get_running_loop()  # its time is virtual in simulations
         began = loop.time()
         with LOOK.time():
-            seen = self.seen = await self._observe()
+            seen = self.seen = await self.jumps.watched(self._observe)
         for each in waiting:
             if not each.done():
                 each.set_result(seen)

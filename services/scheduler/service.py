@@ -18,6 +18,7 @@ from services.scheduler.admission import Admission
 from services.scheduler.blob_holding import BlobHolding
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.checkpoint_verbs import CheckpointVerbs
+from services.scheduler.clock_jumps import ClockJumps
 from services.scheduler.compaction.compactor import Compactor
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
@@ -181,7 +182,7 @@ def build(
     verbs = Verbs(
         ledger=ledger, admission=admission, holding=holding, reusing=Reusing(ledger=ledger, registry=registry)
     )
-    jobs = _job_parts(ledger, verbs, timing)
+    jobs = _job_parts(reconciler, verbs)
     servicer = SchedulerServicer(
         Parts(
             ledger=ledger,
@@ -232,6 +233,7 @@ def _reconciler(
         order=settings.order,
         effects=Effects(timing, chance, wake.set),
         aside=PuttingAside(ledger=ledger),
+        jumps=ClockJumps(ledger=ledger, ttl_ms=nodes.ttl_ms),
         wake=wake,
     )
 
@@ -250,9 +252,10 @@ def _joined(
     return foresight, sweep_parts(ledger, admission, holding, broadcast, reconciler.rules.timing)
 
 
-def _job_parts(ledger: Ledger, verbs: Verbs, timing: Timing) -> JobParts:
+def _job_parts(reconciler: Reconciler, verbs: Verbs) -> JobParts:
     """Returns what makes jobs from jobs, removes them, and changes many at once."""
-    removing = Removing(ledger=ledger, every_s=timing.removal_every_s)
+    ledger = reconciler.rules.ledger
+    removing = Removing(ledger=ledger, jumps=reconciler.jumps, every_s=reconciler.rules.timing.removal_every_s)
     bulk = Bulk(ledger=ledger, on_removed=removing.wake.set)
     return JobParts(rerun=Rerun(ledger=ledger, verbs=verbs), removing=removing, bulk=bulk)
 

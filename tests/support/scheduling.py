@@ -45,6 +45,8 @@ class Clock:
     """The database's clock, moved by hand; in milliseconds."""
 
     now_ms: int = 1_000_000
+    steady_ms: int = 0
+    """What the steady clock beside it has come by."""
 
     def __call__(self, _: Connection) -> int:
         """Returns the time."""
@@ -52,6 +54,11 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Moves the time on."""
+        self.now_ms += round(seconds * 1000)
+        self.steady_ms += round(seconds * 1000)
+
+    def jump(self, seconds: float) -> None:
+        """Sets the clock to another time, while none goes by."""
         self.now_ms += round(seconds * 1000)
 
 
@@ -129,6 +136,7 @@ class Stage:
         self._life = AsyncExitStack()
         self.scheduler = build(settings, self.clock)
         self.scheduler.reconciler.view = self.view = CheckedView()
+        self.scheduler.reconciler.jumps.steady = lambda: self.clock.steady_ms / 1000
         self.server = await self._life.enter_async_context(
             running_server(definition_of(self.scheduler), settings.server)
         )

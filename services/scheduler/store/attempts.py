@@ -329,8 +329,7 @@ def close(tx: Transaction, attempt: Attempt) -> None:
 
 def load(connection: Connection, job: int, number: int, node_rank: int = 0) -> Attempt:
     """Returns a part of an attempt; it must exist."""
-    query = _query().where(attempts.c.job == job, attempts.c.attempt == number, attempts.c.node_rank == node_rank)
-    return _attempt(connection.execute(query).one())
+    return _attempt(connection.execute(_PART, {"job": job, "attempt": number, "node_rank": node_rank}).one())
 
 
 def parts_of(connection: Connection, job: int, number: int) -> list[Attempt]:
@@ -340,7 +339,7 @@ def parts_of(connection: Connection, job: int, number: int) -> list[Attempt]:
 
 def open_ones(connection: Connection) -> list[Attempt]:
     """Returns parts of attempts that may still run or whose node does not yet know that their end is kept."""
-    return [_attempt(row) for row in connection.execute(_query().where(attempts.c.is_closed.is_(False)))]
+    return [_attempt(row) for row in connection.execute(_OPEN)]
 
 
 def find(connection: Connection, job: JobName, number: int, node: str) -> Attempt | None:
@@ -364,8 +363,16 @@ def _query() -> Any:
 
 
 _QUERY = select(attempts, jobs.c.project, jobs.c.job_id).join(jobs, jobs.c.number == attempts.c.job)
+_OPEN = _QUERY.where(attempts.c.is_closed.is_(False))
 _PARTS = _QUERY.where(attempts.c.job == bindparam("job"), attempts.c.attempt == bindparam("attempt")).order_by(
     attempts.c.node_rank
+)
+
+
+_PART = _QUERY.where(
+    attempts.c.job == bindparam("job"),
+    attempts.c.attempt == bindparam("attempt"),
+    attempts.c.node_rank == bindparam("node_rank"),
 )
 
 

@@ -44,10 +44,12 @@ def touch(tx: Transaction, numbers: Collection[int]) -> None:
 
 def newest(connection: Connection) -> int:
     """Returns the number of the newest change; 0: there was none."""
-    found = connection.execute(select(counters.c.value).where(counters.c.name == _CHANGE)).scalar_one_or_none()
+    found = connection.execute(_NEWEST).scalar_one_or_none()
     return _of_jobs(connection) if found is None else int(found)
 
 
+# Made once: it takes longer to make them than to run them.
+_NEWEST = select(counters.c.value).where(counters.c.name == _CHANGE)
 _GROW = (
     update(counters).where(counters.c.name == _CHANGE).values(value=counters.c.value + 1).returning(counters.c.value)
 )

@@ -178,9 +178,12 @@ def begun_from(connection: Connection, name: str) -> list[str]:
 
 def pending_holds(connection: Connection) -> list[BlobHold]:
     """Returns what the registry is to be told next of each checkpoint."""
-    first = select(func.min(blob_holds.c.id)).group_by(blob_holds.c.name)
-    rows = connection.execute(select(blob_holds).where(blob_holds.c.id.in_(first)).order_by(blob_holds.c.id))
+    rows = connection.execute(_PENDING)
     return [BlobHold(id=row.id, name=row.name, manifest=row.manifest) for row in rows]
+
+
+_FIRST = select(func.min(blob_holds.c.id)).group_by(blob_holds.c.name)
+_PENDING = select(blob_holds).where(blob_holds.c.id.in_(_FIRST)).order_by(blob_holds.c.id)
 
 
 def told(tx: Transaction, hold: BlobHold) -> None:

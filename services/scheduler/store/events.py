@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import TERMINAL, JobState
@@ -53,8 +53,7 @@ def append(tx: Transaction, job: int, encode: Callable[[int], Sequence[bytes]]) 
         job: Number of the job.
         encode: Gives the bytes of each event, 1 to `EVENTS_PER_CHUNK`, for the `job_seq` of the first one.
     """
-    columns = jobs.c.project, jobs.c.job_id, jobs.c.latest_seq, jobs.c.record_head
-    row = tx.connection.execute(select(*columns).where(jobs.c.number == job).with_for_update()).one()
+    row = tx.connection.execute(_LOG_END, {"job": job}).one()
     name = str(JobName(row.project, row.job_id))
     chunk, values = extend(tx, job, log_end(name, row.latest_seq, row.record_head), encode)
     tx.connection.execute(update(jobs).where(jobs.c.number == job).values(**values))
@@ -121,6 +120,11 @@ def write(tx: Transaction, chunk: Chunk) -> None:
 
 
 _INSERT = insert(chunks)
+_LOG_END = (
+    select(jobs.c.project, jobs.c.job_id, jobs.c.latest_seq, jobs.c.record_head)
+    .where(jobs.c.number == bindparam("job"))
+    .with_for_update()
+)
 
 
 def chain(head: bytes, encoded: Sequence[bytes]) -> list[bytes]:

@@ -84,8 +84,10 @@ def _add(tx: Transaction, job: int, more: dict[str, int]) -> None:
 
 def totals(connection: Connection) -> Work:
     """Returns the sums over all jobs since the beginning, what was held left out: usage has that."""
-    rows = connection.execute(select(counters).where(counters.c.name.in_(_TOTALS)))
-    return Work(**{row.name: row.value for row in rows})
+    return Work(**{row.name: row.value for row in connection.execute(_SUMS)})
+
+
+_SUMS = select(counters).where(counters.c.name.in_(_TOTALS))
 
 
 def of_project(connection: Connection, project: str) -> Work:

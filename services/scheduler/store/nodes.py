@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.records import Drain, Node
@@ -101,14 +101,18 @@ def set_drain(tx: Transaction, node: str, drain: Drain | None) -> None:
 
 def find(connection: Connection, node: str) -> Node | None:
     """Returns a node by id, or None."""
-    row = connection.execute(select(nodes).where(nodes.c.node == node)).one_or_none()
+    row = connection.execute(_BY_ID, {"id": node}).one_or_none()
     return None if row is None else _node(row)
 
 
 def list_by_name(connection: Connection, after: str = "", limit: int | None = None) -> list[Node]:
     """Returns nodes by id, those after `after`."""
-    query = select(nodes).where(nodes.c.node > after).order_by(nodes.c.node)
-    return [_node(row) for row in connection.execute(query if limit is None else query.limit(limit))]
+    query = _AFTER if limit is None else _AFTER.limit(limit)
+    return [_node(row) for row in connection.execute(query, {"after": after})]
+
+
+_BY_ID = select(nodes).where(nodes.c.node == bindparam("id"))
+_AFTER = select(nodes).where(nodes.c.node > bindparam("after")).order_by(nodes.c.node)
 
 
 def _node(row: Row[Any]) -> Node:

@@ -30,8 +30,11 @@ def add(tx: Transaction, job: int, token: int, payload: bytes) -> None:
 
 def pending(connection: Connection) -> list[Publication]:
     """Returns publications that were not delivered, oldest first."""
-    rows = connection.execute(select(outbox.c.job, outbox.c.token, outbox.c.payload).order_by(outbox.c.id))
+    rows = connection.execute(_PENDING)
     return [Publication(job=row.job, token=row.token, payload=row.payload) for row in rows]
+
+
+_PENDING = select(outbox.c.job, outbox.c.token, outbox.c.payload).order_by(outbox.c.id)
 
 
 def delivered(tx: Transaction, publication: Publication, version: Ref) -> None:

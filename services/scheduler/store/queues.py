@@ -13,12 +13,12 @@ from services.scheduler.store import changes
 from services.scheduler.store.tables import jobs, queues
 from services.scheduler.store.transaction import Transaction
 
+_QUEUES = select(queues).where(queues.c.queue == DEFAULT_QUEUE)
+
 
 def of_projects(connection: Connection, project: str | None = None) -> dict[str, Limits]:
     """Returns the limits that were set, by project: of all projects, or of one."""
-    query = select(queues).where(queues.c.queue == DEFAULT_QUEUE)
-    if project is not None:
-        query = query.where(queues.c.project == project)
+    query = _QUEUES if project is None else _QUEUES.where(queues.c.project == project)
     return {row.project: _limits(row) for row in connection.execute(query)}
 
 
@@ -30,7 +30,7 @@ def find(connection: Connection, project: str, *, locks: bool = False) -> Limits
         project: Its id.
         locks: Lets nobody else read them with a lock until this transaction is over, where the row is there.
     """
-    query = select(queues).where(queues.c.project == project, queues.c.queue == DEFAULT_QUEUE)
+    query = _QUEUES.where(queues.c.project == project)
     row = connection.execute(query.with_for_update() if locks else query).one_or_none()
     return DEFAULT_LIMITS if row is None else _limits(row)
 

@@ -87,7 +87,7 @@ def books(connection: Connection, now_ms: int, project: str | None = None) -> Bo
     within = _in_windows(connection, windows, now_ms) if windows else {}
     periods = {name: each.budget.period for name, each in limits.items() if each.budget.period is not None}
     spent = _in_periods(connection, {name: bounds(each, now_ms) for name, each in periods.items()}) if periods else {}
-    query = select(usage) if project is None else select(usage).where(usage.c.project == project)
+    query = _USAGE if project is None else _USAGE.where(usage.c.project == project)
     rows = {row.project: row for row in connection.execute(query)}
     return Books(
         limits=limits,
@@ -102,6 +102,9 @@ def books(connection: Connection, now_ms: int, project: str | None = None) -> Bo
             for name, row in rows.items()
         },
     )
+
+
+_USAGE = select(usage)
 
 
 def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int) -> dict[str, int]:
