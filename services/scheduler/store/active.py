@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, select
 
 from services.scheduler.jobs import HELD, TERMINAL, JobState
 from services.scheduler.records import ActiveJob
@@ -41,7 +41,7 @@ def all_jobs(connection: Connection, broken: Broken | None = None) -> list[Activ
         connection: Where to read.
         broken: Takes the jobs whose row cannot be read, with what was raised; they are left out. None: it is raised.
     """
-    rows, saved = _read(connection, jobs.c.state.in_(NOT_ENDED))
+    rows, saved = _ALL.read(connection)
     return _active_jobs(sorted(rows, key=lambda row: row.number), saved, broken)
 
 
@@ -57,7 +57,7 @@ class Changed:
 
 def changed(connection: Connection, after: int, broken: Broken | None = None) -> Changed:
     """Returns the jobs that were changed after a number in the order of changes (`changes.py`); `broken` as above."""
-    rows, saved = _read(connection, jobs.c.change_seq > after)
+    rows, saved = _CHANGED.read(connection, after=after)
     return Changed(
         active=_active_jobs([row for row in rows if row.state not in TERMINAL], saved, broken),
         ended=[row.number for row in rows if row.state in TERMINAL],
@@ -73,23 +73,32 @@ class _Saved:
     waits_for: Mapping[int, tuple[int, ...]]
 
 
-def _read(connection: Connection, condition: ColumnElement[bool]) -> tuple[Sequence[Row[Any]], _Saved]:
-    saved = _Saved(
-        nodes=checkpoints.newest_nodes(connection, _TRIED.where(condition)),
-        durable_steps=checkpoints.durable_steps(connection, _HOLDING.where(condition)),
-        waits_for=_waits_for(connection, condition),
-    )
-    return connection.execute(_ACTIVE.where(condition)).all(), saved
+class _Reading:
+    """The queries for the jobs that a condition is true of; made once, for they are asked at each look."""
+
+    def __init__(self, condition: ColumnElement[bool]) -> None:
+        blocked = select(jobs.c.number).where(jobs.c.state == str(JobState.BLOCKED), condition)
+        self._nodes = checkpoints.newest_nodes_query(_TRIED.where(condition))
+        self._durable = checkpoints.durable_steps_query(_HOLDING.where(condition))
+        self._waits = select(job_dependencies).where(job_dependencies.c.job.in_(blocked))
+        self._jobs = _ACTIVE.where(condition)
+
+    def read(self, connection: Connection, **values: int) -> tuple[Sequence[Row[Any]], _Saved]:
+        """Returns the rows, and what is saved of their runs."""
+        # The jobs that BLOCKED ones wait for, beside the one whose output they start from.
+        waits_for: dict[int, tuple[int, ...]] = {}
+        for row in connection.execute(self._waits, values):
+            waits_for[row.job] = (*waits_for.get(row.job, ()), row.depends_on)
+        saved = _Saved(
+            nodes={row.job: row.node for row in connection.execute(self._nodes, values)},
+            durable_steps={row.job: row.step for row in connection.execute(self._durable, values)},
+            waits_for=waits_for,
+        )
+        return connection.execute(self._jobs, values).all(), saved
 
 
-def _waits_for(connection: Connection, condition: ColumnElement[bool]) -> dict[int, tuple[int, ...]]:
-    """Returns the jobs that BLOCKED ones wait for beside the one whose output they start from."""
-    blocked = select(jobs.c.number).where(jobs.c.state == str(JobState.BLOCKED), condition)
-    rows = connection.execute(select(job_dependencies).where(job_dependencies.c.job.in_(blocked)))
-    found: dict[int, tuple[int, ...]] = {}
-    for row in rows:
-        found[row.job] = (*found.get(row.job, ()), row.depends_on)
-    return found
+_ALL = _Reading(jobs.c.state.in_(NOT_ENDED))
+_CHANGED = _Reading(jobs.c.change_seq > bindparam("after"))
 
 
 def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved, broken: Broken | None) -> list[ActiveJob]:

@@ -344,7 +344,7 @@ def open_ones(connection: Connection) -> list[Attempt]:
 
 def find(connection: Connection, job: JobName, number: int, node: str) -> Attempt | None:
     """Returns an attempt by name, by its part on a node or else by its first one; None: there is no such attempt."""
-    query = _query().where(jobs.c.project == job.project, jobs.c.job_id == job.job, attempts.c.attempt == number)
+    query = _QUERY.where(jobs.c.project == job.project, jobs.c.job_id == job.job, attempts.c.attempt == number)
     parts = [_attempt(row) for row in connection.execute(query.order_by(attempts.c.node_rank))]
     return next((part for part in parts if part.node == node), parts[0] if parts else None)
 
@@ -358,10 +358,6 @@ def list_newest(connection: Connection, job: int, before: int | None, limit: int
     return [parts_of(connection, job, number) for number in shown]
 
 
-def _query() -> Any:
-    return _QUERY
-
-
 _QUERY = select(attempts, jobs.c.project, jobs.c.job_id).join(jobs, jobs.c.number == attempts.c.job)
 _OPEN = _QUERY.where(attempts.c.is_closed.is_(False))
 _PARTS = _QUERY.where(attempts.c.job == bindparam("job"), attempts.c.attempt == bindparam("attempt")).order_by(
@@ -369,11 +365,7 @@ _PARTS = _QUERY.where(attempts.c.job == bindparam("job"), attempts.c.attempt == 
 )
 
 
-_PART = _QUERY.where(
-    attempts.c.job == bindparam("job"),
-    attempts.c.attempt == bindparam("attempt"),
-    attempts.c.node_rank == bindparam("node_rank"),
-)
+_PART = _PARTS.where(attempts.c.node_rank == bindparam("node_rank"))
 
 
 def _attempt(row: Row[Any]) -> Attempt:

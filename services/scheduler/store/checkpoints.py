@@ -144,24 +144,19 @@ def list_newest(connection: Connection, job: int, before_step: int | None, limit
     return [_checkpoint(row) for row in connection.execute(query)]
 
 
-def newest_nodes(connection: Connection, numbers: Select[int]) -> dict[int, str]:
-    """Returns for each job the node that has its newest checkpoint.
+def newest_nodes_query(numbers: Select[int]) -> Any:
+    """Returns a query of the nodes that have checkpoints of jobs, oldest first: the last one of a job has its newest.
 
     Args:
-        connection: To the database.
         numbers: Selects the jobs; a list of ten thousand would be more than a statement takes.
     """
-    rows = connection.execute(
-        select(_TABLE.job, _TABLE.node).where(_TABLE.job.in_(numbers), _TABLE.node != "").order_by(_TABLE.step)
-    )
-    return {row.job: row.node for row in rows}
+    return select(_TABLE.job, _TABLE.node).where(_TABLE.job.in_(numbers), _TABLE.node != "").order_by(_TABLE.step)
 
 
-def durable_steps(connection: Connection, numbers: Select[int]) -> dict[int, int]:
-    """Returns for each selected job the step of its newest checkpoint in the blob store; one without is missing."""
+def durable_steps_query(numbers: Select[int]) -> Any:
+    """Returns a query of the steps of selected jobs' newest checkpoints in the blob store; jobs without are missing."""
     newest = select(_TABLE.job, func.max(_TABLE.step).label("step"))
-    rows = connection.execute(newest.where(_TABLE.job.in_(numbers), _TABLE.manifest.is_not(None)).group_by(_TABLE.job))
-    return {row.job: row.step for row in rows}
+    return newest.where(_TABLE.job.in_(numbers), _TABLE.manifest.is_not(None)).group_by(_TABLE.job)
 
 
 def origins(connection: Connection) -> Collection[str]:

@@ -251,6 +251,8 @@ def held_versions(connection: Connection) -> frozenset[tuple[str, str]]:
 
 def states_of(connection: Connection, numbers: Collection[int]) -> dict[int, tuple[str, JobState]]:
     """Returns name and state of jobs by number."""
+    if not numbers:
+        return {}
     rows = connection.execute(
         select(jobs.c.number, jobs.c.project, jobs.c.job_id, jobs.c.state).where(jobs.c.number.in_(numbers))
     )
