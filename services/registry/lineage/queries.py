@@ -1,7 +1,8 @@
 """The questions that the graph answers: a walk by pages, a path, the aliases that must move."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, String, cast, func, select, tuple_
 from services.grpckit.errors import not_found
 from services.grpckit.pages import Page
 from services.registry.lineage import revocations, store
-from services.registry.lineage.graph import Direction, Walk, batches, everything, rows, shortest
+from services.registry.lineage.graph import Direction, Walk, batches, everything, shortest
 from services.registry.lineage.sight import Sight
 from services.registry.lineage.things import LEARNED, Kind, Role, Thing, thing_of
 from services.registry.tables import ALIASES, DATASET_VERSIONS, MODEL_VERSIONS
@@ -155,8 +156,8 @@ def affected_aliases(connection: Connection, name: str, sight: Sight) -> list[Af
     hit = [row for row in named if row.id in reached]
     seen = set(sight(connection, {row.id for row in hit}))
     hit = [row for row in hit if row.id in seen]
-    unfit = reached | revocations.tainted_numbers(connection)
-    suggestions = _suggestions(connection, {f"projects/{row.project}/models/{row.model}" for row in hit}, unfit)
+    reached |= revocations.tainted_numbers(connection)  # from here on: what is no target
+    suggestions = _suggestions(connection, {f"projects/{row.project}/models/{row.model}" for row in hit}, reached)
     return sorted(
         (
             Affected(
@@ -239,18 +240,28 @@ def _versions(connection: Connection, names: Collection[str]) -> dict[str, tuple
 
 def _suggestions(connection: Connection, models: Collection[str], unfit: Collection[int]) -> dict[str, str]:
     """Returns the newest version of each model that is there and fit; models without one are left out."""
-    fit: dict[str, list[int]] = defaultdict(list)
-    for some in batches(models):
-        listed = ", ".join("'" + model.replace("'", "''") + "'" for model in some)
-        statement = f"SELECT id, collection FROM {LINEAGE_NODES.name} WHERE collection IN ({listed})"  # noqa: S608
-        for number, collection in rows(connection, statement):
-            if number not in unfit:
-                fit[collection].append(number)
-    found = {}
-    for model, numbers in fit.items():
-        for number in sorted(numbers, reverse=True):  # numbers grow with the versions of a model
-            name = store.things(connection, [number])[number].name
-            if not _versions(connection, [name]).get(name, ("", 0, True))[2]:
-                found[model] = name
-                break
+    found: dict[str, str] = {}
+    newest = {model: _newest(connection, model, unfit) for model in models}
+    while newest := {model: number for model, number in newest.items() if number}:
+        names = {number: thing.name for number, thing in store.things(connection, list(newest.values())).items()}
+        versions = _versions(connection, list(names.values()))
+        is_there = {number: not versions.get(name, ("", 0, True))[2] for number, name in names.items()}
+        found |= {model: names[number] for model, number in newest.items() if is_there[number]}
+        newest = {
+            model: _newest(connection, model, unfit, below=number)
+            for model, number in newest.items()
+            if not is_there[number]
+        }
     return found
+
+
+def _newest(connection: Connection, model: str, unfit: Collection[int], below: int = 2**62) -> int:
+    """Returns the newest fit version of a model, deleted ones among them, by number; 0 when there is none.
+
+    Numbers grow with the versions of a model.
+    """
+    quoted = model.replace("'", "''")
+    wanted = f"collection = '{quoted}' AND id < {below} ORDER BY id DESC"
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(f"SELECT id FROM {LINEAGE_NODES.name} WHERE {wanted}")  # noqa: S608
+        return next((number for (number,) in cursor if number not in unfit), 0)
