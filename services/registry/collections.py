@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from services.grpckit.errors import Reason, ServiceError, not_found
@@ -79,11 +79,20 @@ def get_collection(connection: Connection, name: DatasetName | ModelName) -> Col
 
 def find_collection(connection: Connection, name: DatasetName | ModelName) -> Row[Any] | None:
     """Returns the row of a data set or a model; None when there is none."""
-    table, _ = _table_of(name)
     project, collection_id = _key_of(name)
-    return connection.execute(
-        select(table).where(table.c.project == project, table.c.id == collection_id, table.c.delete_time_us.is_(None))
-    ).one_or_none()
+    statement = _COLLECTIONS[_table_of(name)[0]]
+    return connection.execute(statement, {"of_project": project, "of_id": collection_id}).one_or_none()
+
+
+# Built once: to build a query costs more than to run it.
+_COLLECTIONS = {
+    table: select(table).where(
+        table.c.project == bindparam("of_project"),
+        table.c.id == bindparam("of_id"),
+        table.c.delete_time_us.is_(None),
+    )
+    for table in (DATASETS, MODELS)
+}
 
 
 def _table_of(name: DatasetName | ModelName) -> tuple[Table, str]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page
@@ -19,6 +19,15 @@ from tuneforge.names import AliasName, ModelName
 
 ABSENT = "absent"
 """The etag that an alias which does not exist has."""
+
+# Built once: to build a query costs more than to run it.
+_ALIAS = select(ALIASES).where(
+    ALIASES.c.project == bindparam("of_project"),
+    ALIASES.c.model == bindparam("of_model"),
+    ALIASES.c.alias == bindparam("of_alias"),
+)
+# The lock is for databases with several writers; where there is one, it is left out of the statement.
+_LOCKED_ALIAS = _ALIAS.with_for_update()
 
 Clock = Callable[[], int]
 """Returns the time in microseconds since 1970; asked inside the transaction of a move."""
@@ -45,9 +54,8 @@ def get_alias(connection: Connection, name: AliasName) -> Alias:
 
 def find_alias(connection: Connection, name: AliasName, *, lock: bool = False) -> Alias | None:
     """Returns an alias, also a deleted one; None when there never was one."""
-    statement = select(ALIASES).where(*is_alias(ALIASES, name))
-    # The lock is for databases with several writers; where there is one, it is left out of the statement.
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    values = {"of_project": name.project, "of_model": name.model, "of_alias": name.alias}
+    row = connection.execute(_LOCKED_ALIAS if lock else _ALIAS, values).one_or_none()
     return None if row is None else alias_of(row)
 
 

@@ -118,7 +118,8 @@ def _sweep(connection: Connection, seen: set[int], begin: int, is_followed: str)
     """
     left, add = set(), seen.add
     edges = f"SELECT parent, child FROM {_EDGES} WHERE parent >= {begin} AND {is_followed} ORDER BY parent"  # noqa: S608
-    with closing(connection.connection.cursor()) as cursor:
+    driver: Any = connection.connection  # its type does not know that cursors are iterable
+    with closing(driver.cursor()) as cursor:
         cursor.execute(edges)
         for parent, child in cursor:
             if parent in seen:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from sqlalchemy import Connection, String, cast, func, select, tuple_
 
@@ -262,6 +263,7 @@ def _newest(connection: Connection, model: str, unfit: Collection[int], below: i
     """
     quoted = model.replace("'", "''")
     wanted = f"collection = '{quoted}' AND id < {below} ORDER BY id DESC"
-    with closing(connection.connection.cursor()) as cursor:
+    driver: Any = connection.connection  # its type does not know that cursors are iterable
+    with closing(driver.cursor()) as cursor:
         cursor.execute(f"SELECT id FROM {LINEAGE_NODES.name} WHERE {wanted}")  # noqa: S608
         return next((number for (number,) in cursor if number not in unfit), 0)

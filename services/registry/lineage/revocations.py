@@ -38,14 +38,16 @@ class Revocation:
 HIDDEN = Revocation(name="", is_revoked=True, actor="", reason="", time_us=0)
 """What is told of a revocation in a project that the caller may not touch."""
 
+# Built once: to build a query costs more than to run it.
+_STANDING = select(REVOCATIONS).where(
+    REVOCATIONS.c.sequence.in_(select(func.max(REVOCATIONS.c.sequence)).group_by(REVOCATIONS.c.name)),
+    REVOCATIONS.c.is_revoked.is_(True),
+)
+
 
 def standing(connection: Connection) -> dict[str, Revocation]:
     """Returns the revocations that are in force, by the name of what is revoked."""
-    newest = select(func.max(REVOCATIONS.c.sequence)).group_by(REVOCATIONS.c.name)
-    rows = connection.execute(
-        select(REVOCATIONS).where(REVOCATIONS.c.sequence.in_(newest), REVOCATIONS.c.is_revoked.is_(True))
-    )
-    return {row.name: _revocation(row) for row in rows}
+    return {row.name: _revocation(row) for row in connection.execute(_STANDING)}
 
 
 def add(connection: Connection, change: Revocation) -> Revocation:

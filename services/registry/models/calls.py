@@ -10,7 +10,7 @@ from services.grpckit.context import current, require_project
 from services.grpckit.pages import cut, page_of
 from services.registry import collections, requests
 from services.registry.calls import Calls, Context, new_collection
-from services.registry.library import now_us
+from services.registry.library import Library, now_us
 from services.registry.lineage.marks import mark_all, marked
 from services.registry.lineage.sealing import seal_model_version
 from services.registry.models import examination, filters, listing, references, store, wire
@@ -18,6 +18,7 @@ from services.registry.models.examination import AdapterBase, Reference
 from services.registry.models.fact_store import OWN, add_facts
 from services.registry.models.facts import described
 from services.registry.models.listing import Wanted
+from services.registry.models.messages import VersionMessages
 from services.registry.models.resources import ModelContent, ModelVersion
 from services.registry.wire import manifest_of_request
 from tuneforge.names import ModelName, ProjectName, parse_model_reference, project_of
@@ -26,6 +27,10 @@ from tuneforge.v1 import models_pb2
 
 class ModelCalls(Calls):
     """The methods of models and their versions."""
+
+    def __init__(self, library: Library) -> None:
+        super().__init__(library)
+        self._messages = VersionMessages()
 
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> models_pb2.Model:
         """Creates a model."""
@@ -135,9 +140,10 @@ class ModelCalls(Calls):
 
         def read(connection: Connection) -> models_pb2.ListModelVersionsResponse:
             found = listing.list_versions(connection, name, wanted)
-            versions = mark_all(connection, [wire.model_version_to_proto(row) for row, _ in found], sees)
-            rows = list(zip(versions, (place for _, place in found), strict=True))
-            entries, token = cut(rows, wanted.page, lambda row: row[1], size_bytes=lambda row: row[0].ByteSize())
+            contents = self._messages.of(connection, name, found)
+            versions = mark_all(connection, list(map(models_pb2.ModelVersion.FromString, contents)), sees)
+            rows = list(zip(versions, found, strict=False))  # the end may be more than a page can carry
+            entries, token = cut(rows, wanted.page, lambda row: row[1].place, size_bytes=lambda row: row[0].ByteSize())
             return models_pb2.ListModelVersionsResponse(versions=[row for row, _ in entries], next_page_token=token)
 
         return cast("models_pb2.ListModelVersionsResponse", await self._read(request, read))

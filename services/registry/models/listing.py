@@ -1,27 +1,23 @@
 """Lists of models and of versions, filtered and in order.
 
-Filter, order and page are decided over narrow rows alone; the records of the page's versions are read afterwards.
+Filter, order and page are decided over narrow rows alone; what a page shows of its versions is in `messages.py`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from services.grpckit.pages import Page
-from services.registry.collections import Collection, affordable, get_collection
+from services.registry.collections import Collection, get_collection
 from services.registry.models import filters
 from services.registry.models.fact_store import FACT_COLUMNS, OWN, facts_of
 from services.registry.models.facts import Facts
 from services.registry.models.filters import Order
-from services.registry.models.resources import ModelVersion
-from services.registry.models.store import version_of_row, with_facts
-from services.registry.tables import MODEL_FACTS, MODEL_METRICS, MODEL_VERSIONS, MODELS
+from services.registry.tables import MODEL_FACTS, MODEL_METRICS, MODELS
 from tuneforge.names import ModelName
 from tuneforge.v1 import models_pb2
-
-_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +30,20 @@ class ListedModel:
     """Of its newest version; empty when there is none."""
     place: str = ""
     """Where it stands in its list, for the next page."""
+
+
+class ListedVersion(NamedTuple):
+    """A version on a page."""
+
+    number: int
+    revision: int
+    """Of its facts."""
+    sort_key: Any
+
+    @property
+    def place(self) -> str:
+        """Where it stands in its list, for the next page."""
+        return filters.position(self.sort_key, -self.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +118,23 @@ def get_listed_model(connection: Connection, name: ModelName) -> ListedModel:
     return ListedModel(model=model, own=facts.get(OWN, Facts()), newest=newest)
 
 
-def list_versions(connection: Connection, name: ModelName, wanted: Wanted) -> list[tuple[ModelVersion, str]]:
-    """Returns a page's versions without their tensors, each with its place, and one more when there are more.
+def list_versions(connection: Connection, name: ModelName, wanted: Wanted) -> list[ListedVersion]:
+    """Returns which versions a page has, and one more when there are more.
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such model.
     """
     get_collection(connection, name)
-    order, metrics = wanted.order, MODEL_METRICS.alias("metrics")
-    number = MODEL_FACTS.c.version
+    chosen = wanted.filter.SerializeToString(deterministic=True)
+    values = {"of_project": name.project, "of_model": name.model, "most": wanted.page.size + 1}
+    rows = connection.execute(_versions_on_page(chosen, wanted.order, wanted.page.after), values)
+    return [ListedVersion(*row) for row in rows]
+
+
+@lru_cache(maxsize=256)  # building it costs more than running it
+def _versions_on_page(chosen: bytes, order: Order, after: str | None) -> Any:
+    """Returns the query for a page's versions: which filter, serialised, in which order, after which place."""
+    metrics, number = MODEL_METRICS.alias("metrics"), MODEL_FACTS.c.version
     keys: dict[str, Any] = {
         "name": number,
         "date": number,  # numbers are given in order of time, and there is an index for them
@@ -131,36 +149,20 @@ def list_versions(connection: Connection, name: ModelName, wanted: Wanted) -> li
     order_by = [key.desc() if order.is_descending else key.asc()]
     if order.key not in ("name", "date"):
         order_by.append(-number)  # the newest of equals first
-    statement = (
-        select(number, key)
+    texts = (MODEL_FACTS.c.model, MODEL_FACTS.c.description)
+    return (
+        select(number, MODEL_FACTS.c.revision, key)
         .select_from(joined)
         .where(
-            MODEL_FACTS.c.project == name.project,
-            MODEL_FACTS.c.model == name.model,
+            MODEL_FACTS.c.project == bindparam("of_project"),
+            MODEL_FACTS.c.model == bindparam("of_model"),
             number != OWN,
-            *filters.conditions(wanted.filter, MODEL_FACTS, None, (MODEL_FACTS.c.model, MODEL_FACTS.c.description)),
-            *filters.beyond(keys[order.key], -number, order, wanted.page.after),
+            *filters.conditions(models_pb2.ModelFilter.FromString(chosen), MODEL_FACTS, None, texts),
+            *filters.beyond(keys[order.key], -number, order, after),
         )
         .order_by(*order_by)
-        .limit(wanted.page.size + 1)
+        .limit(bindparam("most"))
     )
-    places = {row.version: filters.position(row.sort_key, -row.version) for row in connection.execute(statement)}
-    rows = affordable(_records(connection, name, list(places)), "record")
-    return [(version_of_row(row), places[row.version]) for row in rows]
-
-
-def _records(connection: Connection, name: ModelName, numbers: list[int]) -> Iterator[Any]:
-    """Yields the rows of versions in the order of their numbers' list."""
-    columns = [column for column in MODEL_VERSIONS.c if column.name != "tensors"]
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = numbers[start : start + _AT_ONCE]
-        statement = with_facts(columns).where(
-            MODEL_VERSIONS.c.project == name.project,
-            MODEL_VERSIONS.c.model == name.model,
-            MODEL_VERSIONS.c.version.in_(some),
-        )
-        rows = {row.version: row for row in connection.execute(statement)}
-        yield from (rows[number] for number in some if number in rows)
 
 
 def _same(table: Any, version: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select
+from sqlalchemy import Connection, Row, and_, bindparam, insert, select
 
 from services.grpckit.errors import not_found
 from services.registry.collections import Collection, create_collection, find_collection, get_collection, next_version
@@ -22,7 +22,7 @@ def find_import(connection: Connection, name: ModelName, import_digest: str) -> 
         ServiceError: `NOT_FOUND`: there is no such model.
     """
     get_collection(connection, name)
-    return _one(connection, name, MODEL_VERSIONS.c.import_digest == import_digest)
+    return _one(connection, name, _OLDEST_WITH["import_digest"], import_digest)
 
 
 def find_model_version(connection: Connection, name: ModelName, digest: str) -> ModelVersion | None:
@@ -32,7 +32,7 @@ def find_model_version(connection: Connection, name: ModelName, digest: str) -> 
         ServiceError: `NOT_FOUND`: there is no such model.
     """
     get_collection(connection, name)
-    return _one(connection, name, MODEL_VERSIONS.c.digest == digest)
+    return _one(connection, name, _OLDEST_WITH["digest"], digest)
 
 
 def find_publication(connection: Connection, job: str) -> ModelVersion | None:
@@ -108,8 +108,8 @@ def get_model_version(connection: Connection, name: ModelVersionName) -> ModelVe
     Raises:
         ServiceError: `NOT_FOUND`.
     """
-    condition = MODEL_VERSIONS.c.version == name.version if name.version != LATEST else None
-    found = _one(connection, name.parent, condition, newest=True)
+    statement = _NEWEST if name.version == LATEST else _OLDEST_WITH["version"]
+    found = _one(connection, name.parent, statement, name.version)
     if found is None:
         raise not_found("model version", name)
     return found
@@ -142,16 +142,22 @@ def version_of_row(row: Row[Any]) -> ModelVersion:
     )
 
 
+_LIVE = with_facts().where(
+    MODEL_VERSIONS.c.project == bindparam("of_project"),
+    MODEL_VERSIONS.c.model == bindparam("of_model"),
+    MODEL_VERSIONS.c.delete_time_us.is_(None),
+)
+# Built once: to build a query costs more than to run it.
+_NEWEST = _LIVE.order_by(MODEL_VERSIONS.c.version.desc()).limit(1)
+_OLDEST_WITH = {
+    column: _LIVE.where(MODEL_VERSIONS.c[column] == bindparam("value")).order_by(MODEL_VERSIONS.c.version).limit(1)
+    for column in ("version", "digest", "import_digest")
+}
+
+
 def _one(
-    connection: Connection, name: ModelName, condition: Any | None, *, newest: bool = False
+    connection: Connection, name: ModelName, statement: Any, value: str | int | None = None
 ) -> ModelVersion | None:
-    statement = with_facts().where(
-        MODEL_VERSIONS.c.project == name.project,
-        MODEL_VERSIONS.c.model == name.model,
-        MODEL_VERSIONS.c.delete_time_us.is_(None),
-    )
-    if condition is not None:
-        statement = statement.where(condition)
-    number = MODEL_VERSIONS.c.version
-    row = connection.execute(statement.order_by(number.desc() if newest else number).limit(1)).one_or_none()
+    values = {"of_project": name.project, "of_model": name.model, "value": value}
+    row = connection.execute(statement, values).one_or_none()
     return None if row is None else version_of_row(row)

@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from services.registry.sources.origin import Source
 from services.registry.tables.sources import SOURCES
+
+# Built once: to build a query costs more than to run it.
+_SOURCES = select(SOURCES).where(
+    SOURCES.c.parent == bindparam("of_parent"), SOURCES.c.digest.in_(bindparam("digests", expanding=True))
+)
 
 
 def add_source(connection: Connection, parent: str, source: Source) -> Source:
@@ -33,7 +38,7 @@ def find_sources(connection: Connection, parent: str, digests: Iterable[str]) ->
     wanted = list(digests)
     if not wanted:
         return {}
-    rows = connection.execute(select(SOURCES).where(SOURCES.c.parent == parent, SOURCES.c.digest.in_(wanted)))
+    rows = connection.execute(_SOURCES, {"of_parent": parent, "digests": wanted})
     return {
         row.digest: Source(uri=row.uri, revision=row.revision, digest=row.digest, time_us=row.time_us) for row in rows
     }
