@@ -13,6 +13,7 @@ What a single call passes is in `calls.py`; where a service may listen, in `bind
 """
 
 import asyncio
+import gc
 import inspect
 import signal
 import sys
@@ -279,6 +280,7 @@ async def serve(definition: ServiceDefinition, settings: ServerSettings) -> int:
         return refuse(settings.service, error)
     if settings.tokens_file is None:
         _log.warning("no tokens are configured: everyone on this machine is the principal 'local' with all roles")
+    gc.freeze()  # what is loaded stays: a collection in the midst of a call need not walk over it
     metrics = f" metrics on {server.metrics_address}" if server.metrics_address else ""
     print(f"tuneforge {settings.service} listening on {server.address}{metrics}", flush=True)  # noqa: T201
     await ending.wait()

@@ -7,6 +7,7 @@ from services.grpckit.database import Database
 from services.grpckit.logging import get_logger
 from services.grpckit.server import ServiceDefinition, run, serve
 from services.registry.blobs.opening import prepare_storage, storage_of
+from services.registry.freed_memory import keep_freed_memory
 from services.registry.library import Library
 from services.registry.policy import POLICIES
 from services.registry.promotions.promoter import Promoter
@@ -80,6 +81,7 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
 
 async def main() -> int:
     """Serves until SIGTERM; returns the exit code."""
+    keep_freed_memory()
     settings = RegistrySettings.from_env()
     return await serve(define(settings), settings.server)
 
