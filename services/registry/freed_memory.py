@@ -10,8 +10,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> bool:
     """Tells the C library not to give freed memory back to the kernel at once; returns whether it took that.
 
-    Each piece of a transfer is a message, a field of it and a write of a megabyte. Given back and taken anew, their pages
-    are zeroed by the kernel each time, which costs an upload as much processor time as its hash.
+    Each piece of a transfer is a message and a field of it, a megabyte each. Given back and taken anew, their pages are
+    zeroed by the kernel each time, which costs an upload as much processor time as its hash.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of the GNU C library; others do without
     if mallopt is None:
