@@ -231,6 +231,16 @@ async def test_a_message_above_the_limit_is_refused() -> None:
 
 
 @on_loop
+async def test_a_message_that_grows_above_the_limit_is_refused() -> None:
+    """B84: a few kilobytes that unpack to 16 MiB are not handed on; an honest packed call comes through."""
+    packed = {"compression": grpc.Compression.Gzip}
+    async with serve_in_process(definition(Sample()), SETTINGS) as target, grpc.aio.insecure_channel(target) as channel:
+        error = await _outcome(channel, "Say", "x" * 2**24, **packed)
+        assert type(error).__name__ == "ResourceExhausted"
+        assert await _outcome(channel, "Say", "x" * 500, **packed) == [f"projects/p/{'x' * 500}"]
+
+
+@on_loop
 async def test_the_request_id_is_the_callers_or_a_new_one() -> None:
     """A fit id is taken over, one that could forge a log line is replaced; the trailers tell it either way."""
     async with serve_in_process(definition(Sample()), SETTINGS) as target, grpc.aio.insecure_channel(target) as channel:

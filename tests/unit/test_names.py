@@ -37,7 +37,23 @@ def test_what_is_no_name_is_refused_with_the_form(kind: type[names.ResourceName]
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "A", "1a", "-a", "a-", "a" * 64, "a.b", "a/b", "ä", "a b", "..", "%2e", "a\n", "latest\n"]
+    "bad",
+    [
+        *("", "A", "1a", "-a", "a-", "a" * 64, "a.b", "a/b", "ä", "a b", "..", "%2e", "a\n", "latest\n"),
+        *(
+            "..%2f",
+            "%252e",
+            "a\\b",
+            "\u0430dmin",
+            "\uff41dmin",
+            "a\u200bb",
+            "CON",
+            "a\x00",
+            "\x1b[31m",
+            "'; DROP TABLE x",
+        ),
+        *("{{7*7}}", "${jndi:x}", "%n%s", "a:", "a#b", "a?b"),
+    ],
 )
 def test_a_bad_id_is_refused(bad: str) -> None:
     """An id has the form that the contract gives."""

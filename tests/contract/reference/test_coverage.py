@@ -1,4 +1,4 @@
-"""Every reference case has a test that is there, or says why it has none: `cases.txt` is held against the tests."""
+"""Every reference case and every row of bad input has a test that is there, or says why it has none."""
 
 import ast
 import functools
@@ -7,22 +7,24 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[2]
-LINES = Path(__file__).with_name("cases.txt").read_text().splitlines()
-SIZES = {"000": 40, "001": 37, "002": 25, "003": 41, "004": 43}
+SYSTEMS = {"000": 40, "001": 37, "002": 25, "003": 41, "004": 43}
 """Cases of each system."""
 WITHOUT = {"later: kubernetes", "later: networks", "later: retrieval", "no test: figures", "no test: advice"}
 
 
-def listed() -> dict[str, list[str]]:
-    """Returns id -> the tests of a case."""
-    cases: dict[str, list[str]] = {}
-    for line in LINES:
+@functools.cache
+def listed(file: str) -> dict[str, tuple[str, ...]]:
+    """Returns id -> the tests that a list names below it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in Path(__file__).with_name(file).read_text().splitlines():
         if line.startswith("    "):
-            cases[next(reversed(cases))].append(line.strip())
+            last = next(reversed(found))
+            found[last] = (*found[last], line.strip())
         elif line and not line.startswith("#"):
-            assert line[:6] not in cases, f"{line[:6]} stands twice"
-            cases[line[:6]] = []
-    return cases
+            name = line.partition(" ")[0]
+            assert name not in found, f"{name} stands twice"
+            found[name] = ()
+    return found
 
 
 @functools.cache
@@ -33,18 +35,24 @@ def names_of(path: str) -> frozenset[str]:
     return frozenset(each.name for each in functions if each.name.startswith("test_"))
 
 
-def test_no_case_is_left_out() -> None:
-    """All are listed, in their order."""
-    assert list(listed()) == [f"{system}-{n:02}" for system, size in SIZES.items() for n in range(1, size + 1)]
+def test_nothing_is_left_out() -> None:
+    """All cases, and all rows about what callers send, are listed in their order."""
+    assert list(listed("cases.txt")) == [
+        f"{system}-{n:02}" for system, size in SYSTEMS.items() for n in range(1, size + 1)
+    ]
+    rows = [row for row in range(1, 96) if row not in (72, 73, 75)]  # as B71, where gRPC answers by itself
+    assert list(listed("bad_inputs.txt")) == [f"B{row}" for row in (*rows, 101, 102)]
 
 
-@pytest.mark.parametrize("case", listed())
-def test_a_case_has_tests_that_are_there(case: str) -> None:
-    """Each line below it names a test, or it is one of those that have none, for one reason."""
-    found = listed()[case]
+@pytest.mark.parametrize(
+    ("file", "name"), [(file, name) for file in ("cases.txt", "bad_inputs.txt") for name in listed(file)]
+)
+def test_what_is_listed_has_tests_that_are_there(file: str, name: str) -> None:
+    """Each line below it names a test, or it is a case that has none, for one reason."""
+    found = listed(file)[name]
     if len(found) == 1 and found[0] in WITHOUT:
         return
-    assert found, f"no test of {case}"
+    assert found, f"no test of {name}"
     for each in found:
-        path, _, name = each.partition("::")
-        assert name in names_of(path), f"{each} is not there"
+        path, _, test = each.partition("::")
+        assert test in names_of(path), f"{each} is not there"
