@@ -9,7 +9,6 @@ import pytest
 
 from services.launcher import Suite, free_ports
 from tests.support.postgres import TestDatabases
-from tests.support.suite import new_suite
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client
 from tuneforge.events import StepMetrics
@@ -23,15 +22,19 @@ STEPS = 30
 
 def test_a_job_outlives_its_scheduler(tmp_path: Path, postgres_databases: TestDatabases) -> None:
     """The one that stood by goes on with the attempt that runs; the node comes to it, and a watcher misses nothing."""
-    ports = free_ports(2)
-    addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
-    database = postgres_databases.of("scheduler", Path("shared")).url.render_as_string(hide_password=False)
-    suite = new_suite(
-        tmp_path / "suite",
-        {"TUNEFORGE_SCHEDULER_DATABASE_URL": database, "TUNEFORGE_SCHEDULER_ADDRESS": addresses},
-    )
-    leader = Suite(tmp_path / "other", {**suite.ports, "scheduler": ports[1]}, metrics=False, extra_env=suite.extra_env)
-    suite.ports = {**suite.ports, "scheduler": ports[0]}
+    registry, trainer, first, second, nobody = free_ports(5)
+    addresses = f"127.0.0.1:{second},127.0.0.1:{first}"
+    env = {
+        "TUNEFORGE_SCHEDULER_DATABASE_URL": postgres_databases.of("scheduler", Path("shared")).url.render_as_string(
+            hide_password=False
+        ),
+        "TUNEFORGE_SCHEDULER_ADDRESS": addresses,
+        "TUNEFORGE_TRAINER_CPU_MILLIS": "1000",
+        "OMP_NUM_THREADS": "1",
+    }
+    ports = {"registry": registry, "trainer": trainer, "inference": nobody}
+    leader = Suite(tmp_path / "leader", {**ports, "scheduler": first}, metrics=False, extra_env=env)
+    suite = Suite(tmp_path / "suite", {**ports, "scheduler": second}, metrics=False, extra_env=env)
     try:
         leader.start("scheduler")
         suite.start("registry", "scheduler", "trainer")
