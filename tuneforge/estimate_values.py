@@ -40,11 +40,13 @@ class ResourceEstimate:
     rate_runs: int
     """Measured runs that the rate comes from; 0: the default for such a device."""
     problem: str
-    """Why no known node could ever hold it; empty: one could."""
+    """Why no known node could ever hold it; empty: one could. In an alternative: what the best such node lacks."""
     family: str
     """Class of the model."""
     arithmetic_bytes: int
     """Peak memory by arithmetic alone."""
+    alternatives: tuple["ResourceEstimate", ...] = ()
+    """The same for every other kind of device of the known nodes that could take the job, memory left aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ def resource_estimate_from_proto(message: pb.ResourceEstimate) -> ResourceEstima
         problem=message.problem,
         family=message.family,
         arithmetic_bytes=message.arithmetic_bytes,
+        alternatives=tuple(map(resource_estimate_from_proto, message.alternatives)),
     )
 
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.dependencies import Dependencies
 from services.scheduler.dependencies import look_up as look_up_dependencies
-from services.scheduler.estimating import Known, Rows, look_up, memory_of, predict
-from services.scheduler.fitting import misfit, needs_of
+from services.scheduler.estimating import Known, Question, Rows, kinds_able, lacks, look_up, memories_of, predict
+from services.scheduler.fitting import Memories, misfit, needs_of
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import NO_OPTIONS, Options
@@ -19,7 +19,7 @@ from services.scheduler.lifecycle.training_digest import TrainingInputs, trainin
 from services.scheduler.nodes import label_problems
 from services.scheduler.queues.budgets import NO_BUDGET, NO_PRICE, Budget, Price
 from services.scheduler.queues.updating import budget_problems
-from services.scheduler.records import Job, NewJob, Pinned
+from services.scheduler.records import Job, Needs, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.shared_asking import SharedAsking
 from services.scheduler.store import jobs as job_store
@@ -31,7 +31,6 @@ from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import with_defaults
-from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.scheduling import DEFAULT, ENTRIES_MAX, Scheduling, scheduling_violations
 from tuneforge.specs.spec import DataSource, MergeMethod, Task, TrainingSpec
 from tuneforge.specs.validation import validate
@@ -126,27 +125,24 @@ class Admission:
         spec = _whole_spec(draft, name, start, (train, validation))
         family = architecture.class_name if architecture is not None else ""
         known = await self._known(spec, family, train.ref.digest)
-        found = None
-        if architecture is not None:
-            count = round(train.rows * (spec.data.train_fraction or 1.0))
-            rows = Rows(count=count, characters=train.characters)
-            found = predict(spec, architecture, rows, known, self.price)
-        problem = misfit(
-            spec,
-            known.nodes,
-            None if architecture is None else lambda each: memory_of(each, architecture, known),
-            draft.scheduling,
-        )
+
+        def memories(each: TrainingSpec) -> Memories:
+            return {} if architecture is None else memories_of(each, architecture, known)
+
+        problem = misfit(spec, known.nodes, memories, draft.scheduling)
         if problem is not None and must_fit:
             raise problem.error()
-        new = _new_job(draft, name, spec, start, (train, validation), found.memory if found else None)
-        words = problem.message if problem is not None else ""
+        needs = needs_of(spec, memories(spec), draft.scheduling)
+        new = _new_job(draft, name, spec, start, (train, validation), needs)
+        if architecture is not None:
+            rows = Rows(count=round(train.rows * (spec.data.train_fraction or 1.0)), characters=train.characters)
+            question = Question(spec=spec, architecture=architecture, rows=rows, price=self.price)
+            new = _with_predictions(new, question, known, draft.scheduling, problem.message if problem else "")
         return replace(
             new,
-            resource_estimate=prediction_bytes(found, words) if found else None,
             retry=retry_bytes(draft.options.retry(self.retry)),
             budget=budget,
-            training_digest=_training_digest(new, spec, known.kind.device),
+            training_digest=_training_digest(new, spec, next(iter(known.runs)).device),
             waits_for=waits.unmet,
         )
 
@@ -294,7 +290,7 @@ def _new_job(
     spec: TrainingSpec,
     start: _Start,
     data: tuple[DatasetFacts, DatasetFacts | None],
-    memory: MemoryEstimate | None,
+    needs: Needs,
 ) -> NewJob:
     train, validation = data
     pinned = None
@@ -311,12 +307,24 @@ def _new_job(
         depends_on=start.waits_for.name if start.waits_for is not None else None,
         architecture_version=start.architecture_version,
         output_model=spec.output_model or "",
-        estimate=estimate_bytes(memory) if memory is not None else None,
-        needs=needs_of(spec, memory, draft.scheduling),
+        estimate=None,
+        needs=needs,
         scheduling=draft.scheduling,
         lost_after_ms=round((spec.resources.lost_after_s or 0.0) * 1000),
         keep_checkpoints=spec.checkpointing.keep_last,
         ttl_ms=draft.options.ttl_ms,
+    )
+
+
+def _with_predictions(new: NewJob, asked: Question, known: Known, scheduling: Scheduling, problem: str) -> NewJob:
+    """Returns a job with what it would take on each kind of device, in front the first that could hold it."""
+    found = [predict(asked, known, kind) for kind in kinds_able(asked.spec, scheduling, known)]
+    lacking = {each.kind: lacks(each, new.needs, known.nodes) for each in found}
+    first, *others = sorted(found, key=lambda each: bool(lacking[each.kind]))
+    return replace(
+        new,
+        estimate=estimate_bytes(first.memory),
+        resource_estimate=prediction_bytes(first, problem, [(each, lacking[each.kind]) for each in others]),
     )
 
 

@@ -5,23 +5,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from services.scheduler import arithmetic, calibration
 from services.scheduler.calibration import CPU, Interval, Kind, Measured
+from services.scheduler.fitting import Memories, needs_of
+from services.scheduler.placement import devices_on, shortage
 from services.scheduler.queues.budgets import Price
-from services.scheduler.records import Node
+from services.scheduler.records import Capacity, Needs, Node
 from services.scheduler.store import measured_runs
 from services.scheduler.store import nodes as node_store
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.memory import MemoryEstimate
+from tuneforge.specs.scheduling import Scheduling
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.workload import row_tokens_of, steps_of
 
 HOUR_S = 3600.0
+_UNKNOWN_DEVICE = "accelerator"
+"""Kind of a device that no node has named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +35,11 @@ class Known:
 
     nodes: Sequence[Node]
     """All known nodes, reachable or not."""
-    kind: Kind
-    """What runs are compared by."""
-    runs: Sequence[Measured]
-    """Measured runs of the same method and number format on such a device, of every family."""
+    runs: Mapping[Kind, Sequence[Measured]]
+    """By each kind that could take the run, accelerators before the CPU: measured runs of the same method and number
+    format on such a device, of every family."""
     row_tokens: float | None
     """Tokens of a row of the same data, where it was trained on before."""
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the run would compute on a host."""
-        return self.kind.device == CPU
 
     @property
     def cores(self) -> float:
@@ -83,29 +82,57 @@ def look_up(connection: Connection, spec: TrainingSpec, family: str, train_diges
     """
     nodes = node_store.list_by_name(connection)
     method = type(spec.method).__name__.removesuffix("Method").lower()
-    kind = Kind(family=family, method=method, compute=str(spec.compute), device=_device(spec, nodes))
+    kinds = [
+        Kind(family=family, method=method, compute=str(spec.compute), device=device) for device in _devices(spec, nodes)
+    ]
     return Known(
         nodes=nodes,
-        kind=kind,
-        runs=measured_runs.of_device(connection, kind),
+        runs={kind: measured_runs.of_device(connection, kind) for kind in kinds},
         row_tokens=measured_runs.row_tokens(connection, train_digest),
     )
 
 
-def _device(spec: TrainingSpec, nodes: Sequence[Node]) -> str:
-    """Returns the kind of device that a spec would run on: that of the first node with one, unless it asks for none."""
-    if spec.resources.devices_per_node == 0:
+def _devices(spec: TrainingSpec, nodes: Sequence[Node]) -> list[str]:
+    """Returns the kinds of device that a spec could run on, accelerators in the order of nodes and then the CPU."""
+    asked = spec.resources.devices_per_node
+    if asked == 0:
+        return [CPU]
+    found = dict.fromkeys(device_on(Needs(devices=asked), node.capacity) for node in nodes)
+    accelerators = [device for device in found if device != CPU]
+    if asked:
+        return accelerators or [_UNKNOWN_DEVICE]
+    return [*accelerators, CPU] if CPU in found or not accelerators else accelerators
+
+
+def device_on(needs: Needs, capacity: Capacity) -> str:
+    """Returns the kind of device that an attempt takes on a node."""
+    if not devices_on(needs, capacity):
         return CPU
-    models = [model for node in nodes for model in node.capacity.device_models]
-    if models:
-        return models[0]
-    return "accelerator" if spec.resources.devices_per_node else CPU
+    return next(iter(capacity.device_models), _UNKNOWN_DEVICE)
 
 
-def memory_of(spec: TrainingSpec, architecture: Architecture, known: Known) -> MemoryEstimate:
-    """Returns the peak memory of a spec, corrected by measured runs of its family."""
-    runs = [run for run in known.runs if run.kind == known.kind]
-    return calibration.corrected(arithmetic.memory(spec, architecture, on_cpu=known.on_cpu), runs)
+def kinds_able(spec: TrainingSpec, scheduling: Scheduling, known: Known) -> list[Kind]:
+    """Returns the kinds of device on which a spec may run by all but its memory; every kind, where no node is such."""
+    needs = replace(needs_of(spec, {}, scheduling), host_bytes=0)
+    able = {device_on(needs, node.capacity) for node in known.nodes if shortage(needs, node) is None}
+    return [kind for kind in known.runs if kind.device in able] or list(known.runs)
+
+
+def memory_of(spec: TrainingSpec, architecture: Architecture, known: Known, kind: Kind) -> MemoryEstimate:
+    """Returns the peak memory of a spec on a kind of device, corrected by measured runs of its family."""
+    runs = [run for run in known.runs[kind] if run.kind == kind]
+    return calibration.corrected(arithmetic.memory(spec, architecture, on_cpu=kind.device == CPU), runs)
+
+
+def memories_of(spec: TrainingSpec, architecture: Architecture, known: Known) -> Memories:
+    """Returns the peak memory of a spec on each kind of device that a node may have, one that comes later included."""
+    asked = spec.resources.devices_per_node
+    found = {kind.device: memory_of(spec, architecture, known, kind) for kind in known.runs}
+    if asked is None and CPU not in found:
+        found[CPU] = arithmetic.memory(spec, architecture, on_cpu=True)
+    if asked is None and len(found) == 1:
+        found[_UNKNOWN_DEVICE] = arithmetic.memory(spec, architecture, on_cpu=False)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +144,31 @@ class Rows:
     """Of a row, mean; 0: not known."""
 
 
-def predict(spec: TrainingSpec, architecture: Architecture, rows: Rows, known: Known, price: Price) -> Prediction:
-    """Returns what a spec would take.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be predicted."""
 
-    Args:
-        spec: With defaults.
-        architecture: Of its base.
-        rows: Rows to learn from.
-        known: What is known for the spec.
-        price: Of a device.
-    """
+    spec: TrainingSpec
+    """With defaults."""
+    architecture: Architecture
+    """Of its base."""
+    rows: Rows
+    """Rows to learn from."""
+    price: Price
+    """Of a device."""
+
+
+def predict(asked: Question, known: Known, kind: Kind) -> Prediction:
+    """Returns what a spec would take on a kind of device, one of `known.runs`."""
+    spec, architecture, rows, price = asked.spec, asked.architecture, asked.rows, asked.price
+    runs = known.runs[kind]
     optimization, longest = spec.optimization, spec.data.max_tokens
     row_tokens = known.row_tokens or (row_tokens_of(rows.characters, longest) if rows.characters else longest / 2)
     row_tokens = min(row_tokens, float(longest))
     flops = arithmetic.operations(spec, architecture, row_tokens)
     devices = max(1, spec.resources.devices_per_node or 1) * max(1, spec.resources.nodes)
-    fallback = calibration.default_rate(known.kind.device, known.kind.compute, known.cores)
-    per_flop, rate_runs = calibration.seconds_per_flop(known.runs, flops, fallback)
+    fallback = calibration.default_rate(kind.device, kind.compute, known.cores)
+    per_flop, rate_runs = calibration.seconds_per_flop(runs, flops, fallback)
     tokens = optimization.rows_per_step * row_tokens
     steps = steps_of(
         max(1, rows.count), optimization.rows_per_step, epochs=optimization.epochs, max_steps=optimization.max_steps
@@ -141,11 +176,11 @@ def predict(spec: TrainingSpec, architecture: Architecture, rows: Rows, known: K
     step_seconds = per_flop.times(flops * tokens / devices)
     total = step_seconds.times(steps)
     device_seconds = total.times(devices)
-    watts = calibration.power_watts(known.runs)
+    watts = calibration.power_watts(runs)
     return Prediction(
-        kind=known.kind,
-        memory=memory_of(spec, architecture, known),
-        arithmetic_bytes=arithmetic.memory(spec, architecture, on_cpu=known.on_cpu).total_bytes,
+        kind=kind,
+        memory=memory_of(spec, architecture, known, kind),
+        arithmetic_bytes=arithmetic.memory(spec, architecture, on_cpu=kind.device == CPU).total_bytes,
         steps=steps,
         tokens_per_step=tokens,
         flops_per_token=flops,
@@ -157,3 +192,13 @@ def predict(spec: TrainingSpec, architecture: Architecture, rows: Rows, known: K
         currency=price.currency,
         rate_runs=rate_runs,
     )
+
+
+def lacks(found: Prediction, needs: Needs, nodes: Sequence[Node]) -> str:
+    """Returns what the best node with such a device lacks for a job; empty: one lacks nothing, or none is known."""
+    lacking = [
+        (lack.missing_bytes, f"nodes/{node.node} {lack.what}") if (lack := shortage(needs, node)) else (0, "")
+        for node in nodes
+        if device_on(needs, node.capacity) == found.kind.device
+    ]
+    return min(lacking, default=(0, ""))[1]

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.grpckit.errors import ServiceError
-from services.scheduler.placement import Shortage, gigabytes, shortage
+from services.scheduler.calibration import CPU
+from services.scheduler.placement import Shortage, gigabytes, peak_on, shortage
 from services.scheduler.records import Needs, Node
 from tuneforge.specs.cheaper import cheapest_fit
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.scheduling import DEFAULT, Scheduling
 from tuneforge.specs.spec import TrainingSpec
 
+Memories = Mapping[str, MemoryEstimate]
+"""Peak memory by kind of device that could take a job; empty: the shapes of its base are not known."""
 
-def needs_of(spec: TrainingSpec, memory: MemoryEstimate | None, scheduling: Scheduling = DEFAULT) -> Needs:
+
+def needs_of(spec: TrainingSpec, memories: Memories, scheduling: Scheduling = DEFAULT) -> Needs:
     """Returns what an attempt of a spec asks of a node."""
+    on_devices = [memory for kind, memory in memories.items() if kind != CPU]
     return Needs(
         nodes=spec.resources.nodes or 1,
         devices=spec.resources.devices_per_node,
-        peak_bytes=memory.highest_bytes if memory is not None else 0,
+        peak_bytes=memories[CPU].highest_bytes if CPU in memories else 0,
+        device_peak_bytes=max((memory.highest_bytes for memory in on_devices), default=0),
+        beside_bytes=max((memory.host_bytes for memory in on_devices), default=0),
         host_bytes=spec.resources.memory_bytes,
         cpu_millis=spec.resources.cpu_millis,
         labels=dict(spec.resources.node_labels),
@@ -45,7 +52,7 @@ class Misfit:
 def misfit(
     spec: TrainingSpec,
     nodes: Sequence[Node],
-    memory_of: Callable[[TrainingSpec], MemoryEstimate] | None,
+    memories_of: Callable[[TrainingSpec], Memories],
     scheduling: Scheduling = DEFAULT,
 ) -> Misfit | None:
     """Returns why no known node could ever hold a spec, or None when one could, or when no node is known yet.
@@ -53,18 +60,17 @@ def misfit(
     Args:
         spec: With defaults.
         nodes: All known nodes, reachable or not.
-        memory_of: Gives the memory of a spec on its base; None: that is not known, the rest is looked at.
+        memories_of: Gives the memory of a spec on its base.
         scheduling: Where it may run.
     """
-    memory = memory_of(spec) if memory_of is not None else None
-    needs = needs_of(spec, memory, scheduling)
+    needs = needs_of(spec, memories_of(spec), scheduling)
     lacking = [(node, lack) for node in nodes if (lack := shortage(needs, node)) is not None]
     able = len(nodes) - len(lacking)
     if not nodes or able >= needs.nodes:
         return None
     if able:
         return _too_few(needs.nodes, able, lacking)
-    return _none_holds_it(spec, nodes, lacking, memory_of, scheduling)
+    return _none_holds_it(spec, nodes, lacking, lambda each: needs_of(each, memories_of(each), scheduling))
 
 
 def _too_few(wanted: int, able: int, lacking: Sequence[tuple[Node, Shortage]]) -> Misfit:
@@ -80,11 +86,9 @@ def _none_holds_it(
     spec: TrainingSpec,
     nodes: Sequence[Node],
     lacking: Sequence[tuple[Node, Shortage]],
-    memory_of: Callable[[TrainingSpec], MemoryEstimate] | None,
-    scheduling: Scheduling,
+    needs: Callable[[TrainingSpec], Needs],
 ) -> Misfit:
-    needs = needs_of(spec, memory_of(spec) if memory_of is not None else None, scheduling)
-    by_memory = sorted((lack.missing_bytes, node.node) for node, lack in lacking if lack.missing_bytes)
+    by_memory = sorted((lack.missing_bytes, node.node, lack) for node, lack in lacking if lack.missing_bytes)
     if not by_memory:
         node, lack = lacking[0]
         others = f", nor do the {len(nodes) - 1} others" if len(nodes) > 1 else ""
@@ -93,22 +97,16 @@ def _none_holds_it(
             "`scheduling`",
             metadata={"node": f"nodes/{node.node}"},
         )
-    missing, best = by_memory[0]
-    what = next(lack.what for node, lack in lacking if node.node == best)
+    missing, best, lack = by_memory[0]
     message = (
-        f"it needs {gigabytes(max(needs.peak_bytes, needs.host_bytes))}; the best node, nodes/{best}, {what}: "
+        f"it needs {gigabytes(lack.needed_bytes)}; the best node, nodes/{best}, {lack.what}: "
         f"{gigabytes(missing)} too little"
     )
-    metadata = {"node": f"nodes/{best}", "missing_bytes": str(missing), "needed_bytes": str(needs.peak_bytes)}
-    if memory_of is None:
-        return Misfit(message=message, metadata=metadata)
-    found = cheapest_fit(
-        spec,
-        memory_of,
-        lambda changed, less: any(shortage(needs_of(changed, less, scheduling), node) is None for node in nodes),
-    )
+    metadata = {"node": f"nodes/{best}", "missing_bytes": str(missing), "needed_bytes": str(lack.needed_bytes)}
+    found = cheapest_fit(spec, needs, lambda _, less: any(shortage(less, node) is None for node in nodes))
     if found is None:
         return Misfit(message=f"{message}; use a smaller base or a larger node", metadata=metadata)
     change, less = found
-    words = f"{message}; with {change.words} it needs {gigabytes(less.highest_bytes)}"
+    then = min(peak_on(less, node.capacity) for node in nodes if shortage(less, node) is None)
+    words = f"{message}; with {change.words} it needs {gigabytes(then)}"
     return Misfit(message=words, metadata=metadata | {"change": change.words})

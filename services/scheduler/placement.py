@@ -18,6 +18,8 @@ class Shortage:
     """What it lacks, as a sentence."""
     missing_bytes: int = 0
     """Memory that it lacks; 0 when it lacks something else."""
+    needed_bytes: int = 0
+    """Memory that it would need."""
 
 
 def devices_on(needs: Needs, capacity: Capacity) -> int:
@@ -40,14 +42,23 @@ def shortage(needs: Needs, node: Node) -> Shortage | None:
         return Shortage(what=f"has {len(capacity.device_bytes)} accelerators, {devices} are asked for")
     if needs.cpu_millis > capacity.cpu_millis:
         return Shortage(what=f"has {capacity.cpu_millis} CPU millis, {needs.cpu_millis} are asked for")
-    if needs.host_bytes > capacity.memory_bytes:
-        missing = needs.host_bytes - capacity.memory_bytes
-        return Shortage(what=f"has {gigabytes(capacity.memory_bytes)} of host memory", missing_bytes=missing)
-    room = min(capacity.device_bytes[:devices]) if devices else capacity.memory_bytes
-    if needs.peak_bytes > room:
-        where = "a device" if devices else "the host"
-        return Shortage(what=f"has {gigabytes(room)} of memory on {where}", missing_bytes=needs.peak_bytes - room)
+    for wanted, room, where in (
+        (needs.host_bytes, capacity.memory_bytes, "of host memory"),
+        (needs.device_peak_bytes, min(capacity.device_bytes[:devices], default=0), "of memory on a device"),
+        (_predicted_on_host(needs, devices), capacity.memory_bytes, "of memory on the host"),
+    ):
+        if wanted > room and (devices or where != "of memory on a device"):
+            return Shortage(what=f"has {gigabytes(room)} {where}", missing_bytes=wanted - room, needed_bytes=wanted)
     return None
+
+
+def peak_on(needs: Needs, capacity: Capacity) -> int:
+    """Returns the predicted peak of the memory that it computes in on a node: of its accelerator, else of its host."""
+    return needs.device_peak_bytes if devices_on(needs, capacity) else max(needs.host_bytes, needs.peak_bytes)
+
+
+def _predicted_on_host(needs: Needs, devices: int) -> int:
+    return needs.beside_bytes if devices else needs.peak_bytes
 
 
 def _excluded(needs: Needs, node: Node) -> Shortage | None:
@@ -67,8 +78,7 @@ def _excluded(needs: Needs, node: Node) -> Shortage | None:
 
 def host_bytes_on(needs: Needs, capacity: Capacity) -> int:
     """Returns how much of a node's host memory an attempt takes: what it asks for, or what it is predicted to need."""
-    on_host = needs.peak_bytes if devices_on(needs, capacity) == 0 else 0
-    return max(needs.host_bytes, on_host)
+    return max(needs.host_bytes, _predicted_on_host(needs, devices_on(needs, capacity)))
 
 
 def gigabytes(count: int) -> str:

@@ -35,7 +35,11 @@ class Needs:
     devices: int | None = None
     """Accelerators; None: one where the node has some."""
     peak_bytes: int = 0
-    """Predicted peak memory on the device, or on the host without one; 0: not known."""
+    """Predicted peak of the host's memory where it runs without an accelerator; 0: not known."""
+    device_peak_bytes: int = 0
+    """Predicted peak of an accelerator's memory, on the kind that needs most; 0: not known."""
+    beside_bytes: int = 0
+    """Predicted peak of the host's memory beside an accelerator; 0: not known."""
     host_bytes: int = 0
     """Host memory asked for; 0: no request."""
     cpu_millis: int = 0

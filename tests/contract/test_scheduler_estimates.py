@@ -9,6 +9,7 @@ import pytest
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import DATA
+from tests.support.fake_trainer import FakeTrainer, serve_trainer
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec
 from tuneforge.v1 import events_pb2, jobs_pb2, lineage_pb2, nodes_pb2, scheduler_pb2, spec_pb2
@@ -74,6 +75,46 @@ async def test_what_fits_nowhere_is_estimated_with_the_way_out(tmp_path: Path) -
         assert "too little" in found.problem
         error = await refusal(stage.create(), "FAILED_PRECONDITION")
         assert error.message == found.problem
+
+
+@on_loop
+async def test_every_kind_of_device_is_estimated(tmp_path: Path) -> None:
+    """The answer is for the first kind that could hold it, and lists the others; who fits on none is refused."""
+    device = nodes_pb2.Device(model="NVIDIA H200", memory_bytes=141 * 10**9)
+    async with staged(tmp_path) as stage, serve_trainer(FakeTrainer(name="nodes/n2", devices=[device])) as other:
+        await stage.trainer.register(stage.address)
+        await other.register(stage.address)
+        found = await estimate(stage)
+        assert (found.device, [each.device for each in found.alternatives]) == ("NVIDIA H200", ["cpu"])
+        assert found.memory.host_bytes > 3 * 10**9
+        on_cpu = found.alternatives[0]
+        assert (on_cpu.problem, on_cpu.memory.host_bytes) == ("", 0)
+        assert on_cpu.memory.total_bytes < found.memory.total_bytes
+        assert on_cpu.step_seconds.expected > found.step_seconds.expected
+        alone = await estimate(stage, resources=spec_pb2.Resources(devices_per_node=0))
+        assert (alone.device, alone.memory, list(alone.alternatives)) == ("cpu", on_cpu.memory, [])
+        other.memory_bytes = 2 * 10**9  # too little beside the accelerator
+        await other.register(stage.address)
+        found = await estimate(stage)
+        assert (found.device, found.problem) == ("cpu", "")
+        assert found.alternatives[0].problem == "nodes/n2 has 2.0 GB of memory on the host"
+        await stage.create()
+        await stage.trainer.started(1)
+        assert not other.starts
+        stage.trainer.memory_bytes = 10**8
+        await stage.trainer.register(stage.address)
+        error = await refusal(stage.create("j2"), "FAILED_PRECONDITION")
+        assert error.reason == "DOES_NOT_FIT"
+
+
+@on_loop
+async def test_more_devices_than_one_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    """Slots of a node are no devices of one process: the answer says how a run gets more."""
+    async with staged(tmp_path, trainer={"slots": 2}) as stage:
+        await stage.trainer.register(stage.address)
+        error = await refusal(stage.create(spec=tiny_spec(resources={"devices_per_node": 2})), "INVALID_ARGUMENT")
+        assert [each.field for each in error.fields] == ["spec.resources.devices_per_node"]
+        assert "ask for more `resources.nodes`" in error.fields[0].description
 
 
 @on_loop

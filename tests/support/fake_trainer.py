@@ -6,7 +6,7 @@ It keeps no processes and trains nothing; its answers are those of the contract.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +49,7 @@ class FakeTrainer:
     generation: str = "0000000000000001"
     slots: int = 1
     memory_bytes: int = 64 * 10**9
+    devices: Sequence[nodes_pb2.Device] = ()
     labels: dict[str, str] = field(default_factory=dict)
     address: str = ""
     held: dict[str, HeldAttempt] = field(default_factory=dict)
@@ -130,7 +131,9 @@ class FakeTrainer:
 
     def node(self) -> nodes_pb2.Node:
         """Returns what the node says of itself."""
-        capacity = nodes_pb2.NodeCapacity(cpu_millis=2000, memory_bytes=self.memory_bytes, slots=self.slots)
+        capacity = nodes_pb2.NodeCapacity(
+            cpu_millis=2000, memory_bytes=self.memory_bytes, slots=self.slots, devices=self.devices
+        )
         return nodes_pb2.Node(
             name=self.name,
             address=self.address,

@@ -45,8 +45,16 @@ def _estimate(spec: Path | None, as_json: bool, **flags: Any) -> None:
             ("energy", _span(found.energy_joules, 1 / 3.6e6, "kWh")),
             ("cost", _span(found.cost, 1.0, found.currency)),
             ("problem", found.problem or None),
+            *((f"on {each.device}", _alternative(each)) for each in found.alternatives),
         ]
     )
+
+
+def _alternative(found: Any) -> str:
+    words = [f"a step {_time(found.step_seconds)}", found.problem]
+    if found.memory is not None:
+        words.insert(0, f"{size(found.memory.total_bytes)}, at most {size(found.memory.highest_bytes)}")
+    return "; ".join(filter(None, words))
 
 
 def _time(found: Any, source: str = "") -> str | None:

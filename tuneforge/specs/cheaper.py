@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, TrainingSpec
+
+Need = TypeVar("Need")
 
 SHORTEST_TOKENS = 64
 """Rows are not advised to be cut shorter than this."""
@@ -42,18 +44,18 @@ def cheaper(spec: TrainingSpec) -> Iterator[Change]:
 
 def cheapest_fit(
     spec: TrainingSpec,
-    memory_of: Callable[[TrainingSpec], MemoryEstimate],
-    fits: Callable[[TrainingSpec, MemoryEstimate], bool],
-) -> tuple[Change, MemoryEstimate] | None:
+    need_of: Callable[[TrainingSpec], Need],
+    fits: Callable[[TrainingSpec, Need], bool],
+) -> tuple[Change, Need] | None:
     """Returns the first change after which a spec fits, with what it needs then; None when none is enough.
 
     Args:
         spec: With defaults.
-        memory_of: Gives the memory of a spec on its base.
+        need_of: Gives what a spec needs on its base.
         fits: Tells whether a spec with this need has room.
     """
     for change in cheaper(spec):
-        less = memory_of(change.spec)
+        less = need_of(change.spec)
         if fits(change.spec, less):
             return change, less
     return None

@@ -301,7 +301,10 @@ def _resources(resources: Resources) -> Iterator[FieldViolation]:
         yield FieldViolation("resources.nodes", f"is {resources.nodes}: use 1 to {NODES_MAX}, or 0 for 1")
     devices = resources.devices_per_node
     if devices is not None and devices not in (0, 1):
-        yield FieldViolation("resources.devices_per_node", f"is {devices}: this release trains on 0 or 1 device")
+        yield FieldViolation(
+            "resources.devices_per_node",
+            f"is {devices}: use 0 or 1; for more devices ask for more `resources.nodes`, with one trainer a device",
+        )
     yield from _count("resources.cpu_millis", resources.cpu_millis, minimum=0)
     yield from _count("resources.memory_bytes", resources.memory_bytes, minimum=0)
     low, high = LOST_AFTER_RANGE_S

@@ -858,8 +858,11 @@ class ResourceEstimate(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
     ARITHMETIC_BYTES_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """Kind of device that all of it is for, e.g. `NVIDIA H200`, or `cpu`."""
+    """Kind of device that all of it is for, e.g. `NVIDIA H200`, or `cpu`: of several the first that could hold it,
+    accelerators before the CPU.
+    """
     steps: _builtins.int
     """Optimiser steps."""
     tokens_per_step: _builtins.int
@@ -871,7 +874,9 @@ class ResourceEstimate(_message.Message):
     rate_runs: _builtins.int
     """Measured runs that the rate comes from; 0: the default for such a device, which may be off by a factor of 3."""
     problem: _builtins.str
-    """Why no known node could ever hold it, and the cheapest change that would fit; empty: one could, or none is known."""
+    """Why no known node could ever hold it, and the cheapest change that would fit; empty: one could, or none is known. In
+    an alternative: what the best node with such a device lacks.
+    """
     family: _builtins.str
     """Class of the model that it is for, e.g. `LlamaForCausalLM`."""
     arithmetic_bytes: _builtins.int
@@ -900,6 +905,12 @@ class ResourceEstimate(_message.Message):
     def cost(self) -> Global___Interval:
         """Price in `currency`; unset: none is set for a device's hour."""
 
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceEstimate]:
+        """The same for every other kind of device of the known nodes that could take the job, memory left aside; an alternative
+        has none of its own. A job is refused only when it fits on no kind.
+        """
+
     def __init__(
         self,
         *,
@@ -918,10 +929,11 @@ class ResourceEstimate(_message.Message):
         problem: _builtins.str = ...,
         family: _builtins.str = ...,
         arithmetic_bytes: _builtins.int = ...,
+        alternatives: _abc.Iterable[Global___ResourceEstimate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "memory", b"memory", "step_seconds", b"step_seconds", "total_seconds", b"total_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic_bytes", b"arithmetic_bytes", "cost", b"cost", "currency", b"currency", "device", b"device", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "family", b"family", "flops_per_token", b"flops_per_token", "memory", b"memory", "problem", b"problem", "rate_runs", b"rate_runs", "step_seconds", b"step_seconds", "steps", b"steps", "tokens_per_step", b"tokens_per_step", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "arithmetic_bytes", b"arithmetic_bytes", "cost", b"cost", "currency", b"currency", "device", b"device", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "family", b"family", "flops_per_token", b"flops_per_token", "memory", b"memory", "problem", b"problem", "rate_runs", b"rate_runs", "step_seconds", b"step_seconds", "steps", b"steps", "tokens_per_step", b"tokens_per_step", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1126,7 +1126,9 @@ class Resources(_message.Message):
     Tasks that learn from pairs take one.
     """
     devices_per_node: _builtins.int
-    """Accelerators on each node, 0 = CPU only; more than 1 is refused. Unset: 1 where a node has accelerators, else 0."""
+    """Accelerators on each node, 0 = CPU only. Unset: 1 where a node has accelerators, else 0. More than 1 is refused: one
+    process of a run computes on one device. For more devices ask for more `nodes`, and start one trainer a device.
+    """
     cpu_millis: _builtins.int
     """CPU share on each node in thousandths of a core: what is kept free for an attempt, and what it gets at most. A node that
     may not make control groups rounds it up to whole cores. 0: the node's default for one attempt, and no limit.

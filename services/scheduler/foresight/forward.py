@@ -341,6 +341,7 @@ class Forward:
             cpu_millis=waiting.cpu_millis,
             host_bytes=waiting.host_bytes,
             peak_bytes=waiting.peak_bytes,
+            beside_bytes=waiting.beside_bytes,
             urgent_ms=waiting.urgent_ms,
             latest_start_ms=waiting.latest_start_ms,
             is_preemptible=attempt.is_preemptible,
@@ -373,6 +374,7 @@ def _waits_again(job: Running) -> Waiting:
         cpu_millis=job.cpu_millis,
         host_bytes=job.host_bytes,
         peak_bytes=job.peak_bytes,
+        beside_bytes=job.beside_bytes,
         urgent_ms=job.urgent_ms,
         latest_start_ms=job.latest_start_ms,
     )

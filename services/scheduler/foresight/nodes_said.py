@@ -104,7 +104,7 @@ _CLEARED: tuple[tuple[Lack, dict[str, object]], ...] = (
     (Lack.LABELS, {"labels": {}, "exclude_labels": {}, "exclude_nodes": frozenset()}),
     (Lack.DEVICES, {"devices": 0, "device_kinds": ()}),
     (Lack.CPU, {"cpu_millis": 0}),
-    (Lack.MEMORY, {"host_bytes": 0, "peak_bytes": 0}),
+    (Lack.MEMORY, {"host_bytes": 0, "peak_bytes": 0, "device_peak_bytes": 0, "beside_bytes": 0}),
 )
 
 

@@ -64,7 +64,8 @@ class _Places:
     def of(self, needs: Needs) -> frozenset[str] | None:
         """Returns the nodes, or None when they are all."""
         demand = (
-            needs.devices, needs.peak_bytes, needs.host_bytes, needs.cpu_millis, needs.device_kinds,
+            needs.devices, needs.peak_bytes, needs.device_peak_bytes, needs.beside_bytes, needs.host_bytes,
+            needs.cpu_millis, needs.device_kinds,
             needs.exclude_nodes, tuple(needs.labels.items()), tuple(needs.exclude_labels.items()),
         )  # fmt: skip
         try:
@@ -108,8 +109,9 @@ def _new_waiting(seen: Observation, job: ActiveJob, nodes: frozenset[str] | None
         nodes=nodes,
         prefers=job.checkpoint_node,
         cpu_millis=needs.cpu_millis,
-        host_bytes=_host_bytes(needs),
+        host_bytes=needs.host_bytes,
         peak_bytes=needs.peak_bytes,
+        beside_bytes=_beside_bytes(needs),
         urgent_ms=urgent_ms,
         latest_start_ms=latest_ms,
     )
@@ -130,8 +132,9 @@ def _running(seen: Observation, job: ActiveJob, parts: list[Attempt], away: froz
         loss_ms=loss_ms(seen, job, parts),
         restore_ms=restore_ms(seen, parts),
         cpu_millis=needs.cpu_millis,
-        host_bytes=_host_bytes(needs),
+        host_bytes=needs.host_bytes,
         peak_bytes=needs.peak_bytes,
+        beside_bytes=_beside_bytes(needs),
         urgent_ms=urgent_ms,
         latest_start_ms=latest_ms,
         # Who does not run yet cannot save, and who cannot be reached cannot be asked.
@@ -140,9 +143,9 @@ def _running(seen: Observation, job: ActiveJob, parts: list[Attempt], away: froz
     )
 
 
-def _host_bytes(needs: Needs) -> int:
-    """Returns what an attempt takes of the host on any node; without accelerators its predicted peak is the host's."""
-    return max(needs.host_bytes, needs.peak_bytes) if needs.devices == 0 else needs.host_bytes
+def _beside_bytes(needs: Needs) -> int:
+    """Returns the predicted peak of the host's memory on nodes with accelerators, where it may use none of them."""
+    return needs.peak_bytes if needs.devices == 0 else needs.beside_bytes
 
 
 def loss_ms(seen: Observation, job: ActiveJob, parts: list[Attempt]) -> float:

@@ -50,7 +50,7 @@ class Keep:
 
 Decision = Begin | GiveWay | Keep
 
-_Demand = tuple[int, int, int, int, int, frozenset[str] | None]
+_Demand = tuple[int, int, int, int, int, int, frozenset[str] | None]
 """Nodes; slots, CPU share, host memory and predicted peak on each; where."""
 
 
@@ -139,7 +139,7 @@ class _Planner:
             self.too_full.add((job.project, asked))
 
     def _look_at(self, key: Key, job: Waiting, *, may_stop: bool) -> None:
-        demand = (job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.nodes)
+        demand = (job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.beside_bytes, job.nodes)
         if demand not in self.too_large:
             if (parts := self.rooms.fit(job)) is not None:
                 self._begin(job, key, parts)

@@ -84,7 +84,9 @@ class Waiting:
     host_bytes: int = 0
     """Host memory on each of them."""
     peak_bytes: int = 0
-    """Predicted peak memory; it is the host's on nodes without accelerators."""
+    """Predicted peak of the host's memory on nodes without accelerators."""
+    beside_bytes: int = 0
+    """The same on nodes with accelerators."""
     urgent_ms: int | None = None
     """When it begins to go before others of its class and project, because of its deadline; None: never."""
     latest_start_ms: int | None = None
@@ -115,6 +117,7 @@ class Running:
     """Host memory that it holds on each node."""
     peak_bytes: int = 0
     """As of a waiting one."""
+    beside_bytes: int = 0
     urgent_ms: int | None = None
     """As of a waiting one."""
     latest_start_ms: int | None = None

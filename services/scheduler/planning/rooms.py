@@ -150,4 +150,4 @@ class Rooms:
 
 
 def _host_bytes(job: Waiting | Running, room: Room) -> int:
-    return max(job.host_bytes, job.peak_bytes) if room.peaks_on_host else job.host_bytes
+    return max(job.host_bytes, job.peak_bytes if room.peaks_on_host else job.beside_bytes)

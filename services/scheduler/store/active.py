@@ -23,7 +23,8 @@ from tuneforge.names import JobName
 _COLUMNS = (
     "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
     "attained_ms", "joules", "budget",
-    "nodes", "devices", "peak_bytes", "host_bytes", "cpu_millis", "node_labels", "exclusions", "create_ms", "priority",
+    "nodes", "devices", "peak_bytes", "device_peak_bytes", "beside_bytes", "host_bytes", "cpu_millis", "node_labels",
+    "exclusions", "create_ms", "priority",
     "is_preemptible", "start_after_ms", "deadline_ms", "is_late", "queued_ms", "predicted_ms", "step", "total_steps",
     "goes_on_ms",
 )  # fmt: skip

@@ -16,14 +16,21 @@ if TYPE_CHECKING:  # it reads what was measured, and with it this package
 _ENERGY = ("gpu_energy_joules", "cpu_energy_joules")
 
 
-def prediction_bytes(found: Prediction, problem: str = "") -> bytes:
+def prediction_bytes(found: Prediction, problem: str, others: Sequence[tuple[Prediction, str]]) -> bytes:
     """Returns a prediction as it is stored.
 
     Args:
         found: The prediction.
         problem: Why no known node could ever hold it; empty: one could.
+        others: The same for other kinds of device, each with why no node of that kind could.
     """
-    message = jobs_pb2.ResourceEstimate(
+    message = _prediction(found, problem)
+    message.alternatives.extend(_prediction(*each) for each in others)
+    return message.SerializeToString()
+
+
+def _prediction(found: Prediction, problem: str) -> jobs_pb2.ResourceEstimate:
+    return jobs_pb2.ResourceEstimate(
         memory=estimate_to_proto(found.memory),
         device=found.kind.device,
         steps=found.steps,
@@ -40,7 +47,6 @@ def prediction_bytes(found: Prediction, problem: str = "") -> bytes:
         family=found.kind.family,
         arithmetic_bytes=found.arithmetic_bytes,
     )
-    return message.SerializeToString()
 
 
 def unknown_bytes(waits_for: str) -> bytes:
@@ -63,6 +69,8 @@ def measured_run(job: Job, outcome: bytes) -> tuple[float, Measured] | None:
     seconds, tokens = said.metrics.get("train_seconds", 0.0), said.metrics.get("tokens", 0.0)
     peak, device = said.metrics.get("peak_memory_bytes", 0.0), resolved.environment.get("device", "")
     rows = said.step * spec.optimization.rows_per_step
+    estimates = (predicted, *predicted.alternatives)
+    predicted = next((each for each in estimates if each.device == device), predicted)
     if not (seconds > 0 and tokens > 0 and peak > 0 and rows and device and predicted.arithmetic_bytes):
         return None
     kind = Kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -249,6 +250,9 @@ def test_processor_and_memory_are_shared_out() -> None:
         queue = Queue(now_ms=0, waiting=(waits(1, priority=1, **asked),), running=(holds,), rooms=(narrow,))
         stopped = [each.job for each in plan(queue) if isinstance(each, GiveWay)]
         assert stopped == ([] if name == "plain" else [9]), name
+    beside = Queue(now_ms=0, waiting=(waits(1, beside_bytes=11, peak_bytes=1),), rooms=(narrow,))
+    assert begun(beside) == [1]  # what it takes beside an accelerator does not count where there is none
+    assert begun(replace(beside, rooms=(replace(narrow, peaks_on_host=False),))) == []
     three = Queue(now_ms=0, waiting=(waits(1), waits(2), waits(3)), rooms=(narrow,))
     assert begun(three) == [1, 2]  # a slot's share of the cores is taken by whoever asks for none
 
