@@ -11,3 +11,5 @@ import os
 # Libraries below look for newer files at their hub unless told otherwise; a model is what its manifest says.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+# Nothing here is compiled, but bitsandbytes asks for torch's compiler as it is imported: a second, and 550 modules.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
