@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where it is set, each of the hundreds of processes of the tests would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 PROTO_VENV := .venv-protos
 
 .PHONY: help
