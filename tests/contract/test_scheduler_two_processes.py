@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import urllib.request
@@ -139,6 +140,16 @@ async def assert_tells_who_leads(standby: Process, leader: Process) -> None:
         assert leader.address in error.message
 
 
+async def assert_found_by_grpc_alone(*processes: Process) -> None:
+    """Fails unless gRPC's own health check leads a client that knows nothing of us to the leader, each time."""
+    config = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": SERVICE}}
+    target = "ipv4:" + ",".join(process.address for process in processes)
+    async with grpc.aio.insecure_channel(target, options=[("grpc.service_config", json.dumps(config))]) as channel:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        for _ in range(4):
+            await stub.ListNodes(scheduler_pb2.ListNodesRequest())
+
+
 async def until_serving(process: Process) -> None:
     """Waits until a process says that it answers."""
     async with grpc.aio.insecure_channel(process.address) as channel:
@@ -163,6 +174,7 @@ async def test_the_second_stands_by_and_takes_over(tmp_path: Path, postgres_data
         assert [await health(each, SERVICE) for each in (first, second)] == ["SERVING", "NOT_SERVING"]
         assert [await health(each, "") for each in (first, second)] == ["SERVING", "SERVING"]
         assert [await is_leader(each) for each in (first, second)] == ["1.0", "0.0"]
+        await assert_found_by_grpc_alone(second, first)
         client = life.enter_context(pair.client())
         await asyncio.to_thread(client.jobs.create, TINY, job_id="a")
         watching = asyncio.create_task(asyncio.to_thread(watched, client, "a"))
