@@ -24,6 +24,7 @@ from services.trainer.attempts import Attempt, AttemptObserver, AttemptView
 from services.trainer.folders import AttemptFolder, DataFolder, make_folder, read_json, write_durably, write_json
 from services.trainer.launching import WorkerLauncher
 from services.trainer.node import Capacity, NodeView
+from services.trainer.node_cache import cached_bytes, limit_from
 from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.settings import TrainerSettings
 from services.trainer.spool import drop_acknowledged
@@ -56,6 +57,8 @@ class Agent:
         self._is_draining = False
         self._generation = secrets.token_hex(8)
         self._manager_token = ""
+        self.cache_bytes = settings.cache_bytes
+        """Most bytes of models and rows that the node keeps; set once it has started."""
         self.address = settings.advertise
         """`host:port` at which others reach this node; set once it listens."""
         self.observer: AttemptObserver | None = None
@@ -69,6 +72,7 @@ class Agent:
     async def start(self) -> None:
         """Takes up the attempts of the data folder: adopts living workers, and ends what has died meanwhile."""
         await asyncio.to_thread(self._data.make)
+        self.cache_bytes = await asyncio.to_thread(self._cache_limit)
         for folder in await asyncio.to_thread(self._data.attempts):
             attempt = await asyncio.to_thread(self._take_up, folder)
             if attempt is None:
@@ -308,6 +312,7 @@ class Agent:
             rendezvous=request.rendezvous,
             host=self.address.rpartition(":")[0].strip("[]"),
             cache=str(self._data.cache),
+            cache_bytes=self.cache_bytes,
             registry=self._settings.registry,
             spool_bytes=self._settings.spool_bytes,
             tokens=str(self._data.tokens),
@@ -318,6 +323,11 @@ class Agent:
             stall_after_s=guards.stall_after_s or STALL_AFTER_S,
             stall_ends_after_s=guards.stall_ends_after_s or STALL_ENDS_AFTER_S,
         )
+
+    def _cache_limit(self) -> int:
+        """Returns how many bytes of models and rows the node may keep."""
+        free = shutil.disk_usage(self._data.cache).free
+        return self._settings.cache_bytes or limit_from(free, cached_bytes(self._data.cache))
 
     def _take_up(self, folder: AttemptFolder) -> Attempt | None:
         """Reads an attempt that an earlier start of this node has left; `None` when it was on its way out."""

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from services.modelkit.artifacts import discard, fetch
+from services.modelkit.artifacts import discard
 from services.trainer.admission import CheckpointInput
 from services.trainer.events import EventLog
 from services.trainer.inputs import Patience, insist, is_temporary
+from services.trainer.node_cache import NodeCache
 from services.trainer.wire import manifest_to_proto
 from tuneforge.errors import TuneforgeError
 from tuneforge.manifest import IntegrityError, Manifest
@@ -200,7 +201,7 @@ class DurableCheckpoints:
 def bring_checkpoint(
     candidates: Sequence[CheckpointInput],
     folder: Path,
-    cache: Path,
+    cache: NodeCache,
     connect: Connect,
     patience: Patience,
 ) -> CheckpointInput | None:
@@ -230,12 +231,17 @@ def bring_checkpoint(
             return None
         try:
             with connect() as blobs:
-                here = insist(lambda: fetch(candidate.manifest, blobs, cache), "the blob store", patience)  # noqa: B023
+                here = insist(lambda: cache.fetch(candidate.manifest, blobs), "the blob store", patience)  # noqa: B023
             checkpoints.adopt(folder, candidate.step, here, candidate.manifest)
         except (TuneforgeError, IntegrityError) as error:
             patience.say_waiting(f"{candidate.name} cannot be had and is passed over: {error}")
-            discard(candidate.manifest, cache)
+            _let_go(candidate.manifest, cache)
             continue
-        discard(candidate.manifest, cache)  # the checkpoint's own folder has the files now
+        _let_go(candidate.manifest, cache)  # the checkpoint's own folder has the files now
         return candidate
     return None
+
+
+def _let_go(manifest: Manifest, cache: NodeCache) -> None:
+    discard(manifest, cache.folder)
+    cache.release(manifest)

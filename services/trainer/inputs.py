@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from services.modelkit.artifacts import LocalArtifact, artifact_folder, discard, fetch
+from services.modelkit.artifacts import LocalArtifact, discard
 from services.modelkit.trust import KEYS_FILE, Trust, TrustSettings
 from services.trainer.admission import ArtifactInput, StartRequest
 from services.trainer.engine.training_task import ALL_ROWS, RowChoice
+from services.trainer.node_cache import NodeCache
 from services.trainer.orders import Assignment
 from tuneforge.data.split import Side
 from tuneforge.errors import Reason, TuneforgeError
@@ -74,7 +75,7 @@ class Inputs:
     """Rows to validate on; without files where there are none."""
 
 
-def bring(request: StartRequest, assignment: Assignment, patience: Patience) -> Inputs:
+def bring(request: StartRequest, assignment: Assignment, cache: NodeCache, patience: Patience) -> Inputs:
     """Fetches, or finds, everything that an attempt needs.
 
     Raises:
@@ -90,16 +91,16 @@ def bring(request: StartRequest, assignment: Assignment, patience: Patience) -> 
         manifest = build(folder)
         base = (LocalArtifact(folder=folder, manifest=manifest, kind="model", ref_version="", digest=manifest.digest),)
     else:
-        base = tuple(_layer(layer, assignment, patience) for layer in request.base)
+        base = tuple(_layer(layer, assignment, cache, patience) for layer in request.base)
     return Inputs(
         base=base,
-        train=_rows(Side.TRAIN, request.train, assignment.train, assignment, patience),
-        validation=_rows(Side.VALIDATION, request.validation, assignment.validation, assignment, patience),
+        train=_rows(Side.TRAIN, request.train, assignment.train, assignment, cache, patience),
+        validation=_rows(Side.VALIDATION, request.validation, assignment.validation, assignment, cache, patience),
     )
 
 
-def _layer(layer: ArtifactInput, assignment: Assignment, patience: Patience) -> LocalArtifact:
-    folder = _fetch(layer, assignment, patience)
+def _layer(layer: ArtifactInput, assignment: Assignment, cache: NodeCache, patience: Patience) -> LocalArtifact:
+    folder = _fetch(layer, assignment, cache, patience)
     return LocalArtifact(
         folder=folder,
         manifest=layer.manifest,
@@ -110,32 +111,36 @@ def _layer(layer: ArtifactInput, assignment: Assignment, patience: Patience) -> 
 
 
 def _rows(
-    side: Side, rows: ArtifactInput | None, local: str | None, assignment: Assignment, patience: Patience
+    side: Side,
+    rows: ArtifactInput | None,
+    local: str | None,
+    assignment: Assignment,
+    cache: NodeCache,
+    patience: Patience,
 ) -> RowInputs:
     if rows is None:
         return RowInputs(files=(Path(local),) if local else ())
-    folder = _fetch(rows, assignment, patience)
+    folder = _fetch(rows, assignment, cache, patience)
     try:
         verify(folder, rows.manifest)
     except IntegrityError:  # the cache is damaged, what the registry has is not
-        discard(rows.manifest, Path(assignment.cache))
-        folder = _fetch(rows, assignment, patience)
+        discard(rows.manifest, cache.folder)
+        folder = _fetch(rows, assignment, cache, patience)
         verify(folder, rows.manifest)
     files = tuple(folder / file.path for file in rows.manifest.files)
     return RowInputs(files=files, choice=RowChoice(folder=folder, split=rows.split, side=side))
 
 
-def _fetch(artifact: ArtifactInput, assignment: Assignment, patience: Patience) -> Path:
-    cache = Path(assignment.cache)
+def _fetch(artifact: ArtifactInput, assignment: Assignment, cache: NodeCache, patience: Patience) -> Path:
     _require_signature(artifact, assignment, patience)
-    if (folder := artifact_folder(cache, artifact.digest)).is_dir():
+    if (folder := cache.hold(artifact.manifest)) is not None:
         return folder  # so that a run whose inputs are here needs no registry
     try:
         project = project_of(artifact.version)
     except InvalidName:
         project = assignment.name.project
     with blob_client(assignment.registry, project) as blobs:
-        return insist(lambda: fetch(artifact.manifest, blobs, cache), assignment.registry, patience)
+        return insist(lambda: cache.fetch(artifact.manifest, blobs), assignment.registry, patience)
 
 
 def _require_signature(artifact: ArtifactInput, assignment: Assignment, patience: Patience) -> None:

@@ -7,12 +7,16 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from services.trainer.agent import Agent
+from services.trainer.folders import DataFolder
 from services.trainer.job_metrics import NodeJobs
 from services.trainer.launching import WorkerLauncher
+from services.trainer.node_cache import cached_bytes
 
 _SLOTS = Gauge("tuneforge_trainer_slots", "Attempts that the node runs at once")
 _LIVING = Gauge("tuneforge_trainer_attempts", "Attempts that have not ended")
 _HELD = Gauge("tuneforge_trainer_attempts_held", "Attempts on the node, those that wait for acknowledgement too")
+_CACHED = Gauge("tuneforge_trainer_cache_bytes", "Models and rows that the node keeps by digest")
+_CACHE_LIMIT = Gauge("tuneforge_trainer_cache_limit_bytes", "Most bytes that it keeps of them")
 _WARM = Gauge("tuneforge_trainer_fork_server_warm", "1 while a worker can be started at once")
 
 
@@ -40,4 +44,6 @@ def show(agent: Agent, launcher: WorkerLauncher) -> None:
     _SLOTS.set_function(lambda: agent.node().capacity.slots)
     _LIVING.set_function(lambda: sum(view.end is None for view in agent.node().attempts))
     _HELD.set_function(lambda: len(agent.node().attempts))
+    _CACHED.set_function(lambda: cached_bytes(DataFolder(agent.settings.server.data).cache))
+    _CACHE_LIMIT.set_function(lambda: agent.cache_bytes)
     _WARM.set_function(lambda: launcher.is_warm)

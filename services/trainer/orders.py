@@ -98,6 +98,8 @@ class Assignment:
     """Folder of rows kept as tokens."""
     tokens_bytes: int = 0
     """Most bytes of that folder; 0: rows are not kept."""
+    cache_bytes: int = 0
+    """Most bytes of `cache`; 0: no limit."""
     world_size: int = 1
     """Nodes of the attempt."""
     rendezvous: str = ""

@@ -51,6 +51,10 @@ class TrainerSettings:
     tokens_bytes: int = TOKENS_BYTES
     """Most bytes of rows that are kept as tokens for later attempts; 0: none are. 4 GiB: 800 million tokens.
     TUNEFORGE_TRAINER_TOKENS_BYTES."""
+    cache_bytes: int = 0
+    """Most bytes of models and rows that are kept by digest; those that were not used for longest go first, and what a
+    running attempt uses stays. 0: 80 % of what is free at the start, with what is kept already.
+    TUNEFORGE_TRAINER_CACHE_BYTES."""
 
     trust: TrustSettings = field(default_factory=TrustSettings)
     """Whose signatures over models and rows count; read by each worker for itself."""
@@ -84,6 +88,7 @@ class TrainerSettings:
             labels=_labels(env),
             drain_grace_s=grace_s,
             spool_bytes=env.integer("TUNEFORGE_TRAINER_SPOOL_BYTES", default=LIMIT_BYTES, minimum=1024 * 1024),
+            cache_bytes=env.integer("TUNEFORGE_TRAINER_CACHE_BYTES", default=0, minimum=0),
             tokens_bytes=env.integer("TUNEFORGE_TRAINER_TOKENS_BYTES", default=TOKENS_BYTES, minimum=0),
         )
         env.finish()

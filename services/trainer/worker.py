@@ -39,6 +39,7 @@ from services.trainer.engine.training_task import (
 from services.trainer.events import EventLog
 from services.trainer.folders import AttemptFolder, create_json
 from services.trainer.inputs import Inputs, Stopped, blob_client, bring, insist
+from services.trainer.node_cache import NodeCache
 from services.trainer.orders import Assignment, StopMode, StopOrder
 from services.trainer.pulse import DUMP_SIGNAL, Pulse
 from services.trainer.sampling import Sampling
@@ -148,6 +149,7 @@ class Worker:
         self._pulse = Pulse(files.pulse)
         self._said = ""
         self._step = 0
+        self._cache = NodeCache(Path(assignment.cache), assignment.cache_bytes, self._say)
 
     def work(self) -> events_pb2.AttemptOutcome:
         """Returns how the attempt ended; raises nothing."""
@@ -194,7 +196,7 @@ class Worker:
 
         if request.newest_known_step is not None:
             forget_newer(folder, request.newest_known_step)
-        bring_checkpoint(request.checkpoints, folder, Path(self._assignment.cache), self._connect, self)
+        bring_checkpoint(request.checkpoints, folder, self._cache, self._connect, self)
 
     def _train(self) -> events_pb2.AttemptOutcome:
         from services.trainer.engine.training import train
@@ -205,7 +207,7 @@ class Worker:
         self.wait(0)
         begin = time.monotonic()
         request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
-        inputs = bring(request, assignment, self)
+        inputs = bring(request, assignment, self._cache, self)
         checkpoints = Path(assignment.checkpoints)
         if request.node_rank == 0:  # it sends the others what they need of it
             self._bring_checkpoint(request, checkpoints)
@@ -277,7 +279,7 @@ class Worker:
         request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
         for artifact in (*request.base, request.train, request.validation):
             if artifact is not None:
-                discard(artifact.manifest, Path(self._assignment.cache))
+                discard(artifact.manifest, self._cache.folder)
 
     def _say(self, message: str, severity: events_pb2.LogSeverity.ValueType = events_pb2.LOG_SEVERITY_INFO) -> None:
         self._log.log(message, severity)

@@ -13,6 +13,7 @@ from services.inference.peers import RegistryFiles
 from services.modelkit.trust import KEYS_FILE, Trust, TrustSettings
 from services.trainer.admission import StartRequest
 from services.trainer.inputs import Inputs, bring
+from services.trainer.node_cache import NodeCache
 from services.trainer.orders import Assignment
 from services.trainer.wire import read_start
 from services.trainer.worker import named
@@ -86,7 +87,7 @@ class World:
             spool_bytes=0,
             oom_kills=None,
         )
-        return bring(request, assignment, Impatient())
+        return bring(request, assignment, NodeCache(Path(assignment.cache)), Impatient())
 
     @contextmanager
     def damaged(self, sha256: str) -> Iterator[None]:

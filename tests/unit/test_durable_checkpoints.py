@@ -17,6 +17,7 @@ from services.trainer.durable import DurableCheckpoints, bring_checkpoint
 from services.trainer.engine import checkpoints
 from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint
 from services.trainer.events import EventLog, parse
+from services.trainer.node_cache import NodeCache
 from services.trainer.spool import SpoolReader
 from tuneforge.blobs import BlobClient
 from tuneforge.errors import NotFound, Reason, TuneforgeError, Unavailable
@@ -211,7 +212,7 @@ def test_another_node_takes_the_newest_that_can_be_had(tmp_path: Path) -> None:
     lost.end()
     patience, folder = Patience(), tmp_path / "two/checkpoints"
     (tmp_path / "two").mkdir()
-    found = bring_checkpoint(candidates, folder, tmp_path / "two/cache", store.connect, patience)
+    found = bring_checkpoint(candidates, folder, NodeCache(tmp_path / "two/cache"), store.connect, patience)
     assert found == candidates[1]
     assert "checkpoints/4" in patience.said[0]
     (saved,) = checkpoints.saved(folder)
@@ -226,7 +227,7 @@ def test_what_the_node_has_is_not_fetched(tmp_path: Path) -> None:
     node.save(2)
     node.end()
     candidates, cache = [input_of(node, 2)], tmp_path / "cache"
-    assert bring_checkpoint(candidates, node.folder, cache, store.connect, Patience()) is None
+    assert bring_checkpoint(candidates, node.folder, NodeCache(cache), store.connect, Patience()) is None
     (checkpoints.place_of(node.folder, 2) / "state.json").write_text("{}")
-    assert bring_checkpoint(candidates, node.folder, cache, store.connect, Patience()) == candidates[0]
+    assert bring_checkpoint(candidates, node.folder, NodeCache(cache), store.connect, Patience()) == candidates[0]
     assert checkpoints.newest_step(node.folder) == 2
