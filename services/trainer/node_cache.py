@@ -196,7 +196,7 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
 
 
 def _in_use(folder: Path) -> tuple[set[str], set[str]]:
-    """Returns the blobs that living workers need, and the artifacts that they hold; notes of what is gone are removed."""
+    """Returns the blobs that living workers need and the artifacts that they hold; removes notes of what is gone."""
     needed, held = set[str](), set[str]()
     for path in (folder / "users").glob("*"):
         with path.open("rb") as file:
