@@ -47,6 +47,8 @@ class ResourceEstimate:
     """Peak memory by arithmetic alone."""
     alternatives: tuple["ResourceEstimate", ...] = ()
     """The same for every other kind of device of the known nodes that could take the job, memory left aside."""
+    advice: tuple[str, ...] = ()
+    """What may better be changed, as sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ def resource_estimate_from_proto(message: pb.ResourceEstimate) -> ResourceEstima
         family=message.family,
         arithmetic_bytes=message.arithmetic_bytes,
         alternatives=tuple(map(resource_estimate_from_proto, message.alternatives)),
+        advice=tuple(message.advice),
     )
 
 

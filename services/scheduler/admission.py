@@ -23,7 +23,7 @@ from services.scheduler.records import Job, Needs, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.shared_asking import SharedAsking
 from services.scheduler.store import jobs as job_store
-from services.scheduler.wire.estimates import prediction_bytes
+from services.scheduler.wire.estimates import prediction_bytes, with_advice
 from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
 from services.scheduler.wire.options import retry_bytes
 from services.scheduler.wire.scheduling import scheduling_from_bytes
@@ -32,7 +32,7 @@ from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.scheduling import DEFAULT, ENTRIES_MAX, Scheduling, scheduling_violations
-from tuneforge.specs.spec import DataSource, MergeMethod, Task, TrainingSpec
+from tuneforge.specs.spec import DataSource, FullMethod, MergeMethod, Task, TrainingSpec
 from tuneforge.specs.validation import validate
 
 PREFIX = "spec."
@@ -140,6 +140,7 @@ class Admission:
             new = _with_predictions(new, question, known, draft.scheduling, problem.message if problem else "")
         return replace(
             new,
+            resource_estimate=with_advice(new.resource_estimate, _advice(draft.spec, start)),
             retry=retry_bytes(draft.options.retry(self.retry)),
             budget=budget,
             training_digest=_training_digest(new, spec, next(iter(known.runs)).device),
@@ -263,6 +264,17 @@ def _merge_problems(spec: TrainingSpec, start: _Start | Problem) -> list[FieldVi
         return []
     description = f"is {start.base.top.ref.version}, a whole model: `merge` takes the version of an adapter"
     return [FieldViolation(PREFIX + "base.model", description)]
+
+
+def _advice(asked: TrainingSpec, start: _Start) -> list[str]:
+    """Returns what a spec may be given and is better not: a rate that was good for the weights' first run."""
+    rate, before = asked.optimization.learning_rate, start.base.top.full_rate if start.base is not None else 0.0
+    if not isinstance(asked.method, FullMethod) or not 0 < before <= rate:
+        return []
+    sentence = (
+        f"optimization.learning_rate is {rate:g}, and the run that made the base had {before:g}: a rate 10 to 100"
+    )
+    return [f"{sentence} times smaller, {before / 100:g} to {before / 10:g}, keeps more of what it learned."]
 
 
 def _output_problems(project: str, name: str) -> list[FieldViolation]:

@@ -46,6 +46,7 @@ def _estimate(spec: Path | None, as_json: bool, **flags: Any) -> None:
             ("cost", _span(found.cost, 1.0, found.currency)),
             ("problem", found.problem or None),
             *((f"on {each.device}", _alternative(each)) for each in found.alternatives),
+            ("advice", " ".join(found.advice) or None),
         ]
     )
 

@@ -313,8 +313,8 @@ class Job(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. What its creator should know, as sentences: that it is predicted to spend more than its budget. Empty once
-        it has ended.
+        """Output only. What its creator should know, as sentences: that it is predicted to spend more than its budget, and the
+        `advice` of its estimate. Empty once it has ended.
         """
 
     @_builtins.property
@@ -859,6 +859,7 @@ class ResourceEstimate(_message.Message):
     FAMILY_FIELD_NUMBER: _builtins.int
     ARITHMETIC_BYTES_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """Kind of device that all of it is for, e.g. `NVIDIA H200`, or `cpu`: of several the first that could hold it,
     accelerators before the CPU.
@@ -911,6 +912,10 @@ class ResourceEstimate(_message.Message):
         has none of its own. A job is refused only when it fits on no kind.
         """
 
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its creator may want to change, as sentences: that all weights of a base move as fast as in the run that made it."""
+
     def __init__(
         self,
         *,
@@ -930,10 +935,11 @@ class ResourceEstimate(_message.Message):
         family: _builtins.str = ...,
         arithmetic_bytes: _builtins.int = ...,
         alternatives: _abc.Iterable[Global___ResourceEstimate] | None = ...,
+        advice: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "memory", b"memory", "step_seconds", b"step_seconds", "total_seconds", b"total_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "arithmetic_bytes", b"arithmetic_bytes", "cost", b"cost", "currency", b"currency", "device", b"device", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "family", b"family", "flops_per_token", b"flops_per_token", "memory", b"memory", "problem", b"problem", "rate_runs", b"rate_runs", "step_seconds", b"step_seconds", "steps", b"steps", "tokens_per_step", b"tokens_per_step", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "alternatives", b"alternatives", "arithmetic_bytes", b"arithmetic_bytes", "cost", b"cost", "currency", b"currency", "device", b"device", "device_seconds", b"device_seconds", "energy_joules", b"energy_joules", "family", b"family", "flops_per_token", b"flops_per_token", "memory", b"memory", "problem", b"problem", "rate_runs", b"rate_runs", "step_seconds", b"step_seconds", "steps", b"steps", "tokens_per_step", b"tokens_per_step", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

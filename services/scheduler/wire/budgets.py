@@ -81,6 +81,8 @@ def job_budget(message: jobs_pb2.Job, budget: Budget | None, spent: Spent, *, ha
         has_ended: Whether nothing more will be.
     """
     found = message.resource_estimate
+    if not has_ended:
+        message.warnings.extend(found.advice)
     price, currency = 0.0, ""
     if budget is not None and budget.cost:
         price, currency = budget.price_per_hour, budget.currency

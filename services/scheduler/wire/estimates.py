@@ -29,6 +29,11 @@ def prediction_bytes(found: Prediction, problem: str, others: Sequence[tuple[Pre
     return message.SerializeToString()
 
 
+def with_advice(stored: bytes | None, advice: Sequence[str]) -> bytes | None:
+    """Returns a stored prediction with what its creator may want to change; messages one after the other are one."""
+    return stored and stored + jobs_pb2.ResourceEstimate(advice=advice).SerializeToString()
+
+
 def _prediction(found: Prediction, problem: str) -> jobs_pb2.ResourceEstimate:
     return jobs_pb2.ResourceEstimate(
         memory=estimate_to_proto(found.memory),

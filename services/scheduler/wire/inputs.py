@@ -25,6 +25,8 @@ class ModelFacts:
     architecture: Architecture
     layer: bytes
     """Serialised `ModelInput`."""
+    full_rate: float = 0.0
+    """Peak learning rate of the run that made it by moving all weights; 0: there is none such."""
     taint: str = ""
     """The revocation of what it was made from, as a sentence; empty: none."""
 
@@ -65,6 +67,7 @@ def _model_facts(content: bytes) -> ModelFacts:
         base=_ref(message.lineage.base),
         architecture=architecture_from_proto(message.architecture),
         layer=layer.SerializeToString(),
+        full_rate=message.lineage.spec.optimization.learning_rate if message.lineage.spec.HasField("full") else 0.0,
         taint=_revocation(message.name, message.taints),
     )
 

@@ -9,7 +9,7 @@ import pytest
 TESTS = Path(__file__).parents[2]
 SYSTEMS = {"000": 40, "001": 37, "002": 25, "003": 41, "004": 43}
 """Cases of each system."""
-WITHOUT = {"later: kubernetes", "later: networks", "later: retrieval", "no test: figures", "no test: advice"}
+WITHOUT = {"later: kubernetes", "later: networks", "later: retrieval", "no test: figures"}
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Reference cases of what a spec says and what is refused of it: 001-05, 001-08, 001-15 to 001-18."""
+"""Reference cases of what a spec says and what is refused of it: 001-05, 001-08, 001-15 to 001-18, 001-35."""
 
 from __future__ import annotations
 
@@ -50,6 +50,24 @@ async def test_a_stored_model_and_defaults_are_enough(tmp_path: Path) -> None:
             spec_pb2.OPTIMIZER_ADAMW,
             spec_pb2.LEARNING_RATE_SCHEDULE_COSINE,
         )
+
+
+@on_loop
+async def test_a_rate_that_is_not_smaller_than_the_bases_is_told(tmp_path: Path) -> None:
+    """001-35: ten times smaller is fine, the same is a warning and no error; an adapter leaves the weights alone."""
+    async with staged(tmp_path) as stage:
+        first = stage.registry.models[BASE].lineage.spec
+        first.full.SetInParent()
+        first.optimization.learning_rate = 1e-3
+        for number, (rate, is_full, is_warned) in enumerate(
+            [(1e-4, True, False), (1e-5, True, False), (1e-3, True, True), (0.0, True, False), (1e-3, False, False)]
+        ):
+            spec = tiny_spec(optimization=spec_pb2.Optimization(learning_rate=rate))
+            if is_full:
+                spec.full.SetInParent()
+            job = await stage.create(f"j{number}", spec=spec)
+            assert [("1e-05 to 0.0001" in words) for words in job.warnings] == [True] * is_warned, (rate, job.warnings)
+            assert list((await stage.get(job.name.rpartition("/")[2])).warnings) == list(job.warnings)
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "huggingface", "jax"])
