@@ -56,6 +56,8 @@ class MlflowServer:
 
     port: int
     version: str
+    pid: int
+    """Of the process that has the workers as its children."""
 
 
 class MlflowClient:
@@ -131,7 +133,7 @@ def mlflow_server(folder: Path, models: int, versions: int, alias: str) -> Itera
         _wait(process, port, log)
         show = "import mlflow.version as v; print(v.VERSION)"
         version = subprocess.run([str(python), "-c", show], capture_output=True, text=True, check=True)
-        yield MlflowServer(port, version.stdout.strip())
+        yield MlflowServer(port, version.stdout.strip(), process.pid)
     finally:
         end_program(process, [(signal.SIGTERM, 20.0)])
         _end_group(process.pid)

@@ -16,6 +16,7 @@ import logging
 import sys
 import threading
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, TextIO
 
 import structlog
@@ -81,9 +82,14 @@ def _add_call(_: Any, __: str, event: Event) -> Event:
 
 def _strike_out(_: Any, __: str, event: Event) -> Event:
     for key in event:
-        if key not in _PUBLIC_NAMES and any(secret in key.lower() for secret in _SECRET_NAMES):
+        if _is_secret(key):
             event[key] = "[struck out]"
     return event
+
+
+@lru_cache(maxsize=1024)  # every call of a server is a line of the same few names
+def _is_secret(key: str) -> bool:
+    return key not in _PUBLIC_NAMES and any(secret in key.lower() for secret in _SECRET_NAMES)
 
 
 def _serialise(event: Event, **_: Any) -> str:
