@@ -1,4 +1,4 @@
-"""Writes and hashes the same bytes at the same time: the hash runs in a thread of its own, a few pieces behind."""
+"""Writes and hashes bytes while the next ones travel: in a thread of its own, a few pieces behind."""
 
 import queue
 import threading
@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 _PIECES_BEHIND = 8
-"""Pieces that wait for the hash at most; with pieces of 1 MiB they bound the memory."""
+"""Pieces that wait at most; with pieces of 1 MiB they bound the memory."""
 
 
 class Hasher(Protocol):
@@ -17,7 +17,7 @@ class Hasher(Protocol):
 
 
 class HashingWriter:
-    """A file that is written to, and a hash that is complete when the `with` block has ended."""
+    """A file that is written to; it and a hash of it are complete when the `with` block has ended."""
 
     def __init__(self, file: BinaryIO, hasher: Hasher) -> None:
         self._file = file
@@ -25,29 +25,38 @@ class HashingWriter:
         self._has_written = False
         self._queue: queue.Queue[bytes | None] | None = None
         self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
 
     def write(self, data: bytes) -> None:
         """Appends bytes.
 
         Raises:
-            OSError: The disk refused; what the file holds may be less than what was hashed.
+            OSError: The disk refused these bytes or some before them; what the file holds is not all that was hashed.
         """
         if self._queue is None:
-            # One piece is hashed faster than a thread is started.
+            # One piece is taken faster than a thread is started.
             if not self._has_written:
                 self._has_written = True
-                self._file.write(data)
-                self._hasher.update(data)
+                self._take(data)
                 return
             self._queue = queue.Queue(_PIECES_BEHIND)
-            self._thread = threading.Thread(target=self._hash, args=(self._queue,), name="tuneforge-hash", daemon=True)
+            self._thread = threading.Thread(target=self._work, args=(self._queue,), name="tuneforge-hash", daemon=True)
             self._thread.start()
         self._queue.put(data)
-        self._file.write(data)
+        if self._error is not None:
+            raise self._error
 
-    def _hash(self, pieces: "queue.Queue[bytes | None]") -> None:
+    def _work(self, pieces: "queue.Queue[bytes | None]") -> None:
         while (piece := pieces.get()) is not None:
-            self._hasher.update(piece)
+            if self._error is None:  # after one, pieces are only taken off the queue
+                try:
+                    self._take(piece)
+                except OSError as error:
+                    self._error = error
+
+    def _take(self, piece: bytes) -> None:
+        self._file.write(piece)
+        self._hasher.update(piece)
 
     def __enter__(self) -> Self:
         return self
@@ -58,3 +67,5 @@ class HashingWriter:
         if self._queue is not None and self._thread is not None:
             self._queue.put(None)
             self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error

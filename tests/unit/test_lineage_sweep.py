@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def fill(connection: Connection, chance: random.Random) -> list[tuple[int, int, 
     return edges
 
 
+def downstream(connection: Connection, start: int) -> set[int]:
+    """Returns what learned from a thing, as the registry finds it."""
+    return everything(connection, [start], Direction.DESCENDANTS, roles=LEARNED)
+
+
 def walked(edges: list[tuple[int, int, Role]], start: int) -> set[int]:
     """Returns what learned from a thing, found one thing at a time."""
     seen, front = {start}, [start]
@@ -58,9 +64,7 @@ def test_one_reading_of_all_edges_finds_everything(
     monkeypatch.setattr(graph, "_MANY", share)
     for seed in range(3):
         with registry_rows(tmp_path / str(seed)) as database:
-            edges = database.write_sync(lambda connection, seed=seed: fill(connection, random.Random(seed)))
+            edges = database.write_sync(partial(fill, chance=random.Random(seed)))
             for start in range(1, THINGS + 1, 7):
-                found = database.read_sync(
-                    lambda c, start=start: everything(c, [start], Direction.DESCENDANTS, roles=LEARNED)
-                )
+                found = database.read_sync(partial(downstream, start=start))
                 assert found == walked(edges, start)
