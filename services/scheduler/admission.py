@@ -11,7 +11,7 @@ from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.dependencies import Dependencies
 from services.scheduler.dependencies import look_up as look_up_dependencies
 from services.scheduler.estimating import Known, Question, Rows, kinds_able, lacks, look_up, memories_of, predict
-from services.scheduler.fitting import Memories, misfit, needs_of
+from services.scheduler.fitting import Memories, doubts, misfit, needs_of
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import NO_OPTIONS, Options
@@ -145,6 +145,7 @@ class Admission:
             budget=budget,
             training_digest=_training_digest(new, spec, next(iter(known.runs)).device),
             waits_for=waits.unmet,
+            warnings=tuple(doubts(spec, memories(spec), draft.scheduling, known.nodes)),
         )
 
     async def architecture(self, draft: Draft) -> Architecture | None:

@@ -110,3 +110,34 @@ def _none_holds_it(
     then = min(peak_on(less, node.capacity) for node in nodes if shortage(less, node) is None)
     words = f"{message}; with {change.words} it needs {gigabytes(then)}"
     return Misfit(message=words, metadata=metadata | {"change": change.words})
+
+
+def doubts(spec: TrainingSpec, memories: Memories, scheduling: Scheduling, nodes: Sequence[Node]) -> list[str]:
+    """Returns what is allowed and yet looks like a slip, as sentences.
+
+    Args:
+        spec: With defaults.
+        memories: What it is predicted to need on each kind of device; empty: not known.
+        scheduling: Where it may run.
+        nodes: All known nodes, reachable or not; where none is, nothing is said of nodes.
+    """
+    found = []
+    known, kinds = {node.node for node in nodes}, {kind for node in nodes for kind in node.capacity.device_models}
+    strange = [name for name in scheduling.exclude_nodes if name.removeprefix("nodes/") not in known]
+    if nodes and strange:
+        found.append(f"No known node is {' or '.join(strange)}: excluding it changes nothing.")
+    for key, value in scheduling.exclude_labels.items() if nodes else ():
+        if not any(key in node.labels and value in ("", node.labels[key]) for node in nodes):
+            found.append(f"No known node carries the label {key}{value and '='}{value}: excluding it changes nothing.")
+    found += [
+        f"No known node has devices of the kind {wanted!r}."
+        for wanted in (scheduling.device_kinds if nodes else ())
+        if not any(wanted.strip().lower() in kind.lower() for kind in kinds)
+    ]
+    asked = spec.resources.memory_bytes
+    least = min((each.host_bytes or each.lowest_bytes for each in memories.values()), default=0)
+    if 0 < asked < least:
+        found.append(
+            f"It asks for {asked:,} bytes of host memory (resources.memory), and is predicted to need {least:,}."
+        )
+    return found

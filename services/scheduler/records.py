@@ -119,6 +119,8 @@ class NewJob:
     scheduling: Scheduling = DEFAULT
     waits_for: Mapping[int, str] = field(default_factory=dict)
     """Other jobs that must have succeeded before it starts, and have not ended: numbers and names."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed and yet looks like a slip, as sentences."""
     reuses: Reused | None = None
     """Whose version is its result; None: it trains."""
     trial: str | None = None

@@ -23,6 +23,7 @@ from services.scheduler.queues.budgets import Budget
 from services.scheduler.queues.entering import require_room
 from services.scheduler.queues.updating import budget_problems
 from services.scheduler.records import Job, NewJob
+from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.estimates import unknown_bytes
@@ -237,7 +238,9 @@ def store(tx: Transaction, new: NewJob) -> bytes:
     job = job_store.add(tx, new, depends_on)
     if job is None:
         raise _taken(new.name)
-    return job_bytes(job)
+    for warning in new.warnings:
+        event_store.append_warning(tx, job.number, str(new.name), warning)
+    return job_bytes(job, new.warnings)
 
 
 def _taken(name: JobName) -> ServiceError:

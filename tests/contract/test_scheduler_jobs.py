@@ -15,7 +15,7 @@ from tests.support.event_loop import on_loop
 from tests.support.fake_registry import ALIAS, BASE, DATA
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import staged, tiny_spec
-from tuneforge.v1 import errors_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
+from tuneforge.v1 import errors_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, scheduling_pb2, spec_pb2
 
 pytestmark = EACH_DATABASE
 
@@ -408,3 +408,19 @@ async def test_blocked_job_can_be_cancelled(tmp_path: Path) -> None:
         spec.base.output_of_job = "projects/p/jobs/a"
         await stage.create("b", spec=spec)
         assert (await stage.cancel("b")).state == jobs_pb2.JOB_STATE_CANCELLED
+
+
+@on_loop
+async def test_slips_are_said_at_submit(tmp_path: Path) -> None:
+    """A node that nobody knows is in the answer and in the log, not refused; who waits for a moment says for which."""
+    async with staged(tmp_path) as stage:
+        await stage.trainer.register(stage.address)
+        where = scheduling_pb2.Scheduling(exclude_nodes=["nodes/typo"])
+        where.start_after.FromMilliseconds(stage.clock.now_ms + 3_600_000)
+        for validate_only in (True, False):
+            job = await stage.create(scheduling=where, validate_only=validate_only)
+            assert list(job.warnings) == ["No known node is nodes/typo: excluding it changes nothing."]
+        assert job.last_change.message.startswith("It starts on 1970-01-01 01:")
+        await stage.cancel()
+        said = [each.log.message for each in await stage.all_events() if each.WhichOneof("payload") == "log"]
+        assert list(job.warnings) == said

@@ -15,9 +15,10 @@ from services.grpckit.errors import ServiceError
 from services.scheduler.jobs import JobState
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import Options, Reuse
-from services.scheduler.lifecycle.reused import Reused
+from services.scheduler.lifecycle.reused import Reused, note_of
 from services.scheduler.records import Job, NewJob
 from services.scheduler.store import job_filters
+from services.scheduler.wire.certificates import environment_of
 from services.scheduler.wire.inputs import ModelFacts
 
 ALIVE = frozenset({
@@ -58,9 +59,18 @@ class Reusing:
         for job in ended:
             if job.published is not None and await self._is_good(job):
                 found = job.published
-                reused = Reused(number=job.number, job=str(job.name), version=found.version, digest=found.digest)
+                note = await self._note(job)
+                reused = Reused(
+                    number=job.number, job=str(job.name), version=found.version, digest=found.digest, note=note
+                )
                 return replace(new, reuses=reused), frozenset(each.number for each in ended)
         return new, frozenset(each.number for each in ended)
+
+    async def _note(self, job: Job) -> str:
+        """Returns whether training again would give what a job has given, as a sentence."""
+        then = environment_of(job.resolved)
+        newest = map(environment_of, await self.ledger.read(lambda db: job_filters.newest_runs(db, job.name.project)))
+        return note_of(then, next((each for each in newest if each.get("device") == then.get("device")), {}))
 
     async def _is_good(self, job: Job) -> bool:
         """Returns whether the registry still has a job's version, as it was, and it is not made from revoked data."""

@@ -14,6 +14,8 @@ from services.scheduler.store.jobs import job_of, whole_rows
 from services.scheduler.store.tables import job_labels, jobs
 
 _ESCAPE = "\\"
+_RUNS = 20
+"""Newest runs that are looked at for one on the same kind of device."""
 
 
 def condition(project: str, wanted: JobFilter) -> ColumnElement[bool]:
@@ -89,6 +91,12 @@ def trained_alike(connection: Connection, new: NewJob, output_model: str | None)
     if output_model is not None:
         query = query.where(jobs.c.output_model == output_model)
     return [job_of(row) for row in connection.execute(query.order_by(jobs.c.number.desc()).limit(20))]
+
+
+def newest_runs(connection: Connection, project: str) -> list[bytes]:
+    """Returns the serialised `Resolved` of the newest jobs of a project that have got so far, newest first."""
+    query = select(jobs.c.resolved).where(jobs.c.project == project, jobs.c.resolved.is_not(None))
+    return list(connection.execute(query.order_by(jobs.c.number.desc()).limit(_RUNS)).scalars())
 
 
 def _labelled(project: str, key: str, value: str) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, false, insert, select, update
@@ -93,7 +94,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> Job | None:
     key = {"project": new.name.project, "job_id": new.name.job}
     if tx.connection.execute(_TAKEN, key).one_or_none() is not None:
         return None
-    state, reason, message = _first_state(new)
+    state, reason, message = _first_state(new, tx.now_ms)
     change = wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
     first = events.begin(tx, str(new.name), lambda seq: wire.state_event(change, seq, tx.now_ms))
     columns = _new_columns(tx, new, depends_on) | {"state": str(state), "reason": reason, "message": message}
@@ -167,15 +168,20 @@ def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, An
     }
 
 
-def _first_state(new: NewJob) -> tuple[JobState, str, str]:
+def _first_state(new: NewJob, now_ms: int) -> tuple[JobState, str, str]:
     if new.reuses is not None:
         message = f"{new.reuses.job} was trained from the same: its version {new.reuses.version} is the result."
+        message += new.reuses.note and f" {new.reuses.note}"
         return JobState.SUCCEEDED, "REUSED", message
     if new.pinned is None:
         return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for the output of {new.depends_on}."
     if new.waits_for:
         return JobState.BLOCKED, "WAITS_FOR_JOB", f"It waits for {', '.join(new.waits_for.values())}."
     begin = f" It begins from {new.origin.name}." if new.origin is not None else ""
+    start = new.scheduling.start_after
+    if start is not None and start.timestamp() * 1000 > now_ms:
+        what = f"It starts on {start.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the earliest, by `scheduling.start_after`."
+        return JobState.QUEUED, "CREATED", f"{what}{begin}"
     return JobState.QUEUED, "CREATED", f"It waits for a node.{begin}"
 
 

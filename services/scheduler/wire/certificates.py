@@ -41,7 +41,7 @@ def certificate_of(
     certificate = jobs_pb2.ResumeCertificate(
         expected_weights_digest=expected.weights.get(last, ""),
         found_weights_digest=found.replayed_weights,
-        environment=dict(events_pb2.Resolved.FromString(job.resolved or b"").environment),
+        environment=environment_of(job.resolved),
         record_head=verified.record_head.hex(),
     )
     for step in range(first, last + 1):
@@ -99,3 +99,8 @@ def report_of(
 def _bits(loss: float, grad_norm: float) -> str:
     """Returns two numbers as the bits of their doubles."""
     return f"{struct.pack('>d', loss).hex()} {struct.pack('>d', grad_norm).hex()}"
+
+
+def environment_of(resolved: bytes | None) -> dict[str, str]:
+    """Returns versions and devices that a run began with; empty: it has not said."""
+    return dict(events_pb2.Resolved.FromString(resolved or b"").environment)

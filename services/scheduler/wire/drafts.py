@@ -47,6 +47,7 @@ def preview(new: NewJob) -> jobs_pb2.Job:
         validation=ref_to_proto(new.validation),
         creator=new.creator,
         labels=dict(new.labels),
+        warnings=new.warnings,
         scheduling=scheduling_to_proto(new.scheduling),
         training_digest=new.training_digest or "",
         ttl=None if new.ttl_ms is None else durations.from_seconds(new.ttl_ms / 1000),

@@ -100,9 +100,11 @@ def _conditions(job: Job) -> list[jobs_pb2.JobCondition.ValueType]:
     return [condition for condition, holds in found.items() if holds]
 
 
-def job_bytes(job: Job) -> bytes:
-    """Returns a job's resource as it is kept with a request id."""
-    return job_to_proto(job).SerializeToString()
+def job_bytes(job: Job, warnings: Iterable[str] = ()) -> bytes:
+    """Returns a job's resource as it is kept with a request id, with what the caller is to know beside."""
+    message = job_to_proto(job)
+    message.warnings.extend(warnings)
+    return message.SerializeToString()
 
 
 def attempt_to_proto(parts: Sequence[Attempt]) -> jobs_pb2.Attempt:
