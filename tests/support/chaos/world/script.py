@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 STEPS = 3
 """Steps of every run."""
@@ -28,6 +28,8 @@ class Script:
     fails_at: int
     """Step after which its own fault ends it; 0: none."""
     nodes: int
+    after: str = ""
+    """The job that must have succeeded before; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,20 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """What the operator sets of the project's queue while the faults happen, and takes away afterwards."""
+
+    max_jobs: int = 0
+    """Jobs at once; 0: any number."""
+    device_s: float = 0.0
+    """Device-seconds that may be spent each day; 0: any number. A day ends while the faults happen."""
+    day_ends_s: float = 0.0
+    """When it does."""
+    paused_s: tuple[float, float] = (0.0, 0.0)
+    """From when until when nothing new starts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """One seed's world."""
 
@@ -62,6 +78,8 @@ class Story:
     faults: tuple[Fault, ...]
     budget: int
     """Infrastructure faults that a job may have."""
+    rule: Rule | None = None
+    """None: the queue has no limits."""
 
 
 def story(seed: int) -> Story:
@@ -95,10 +113,24 @@ def story(seed: int) -> Story:
         for _ in range(chance.choice((1, 2, 3, 4)))
     ]
     budget = chance.choice((2, 50, 50))
+    for number in range(2, len(jobs) + 1):
+        if chance.random() < 0.4:
+            jobs[f"j{number}"] = replace(jobs[f"j{number}"], after=f"j{chance.randrange(1, number)}")
     return Story(
         nodes=nodes,
         jobs=jobs,
+        rule=_rule(chance) if chance.random() < 0.3 else None,
         wishes=tuple(sorted(wishes, key=lambda wish: wish.at_s)),
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
         budget=budget,
+    )
+
+
+def _rule(chance: random.Random) -> Rule:
+    begin = chance.uniform(0.0, HORIZON_S)
+    return Rule(
+        max_jobs=chance.choice((0, 1)),
+        device_s=chance.choice((0.0, 5.5, 6.5, 8.0)),
+        day_ends_s=chance.uniform(1.0, 2 * HORIZON_S),
+        paused_s=chance.choice(((0.0, 0.0), (begin, begin + 3.0))),
     )

@@ -7,10 +7,11 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from services.grpckit.errors import ServiceError
-from services.scheduler import verbs
+from services.grpckit.errors import ServiceError, invalid_fields
+from services.scheduler import dependencies, verbs
 from services.scheduler.records import Needs
 from services.scheduler.service import Scheduler
+from services.scheduler.store.transaction import Transaction
 from services.scheduler.verbs import Call
 from tests.support.chaos.world.script import Wish
 from tests.unit.test_scheduler_store import new_job
@@ -27,18 +28,25 @@ async def serve_wish(world: World, wish: Wish) -> None:
     await asyncio.sleep(wish.at_s)
     world.asked.setdefault(wish.job, set()).add(wish.verb)
     if wish.verb == "create":
-        if await _ask(world, wish):
+        after = world.story.jobs[wish.job].after
+        while after and after not in world.acknowledged and after not in world.refused:  # noqa: ASYNC110 - virtual
+            await asyncio.sleep(0.5)
+        if await ask(world, wish):
             world.acknowledged.setdefault(wish.job, set())
+        else:
+            world.refused.add(wish.job)
         return
-    while wish.job not in world.acknowledged:  # noqa: ASYNC110 - virtual seconds
+    while wish.job not in world.acknowledged:  # virtual seconds
+        if wish.job in world.refused:
+            return
         await asyncio.sleep(0.5)
-    if await _ask(world, wish):
+    if await ask(world, wish):
         world.acknowledged[wish.job].add(wish.verb)
     if wish.verb == "pause":
         await asyncio.sleep(7.0)
         # A request of its own: under the id of an earlier one it would be answered from memory, and change nothing.
         resume = replace(wish, verb="resume", at_s=asyncio.get_running_loop().time())
-        while not await _ask(world, resume) and not _is_over(world, wish.job):  # noqa: ASYNC110 - virtual seconds
+        while not await ask(world, resume) and not _is_over(world, wish.job):  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)
 
 
@@ -48,7 +56,7 @@ def _is_over(world: World, job: str) -> bool:
     return seen.state in {"SUCCEEDED", "FAILED", "CANCELLED"}
 
 
-async def _ask(world: World, wish: Wish) -> bool:
+async def ask(world: World, wish: Wish) -> bool:
     """Returns whether it was done; False: it was refused."""
     while True:
         try:
@@ -77,4 +85,13 @@ def _verb(scheduler: Scheduler, world: World, wish: Wish) -> Awaitable[bytes]:
             return ours.resume(name, call)
     script = world.story.jobs[wish.job]
     new = replace(new_job(name), needs=Needs(nodes=script.nodes), lost_after_ms=4000)
-    return ours._change(call, lambda tx: verbs.store(tx, new))
+
+    def store(tx: Transaction) -> bytes:
+        if not script.after:
+            return verbs.store(tx, new)
+        waits = dependencies.look_up(tx.connection, "p", [f"projects/p/jobs/{script.after}"])
+        if waits.problems:
+            raise invalid_fields(waits.problems)
+        return verbs.store(tx, replace(new, waits_for=waits.unmet))
+
+    return ours._change(call, store)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from services.grpckit.errors import ServiceError
 from services.grpckit.settings import ServerSettings
 from services.scheduler import doctor
-from services.scheduler.jobs import TERMINAL, RetryPolicy
+from services.scheduler.jobs import HELD, TERMINAL, RetryPolicy
 from services.scheduler.service import Scheduler, Surroundings, build
 from services.scheduler.settings import SchedulerSettings, Timing
 from services.scheduler.store.nodes import Registration
@@ -25,6 +25,8 @@ from tests.support.chaos.world.disk import Disk, MemoryDatabase
 from tests.support.chaos.world.faults import strike
 from tests.support.chaos.world.network import Network, SimRegistry, SimTrainers, away
 from tests.support.chaos.world.node import SimNode, weights_after
+from tests.support.chaos.world.operator import begin_ruled, rule_queue
+from tests.support.chaos.world.released import NoHolding, SimAdmission
 from tests.support.chaos.world.script import HORIZON_S, STEPS, Story, story
 from tests.support.chaos.world.users import serve_wish
 from tuneforge.names import JobName
@@ -82,6 +84,10 @@ class World:
     problems: list[str] = field(default_factory=list)
     acknowledged: dict[str, set[str]] = field(default_factory=dict)
     """Verbs that users were told are done, by job."""
+    refused: set[str] = field(default_factory=set)
+    """Jobs that were not made, because what they wait for has ended badly."""
+    is_ruled: bool = True
+    """Whether the operator's limits hold."""
     asked: dict[str, set[str]] = field(default_factory=dict)
     """Verbs that users asked for, answered or not, by job."""
     seen: doctor.Snapshot = field(default_factory=dict)
@@ -122,6 +128,12 @@ class World:
             chance=self.chance,
         )
         self.scheduler = build(settings, self.now_ms, outside)
+        reconciler = self.scheduler.reconciler
+        reconciler.releasing = replace(
+            reconciler.releasing,
+            admission=SimAdmission(self),  # type: ignore[arg-type]
+            holding=NoHolding(),  # type: ignore[arg-type]
+        )
         self.note("the scheduler starts")
         scheduler = self.scheduler
 
@@ -233,12 +245,16 @@ class World:
             self.spawn(serve_wish(self, wish))
         for fault in self.story.faults:
             self.spawn(strike(self, fault))
+        if self.story.rule is not None:
+            self.spawn(rule_queue(self, self.story.rule))
         return await self.finish()
 
     async def begin(self) -> None:
         """Starts the scheduler and lets the nodes register."""
         if (mine := asyncio.current_task()) is not None:
             mine.set_name("world")
+        if self.story.rule is not None:
+            begin_ruled(self, self.story.rule)
         await self.start()
         for address in self.nodes:
             self.spawn(self.keep_known(address))
@@ -279,12 +295,17 @@ class World:
             await asyncio.sleep(1.0)
 
     def _is_over(self) -> bool:
-        if any(node.held for node in self.nodes.values()) or len(self.acknowledged) < len(self.story.jobs):
+        if any(node.held for node in self.nodes.values()) or len(self.acknowledged) + len(self.refused) < len(
+            self.story.jobs
+        ):
             return False
         with self.disk.connection.begin():
-            states = set(self.disk.connection.execute(select(jobs.c.state).distinct()).scalars())
-            unclosed = select(attempts.c.job).where(attempts.c.is_closed.is_(False)).limit(1)
-            return states <= _ENDS and self.disk.connection.execute(unclosed).one_or_none() is None
+            found = list(self.disk.connection.execute(_STATES).scalars())
+            states, held = set(found), sum(state in _HELD for state in found)
+            most = self.story.rule.max_jobs if self.story.rule is not None and self.is_ruled else 0
+            if held > most > 0:
+                self.problems.append(f"{held} jobs hold devices at once, {most} may")
+            return states <= _ENDS and self.disk.connection.execute(_UNCLOSED).one_or_none() is None
 
     def look(self) -> None:
         """Asks the doctor, about this moment and about what changed since the last one."""
@@ -322,12 +343,19 @@ class World:
                 self.problems.append(f"{job} was cancelled by nobody")
             if "cancel" in verbs and seen.state != "CANCELLED":
                 self.problems.append(f"{job} ended as {seen.state} after a cancel that was acknowledged")
-            may_fail = self.story.jobs[job].fails_at or self.story.budget < 50
+            after = self.story.jobs[job].after
+            is_first_good = not after or self.seen[f"projects/p/jobs/{after}"].state == "SUCCEEDED"
+            if seen.state == "SUCCEEDED" and not is_first_good:
+                self.problems.append(f"{job} succeeded, and {after} did not, which it waits for")
+            may_fail = self.story.jobs[job].fails_at or self.story.budget < 50 or not is_first_good
             if seen.state == "FAILED" and not may_fail:
                 self.problems.append(f"{job} failed without a reason")
 
 
 _ENDS = {str(state) for state in TERMINAL}
+_HELD = {str(state) for state in HELD}
+_STATES = select(jobs.c.state)
+_UNCLOSED = select(attempts.c.job).where(attempts.c.is_closed.is_(False)).limit(1)
 
 
 def _lie(name: str) -> Any:
