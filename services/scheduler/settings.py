@@ -53,7 +53,8 @@ class Timing:
     stop_again_s: float = 5.0
     """How soon a stop is asked again when the attempt has not ended: a node may have been restarted over it."""
     stop_grace_s: float = 30.0
-    """How long an attempt may take to stop before its process is ended."""
+    """How long a cancelled attempt may take to stop before its process is ended: what bounds how late its device is
+    free. 30: a long step of a large model fits into it. TUNEFORGE_SCHEDULER_STOP_GRACE_S."""
     save_grace_s: float = 300.0
     """The same when it is to save its state first: a pause, a job that gives way, a drained node. Then its process is
     ended and the job goes on from the checkpoint before. 300: a step and a checkpoint of a large model fit into it.
@@ -104,6 +105,7 @@ class SchedulerSettings:
             watch_heartbeat_s=reader.seconds(
                 "TUNEFORGE_SCHEDULER_WATCH_HEARTBEAT_S", default=10.0, minimum=0.05, maximum=300
             ),
+            stop_grace_s=reader.seconds("TUNEFORGE_SCHEDULER_STOP_GRACE_S", default=30.0, minimum=1.0, maximum=600),
             save_grace_s=reader.seconds("TUNEFORGE_SCHEDULER_SAVE_GRACE_S", default=300.0, minimum=1.0, maximum=3600),
             publish_gives_up_s=reader.seconds(
                 "TUNEFORGE_SCHEDULER_PUBLISH_GIVES_UP_S", default=21600.0, minimum=1.0, maximum=518400
