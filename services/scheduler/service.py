@@ -52,7 +52,7 @@ from services.scheduler.watching.streams import streams_over
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0018"
+SCHEMA_HEAD = "0019"
 
 
 class Work(Protocol):
