@@ -84,7 +84,7 @@ TESTS := $(BIN)/python -m pytest -q --hypothesis-profile=ci
 .PHONY: test
 test: lint protos-clean  ## Everything that is checked and tested, the same examples each time
 	$(TESTS) -n 3 --dist worksteal -m 'not heavy'
-	$(TESTS) -n 2 --dist worksteal -m heavy
+	$(TESTS) -n 2 --dist loadfile -m heavy $$(grep -rl 'mark\.heavy' tests --include='test_*.py')
 
 .PHONY: chaos
 chaos: setup  ## All faults in place of a few: 200 kills over 50 jobs, races, simulated worlds; kept in benchmarks/results
