@@ -19,6 +19,7 @@ NAMES = (
     "watch_fanout",
     "cold_start",
     "memory",
+    "step_time",
     "demo_gain",
     "artifact_loads",
     "registry_reads",

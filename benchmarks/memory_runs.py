@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,17 +103,17 @@ def main(folder: Path, device: str) -> int:
     """Prints a line for each case."""
     training.preload()
     for case in CASES:
-        base = _forked(lambda case=case: _make_base(folder, case))
+        base = forked(lambda case=case: make_base(folder, case))
         if base is None:
             return 1
-        line = _forked(lambda case=case, base=base: _train(folder, Path(base), case, device))
+        line = forked(lambda case=case, base=base: _train(folder, Path(base), case, device))
         if line is None:
             return 1
         print(line, flush=True)
     return 0
 
 
-def _forked(work: Any) -> str | None:
+def forked(work: Any) -> str | None:
     """Returns what a function gives in a process of its own; None when that failed."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -122,6 +123,8 @@ def _forked(work: Any) -> str | None:
         try:
             os.write(writer, str(work()).encode())
             code = 0
+        except Exception:  # noqa: BLE001 - the parent goes on
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(writer)
@@ -130,7 +133,7 @@ def _forked(work: Any) -> str | None:
     return answer if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 else None
 
 
-def _make_base(folder: Path, case: Case) -> Path:
+def make_base(folder: Path, case: Case) -> Path:
     """Writes a model with random weights and the tokenizer of the tiny one, unless it is there."""
     import torch
     import transformers
@@ -204,7 +207,7 @@ def _train(folder: Path, base: Path, case: Case, device: str) -> str:
         threads=2,
         device=device,
     )
-    predicted = estimate(spec, _architecture(base))
+    predicted = estimate(spec, architecture_of(base))
     result = training.train(task, _Silence(), lambda: None)
     return json.dumps(
         {
@@ -213,7 +216,7 @@ def _train(folder: Path, base: Path, case: Case, device: str) -> str:
             "predicted": predicted.total_bytes,
             "granted": predicted.highest_bytes,
             "real": result.metrics["peak_memory_bytes"],
-            "peer": _accelerate(_architecture(base), spec),
+            "peer": _accelerate(architecture_of(base), spec),
         }
     )
 
@@ -224,7 +227,8 @@ def _accelerate(architecture: Architecture, spec: TrainingSpec) -> int:
     return 4 * size * architecture.parameters
 
 
-def _architecture(base: Path) -> Architecture:
+def architecture_of(base: Path) -> Architecture:
+    """Returns the shapes of a base."""
     config = json.loads((base / "config.json").read_text())
     tensors = []
     for path in sorted(base.glob("*.safetensors")):

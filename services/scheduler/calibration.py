@@ -16,7 +16,10 @@ from tuneforge.specs.memory import MemoryEstimate, with_interval
 FEWEST_RUNS = 3
 """So many measured runs correct a prediction of memory: one may have had short rows by chance."""
 NEAREST = 5
-"""Runs whose rate counts."""
+"""Runs whose rate counts, at most."""
+ALIKE = 2.0
+"""Factor by which their models may be further from the asked size than the nearest one: a small model's rate says
+little of a large one's."""
 SPREAD = 0.05
 """What the interval goes beyond the runs furthest off."""
 RATE_SPREAD = 0.3
@@ -137,7 +140,12 @@ def seconds_per_flop(runs: Sequence[Measured], flops_per_token: float, fallback_
     if not runs:
         slow, fast = 1 / fallback_rate * UNKNOWN_FACTOR, 1 / fallback_rate / UNKNOWN_FACTOR
         return Interval(expected=1 / fallback_rate, lowest=fast, highest=slow), 0
-    nearest = sorted(runs, key=lambda run: abs(math.log(run.flops_per_token / flops_per_token)))[:NEAREST]
+
+    def distance(run: Measured) -> float:
+        return abs(math.log(run.flops_per_token / flops_per_token))
+
+    furthest = min(map(distance, runs)) + math.log(ALIKE)
+    nearest = sorted((run for run in runs if distance(run) <= furthest), key=distance)[:NEAREST]
     times = sorted(1 / run.rate for run in nearest)
     expected = statistics.median(times)
     low, high = min(times[0], expected * (1 - RATE_SPREAD)), max(times[-1], expected * (1 + RATE_SPREAD))

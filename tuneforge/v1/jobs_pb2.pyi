@@ -867,7 +867,7 @@ class ResourceEstimate(_message.Message):
     steps: _builtins.int
     """Optimiser steps."""
     tokens_per_step: _builtins.int
-    """Tokens of one step, padding left out."""
+    """Tokens of one step that are computed: what rows begin with in common counts once where these rows were trained on before."""
     flops_per_token: _builtins.float
     """Floating-point operations for one token."""
     currency: _builtins.str

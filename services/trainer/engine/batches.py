@@ -58,6 +58,11 @@ class MicroBatch:
     """Tokens of its rows, filling left out."""
 
     @property
+    def computed_tokens(self) -> int:
+        """Positions that are computed: a common beginning once, filling too."""
+        return int(self.input_ids_BT.numel())
+
+    @property
     def supervised_tokens(self) -> int:
         """Tokens that are learned."""
         return len(self.targets_S)

@@ -57,15 +57,15 @@ def share_of(task: Task, examples: Sequence[Example], limits: BatchLimits, gang:
     parts = task.parts(own, limits) if own else []
     totals = Totals()
     totals.add(parts)
-    told = gang.gather([len(parts), totals.count, totals.tokens, totals.supervised_tokens])
+    told = gang.gather([len(parts), totals.count, totals.tokens, totals.computed_tokens, totals.supervised_tokens])
     longest, *_ = map(max, zip(*told, strict=True))
     fillers = int(longest) - len(parts)
     if fillers:
         shortest = min(examples, key=lambda example: len(example.tokens_T))
         parts = [*parts, *[*task.parts([shortest], limits)] * fillers]
-    _, count, tokens, supervised_tokens = (int(sum(column)) for column in zip(*told, strict=True))
+    _, count, tokens, computed_tokens, supervised_tokens = (int(sum(column)) for column in zip(*told, strict=True))
     return Share(
         parts=parts,
         fillers=fillers,
-        totals=Totals(count=count, tokens=tokens, supervised_tokens=supervised_tokens),
+        totals=Totals(count=count, tokens=tokens, computed_tokens=computed_tokens, supervised_tokens=supervised_tokens),
     )

@@ -88,6 +88,7 @@ def _is_over(run: Run, progress: Progress) -> bool:
 def _advance(progress: Progress, loss: StepLoss, seconds: float) -> None:
     progress.step += 1
     progress.tokens += loss.tokens
+    progress.computed_tokens += loss.computed_tokens
     progress.train_seconds += seconds
     progress.loss = loss.loss
 

@@ -43,7 +43,9 @@ class StepLoss:
     loss: float
     """Mean over what the task counts: supervised tokens, in nats a token, or pairs."""
     tokens: int
-    """Tokens computed, filling left out."""
+    """Tokens of the rows, filling left out."""
+    computed_tokens: int
+    """Positions that were computed: common beginnings once, filling too."""
     supervised_tokens: int
     """Tokens that are learned."""
     figures: Mapping[str, float]
@@ -58,6 +60,8 @@ class Totals:
     """What the loss is a mean over: tokens or pairs."""
     tokens: int = 0
     """Tokens, filling left out."""
+    computed_tokens: int = 0
+    """Positions that are computed: common beginnings once, filling too."""
     supervised_tokens: int = 0
     """Tokens that are learned."""
 
@@ -65,6 +69,7 @@ class Totals:
         """Adds parts."""
         self.count += sum(part.count for part in parts)
         self.tokens += sum(part.tokens for part in parts)
+        self.computed_tokens += sum(part.computed_tokens for part in parts)
         self.supervised_tokens += sum(part.supervised_tokens for part in parts)
 
 
@@ -96,6 +101,7 @@ class LossTotal:
         return StepLoss(
             loss=total,
             tokens=self._totals.tokens,
+            computed_tokens=self._totals.computed_tokens,
             supervised_tokens=self._totals.supervised_tokens,
             figures=dict(zip(self._figures, figures, strict=True)),
         )

@@ -47,6 +47,7 @@ def figures(progress: Progress, device: torch.device, rows_per_step: int = 0) ->
     metrics = {
         "train_seconds": progress.train_seconds,
         "tokens": float(progress.tokens),
+        "computed_tokens": float(progress.computed_tokens),
         **read_peaks(device).figures(),
         "train_samples_per_second": progress.step * rows_per_step / progress.train_seconds
         if rows_per_step and progress.train_seconds

@@ -17,7 +17,9 @@ class Progress:
     step: int = 0
     """Last finished step."""
     tokens: int = 0
-    """Tokens computed so far, filling left out."""
+    """Tokens of the rows so far, filling left out."""
+    computed_tokens: int = 0
+    """Positions computed so far: common beginnings of rows once, filling too."""
     train_seconds: float = 0.0
     """Time spent in steps so far, over all attempts."""
     loss: float | None = None

@@ -73,6 +73,9 @@ def test_the_rate_is_that_of_the_nearest_models() -> None:
     assert found.expected * 1e9 * 1000 == pytest.approx(12.0)
     assert found.lowest <= found.expected * 0.7
     assert found.highest >= found.expected * 1.3
+    found, runs = calibration.seconds_per_flop([*small, large[0]], 8e8, 1.0)
+    assert runs == 1  # one of its size is enough
+    assert found.expected * 1e9 * 1000 == pytest.approx(10.0)
 
 
 def test_without_runs_the_default_says_how_far_it_may_be_off() -> None:

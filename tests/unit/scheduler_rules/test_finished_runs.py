@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import create_engine, insert
 
@@ -104,3 +106,16 @@ def test_the_rate_of_a_run_on_several_nodes_is_that_of_one(nodes: int) -> None:
     row_tokens, run = found
     assert row_tokens == 100.0
     assert run.rate == 2.0 * 8000.0 / max(1, nodes) / 2.0
+
+
+def test_a_run_corrects_the_device_that_it_ran_on_by_what_it_computed() -> None:
+    """Of several predictions that of its device counts, and of tokens those that took the time."""
+    done = job(spec_pb2.TrainingSpec(lora=spec_pb2.LoraMethod(), optimization=spec_pb2.Optimization(rows_per_step=8)))
+    mixed = jobs_pb2.ResourceEstimate(device="NVIDIA H200", family="LlamaForCausalLM", arithmetic_bytes=9000)
+    mixed.alternatives.add(device="cpu", family="LlamaForCausalLM", arithmetic_bytes=1000, flops_per_token=2.0)
+    figures = {"train_seconds": 2.0, "tokens": 8000.0, "computed_tokens": 4000.0, "peak_memory_bytes": 500.0}
+    outcome = events_pb2.AttemptOutcome(result=SUCCEEDED, step=10, metrics=figures)
+    found = measured_run(replace(done, resource_estimate=mixed.SerializeToString()), outcome.SerializeToString())
+    assert found is not None
+    row_tokens, run = found
+    assert (row_tokens, run.memory_ratio, run.rate) == (50.0, 0.5, 4000.0)

@@ -37,6 +37,11 @@ class PairPart:
         return self.texts.tokens
 
     @property
+    def computed_tokens(self) -> int:
+        """Positions that are computed."""
+        return self.texts.computed_tokens
+
+    @property
     def supervised_tokens(self) -> int:
         """Tokens of all answers."""
         return self.texts.supervised_tokens

@@ -22,6 +22,10 @@ class Part(Protocol):
         """Tokens of its rows, filling left out."""
 
     @property
+    def computed_tokens(self) -> int:
+        """Positions that are computed: common beginnings once, filling too."""
+
+    @property
     def supervised_tokens(self) -> int:
         """Tokens that are learned."""
 
