@@ -10,19 +10,19 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 from services.grpckit.logging import get_logger
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.decisions import Observation
+from services.scheduler.watching.audience import Audience
 from services.scheduler.wire.queue_news import Thing, things_of
 
 GONE_KEPT = 10_000
 _log = get_logger(__name__)
 
 
-class Board:
+class Board(Audience):
     """The things of the queue.
 
     Args:
@@ -32,34 +32,17 @@ class Board:
     """
 
     def __init__(self, look: Callable[[], Observation | None], broadcast: Broadcast, pause_s: float) -> None:
+        super().__init__()
         self._look = look
         self._broadcast = broadcast
         self._pause_s = pause_s
         self._things: dict[str, tuple[int, Thing]] = {}
         self._gone: OrderedDict[str, tuple[int, Thing]] = OrderedDict()
         self._floor = 0
-        self._listeners = 0
-        self._task: asyncio.Task[None] | None = None
-        self.changed = asyncio.Event()
-        """Set at the next news; take it before reading."""
         self.identity = secrets.randbits(63)
         """Tells this start from others."""
         self.version = 0
         self.time_ms = 0
-
-    @contextmanager
-    def listen(self) -> Iterator[None]:
-        """Keeps it up to date while the block runs."""
-        self._listeners += 1
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            self._listeners -= 1
-            if self._listeners == 0 and self._task is not None:
-                self._task.cancel()
-                self._task = None
 
     def knows(self, version: int) -> bool:
         """Returns whether a reader of a version can be told what has changed since."""
@@ -94,11 +77,6 @@ class Board:
             self._gone[key] = self.version, thing
         while len(self._gone) > GONE_KEPT:
             _, (self._floor, _) = self._gone.popitem(last=False)
-
-    def wake(self) -> None:
-        """Wakes everybody who waits for news."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
     async def _run(self) -> None:
         while True:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.grpckit import context
@@ -20,6 +18,7 @@ from services.scheduler.broadcast import Broadcast
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Job
 from services.scheduler.store import changes, watched_jobs
+from services.scheduler.watching.audience import Audience
 
 JOBS_SHARED = 1024
 """Jobs kept in memory, those that have changed last."""
@@ -42,7 +41,7 @@ class Changed:
         return self.job.changes.newest, self.job.number
 
 
-class Feed:
+class Feed(Audience):
     """Reads changes for as long as somebody listens.
 
     Args:
@@ -53,16 +52,14 @@ class Feed:
     """
 
     def __init__(self, ledger: Ledger, broadcast: Broadcast, *, pause_s: float, poll_s: float) -> None:
+        super().__init__()
         self._ledger = ledger
         self._broadcast = broadcast
         self._pause_s = pause_s
         self._poll_s = poll_s
-        self._changed = asyncio.Event()
         self._newest: OrderedDict[int, Changed] = OrderedDict()
         self._floor = (0, 0)
         """All jobs whose newest change lies beyond it, up to the head, are in memory."""
-        self._listeners = 0
-        self._task: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
         self._is_cold = True
         self.head = (0, 0)
@@ -70,30 +67,8 @@ class Feed:
         self.generation = 0
         """Grows with each read that brought something."""
 
-    @property
-    def changed(self) -> asyncio.Event:
-        """Set at the next news; take it before reading."""
-        return self._changed
-
-    @property
-    def listeners(self) -> int:
-        """Open watches."""
-        return self._listeners
-
-    @contextmanager
-    def listen(self) -> Iterator[None]:
-        """Keeps the feed reading while the block runs."""
-        self._listeners += 1
-        if self._task is None:
-            self._is_cold = True
-            self._task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            self._listeners -= 1
-            if self._listeners == 0 and self._task is not None:
-                self._task.cancel()
-                self._task = None
+    def _begin(self) -> None:
+        self._is_cold = True
 
     async def refresh(self) -> None:
         """Reads what has changed since the last read; after a time without listeners it begins at the newest change."""
@@ -121,18 +96,6 @@ class Feed:
             found.append(changed)
         found.reverse()
         return found[:limit]
-
-    def wake(self) -> None:
-        """Wakes everybody who waits for news."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def close(self) -> None:
-        """Ends the reading."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     def _take(self, job: Job) -> None:
         place = job.changes.newest, job.number
