@@ -55,13 +55,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = open_store(folder)
     database.write_sync(lambda connection: fill(Transaction(connection, 1000)))
     database.close()
-    return folder / "s.db"
+    return folder / "scheduler.db"
 
 
 @pytest.fixture
 def file(sound: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return Path(shutil.copy(sound, tmp_path / "s.db"))
+    return Path(shutil.copy(sound, tmp_path / "scheduler.db"))
 
 
 def spoil(file: Path, *statements: str) -> None:
