@@ -20,6 +20,8 @@ _PEER = "the registry"
 _PAGE = 1000
 _MOST_TOGETHER = 200
 """Holders of one call; the registry takes 256."""
+_LONGEST_REST_S = 0.01
+"""After a call there is a rest as long as it took, 10 ms at most, in which more come that share the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,15 @@ class VersionHolds:
         await wanted.done
 
     async def _ask_all(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             await asyncio.sleep(0)  # those that were asked for in the same moment are all here after it
             with context.background("holds"):
                 while self._waiting:
                     batch, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
+                    began = loop.time()
                     await self._ask(batch)
+                    await asyncio.sleep(min(_LONGEST_REST_S, loop.time() - began))
         finally:
             self._asking = None
             for wanted in self._waiting:  # only where this task was cancelled

@@ -10,30 +10,26 @@ from datetime import UTC, datetime
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.dependencies import Dependencies
 from services.scheduler.dependencies import look_up as look_up_dependencies
-from services.scheduler.estimating import Known, Question, Rows, kinds_able, lacks, look_up, memories_of, predict
-from services.scheduler.fitting import Memories, doubts, misfit, needs_of
+from services.scheduler.estimating import Known, look_up
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import NO_OPTIONS, Options
-from services.scheduler.lifecycle.training_digest import TrainingInputs, training_digest
 from services.scheduler.nodes import label_problems
 from services.scheduler.queues.budgets import NO_BUDGET, NO_PRICE, Budget, Price
 from services.scheduler.queues.updating import budget_problems
-from services.scheduler.records import Job, Needs, NewJob, Pinned
+from services.scheduler.records import Job, NewJob, Pinned
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
+from services.scheduler.settling import Found, Settled, problems_of, settle, whole_spec
 from services.scheduler.shared_asking import SharedAsking
 from services.scheduler.store import jobs as job_store
-from services.scheduler.wire.estimates import prediction_bytes, with_advice
-from services.scheduler.wire.inputs import DatasetFacts, estimate_bytes, inputs_bytes
+from services.scheduler.wire.inputs import DatasetFacts, inputs_bytes
 from services.scheduler.wire.options import retry_bytes
 from services.scheduler.wire.scheduling import scheduling_from_bytes
-from services.scheduler.wire.specs import spec_bytes, spec_from_bytes
+from services.scheduler.wire.specs import spec_bytes_into, spec_from_bytes
 from tuneforge.names import ID_FORM, InvalidName, JobName, ModelName, is_id, new_id
 from tuneforge.specs.architecture import Architecture
-from tuneforge.specs.defaults import with_defaults
 from tuneforge.specs.scheduling import DEFAULT, ENTRIES_MAX, Scheduling, scheduling_violations
-from tuneforge.specs.spec import DataSource, FullMethod, MergeMethod, Task, TrainingSpec
-from tuneforge.specs.validation import validate
+from tuneforge.specs.spec import DataSource, MergeMethod, Task, TrainingSpec
 
 PREFIX = "spec."
 """Fields of a spec are named as they stand in the request."""
@@ -122,30 +118,24 @@ class Admission:
             raise invalid_fields(problems)
         if isinstance(start, Problem) or isinstance(train, Problem) or isinstance(validation, Problem) or train is None:
             raise AssertionError("a problem was not listed")
-        spec = _whole_spec(draft, name, start, (train, validation))
-        family = architecture.class_name if architecture is not None else ""
-        known = await self._known(spec, family, train.ref.digest)
-
-        def memories(each: TrainingSpec) -> Memories:
-            return {} if architecture is None else memories_of(each, architecture, known)
-
-        problem = misfit(spec, known.nodes, memories, draft.scheduling)
-        if problem is not None and must_fit:
-            raise problem.error()
-        needs = needs_of(spec, memories(spec), draft.scheduling)
-        new = _new_job(draft, name, spec, start, (train, validation), needs)
-        if architecture is not None:
-            rows = Rows(count=round(train.rows * (spec.data.train_fraction or 1.0)), characters=train.characters)
-            question = Question(spec=spec, architecture=architecture, rows=rows, price=self.price)
-            new = _with_predictions(new, question, known, draft.scheduling, problem.message if problem else "")
+        found = Found(
+            spec=draft.spec,
+            base=start.base.top if start.base is not None else None,
+            architecture=architecture,
+            train=train,
+            validation=validation,
+        )
+        whole = whole_spec(found)
+        known = await self._known(whole, architecture.class_name if architecture is not None else "", train.ref.digest)
+        settled = settle(found, whole, known, (draft.scheduling, self.price))
+        if settled.problem is not None and must_fit:
+            raise settled.problem.error()
         return replace(
-            new,
-            resource_estimate=with_advice(new.resource_estimate, _advice(draft.spec, start)),
+            _new_job(draft, name, settled, start, (train, validation)),
             retry=retry_bytes(draft.options.retry(self.retry)),
             budget=budget,
-            training_digest=_training_digest(new, spec, next(iter(known.runs)).device),
             waits_for=waits.unmet,
-            warnings=tuple(doubts(spec, memories(spec), draft.scheduling, known.nodes)),
+            warnings=settled.warnings,
         )
 
     async def architecture(self, draft: Draft) -> Architecture | None:
@@ -251,7 +241,8 @@ def _own_problems(draft: Draft, architecture: Architecture | None) -> list[Field
         FieldViolation(PREFIX + path, "has a value that this release does not know: use one that the contract names")
         for path in draft.unknown_enums
     ]
-    problems += [FieldViolation(PREFIX + each.field, each.description) for each in validate(draft.spec, architecture)]
+    found = problems_of(draft.spec, architecture)
+    problems += [FieldViolation(PREFIX + each.field, each.description) for each in found]
     if draft.spec.output_model is not None:
         problems += _output_problems(draft.project, draft.spec.output_model)
     return problems
@@ -267,17 +258,6 @@ def _merge_problems(spec: TrainingSpec, start: _Start | Problem) -> list[FieldVi
     return [FieldViolation(PREFIX + "base.model", description)]
 
 
-def _advice(asked: TrainingSpec, start: _Start) -> list[str]:
-    """Returns what a spec may be given and is better not: a rate that was good for the weights' first run."""
-    rate, before = asked.optimization.learning_rate, start.base.top.full_rate if start.base is not None else 0.0
-    if not isinstance(asked.method, FullMethod) or not 0 < before <= rate:
-        return []
-    sentence = (
-        f"optimization.learning_rate is {rate:g}, and the run that made the base had {before:g}: a rate 10 to 100"
-    )
-    return [f"{sentence} times smaller, {before / 100:g} to {before / 10:g}, keeps more of what it learned."]
-
-
 def _output_problems(project: str, name: str) -> list[FieldViolation]:
     field = PREFIX + "output.model"
     try:
@@ -289,84 +269,36 @@ def _output_problems(project: str, name: str) -> list[FieldViolation]:
     return []
 
 
-def _whole_spec(
-    draft: Draft, name: JobName, start: _Start, data: tuple[DatasetFacts, DatasetFacts | None]
-) -> TrainingSpec:
-    """Returns the spec with every default filled in and every name pinned."""
-    spec = with_defaults(_pinned_names(draft.spec, start, data), start.architecture)
-    return replace(spec, output_model=spec.output_model or str(ModelName(name.project, name.job)))
-
-
 def _new_job(
     draft: Draft,
     name: JobName,
-    spec: TrainingSpec,
+    settled: Settled,
     start: _Start,
     data: tuple[DatasetFacts, DatasetFacts | None],
-    needs: Needs,
 ) -> NewJob:
     train, validation = data
     pinned = None
     if start.base is not None:
         pinned = Pinned(base=start.base.top.ref, inputs=inputs_bytes(start.base.layers, train, validation))
+    spec = settled.spec
+    output_model = spec.output_model or str(ModelName(name.project, name.job))
     return NewJob(
         name=name,
         creator=draft.creator,
         labels=dict(draft.labels),
-        spec=spec_bytes(spec),
+        spec=spec_bytes_into(settled.spec_bytes, output_model),
         train=train.ref,
         validation=validation.ref if validation is not None else None,
         pinned=pinned,
         depends_on=start.waits_for.name if start.waits_for is not None else None,
         architecture_version=start.architecture_version,
-        output_model=spec.output_model or "",
-        estimate=None,
-        needs=needs,
+        output_model=output_model,
+        estimate=settled.estimate,
+        resource_estimate=settled.resource_estimate,
+        needs=settled.needs,
         scheduling=draft.scheduling,
         lost_after_ms=round((spec.resources.lost_after_s or 0.0) * 1000),
         keep_checkpoints=spec.checkpointing.keep_last,
         ttl_ms=draft.options.ttl_ms,
-    )
-
-
-def _with_predictions(new: NewJob, asked: Question, known: Known, scheduling: Scheduling, problem: str) -> NewJob:
-    """Returns a job with what it would take on each kind of device, in front the first that could hold it."""
-    found = [predict(asked, known, kind) for kind in kinds_able(asked.spec, scheduling, known)]
-    lacking = {each.kind: lacks(each, new.needs, known.nodes) for each in found}
-    first, *others = sorted(found, key=lambda each: bool(lacking[each.kind]))
-    return replace(
-        new,
-        estimate=estimate_bytes(first.memory),
-        resource_estimate=prediction_bytes(first, problem, [(each, lacking[each.kind]) for each in others]),
-    )
-
-
-def _training_digest(new: NewJob, spec: TrainingSpec, device: str) -> str | None:
-    """Returns the digest of all that the job's result depends on; None while its base is not there."""
-    if new.pinned is None:
-        return None
-    inputs = TrainingInputs(
-        spec=spec,
-        base_digest=new.pinned.base.digest,
-        train_digest=new.train.digest,
-        validation_digest=new.validation.digest if new.validation is not None else "",
-        environment=device,
-    )
-    return training_digest(inputs)
-
-
-def _pinned_names(spec: TrainingSpec, start: _Start, data: tuple[DatasetFacts, DatasetFacts | None]) -> TrainingSpec:
-    """Returns the spec with aliases and newest versions replaced by what they stand for now."""
-    train, validation = data
-    base = spec.base
-    if base.model and start.base is not None:
-        base = replace(base, model=start.base.top.ref.version)
-    return replace(
-        spec,
-        base=base,
-        data=replace(
-            spec.data,
-            train=DataSource(dataset=train.ref.version),
-            validation=DataSource(dataset=validation.ref.version) if validation is not None else None,
-        ),
+        training_digest=settled.training_digest,
     )

@@ -118,7 +118,7 @@ class Verbs:
 
         versions = new.versions if new.reuses is None else []
         try:
-            return await self.holding.make(str(new.name), versions, lambda: self.ledger.write(write))
+            return await self.holding.make(str(new.name), versions, lambda: self.ledger.write(write, is_patient=True))
         except ServiceError as error:
             if error.reason != "NOT_FOUND":
                 raise

@@ -1,7 +1,7 @@
-"""Answers to reads, kept in memory for as long as nothing was committed.
+"""Answers to reads, kept in memory for as long as nothing was committed that they are made from.
 
-This process is the only one that writes its database, so its count of commits says whether an answer still holds: the
-answer that was made before the newest commit is never given after that commit was acknowledged. Reads that are asked
+This process is the only one that writes its database, so its count of changes says whether an answer still holds: the
+answer that was made before the newest change is never given after that one was acknowledged. Reads that are asked
 again and again, such as the version behind an alias, then cost neither SQL nor serialising.
 """
 
@@ -29,7 +29,7 @@ _Key = tuple[str, str, bytes]
 @dataclass(frozen=True, slots=True)
 class _Answer:
     content: bytes
-    commits: int
+    changes: int
     made_s: float
 
 
@@ -64,15 +64,15 @@ class Answers:
             ServiceError: What `read` raises; refusals are not kept.
         """
         key = (scope, request.DESCRIPTOR.full_name, request.SerializeToString(deterministic=True))
-        commits, now_s = self._database.commits, time.monotonic()
+        changes, now_s = self._database.changes, time.monotonic()
         found = self._answers.get(key)
-        if found and found.commits == commits and now_s - found.made_s < self._database.longest_belief_s:
+        if found and found.changes == changes and now_s - found.made_s < self._database.longest_belief_s:
             self._answers.move_to_end(key)
             self.hits += 1
             return found.content
         content = await self._database.read(lambda connection: read(connection).SerializeToString())
         # The count from before the read: a commit that came in between makes this answer an old one.
-        self._keep(key, _Answer(content, commits, now_s))
+        self._keep(key, _Answer(content, changes, now_s))
         return content
 
     def _keep(self, key: _Key, answer: _Answer) -> None:

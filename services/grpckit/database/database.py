@@ -1,7 +1,7 @@
 """A service's database as its code sees it: `read` and `write` with plain functions that get a connection.
 
-There is no ORM and no asyncio engine. Writes that wait while a commit runs share the next one (group commit), each in a
-savepoint of its own, so one that fails does not take its neighbours along. What is special to a kind of database is in
+There is no ORM and no asyncio engine. Writes that wait while a commit runs share the next one (group commit); one that
+fails does not take its neighbours along. What is special to a kind of database is in
 `sqlite.py` and `postgres.py`; stores use SQLAlchemy Core and know neither.
 """
 
@@ -73,8 +73,13 @@ class Database:
         return self._writer.commits if self._writer else 0
 
     @property
+    def changes(self) -> int:
+        """Those of them that may have changed what is answered; see `write`."""
+        return self._writer.changes if self._writer else 0
+
+    @property
     def longest_belief_s(self) -> float:
-        """Seconds for which what was read may be believed while `commits` stays the same; see `answers.py`."""
+        """Seconds for which what was read may be believed while `changes` stays the same; see `answers.py`."""
         return self._backend.longest_belief_s if self._backend else 0.0
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -228,19 +233,23 @@ class Database:
             migrations.upgrade(connection, self._migrations, current)
 
     # --- use ------------------------------------------------------------------------------------------------------
-    async def write(self, run: Callable[[Connection], T]) -> T:
+    async def write(self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False) -> T:
         """Runs a function in a write transaction and returns what it returned, once that is on disk.
 
         The function runs on the writer thread: it must be quick, do nothing but SQL, and be free of effects outside the
-        database, because a later failure of the commit undoes it, and a lost connection makes it run again. An
-        exception undoes this write alone. It must not go on after an `IntegrityError`: look before you insert.
+        database, because a later failure of the commit undoes it, and a lost connection, or a neighbour that fails,
+        makes it run again. An exception undoes this write alone. It must not go on after an `IntegrityError`: look
+        before you insert.
+
+        A patient write lets others go first, but is not put off for ever: for what comes by the hundred. An unseen one
+        changes nothing that an answer of `answers.py` is made from, so they stay.
 
         A caller that is cancelled while the write is queued withdraws it; one that already runs is finished.
 
         Raises:
             ServiceError: `DISK_FULL`: nothing was written. `DATABASE_UNAVAILABLE`: ask again with the same request id.
         """
-        return await asyncio.wrap_future(self._submit(run))
+        return await asyncio.wrap_future(self._submit(run, is_patient=is_patient, is_unseen=is_unseen))
 
     def write_sync(self, run: Callable[[Connection], T]) -> T:
         """Does what `write` does from a thread without an event loop."""
@@ -280,12 +289,14 @@ class Database:
         with self._reader.connect() as connection, connection.begin():
             return run(connection)
 
-    def _submit(self, run: Callable[[Connection], T]) -> Future[T]:
+    def _submit(
+        self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False
+    ) -> Future[T]:
         if self._writer is None:
             if self._stands_by and self._backend is not None:
                 raise ServiceError(Reason.STANDBY, "another process leads on this database; this one stands by")
             raise RuntimeError("the database is not open")
-        return self._writer.submit(run)
+        return self._writer.submit(run, is_patient=is_patient, is_unseen=is_unseen)
 
 
 def _current_revision(connection: Connection) -> str | None:

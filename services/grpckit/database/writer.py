@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ T = TypeVar("T")
 
 WRITES_PER_COMMIT = 256
 """Writes that share one commit at most: keeps the wait of the first one bounded when writers never pause."""
+LONGEST_RUN_S = 0.02
+"""Seconds after which no patient write joins a running commit. 20 ms: what others wait for who come just then."""
+PATIENT_PER_COMMIT = 8
+"""Patient writes that a commit takes whatever else waits, so that they are never put off for ever."""
+CAREFUL_COMMITS = 64
+"""Commits with a savepoint around each write after one in which a write failed: failures come in swarms."""
 PATIENCE_S = 5.0
 """Seconds that writes wait for a lost connection to come back. 5: a server that is restarted is back by then."""
 RETRY_S = 0.1
@@ -42,6 +49,12 @@ class _Write(Generic[T]):
 
     run: Callable[[Connection], T]
     future: Future[T]
+    is_patient: bool
+    is_unseen: bool
+
+
+class _OneFailed(Exception):
+    """A write of a commit without savepoints has failed: all of them run again, each in its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +88,19 @@ class Writer:
         self._patience_s = patience_s
         self._lost_at: float | None = None
         self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
+        self._waiting: deque[_Write[Any]] = deque()
+        self._patient: deque[_Write[Any]] = deque()
+        """Those that others go before; both belong to the thread."""
+        self._careful = 0
+        """Commits to come whose writes run in savepoints."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
         self.is_displaced = False
         """Whether another process has become the writer since the connection was lost."""
         self.commits = 0
         """Transactions since the start, the failed ones among them."""
+        self.changes = 0
+        """Those of them that may have changed what is answered."""
 
     def start(self) -> None:
         """Starts the thread."""
@@ -94,46 +114,63 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
 
-    def submit(self, run: Callable[[Connection], T]) -> Future[T]:
-        """Queues a write; its result comes after the commit."""
+    def submit(self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False) -> Future[T]:
+        """Queues a write; its result comes after the commit. See `Database.write`."""
         future: Future[T] = Future()
-        self._writes.put(_Write(run, future))
+        self._writes.put(_Write(run, future, is_patient, is_unseen))
         return future
 
     # --- thread ---------------------------------------------------------------------------------------------------
     def _run(self) -> None:
-        running = True
-        while running:
-            batch: list[_Write[Any]] = []
-            running = self._collect(batch)
-            if batch:
+        is_open = True
+        while is_open or self._waiting or self._patient:
+            is_open = self._collect() and is_open
+            if batch := self._batch():
                 outcomes = self._outcomes(batch)
                 self.commits += 1  # before anybody hears of it: who was told sees no answer from before
+                self.changes += not all(write.is_unseen for write in batch)
                 self._answer(batch, outcomes)
+                self._put_back(batch[len(outcomes) :])
 
-    def _collect(self, batch: list[_Write[Any]]) -> bool:
-        """Fills a batch with what waits, at least one write; False once the queue was closed."""
-        entry = self._writes.get()
-        while entry is not None:
-            if entry.future.set_running_or_notify_cancel():
-                batch.append(entry)
-            if len(batch) >= WRITES_PER_COMMIT:
-                return True
-            try:
+    def _collect(self) -> bool:
+        """Sorts what was queued, and waits for something where nothing is left; False once the queue was closed."""
+        try:
+            entry = self._writes.get(block=not self._waiting and not self._patient)
+            while entry is not None:
+                (self._patient if entry.is_patient else self._waiting).append(entry)
                 entry = self._writes.get_nowait()
-            except queue.Empty:
-                return True
+        except queue.Empty:
+            return True
         return False
 
+    def _batch(self) -> list[_Write[Any]]:
+        """Takes what may share the next commit, in the order in which it runs; without those whose caller has left."""
+        few = [self._patient.popleft() for _ in range(min(PATIENT_PER_COMMIT, len(self._patient)))]
+        batch = [write for write in few if _is_wanted(write)]
+        for waiting in (self._waiting, self._patient):
+            while waiting and len(batch) < WRITES_PER_COMMIT:
+                if _is_wanted(write := waiting.popleft()):
+                    batch.append(write)
+        return batch
+
+    def _put_back(self, writes: Sequence[_Write[Any]]) -> None:
+        """Has writes run in the next commit, before those that came after them."""
+        for write in reversed(writes):
+            (self._patient if write.is_patient else self._waiting).appendleft(write)
+
     def _answer(self, batch: Sequence[_Write[Any]], outcomes: Sequence[_Outcome]) -> None:
-        for write, outcome in zip(batch, outcomes, strict=True):
+        for write, outcome in zip(batch, outcomes, strict=False):
             if outcome.error is not None:
                 write.future.set_exception(outcome.error)
             else:
                 write.future.set_result(outcome.value)
 
     def _outcomes(self, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
-        """Commits a batch, over as many connections as that takes, and returns what became of each write."""
+        """Commits a batch, over as many connections as that takes.
+
+        Returns:
+            What became of each write, as far as they ran: a commit that takes long goes without the last ones.
+        """
         unanswered: _Try | None = None
         while True:
             try:
@@ -145,6 +182,8 @@ class Writer:
                 with connection.begin():
                     outcomes = self._run_all(connection, batch)
                     unanswered = _Try(self._backend.mark(connection), outcomes)  # here the block asks for the commit
+            except _OneFailed:
+                self._careful = CAREFUL_COMMITS
             except BaseException as error:  # noqa: BLE001 - every waiting caller must hear of it
                 if not self._is_lost(error):
                     return [_Outcome(error=self._translated(error))] * len(batch)
@@ -155,9 +194,30 @@ class Writer:
                 return outcomes
 
     def _run_all(self, connection: Connection, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
-        if len(batch) == 1:  # its failure undoes the transaction, which spares a savepoint
+        """Runs writes, patient ones until it takes too long. Savepoints cost a fifth of a write, and are there for those that fail.
+
+        Raises:
+            _OneFailed: One has failed, and there were no savepoints: all is undone.
+        """
+        if len(batch) == 1:  # its failure undoes the transaction
             return [_Outcome(value=batch[0].run(connection))]
-        return [self._run_in_savepoint(connection, write) for write in batch]
+        until = time.monotonic() + LONGEST_RUN_S
+        run = self._run_in_savepoint if self._careful else self._run_freely
+        self._careful -= self._careful > 0
+        outcomes: list[_Outcome] = []
+        for write in batch:
+            if write.is_patient and time.monotonic() > until:
+                break
+            outcomes.append(run(connection, write))
+        return outcomes
+
+    def _run_freely(self, connection: Connection, write: _Write[Any]) -> _Outcome:
+        try:
+            return _Outcome(value=write.run(connection))
+        except BaseException as error:
+            if self._is_lost(error):
+                raise
+            raise _OneFailed from error
 
     def _run_in_savepoint(self, connection: Connection, write: _Write[Any]) -> _Outcome:
         savepoint = connection.begin_nested()
@@ -201,6 +261,11 @@ class Writer:
 
     def _translated(self, error: BaseException) -> BaseException:
         return (isinstance(error, DBAPIError) and self._backend.answer(error)) or error
+
+
+def _is_wanted(write: _Write[Any]) -> bool:
+    """Returns whether somebody still waits for a write, who cannot withdraw it from now on."""
+    return write.future.running() or write.future.set_running_or_notify_cancel()
 
 
 def _given_up(*, is_doubtful: bool) -> ServiceError:

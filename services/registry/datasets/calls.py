@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
 from collections.abc import Sequence
+from typing import cast
 
 from sqlalchemy import Connection
 
@@ -95,7 +96,7 @@ class DatasetCalls(Calls):
             version = store.get_dataset_version(connection, name)
             return marked(connection, wire.dataset_version_to_proto(version), sees)
 
-        return await self._database.read(get)
+        return cast("datasets_pb2.DatasetVersion", await self._read(request, get))
 
     async def ListDatasetVersions(
         self, request: datasets_pb2.ListDatasetVersionsRequest, context: Context

@@ -38,7 +38,7 @@ class HoldCalls(Calls):
         def change(connection: Connection) -> None:
             holds.add(connection, request.owner, wanted, time_us=now_us())
 
-        await self._database.write(change)
+        await self._database.write(change, is_unseen=True)  # no other answer tells of holds
         return pb.HoldVersionsResponse(num_holders=len(wanted))
 
     async def ReleaseVersions(self, request: pb.ReleaseVersionsRequest, context: Context) -> pb.ReleaseVersionsResponse:

@@ -1,6 +1,6 @@
 """The rows of pins, expirations, deletions and policies. See `collections.py` for the manners of such functions."""
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 
 from services.grpckit.errors import not_found
 from services.registry.blobs.store import remove_uses
@@ -21,6 +21,17 @@ from services.registry.tables import (
 )
 from tuneforge.names import DatasetName, DatasetVersionName, ModelName, ModelVersionName
 
+# Made once: every job that is submitted asks for two versions.
+_LIVE = {
+    table.name: select(table.c.version).where(
+        table.c.project == bindparam("of_project"),
+        table.c[parent] == bindparam("of_parent"),
+        table.c.version == bindparam("of_version"),
+        table.c.delete_time_us.is_(None),
+    )
+    for table, parent in ((DATASET_VERSIONS, "dataset"), (MODEL_VERSIONS, "model"))
+}
+
 
 def require_version(connection: Connection, name: VersionName) -> None:
     """Refuses a name of which there is no version, or a deleted one.
@@ -28,14 +39,9 @@ def require_version(connection: Connection, name: VersionName) -> None:
     Raises:
         ServiceError: `NOT_FOUND`.
     """
-    table, parent = _table_of(name)
-    found = select(table.c.version).where(
-        table.c.project == name.project,
-        table.c[parent] == _id_of(name.parent),
-        table.c.version == name.version,
-        table.c.delete_time_us.is_(None),
-    )
-    if connection.execute(found).first() is None:
+    table, _ = _table_of(name)
+    key = {"of_project": name.project, "of_parent": _id_of(name.parent), "of_version": name.version}
+    if connection.execute(_LIVE[table.name], key).first() is None:
         raise not_found("data set version" if table is DATASET_VERSIONS else "model version", name)
 
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from tuneforge.specs.spec import BaseModel, Checkpointing, DataSource, Resources, TrainingSpec
@@ -61,6 +62,7 @@ def branched_digest(digest: str, origin: bytes) -> str:
     return hashlib.sha256(digest.encode() + hashlib.sha256(origin).digest()).hexdigest()
 
 
+@cache  # reading it anew took a fifth of a submit
 def code_version() -> str:
     """Returns the release that runs here."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.queues.budgets import NO_BUDGET, Budget
@@ -30,9 +30,13 @@ def find(connection: Connection, project: str, *, locks: bool = False) -> Limits
         project: Its id.
         locks: Lets nobody else read them with a lock until this transaction is over, where the row is there.
     """
-    query = _QUEUES.where(queues.c.project == project)
-    row = connection.execute(query.with_for_update() if locks else query).one_or_none()
+    row = connection.execute(_FIND_LOCKED if locks else _FIND, {"project": project}).one_or_none()
     return DEFAULT_LIMITS if row is None else _limits(row)
+
+
+# Made once: every submit runs one of them.
+_FIND = _QUEUES.where(queues.c.project == bindparam("project"))
+_FIND_LOCKED = _FIND.with_for_update()
 
 
 def keep(tx: Transaction, project: str, limits: Limits) -> None:

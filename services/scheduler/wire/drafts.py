@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from services.scheduler.admission import Draft
 from services.scheduler.jobs import JobState
 from services.scheduler.queues.budgets import NOTHING_SPENT
@@ -12,27 +14,41 @@ from services.scheduler.wire.options import options_of
 from services.scheduler.wire.resources import job_state_to_proto, ref_to_proto
 from tuneforge import durations
 from tuneforge.names import NodeName
-from tuneforge.specs.scheduling import priority_of, scheduling_from_proto, scheduling_to_proto
+from tuneforge.specs.scheduling import DEFAULT, priority_of, scheduling_from_proto, scheduling_to_proto
+from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
 from tuneforge.v1 import jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2
 
+LONGEST_KEPT = 65536
+"""Bytes of the longest spec that is kept to be known again."""
+
 
 def draft_of(request: scheduler_pb2.CreateJobRequest, project: str, actor: str) -> Draft:
-    """Converts what a caller asks for."""
+    """Converts what a caller asks for; the same spec gives the same object, by which `settling.py` knows it again."""
+    message = request.spec.SerializeToString(deterministic=True)
+    read = _spec_of if len(message) <= LONGEST_KEPT else _spec_of.__wrapped__
+    spec, unknown = read(message)
     return Draft(
         project=project,
         job_id=request.job_id,
-        spec=spec_from_proto(request.spec),
-        unknown_enums=tuple(unknown_enums(request.spec)),
+        spec=spec,
+        unknown_enums=unknown,
         labels=dict(request.labels),
         creator=actor,
         options=options_of(request),
         from_checkpoint=request.from_checkpoint,
-        message=request.spec.SerializeToString(),
-        scheduling=scheduling_from_proto(request.scheduling),
+        message=message,
+        scheduling=scheduling_from_proto(request.scheduling) if request.HasField("scheduling") else DEFAULT,
         has_unknown_class=priority_of(request.scheduling.priority) is None,
         budget=budget_from_proto(request.budget) if request.HasField("budget") else None,
     )
+
+
+@lru_cache(maxsize=64)
+def _spec_of(message: bytes) -> tuple[TrainingSpec, tuple[str, ...]]:
+    """Returns a spec, and its fields whose enum number this release does not know."""
+    spec = spec_pb2.TrainingSpec.FromString(message)
+    return spec_from_proto(spec), tuple(unknown_enums(spec))
 
 
 def preview(new: NewJob) -> jobs_pb2.Job:

@@ -73,7 +73,13 @@ def _model_facts(content: bytes) -> ModelFacts:
 
 
 def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
-    """Converts a version of a data set."""
+    """Converts a version of a data set; the same content gives the same object, which drafts are remembered by."""
+    return _dataset_facts(message.SerializeToString(deterministic=True))
+
+
+@lru_cache(maxsize=64)
+def _dataset_facts(content: bytes) -> DatasetFacts:
+    message = datasets_pb2.DatasetVersion.FromString(content)
     ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
     data = trainer_pb2.DataInput(ref=ref, manifest=message.manifest)
     if message.HasField("signature"):

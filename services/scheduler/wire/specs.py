@@ -15,6 +15,13 @@ def spec_bytes(spec: TrainingSpec) -> bytes:
     return spec_to_proto(spec).SerializeToString(deterministic=True)
 
 
+def spec_bytes_into(stored: bytes, model: str) -> bytes:
+    """Returns a stored spec with the model that its result goes into."""
+    message = spec_pb2.TrainingSpec.FromString(stored)
+    message.output.model = model
+    return message.SerializeToString(deterministic=True)
+
+
 def spec_from_bytes(stored: bytes) -> TrainingSpec:
     """Returns a spec that was stored."""
     return spec_from_proto(spec_pb2.TrainingSpec.FromString(stored))
