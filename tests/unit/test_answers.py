@@ -59,6 +59,23 @@ def test_an_answer_holds_until_the_next_commit(tmp_path: Path) -> None:
         asyncio.run(work())
 
 
+def test_a_write_that_no_answer_tells_of_leaves_them(tmp_path: Path) -> None:
+    """Answers stay in memory over a write that says that it changes none of them, and over no other."""
+    with registry_rows(tmp_path) as database:
+        answers = Answers(database)
+
+        async def work() -> None:
+            assert told(await answers.of(request(), count)) == 0
+            await database.write(lambda _: None, is_unseen=True)
+            assert told(await answers.of(request(), count)) == 0
+            assert answers.hits == 1
+            await asyncio.gather(database.write(lambda _: None, is_unseen=True), database.write(add("m")))
+            assert told(await answers.of(request(), count)) == 1
+            assert answers.hits == 1
+
+        asyncio.run(work())
+
+
 def test_many_readers_beside_a_writer_see_every_acknowledged_write(tmp_path: Path) -> None:
     """While writes go on, no answer is older than what had been acknowledged when it was asked for."""
     with registry_rows(tmp_path) as database:

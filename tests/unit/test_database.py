@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services.grpckit.database import Database, FolderLocked, PostgresAddress, SchemaTooNew, StartRefused, sqlite
+from services.grpckit.database.writer import LONGEST_RUN_S, PATIENT_PER_COMMIT
 from services.grpckit.errors import Reason, ServiceError
 from tests.support.postgres import TestDatabases
 
@@ -184,6 +186,70 @@ def test_writes_that_wait_share_a_commit(database: Database) -> None:
     asyncio.run(burst())
     assert database.commits - before <= 2
     assert database.read_sync(_count) == 100
+
+
+def test_patient_writes_let_others_go_first_and_come_all_the_same(database: Database) -> None:
+    """What comes behind forty patient writes goes before nearly all of them; a slow commit goes without the last."""
+    order: list[int] = []
+
+    def note(number: int) -> Callable[[Connection], int]:
+        def run(connection: Connection) -> int:
+            order.append(number)
+            time.sleep(LONGEST_RUN_S / 10 if number < 40 else 0.0)
+            return _insert(number)(connection)
+
+        return run
+
+    async def burst() -> None:
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        pending = asyncio.gather(
+            *(database.write(note(number), is_patient=True) for number in range(40)), database.write(note(40))
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        assert await pending == list(range(41))
+
+    before = database.commits
+    asyncio.run(burst())
+    assert order.index(40) == PATIENT_PER_COMMIT
+    assert [number for number in order if number < 40] == list(range(40))
+    assert database.commits - before > 2
+    assert database.read_sync(_count) == 41
+
+
+def test_neighbours_of_a_failed_write_run_again_and_count_once(database: Database) -> None:
+    """Writes without savepoints are undone with the one that failed, and are there once in the end."""
+    runs: list[int] = []
+
+    def insert(number: int) -> Callable[[Connection], int]:
+        def run(connection: Connection) -> int:
+            runs.append(number)
+            return _insert(number)(connection)
+
+        return run
+
+    def fail(_: Connection) -> None:
+        raise ValueError("no")
+
+    async def all_at_once() -> list[object]:
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        pending = asyncio.gather(
+            database.write(insert(1)), database.write(fail), database.write(insert(2)), return_exceptions=True
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        return list(await pending)
+
+    one, refused, two = asyncio.run(all_at_once())
+    assert (one, str(refused), two) == (1, "no", 2)
+    assert runs == [1, 1, 2]
+    assert database.read_sync(_count) == 2
 
 
 def test_a_cancelled_caller_withdraws_a_queued_write(database: Database) -> None:

@@ -38,6 +38,27 @@ def test_those_who_ask_at_once_share_one_question() -> None:
     asyncio.run(run())
 
 
+def test_those_who_come_in_the_rest_share_the_next_question() -> None:
+    """After a slow answer there is a rest; who comes in it one after the other is answered by one question."""
+
+    async def run() -> None:
+        peer, shared = Peer(), SharedAsking[int]()
+
+        async def slow() -> int:
+            await asyncio.sleep(0.005)
+            return await peer.ask()
+
+        await shared.of("a", slow)
+        came = []
+        for _ in range(5):
+            came.append(asyncio.ensure_future(shared.of("a", slow)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*came)
+        assert peer.asked == 2
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_answer_is_older_than_its_question(seed: int) -> None:
     """Whatever comes when, each hears a word that was not older than the one at the moment of asking."""

@@ -147,8 +147,9 @@ class Sqlite:
             cursor.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
             cursor.close()
 
-        @event.listens_for(engine, "begin")
-        def start(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
+        def start(connection: Any) -> None:
+            connection.cursor().execute(begin)
 
+        # As a part of the dialect, not as a listener: an engine with listeners looks for some at each statement.
+        setattr(engine.dialect, "do_begin", start)  # noqa: B010 - its type has no such assignment
         return engine

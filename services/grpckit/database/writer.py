@@ -194,7 +194,9 @@ class Writer:
                 return outcomes
 
     def _run_all(self, connection: Connection, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
-        """Runs writes, patient ones until it takes too long. Savepoints cost a fifth of a write, and are there for those that fail.
+        """Runs writes, patient ones until it takes too long.
+
+        Savepoints cost a fifth of a write, and are there for those that fail.
 
         Raises:
             _OneFailed: One has failed, and there were no savepoints: all is undone.

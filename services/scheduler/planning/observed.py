@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def queue_of(seen: Observation) -> Queue:
     """Returns the moment as a plan looks at it."""
     rooms = {node.node: node for node in seen.nodes if node.takes_work(seen.now_ms) and node.node in seen.reported}
-    places = _Places(tuple(rooms.values()))
+    places = _places_on(tuple(rooms.values()))
     parts = parts_by_job(seen)
     away = frozenset(node.node for node in seen.nodes if node.is_away(seen.now_ms))
     running = [_running(seen, job, parts[job.number], away) for job in seen.jobs if job.number in parts]
@@ -76,22 +76,37 @@ class _Places:
             return found
 
 
-_kept: dict[int, tuple[ActiveJob, frozenset[str] | None, Waiting]] = {}
+_newest_places: list[tuple[object, _Places]] = []
+"""The places of the newest round, with what they follow from: heartbeats change none of it."""
+
+
+def _places_on(nodes: tuple[Node, ...]) -> _Places:
+    """Returns the places on some nodes; the same object while nothing changes that a job's needs are held against."""
+    same = [(node.node, node.capacity, node.labels) for node in nodes]
+    if not _newest_places or _newest_places[0][0] != same:
+        _newest_places[:] = [(same, _Places(nodes))]
+    return _newest_places[0][1]
+
+
+_kept: dict[int, tuple[ActiveJob, _Places, frozenset[str] | None, Waiting]] = {}
 """What was made of waiting jobs, by number: of ten thousand a round finds nearly all as they were. A memo of a pure
 function; an entry counts for the very same job and places."""
 _KEPT_MOST = 100_000
 
 
 def _waiting(seen: Observation, job: ActiveJob, places: _Places) -> Waiting:
-    nodes = places.of(job.needs)
     known = _kept.get(job.number)
-    if known is not None and known[0] is job and known[1] == nodes:
-        return known[2]
-    made = _new_waiting(seen, job, nodes)
+    if known is not None and known[0] is job and known[1] is places:
+        return known[3]
+    nodes = places.of(job.needs)
+    if known is not None and known[0] is job and known[2] == nodes:
+        made = known[3]
+    else:
+        made = _new_waiting(seen, job, nodes)
     if job.deadline_ms is None:  # else it depends on the time
         if len(_kept) >= _KEPT_MOST:
             _kept.clear()
-        _kept[job.number] = job, nodes, made
+        _kept[job.number] = job, places, nodes, made
     return made
 
 

@@ -43,6 +43,8 @@ REFUSED = frozenset({"INVALID_FIELD", "DOES_NOT_FIT", "REVOKED", "LINEAGE_DEPTH"
 CHUNKS_PER_READ = 64
 FAULT_PAUSE_S = 1.0
 """After a fault of ours: it comes again, and must not spin."""
+IDLE_PAUSE_S = 0.05
+"""Between two looks while no sweep goes on. 50 ms: what a new one waits at most."""
 LOOKS_PER_TURN = 1000
 """Looks at one sweep before others have their turn: a bound on what a fault in a rule can cost."""
 _REUSE = Options(reuse=Reuse.FINISHED)
@@ -91,6 +93,8 @@ class SweepController:
                     _log.info("sweeps are looked at later", problem=error.message)
                 for number in active:
                     self._begin_turn(number)
+                if not active:  # ten thousand submits are no reason to look ten thousand times for a sweep
+                    await asyncio.sleep(IDLE_PAUSE_S)
                 try:
                     async with asyncio.timeout(self.tick_s):
                         await self._wake.wait()

@@ -90,8 +90,9 @@ class MemoryDatabase(Database):
     def close(self) -> None:
         """Needs nothing."""
 
-    async def write(self, run: Callable[[Connection], T]) -> T:
+    async def write(self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False) -> T:
         """Commits at once, in the order of the calls; the answer may take a while."""
+        del is_patient, is_unseen
         if self.is_dead or self._die("before"):
             await self._never()
         if self._disk.is_broken:
