@@ -56,7 +56,7 @@ class Settled:
     problem: Misfit | None
     """Why no known node could ever hold it."""
     estimate: bytes | None
-    """Serialised `MemoryEstimate` of the first kind of device that could hold it; None while the shapes of its base are not known."""
+    """Serialised `MemoryEstimate`, on the first kind of device that could hold it; None: its base is not known yet."""
     resource_estimate: bytes | None
     """Serialised `ResourceEstimate` of each kind of device."""
     training_digest: str | None

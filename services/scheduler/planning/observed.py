@@ -71,6 +71,8 @@ class _Places:
         try:
             return self._known[demand]
         except KeyError:
+            if len(self._known) >= _KEPT_MOST:
+                self._known.clear()
             able = frozenset(node.node for node in self._nodes if shortage(needs, node) is None)
             found = self._known[demand] = None if len(able) == len(self._nodes) else able
             return found
@@ -83,9 +85,11 @@ _newest_places: list[tuple[object, _Places]] = []
 def _places_on(nodes: tuple[Node, ...]) -> _Places:
     """Returns the places on some nodes; the same object while nothing changes that a job's needs are held against."""
     same = [(node.node, node.capacity, node.labels) for node in nodes]
-    if not _newest_places or _newest_places[0][0] != same:
-        _newest_places[:] = [(same, _Places(nodes))]
-    return _newest_places[0][1]
+    if _newest_places and (newest := _newest_places[0])[0] == same:
+        return newest[1]
+    places = _Places(nodes)
+    _newest_places[:] = [(same, places)]
+    return places
 
 
 _kept: dict[int, tuple[ActiveJob, _Places, frozenset[str] | None, Waiting]] = {}
@@ -99,10 +103,8 @@ def _waiting(seen: Observation, job: ActiveJob, places: _Places) -> Waiting:
     if known is not None and known[0] is job and known[1] is places:
         return known[3]
     nodes = places.of(job.needs)
-    if known is not None and known[0] is job and known[2] == nodes:
-        made = known[3]
-    else:
-        made = _new_waiting(seen, job, nodes)
+    is_same = known is not None and known[0] is job and known[2] == nodes
+    made = known[3] if known is not None and is_same else _new_waiting(seen, job, nodes)
     if job.deadline_ms is None:  # else it depends on the time
         if len(_kept) >= _KEPT_MOST:
             _kept.clear()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.gangs import breaks_gang, deciding_part, leaves_gang
@@ -114,19 +114,29 @@ def mark_stopping(tx: Transaction, attempt: Attempt) -> None:
 
 
 def _update(tx: Transaction, attempt: Attempt, only_state: AttemptState | None = None, **values: Any) -> bool:
-    allowed = _LIVE if only_state is None else [str(only_state)]
-    statement = (
-        update(attempts)
-        .where(
-            attempts.c.job == attempt.job,
-            attempts.c.attempt == attempt.name.attempt,
-            attempts.c.node_rank == attempt.node_rank,
-            attempts.c.token == attempt.token,
-            attempts.c.state.in_(allowed),
-        )
-        .values(**values)
-    )
-    return tx.connection.execute(statement).rowcount == 1
+    statement = _UPDATE if only_state is None else _UPDATE.where(attempts.c.state == str(only_state))
+    if expressions := {name: value for name, value in values.items() if isinstance(value, ColumnElement)}:
+        statement = statement.values(**expressions)
+        values = {name: value for name, value in values.items() if name not in expressions}
+    return tx.connection.execute(statement, values | _key(attempt)).rowcount == 1
+
+
+def _key(attempt: Attempt) -> dict[str, Any]:
+    """Returns the parameters that say which part of an attempt a statement is about, by which token."""
+    return {
+        "of_job": attempt.job,
+        "of_attempt": attempt.name.attempt,
+        "of_rank": attempt.node_rank,
+        "of_token": attempt.token,
+    }
+
+
+_IS_PART = (
+    attempts.c.job == bindparam("of_job"),
+    attempts.c.attempt == bindparam("of_attempt"),
+    attempts.c.node_rank == bindparam("of_rank"),
+)
+_UPDATE = update(attempts).where(*_IS_PART, attempts.c.token == bindparam("of_token"), attempts.c.state.in_(_LIVE))
 
 
 def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
@@ -141,18 +151,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
         Fenced: the attempt is not the current one of its job, or has ended.
         SequenceGap: an event before the first new one is missing.
     """
-    row = tx.connection.execute(
-        select(attempts.c.last_seq, attempts.c.first_step_ms)
-        .join(jobs, jobs.c.number == attempts.c.job)
-        .where(
-            attempts.c.job == attempt.job,
-            attempts.c.attempt == attempt.name.attempt,
-            attempts.c.node_rank == attempt.node_rank,
-            attempts.c.state.in_(_LIVE),
-            jobs.c.token == attempt.token,
-            jobs.c.state.in_([str(state) for state in HELD]),
-        )
-    ).one_or_none()
+    row = tx.connection.execute(_MARK, _key(attempt)).one_or_none()
     if row is None:
         raise Fenced(str(attempt.name))
     mark = int(row.last_seq)
@@ -167,6 +166,18 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
     if row.first_step_ms is None and attempt.node_rank == 0:
         losses.note_progress(tx, attempt)
     return fresh.last_seq
+
+
+_MARK = (
+    select(attempts.c.last_seq, attempts.c.first_step_ms)
+    .join(jobs, jobs.c.number == attempts.c.job)
+    .where(
+        *_IS_PART,
+        attempts.c.state.in_(_LIVE),
+        jobs.c.token == bindparam("of_token"),
+        jobs.c.state.in_([str(state) for state in HELD]),
+    )
+)
 
 
 def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
@@ -305,8 +316,12 @@ def _fault_values(job: Job, ruling: Verdict) -> dict[str, Any]:
 
 def _use_budget(tx: Transaction, attempt: Attempt, ruling: Verdict) -> None:
     if ruling.uses is not None:
-        statement = update(attempts).where(_same_attempt(attempt)).values(fault_budget=str(ruling.uses))
-        tx.connection.execute(statement)
+        key = {"of_job": attempt.job, "of_token": attempt.token}
+        tx.connection.execute(_UPDATE_ALL, {"fault_budget": str(ruling.uses), **key})
+
+
+_UPDATE_ALL = update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.token == bindparam("of_token"))
+"""Of all parts of an attempt."""
 
 
 def _keep_measures(tx: Transaction, job: Job, attempt: Attempt) -> None:
@@ -322,9 +337,11 @@ def _keep_measures(tx: Transaction, job: Job, attempt: Attempt) -> None:
 
 def close(tx: Transaction, attempt: Attempt) -> None:
     """Notes that the node was told that the attempt's end is kept, or that it holds the attempt no more."""
-    tx.connection.execute(
-        update(attempts).where(_same_attempt(attempt), attempts.c.node_rank == attempt.node_rank).values(is_closed=True)
-    )
+    key = {"of_job": attempt.job, "of_token": attempt.token, "of_rank": attempt.node_rank}
+    tx.connection.execute(_CLOSE, key)
+
+
+_CLOSE = _UPDATE_ALL.where(attempts.c.node_rank == bindparam("of_rank")).values(is_closed=True)
 
 
 def load(connection: Connection, job: int, number: int, node_rank: int = 0) -> Attempt:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, func, insert, select, update
 
 from services.scheduler.store.tables import counters, jobs
 from services.scheduler.store.transaction import Transaction
@@ -25,21 +25,28 @@ def number(tx: Transaction) -> int:
     return tx.change[0]
 
 
-def stamp(tx: Transaction) -> dict[str, Any]:
-    """Returns the columns of a job that say that this transaction has changed it."""
-    now = number(tx)
-    return {
-        "change_seq": now,
-        "previous_change": case((jobs.c.change_seq == now, jobs.c.previous_change), else_=jobs.c.change_seq),
-        "first_change": case((jobs.c.first_change == 0, now), else_=jobs.c.first_change),
-    }
+_NOW = bindparam("of_change", type_=BigInteger)
+STAMP: dict[str, Any] = {
+    "change_seq": _NOW,
+    "previous_change": case((jobs.c.change_seq == _NOW, jobs.c.previous_change), else_=jobs.c.change_seq),
+    "first_change": case((jobs.c.first_change == 0, _NOW), else_=jobs.c.first_change),
+}
+"""The columns of a job that say that a transaction has changed it, for statements that are made once; see `stamped`."""
+
+
+def stamped(tx: Transaction) -> dict[str, int]:
+    """Returns the parameters of `STAMP` in this transaction."""
+    return {"of_change": number(tx)}
 
 
 def touch(tx: Transaction, numbers: Collection[int]) -> None:
     """Marks jobs as changed whose log does not tell of it: what their resource shows is another thing now."""
     if numbers:
-        tx.connection.execute(update(jobs).where(jobs.c.number.in_(numbers)).values(**stamp(tx)))
+        tx.connection.execute(_TOUCH, {"of_jobs": list(numbers), **stamped(tx)})
         tx.touched.update(numbers)
+
+
+_TOUCH = update(jobs).where(jobs.c.number.in_(bindparam("of_jobs", expanding=True))).values(**STAMP)
 
 
 def newest(connection: Connection) -> int:

@@ -56,9 +56,17 @@ def append(tx: Transaction, job: int, encode: Callable[[int], Sequence[bytes]]) 
     row = tx.connection.execute(_LOG_END, {"job": job}).one()
     name = str(JobName(row.project, row.job_id))
     chunk, values = extend(tx, job, log_end(name, row.latest_seq, row.record_head), encode)
-    tx.connection.execute(update(jobs).where(jobs.c.number == job).values(**values))
+    tx.connection.execute(_APPEND, {"of_job": job, **values})
     write(tx, chunk)
     return chunk
+
+
+LOGGED: dict[str, Any] = {
+    "log_bytes": jobs.c.log_bytes + bindparam("of_payload"),
+    **changes.STAMP,
+}
+"""What else a statement sets that writes the values of `extend` to a job's row."""
+_APPEND = update(jobs).where(jobs.c.number == bindparam("of_job")).values(**LOGGED)
 
 
 def log_end(name: str, latest_seq: int, record_head: bytes | None) -> LogEnd:
@@ -71,15 +79,15 @@ def extend(
 ) -> tuple[Chunk, dict[str, Any]]:
     """Returns events as the chunk that follows the end of a log, and what becomes of the job's row with it.
 
-    The caller writes both in this transaction: the row together with what else it changes, then the chunk by `write`.
+    The caller writes both in this transaction: the row together with what else it changes, by a statement that sets
+    `LOGGED` too, then the chunk by `write`.
     """
     first = end.latest_seq + 1
     encoded = encode(first)
     heads = chain(end.head, encoded)
     latest, payload = end.latest_seq + len(encoded), wire.batch_bytes(encoded, map(mark_of, heads))
     chunk = Chunk(job=job, first_seq=first, last_seq=latest, payload=payload)
-    log_bytes = jobs.c.log_bytes + len(payload)
-    values = {"latest_seq": latest, "record_head": heads[-1], "log_bytes": log_bytes, **changes.stamp(tx)}
+    values = {"latest_seq": latest, "record_head": heads[-1], "of_payload": len(payload), **changes.stamped(tx)}
     return chunk, values
 
 

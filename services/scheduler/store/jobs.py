@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, false, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, false, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
@@ -71,14 +71,18 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
         **logged,
     }
     if step.to in TERMINAL:
-        values |= {"end_ms": tx.now_ms, "expire_ms": jobs.c.ttl_ms + tx.now_ms, "handled": 0}
+        values |= {"end_ms": tx.now_ms, "of_now": tx.now_ms, "handled": 0}
     if step.to is JobState.QUEUED:
         values |= {"queued_ms": tx.now_ms, "goes_on_ms": None}
     if step.to is JobState.RUNNING and before.start_ms is None:
         values["start_ms"] = tx.now_ms
     # The row is locked since it was read; the guards stand in the statement all the same, for whoever reads it.
-    guard = [jobs.c.number == job, jobs.c.state == before.state, jobs.c.token == before.token]
-    if tx.connection.execute(update(jobs).where(*guard).values(**values)).rowcount != 1:
+    guard = {"of_job": job, "of_state": before.state, "of_token": before.token}
+    statement = _END if step.to in TERMINAL else _ADVANCE
+    if expressions := {name: value for name, value in values.items() if isinstance(value, ColumnElement)}:
+        statement = statement.values(**expressions)
+        values = {name: value for name, value in values.items() if name not in expressions}
+    if tx.connection.execute(statement, values | guard).rowcount != 1:
         return False
     events.write(tx, chunk)
     tx.turned.add(job)
@@ -87,6 +91,18 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
         if before.origin_name:
             checkpoints.release_origin(tx, before.origin_name)
     return True
+
+
+_ADVANCE = (
+    update(jobs)
+    .where(
+        jobs.c.number == bindparam("of_job"),
+        jobs.c.state == bindparam("of_state"),
+        jobs.c.token == bindparam("of_token"),
+    )
+    .values(**events.LOGGED)
+)
+_END = _ADVANCE.values(expire_ms=jobs.c.ttl_ms + bindparam("of_now"))
 
 
 def add(tx: Transaction, new: NewJob, depends_on: int | None) -> Job | None:

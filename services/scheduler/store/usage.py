@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 
 from services.scheduler.jobs import LIVE_ATTEMPT, TERMINAL, JobState
 from services.scheduler.planning.shares import decayed, given
@@ -28,20 +28,33 @@ def charge(tx: Transaction, attempt: Attempt) -> None:
         attempt: As it was until now.
     """
     time_ms, energy = device_ms(attempt, tx.now_ms), joules(attempt, tx.now_ms)
-    more = {"attained_ms": jobs.c.attained_ms + time_ms, "joules": jobs.c.joules + energy, **changes.stamp(tx)}
-    tx.connection.execute(update(jobs).where(jobs.c.number == attempt.job).values(**more))
+    more = {"of_job": attempt.job, "of_time": time_ms, "of_energy": energy, **changes.stamped(tx)}
+    tx.connection.execute(_CHARGE, more)
     project = attempt.name.project
     _add(tx, project, attempt, Spent(device_ms=time_ms, joules=energy))
     oldest = tx.now_ms // HOUR_MS - LONGEST_WINDOW_HOURS
-    tx.connection.execute(delete(usage_hours).where(usage_hours.c.project == project, usage_hours.c.hour < oldest))
+    tx.connection.execute(_FORGET, {"of_project": project, "of_hour": oldest})
     for hour, hour_ms in by_hour(attempt, tx.now_ms):
         if hour >= oldest:
             _add_hour(tx, project, hour, Spent(device_ms=hour_ms, joules=energy * hour_ms / time_ms))
 
 
+_CHARGE = (
+    update(jobs)
+    .where(jobs.c.number == bindparam("of_job"))
+    .values(
+        attained_ms=jobs.c.attained_ms + bindparam("of_time"),
+        joules=jobs.c.joules + bindparam("of_energy"),
+        **changes.STAMP,
+    )
+)
+_FORGET = delete(usage_hours).where(
+    usage_hours.c.project == bindparam("of_project"), usage_hours.c.hour < bindparam("of_hour")
+)
+
+
 def _add(tx: Transaction, project: str, attempt: Attempt, more: Spent) -> None:
-    mine = usage.c.project == project
-    row = tx.connection.execute(select(usage).where(mine).with_for_update()).one_or_none()
+    row = tx.connection.execute(_OF_PROJECT, {"of_project": project}).one_or_none()
     from_ms = min(attempt.create_ms, tx.now_ms)
     fresh_ms = given(attempt.slots, from_ms, tx.now_ms, tx.now_ms)
     if row is None:
@@ -50,16 +63,17 @@ def _add(tx: Transaction, project: str, attempt: Attempt, more: Spent) -> None:
         return
     # A clock that went back makes nothing younger than it is.
     as_of_ms = max(row.as_of_ms, tx.now_ms)
-    tx.connection.execute(
-        update(usage)
-        .where(mine)
-        .values(
-            decayed_ms=decayed(row.decayed_ms, as_of_ms - row.as_of_ms) + fresh_ms,
-            as_of_ms=as_of_ms,
-            device_ms=row.device_ms + round(more.device_ms),
-            joules=row.joules + more.joules,
-        )
-    )
+    values = {
+        "decayed_ms": decayed(row.decayed_ms, as_of_ms - row.as_of_ms) + fresh_ms,
+        "as_of_ms": as_of_ms,
+        "device_ms": row.device_ms + round(more.device_ms),
+        "joules": row.joules + more.joules,
+    }
+    tx.connection.execute(_ADD, {"of_project": project, **values})
+
+
+_OF_PROJECT = select(usage).where(usage.c.project == bindparam("of_project")).with_for_update()
+_ADD = update(usage).where(usage.c.project == bindparam("of_project"))
 
 
 def by_hour(attempt: Attempt, now_ms: int) -> Iterator[tuple[int, int]]:
@@ -73,11 +87,19 @@ def by_hour(attempt: Attempt, now_ms: int) -> Iterator[tuple[int, int]]:
 
 
 def _add_hour(tx: Transaction, project: str, hour: int, spent: Spent) -> None:
-    mine = and_(usage_hours.c.project == project, usage_hours.c.hour == hour)
     values = {"device_ms": round(spent.device_ms), "joules": spent.joules}
-    more = {name: usage_hours.c[name] + value for name, value in values.items()}
-    if tx.connection.execute(update(usage_hours).where(mine).values(**more)).rowcount == 0:
+    more = {"of_project": project, "of_hour": hour, "of_time": values["device_ms"], "of_energy": spent.joules}
+    if tx.connection.execute(_ADD_HOUR, more).rowcount == 0:
         tx.connection.execute(insert(usage_hours).values(project=project, hour=hour, **values))
+
+
+_ADD_HOUR = (
+    update(usage_hours)
+    .where(usage_hours.c.project == bindparam("of_project"), usage_hours.c.hour == bindparam("of_hour"))
+    .values(
+        device_ms=usage_hours.c.device_ms + bindparam("of_time"), joules=usage_hours.c.joules + bindparam("of_energy")
+    )
+)
 
 
 def books(connection: Connection, now_ms: int, project: str | None = None) -> Books:
