@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from services.grpckit.database import Database
+from services.grpckit.database import Database, Rank
 from services.grpckit.database.together import ReadsTogether
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.store.transaction import DatabaseClock, Transaction, database_clock
@@ -36,19 +36,19 @@ class Ledger:
         self.on_end: Callable[[], None] = lambda: None
         """Called after each write that ended a job: it needs nothing any more."""
 
-    async def write(self, run: Callable[[Transaction], T], *, is_patient: bool = False) -> T:
+    async def write(self, run: Callable[[Transaction], T], *, rank: Rank = Rank.USUAL) -> T:
         """Runs a function in a write transaction; returns after the commit.
 
-        A patient one lets claims, leases and ends go first: new jobs, of which hundreds may come at once.
+        Claims and leases are prompt, and new jobs patient: hundreds may come at once.
 
         A caller that is cancelled does not cancel the write: what was committed is always told to the watchers.
         """
-        task = asyncio.ensure_future(self._write(run, is_patient))
+        task = asyncio.ensure_future(self._write(run, rank))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def _write(self, run: Callable[[Transaction], T], is_patient: bool) -> T:
+    async def _write(self, run: Callable[[Transaction], T], rank: Rank) -> T:
         latest: list[Transaction] = []
 
         def execute(connection: Connection) -> T:
@@ -56,7 +56,7 @@ class Ledger:
             latest[:] = [tx]
             return run(tx)
 
-        result = await self._database.write(execute, is_patient=is_patient)
+        result = await self._database.write(execute, rank=rank)
         tx = latest[0]
         if tx.chunks or tx.ended:
             self._broadcast.publish(tx.chunks, tx.ended)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from services.grpckit.database import Rank
 from services.grpckit.errors import FieldViolation, ServiceError, not_found
 from services.scheduler.jobs import LIVE_ATTEMPT, AttemptEnd, AttemptState, Failure, RetryPolicy
 from services.scheduler.ledger import Ledger
@@ -104,7 +105,7 @@ class Nodes:
                 stalls.note(tx, node, {each.name: each.stall for each in statuses if each.stall is not None})
             return until, before
 
-        until_ms, known = await self.ledger.write(write)
+        until_ms, known = await self.ledger.write(write, rank=Rank.PROMPT)
         if known is None:
             raise not_found("node", f"nodes/{node}")
         if until_ms is None:

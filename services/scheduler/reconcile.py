@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from services.grpckit import context
+from services.grpckit.database import Rank
 from services.grpckit.logging import get_logger
 from services.scheduler import decisions, follower, nodes, pacing, preemption
 from services.scheduler.blob_holding import BlobHolding
@@ -250,8 +251,9 @@ class Reconciler:
         if change is None:
             return
         began = time.perf_counter()
-        await self.rules.ledger.write(change)
-        if isinstance(action, PlaceAttempt):
+        is_claim = isinstance(action, PlaceAttempt)
+        await self.rules.ledger.write(change, rank=Rank.PROMPT if is_claim else Rank.USUAL)
+        if is_claim:
             PLACED.inc()
             CLAIM.observe(time.perf_counter() - began)
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from services.grpckit import context as calls
+from services.grpckit.database import Rank
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.grpckit.holding import Holding
 from services.grpckit.request_memory import RequestScope, recall, remember
@@ -118,7 +119,7 @@ class Verbs:
 
         versions = new.versions if new.reuses is None else []
         try:
-            return await self.holding.make(str(new.name), versions, lambda: self.ledger.write(write, is_patient=True))
+            return await self.holding.make(str(new.name), versions, lambda: self.ledger.write(write, rank=Rank.PATIENT))
         except ServiceError as error:
             if error.reason != "NOT_FOUND":
                 raise

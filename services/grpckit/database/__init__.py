@@ -7,6 +7,7 @@
 from services.grpckit.database.address import PostgresAddress
 from services.grpckit.database.backend import SchemaTooNew
 from services.grpckit.database.database import Database
+from services.grpckit.database.writer import Rank
 from services.grpckit.folder_lock import FolderLocked, StartRefused
 
-__all__ = ["Database", "FolderLocked", "PostgresAddress", "SchemaTooNew", "StartRefused"]
+__all__ = ["Database", "FolderLocked", "PostgresAddress", "Rank", "SchemaTooNew", "StartRefused"]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from services.grpckit.database.address import PostgresAddress
 from services.grpckit.database.backend import READERS, Backend, SchemaTooNew
 from services.grpckit.database.sqlite import Sqlite
-from services.grpckit.database.writer import Writer
+from services.grpckit.database.writer import Rank, Writer
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.folder_lock import FolderLock, FolderLocked, StartDelayed, StartRefused
 
@@ -233,7 +233,7 @@ class Database:
             migrations.upgrade(connection, self._migrations, current)
 
     # --- use ------------------------------------------------------------------------------------------------------
-    async def write(self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False) -> T:
+    async def write(self, run: Callable[[Connection], T], *, rank: Rank = Rank.USUAL, is_unseen: bool = False) -> T:
         """Runs a function in a write transaction and returns what it returned, once that is on disk.
 
         The function runs on the writer thread: it must be quick, do nothing but SQL, and be free of effects outside the
@@ -241,15 +241,15 @@ class Database:
         makes it run again. An exception undoes this write alone. It must not go on after an `IntegrityError`: look
         before you insert.
 
-        A patient write lets others go first, but is not put off for ever: for what comes by the hundred. An unseen one
-        changes nothing that an answer of `answers.py` is made from, so they stay.
+        Prompt writes go before the usual ones, and patient ones after them. An unseen write changes nothing that an
+        answer of `answers.py` is made from, so they stay.
 
         A caller that is cancelled while the write is queued withdraws it; one that already runs is finished.
 
         Raises:
             ServiceError: `DISK_FULL`: nothing was written. `DATABASE_UNAVAILABLE`: ask again with the same request id.
         """
-        return await asyncio.wrap_future(self._submit(run, is_patient=is_patient, is_unseen=is_unseen))
+        return await asyncio.wrap_future(self._submit(run, rank=rank, is_unseen=is_unseen))
 
     def write_sync(self, run: Callable[[Connection], T]) -> T:
         """Does what `write` does from a thread without an event loop."""
@@ -289,14 +289,12 @@ class Database:
         with self._reader.connect() as connection, connection.begin():
             return run(connection)
 
-    def _submit(
-        self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False
-    ) -> Future[T]:
+    def _submit(self, run: Callable[[Connection], T], *, rank: Rank = Rank.USUAL, is_unseen: bool = False) -> Future[T]:
         if self._writer is None:
             if self._stands_by and self._backend is not None:
                 raise ServiceError(Reason.STANDBY, "another process leads on this database; this one stands by")
             raise RuntimeError("the database is not open")
-        return self._writer.submit(run, is_patient=is_patient, is_unseen=is_unseen)
+        return self._writer.submit(run, rank=rank, is_unseen=is_unseen)
 
 
 def _current_revision(connection: Connection) -> str | None:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -32,7 +33,7 @@ T = TypeVar("T")
 WRITES_PER_COMMIT = 256
 """Writes that share one commit at most: keeps the wait of the first one bounded when writers never pause."""
 LONGEST_RUN_S = 0.02
-"""Seconds after which no patient write joins a running commit. 20 ms: what others wait for who come just then."""
+"""Processor seconds after which only prompt writes join a running commit: what one waits for that comes just then."""
 PATIENT_PER_COMMIT = 8
 """Patient writes that a commit takes whatever else waits, so that they are never put off for ever."""
 CAREFUL_COMMITS = 64
@@ -43,13 +44,23 @@ RETRY_S = 0.1
 """Seconds between two tries to connect."""
 
 
+class Rank(IntEnum):
+    """Which of the writes that wait go first."""
+
+    PROMPT = 0
+    """Few at a time, and somebody idles until they are done."""
+    USUAL = 1
+    PATIENT = 2
+    """May come by the hundred; not put off for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Write(Generic[T]):
     """One queued write and the place where its result goes."""
 
     run: Callable[[Connection], T]
     future: Future[T]
-    is_patient: bool
+    rank: Rank
     is_unseen: bool
 
 
@@ -88,9 +99,8 @@ class Writer:
         self._patience_s = patience_s
         self._lost_at: float | None = None
         self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
-        self._waiting: deque[_Write[Any]] = deque()
-        self._patient: deque[_Write[Any]] = deque()
-        """Those that others go before; both belong to the thread."""
+        self._waiting: tuple[deque[_Write[Any]], ...] = tuple(deque() for _ in Rank)
+        """By rank; for the thread alone."""
         self._careful = 0
         """Commits to come whose writes run in savepoints."""
         self._closing = threading.Event()
@@ -114,19 +124,20 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
 
-    def submit(self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False) -> Future[T]:
+    def submit(self, run: Callable[[Connection], T], *, rank: Rank = Rank.USUAL, is_unseen: bool = False) -> Future[T]:
         """Queues a write; its result comes after the commit. See `Database.write`."""
         future: Future[T] = Future()
-        self._writes.put(_Write(run, future, is_patient, is_unseen))
+        self._writes.put(_Write(run, future, rank, is_unseen))
         return future
 
     # --- thread ---------------------------------------------------------------------------------------------------
     def _run(self) -> None:
         is_open = True
-        while is_open or self._waiting or self._patient:
+        while is_open or any(self._waiting):
             is_open = self._collect() and is_open
-            if batch := self._batch():
-                outcomes = self._outcomes(batch)
+            batch, certain = self._batch()
+            if batch:
+                outcomes = self._outcomes(batch, certain)
                 self.commits += 1  # before anybody hears of it: who was told sees no answer from before
                 self.changes += not all(write.is_unseen for write in batch)
                 self._answer(batch, outcomes)
@@ -135,28 +146,33 @@ class Writer:
     def _collect(self) -> bool:
         """Sorts what was queued, and waits for something where nothing is left; False once the queue was closed."""
         try:
-            entry = self._writes.get(block=not self._waiting and not self._patient)
+            entry = self._writes.get(block=not any(self._waiting))
             while entry is not None:
-                (self._patient if entry.is_patient else self._waiting).append(entry)
+                self._waiting[entry.rank].append(entry)
                 entry = self._writes.get_nowait()
         except queue.Empty:
             return True
         return False
 
-    def _batch(self) -> list[_Write[Any]]:
-        """Takes what may share the next commit, in the order in which it runs; without those whose caller has left."""
-        few = [self._patient.popleft() for _ in range(min(PATIENT_PER_COMMIT, len(self._patient)))]
-        batch = [write for write in few if _is_wanted(write)]
-        for waiting in (self._waiting, self._patient):
-            while waiting and len(batch) < WRITES_PER_COMMIT:
-                if _is_wanted(write := waiting.popleft()):
-                    batch.append(write)
-        return batch
+    def _batch(self) -> tuple[list[_Write[Any]], int]:
+        """Takes what may share the next commit, in the order in which it runs; without those whose caller has left.
+
+        Returns:
+            The writes, and how many of them run however long they take.
+        """
+        prompt, usual, patient = self._waiting
+        batch: list[_Write[Any]] = []
+        _take(prompt, batch, WRITES_PER_COMMIT)
+        _take(patient, batch, len(batch) + PATIENT_PER_COMMIT)
+        certain = len(batch)
+        _take(usual, batch, WRITES_PER_COMMIT)
+        _take(patient, batch, WRITES_PER_COMMIT)
+        return batch, certain
 
     def _put_back(self, writes: Sequence[_Write[Any]]) -> None:
         """Has writes run in the next commit, before those that came after them."""
         for write in reversed(writes):
-            (self._patient if write.is_patient else self._waiting).appendleft(write)
+            self._waiting[write.rank].appendleft(write)
 
     def _answer(self, batch: Sequence[_Write[Any]], outcomes: Sequence[_Outcome]) -> None:
         for write, outcome in zip(batch, outcomes, strict=False):
@@ -165,7 +181,7 @@ class Writer:
             else:
                 write.future.set_result(outcome.value)
 
-    def _outcomes(self, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
+    def _outcomes(self, batch: Sequence[_Write[Any]], certain: int) -> list[_Outcome]:
         """Commits a batch, over as many connections as that takes.
 
         Returns:
@@ -180,7 +196,7 @@ class Writer:
                     return unanswered.outcomes
                 unanswered = None
                 with connection.begin():
-                    outcomes = self._run_all(connection, batch)
+                    outcomes = self._run_all(connection, batch, certain)
                     unanswered = _Try(self._backend.mark(connection), outcomes)  # here the block asks for the commit
             except _OneFailed:
                 self._careful = CAREFUL_COMMITS
@@ -193,8 +209,8 @@ class Writer:
                 self._lost_at = None
                 return outcomes
 
-    def _run_all(self, connection: Connection, batch: Sequence[_Write[Any]]) -> list[_Outcome]:
-        """Runs writes, patient ones until it takes too long.
+    def _run_all(self, connection: Connection, batch: Sequence[_Write[Any]], certain: int) -> list[_Outcome]:
+        """Runs writes, those that are not certain until it takes too long.
 
         Savepoints cost a fifth of a write, and are there for those that fail.
 
@@ -203,12 +219,12 @@ class Writer:
         """
         if len(batch) == 1:  # its failure undoes the transaction
             return [_Outcome(value=batch[0].run(connection))]
-        until = time.monotonic() + LONGEST_RUN_S
+        until = time.thread_time() + LONGEST_RUN_S
         run = self._run_in_savepoint if self._careful else self._run_freely
         self._careful -= self._careful > 0
         outcomes: list[_Outcome] = []
-        for write in batch:
-            if write.is_patient and time.monotonic() > until:
+        for place, write in enumerate(batch):
+            if place >= certain and time.thread_time() > until:
                 break
             outcomes.append(run(connection, write))
         return outcomes
@@ -265,9 +281,12 @@ class Writer:
         return (isinstance(error, DBAPIError) and self._backend.answer(error)) or error
 
 
-def _is_wanted(write: _Write[Any]) -> bool:
-    """Returns whether somebody still waits for a write, who cannot withdraw it from now on."""
-    return write.future.running() or write.future.set_running_or_notify_cancel()
+def _take(waiting: deque[_Write[Any]], batch: list[_Write[Any]], most: int) -> None:
+    """Moves writes that somebody still waits for, who cannot withdraw them from now on."""
+    while waiting and len(batch) < most:
+        write = waiting.popleft()
+        if write.future.running() or write.future.set_running_or_notify_cancel():
+            batch.append(write)
 
 
 def _given_up(*, is_doubtful: bool) -> ServiceError:

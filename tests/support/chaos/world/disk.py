@@ -14,7 +14,7 @@ import pysqlite3
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from services.grpckit.database import Database
+from services.grpckit.database import Database, Rank
 from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.request_memory import TABLE_NAME
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
@@ -90,9 +90,9 @@ class MemoryDatabase(Database):
     def close(self) -> None:
         """Needs nothing."""
 
-    async def write(self, run: Callable[[Connection], T], *, is_patient: bool = False, is_unseen: bool = False) -> T:
+    async def write(self, run: Callable[[Connection], T], *, rank: Rank = Rank.USUAL, is_unseen: bool = False) -> T:
         """Commits at once, in the order of the calls; the answer may take a while."""
-        del is_patient, is_unseen
+        del rank, is_unseen
         if self.is_dead or self._die("before"):
             await self._never()
         if self._disk.is_broken:
