@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tuneforge.v1 import (
     errors_pb2,
@@ -60,17 +61,41 @@ class Submits:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
 
 
+Ask = Callable[[grpc.aio.Channel], Awaitable[object]]
+"""One call of a client."""
+
+
+def creation(spec: spec_pb2.TrainingSpec, *, validate_only: bool = False) -> Ask:
+    """Returns the submit of a job, each with a request id of its own."""
+
+    async def ask(channel: grpc.aio.Channel) -> object:
+        request = scheduler_pb2.CreateJobRequest(
+            parent=PARENT, spec=spec, request_id=str(uuid.uuid4()), validate_only=validate_only
+        )
+        return await scheduler_pb2_grpc.SchedulerServiceStub(channel).CreateJob(request)
+
+    return ask
+
+
+async def probe(channel: grpc.aio.Channel) -> object:
+    """Makes a call whose handler does nothing: what is left is gRPC and what is around every handler."""
+    return await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+
+
 async def submit(address: str, spec: spec_pb2.TrainingSpec, jobs: int, clients: int) -> Submits:
-    """Submits jobs through so many clients at once, each with a request id of its own."""
+    """Submits jobs through so many clients at once."""
+    return await call(address, creation(spec), jobs, clients)
+
+
+async def call(address: str, ask: Ask, calls: int, clients: int) -> Submits:
+    """Makes calls through so many clients at once."""
     channels = [grpc.aio.insecure_channel(address) for _ in range(-(-clients // SUBMITS_PER_CHANNEL))]
-    found, left = Submits(), iter(range(jobs))
+    found, left = Submits(), iter(range(calls))
 
     async def client(number: int) -> None:
-        stub = scheduler_pb2_grpc.SchedulerServiceStub(channels[number % len(channels)])
         for _ in left:
-            request = scheduler_pb2.CreateJobRequest(parent=PARENT, spec=spec, request_id=str(uuid.uuid4()))
             began = time.perf_counter()
-            await stub.CreateJob(request)
+            await ask(channels[number % len(channels)])
             found.seconds.append(time.perf_counter() - began)
 
     await asyncio.gather(*(channel.channel_ready() for channel in channels))

@@ -8,7 +8,8 @@ scheduler's `/metrics`. Restart: with a hundred thousand ended jobs beside the q
 its first page of jobs.
 
 Processor time of each submit is kept beside the rates, for a machine that does other work too: the ceilings are what it
-would give alone.
+would give alone. Its parts in the scheduler are differences: a call whose handler does nothing; a submit that is only
+looked at; one that is kept, which adds the database and the holds.
 
 Peer: one row inserted and committed in SQLite for each submit, one after the other: the floor of a queue without any
 service. The ratio is that of our rate to the wanted one.
@@ -31,7 +32,7 @@ from pathlib import Path
 import grpc
 
 from benchmarks.queue_history import add_ended_jobs
-from benchmarks.queue_load import PARENT, quick_nodes, spec_of, submit
+from benchmarks.queue_load import PARENT, call, creation, probe, quick_nodes, spec_of, submit
 from benchmarks.record import Record
 from services.launcher import METRICS_OFFSET, SERVICES, Suite, free_ports
 from services.stores.postgres import LocalPostgres
@@ -45,6 +46,8 @@ SMALLER = 4
 CLIENTS = 32
 FULL = {1: 50, 8: 200, 32: 400, 64: 400}
 """Submits onto the long queue, by how many clients make them."""
+PARTS = 1000
+"""Calls for each part of a submit's cost."""
 NODES, SLOTS = 8, 16
 PLACED = 400
 TARGET_PER_S, TARGET_P99_MS, TARGET_CLAIM_MS, TARGET_DECISIONS, TARGET_RESTART_S = 500.0, 100.0, 50.0, 1000.0, 5.0
@@ -116,6 +119,7 @@ async def _submits(suite: Suite, spec: spec_pb2.TrainingSpec, queued: int) -> Fi
         "fill_per_s": filling.per_second,
         "fill_p50_ms": filling.quantile_ms(0.5),
         "fill_p99_ms": filling.quantile_ms(0.99),
+        **await _parts(suite, spec, spent_ms["scheduler"]),
     }
     for clients, jobs in FULL.items():
         full = await submit(address, spec, jobs, clients)
@@ -123,6 +127,21 @@ async def _submits(suite: Suite, spec: spec_pb2.TrainingSpec, queued: int) -> Fi
         found[f"full_{clients}_clients_p50_ms"] = full.quantile_ms(0.5)
         found[f"full_{clients}_clients_p99_ms"] = full.quantile_ms(0.99)
     return found
+
+
+async def _parts(suite: Suite, spec: spec_pb2.TrainingSpec, whole_ms: float) -> Figures:
+    """Returns where the scheduler's processor time of a submit goes, in milliseconds."""
+    spent = []
+    for ask in (probe, creation(spec, validate_only=True)):
+        before = _cpu_s(suite)["scheduler"]
+        await call(suite.address("scheduler"), ask, PARTS, CLIENTS)
+        spent.append(1e3 * (_cpu_s(suite)["scheduler"] - before) / PARTS)
+    wire_ms, looked_ms = spent
+    return {
+        "part_wire_cpu_ms": wire_ms,
+        "part_admission_cpu_ms": looked_ms - wire_ms,
+        "part_keeping_cpu_ms": whole_ms - looked_ms,
+    }
 
 
 def _cpu_s(suite: Suite) -> dict[str, float]:

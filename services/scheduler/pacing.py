@@ -8,8 +8,8 @@ from services.scheduler.decisions import Action, PlaceAttempt
 
 LONG_QUEUE = 500
 """Jobs from which on a decision is made beside the event loop."""
-CLAIMS_TOGETHER = 16
-"""Placements that share a commit. 16: a hundred at once would keep every submit waiting until all are written."""
+CLAIMS_TOGETHER = 8
+"""Placements that share a commit. 8: they go before other writes, and the first waits for the last of them."""
 RESTS = 3.0
 """A round is followed by a rest of so many times the time that it looked and decided: what wakes the loop again and
 again, such as ten thousand submits, leaves it a quarter of the process at most."""
