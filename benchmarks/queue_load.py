@@ -79,7 +79,8 @@ def creation(spec: spec_pb2.TrainingSpec, *, validate_only: bool = False) -> Ask
 
 async def probe(channel: grpc.aio.Channel) -> object:
     """Makes a call whose handler does nothing: what is left is gRPC and what is around every handler."""
-    return await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+    return await stub.Check(health_pb2.HealthCheckRequest())
 
 
 async def submit(address: str, spec: spec_pb2.TrainingSpec, jobs: int, clients: int) -> Submits:

@@ -14,9 +14,11 @@ from services.scheduler.wire.specs import spec_bytes, spec_bytes_into
 from tests.support.fake_registry import FakeRegistry
 from tests.support.scheduling import tiny_spec
 from tuneforge.specs.scheduling import DEFAULT
+from tuneforge.specs.spec import LoraMethod
 from tuneforge.specs.wire import spec_from_proto
 
-KNOWN = Known(nodes=(), kind=Kind(family="", method="lora", compute="auto", device="cpu"), runs=(), row_tokens=None)
+KIND = Kind(family="", method="lora", compute="auto", device="cpu")
+KNOWN = Known(nodes=(), runs={KIND: ()}, row_tokens=None)
 
 
 def found(rank: int = 4) -> Found:
@@ -25,8 +27,13 @@ def found(rank: int = 4) -> Found:
     spec = spec_from_proto(tiny_spec())
     base = model_facts(next(iter(registry.models.values())))
     train = dataset_facts(next(iter(registry.datasets.values())))
-    spec = replace(spec, method=replace(spec.method, rank=rank)) if rank != 4 else spec
-    return Found(spec=spec, base=base, architecture=base.architecture, train=train, validation=None)
+    return Found(
+        spec=replace(spec, method=LoraMethod(rank=rank)),
+        base=base,
+        architecture=base.architecture,
+        train=train,
+        validation=None,
+    )
 
 
 def test_the_same_objects_are_settled_once_and_others_anew() -> None:
@@ -54,11 +61,15 @@ def test_the_output_is_put_into_a_stored_spec() -> None:
 
 def test_what_was_used_longest_ago_goes_first() -> None:
     """No more than so many results are kept, and each belongs to its own objects."""
-    kept, made = Remembering[int](), []
+    kept, made = Remembering[int](), list[int]()
     things = [object() for _ in range(KEPT + 1)]
 
     def result(number: int) -> int:
-        return kept.of((things[number],), lambda: made.append(number) or number)
+        def make() -> int:
+            made.append(number)
+            return number
+
+        return kept.of((things[number],), make)
 
     assert [result(number) for number in range(KEPT)] == list(range(KEPT))
     assert result(0) == 0

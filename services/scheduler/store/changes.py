@@ -39,6 +39,11 @@ def stamped(tx: Transaction) -> dict[str, int]:
     return {"of_change": number(tx)}
 
 
+def stamp(tx: Transaction) -> dict[str, Any]:
+    """Returns the same with the parameters in them, for statements that are made each time."""
+    return {name: value.params(stamped(tx)) for name, value in STAMP.items()}
+
+
 def touch(tx: Transaction, numbers: Collection[int]) -> None:
     """Marks jobs as changed whose log does not tell of it: what their resource shows is another thing now."""
     if numbers:

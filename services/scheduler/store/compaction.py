@@ -100,9 +100,8 @@ def thin_out_part(tx: Transaction, job: int, policy: CompactionPolicy) -> Part:
             compacted_head=head,
             compact_ms=tx.now_ms,
             log_bytes=jobs.c.log_bytes + grown - sum(len(each.payload) for each in found),
-            **changes.STAMP,
-        ),
-        changes.stamped(tx),
+            **changes.stamp(tx),
+        )
     )
     return Part(len(old) - len(kept), is_last=through >= target)
 
