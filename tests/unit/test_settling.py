@@ -27,13 +27,8 @@ def found(rank: int = 4) -> Found:
     spec = spec_from_proto(tiny_spec())
     base = model_facts(next(iter(registry.models.values())))
     train = dataset_facts(next(iter(registry.datasets.values())))
-    return Found(
-        spec=replace(spec, method=LoraMethod(rank=rank)),
-        base=base,
-        architecture=base.architecture,
-        train=train,
-        validation=None,
-    )
+    spec = replace(spec, method=LoraMethod(rank=rank))
+    return Found(spec=spec, base=base, architecture=base.architecture, train=train, validation=None)
 
 
 def test_the_same_objects_are_settled_once_and_others_anew() -> None:
