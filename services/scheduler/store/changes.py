@@ -25,12 +25,15 @@ def number(tx: Transaction) -> int:
     return tx.change[0]
 
 
-_NOW = bindparam("of_change", type_=BigInteger)
-STAMP: dict[str, Any] = {
-    "change_seq": _NOW,
-    "previous_change": case((jobs.c.change_seq == _NOW, jobs.c.previous_change), else_=jobs.c.change_seq),
-    "first_change": case((jobs.c.first_change == 0, _NOW), else_=jobs.c.first_change),
-}
+def _columns(now: Any) -> dict[str, Any]:
+    return {
+        "change_seq": now,
+        "previous_change": case((jobs.c.change_seq == now, jobs.c.previous_change), else_=jobs.c.change_seq),
+        "first_change": case((jobs.c.first_change == 0, now), else_=jobs.c.first_change),
+    }
+
+
+STAMP = _columns(bindparam("of_change", type_=BigInteger))
 """The columns of a job that say that a transaction has changed it, for statements that are made once; see `stamped`."""
 
 
@@ -40,8 +43,8 @@ def stamped(tx: Transaction) -> dict[str, int]:
 
 
 def stamp(tx: Transaction) -> dict[str, Any]:
-    """Returns the same with the parameters in them, for statements that are made each time."""
-    return {name: value.params(stamped(tx)) for name, value in STAMP.items()}
+    """Returns the columns of `STAMP` for this transaction, for statements that are made each time."""
+    return _columns(number(tx))
 
 
 def touch(tx: Transaction, numbers: Collection[int]) -> None:
