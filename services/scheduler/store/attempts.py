@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.gangs import breaks_gang, deciding_part, leaves_gang
@@ -29,6 +29,8 @@ from services.scheduler.store import checkpoints, events, losses, measured_runs,
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.lost_starts import STARTS_LOOKED_AT, unless_poison
 from services.scheduler.store.marks import MARKED
+from services.scheduler.store.parts import IS_PART, key_of
+from services.scheduler.store.setting import set_values
 from services.scheduler.store.tables import attempts, jobs
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
@@ -115,28 +117,10 @@ def mark_stopping(tx: Transaction, attempt: Attempt) -> None:
 
 def _update(tx: Transaction, attempt: Attempt, only_state: AttemptState | None = None, **values: Any) -> bool:
     statement = _UPDATE if only_state is None else _UPDATE.where(attempts.c.state == str(only_state))
-    if expressions := {name: value for name, value in values.items() if isinstance(value, ColumnElement)}:
-        statement = statement.values(**expressions)
-        values = {name: value for name, value in values.items() if name not in expressions}
-    return tx.connection.execute(statement, values | _key(attempt)).rowcount == 1
+    return set_values(tx.connection, statement, values, key_of(attempt)) == 1
 
 
-def _key(attempt: Attempt) -> dict[str, Any]:
-    """Returns the parameters that say which part of an attempt a statement is about, by which token."""
-    return {
-        "of_job": attempt.job,
-        "of_attempt": attempt.name.attempt,
-        "of_rank": attempt.node_rank,
-        "of_token": attempt.token,
-    }
-
-
-_IS_PART = (
-    attempts.c.job == bindparam("of_job"),
-    attempts.c.attempt == bindparam("of_attempt"),
-    attempts.c.node_rank == bindparam("of_rank"),
-)
-_UPDATE = update(attempts).where(*_IS_PART, attempts.c.token == bindparam("of_token"), attempts.c.state.in_(_LIVE))
+_UPDATE = update(attempts).where(*IS_PART, attempts.c.token == bindparam("of_token"), attempts.c.state.in_(_LIVE))
 
 
 def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
@@ -151,7 +135,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
         Fenced: the attempt is not the current one of its job, or has ended.
         SequenceGap: an event before the first new one is missing.
     """
-    row = tx.connection.execute(_MARK, _key(attempt)).one_or_none()
+    row = tx.connection.execute(_MARK, key_of(attempt)).one_or_none()
     if row is None:
         raise Fenced(str(attempt.name))
     mark = int(row.last_seq)
@@ -172,7 +156,7 @@ _MARK = (
     select(attempts.c.last_seq, attempts.c.first_step_ms)
     .join(jobs, jobs.c.number == attempts.c.job)
     .where(
-        *_IS_PART,
+        *IS_PART,
         attempts.c.state.in_(_LIVE),
         jobs.c.token == bindparam("of_token"),
         jobs.c.state.in_([str(state) for state in HELD]),

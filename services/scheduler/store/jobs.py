@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, false, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, false, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
@@ -19,6 +19,7 @@ from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Work
 from services.scheduler.store import checkpoints, events
 from services.scheduler.store.compacted import history_of
 from services.scheduler.store.needs import needs_of, needs_values
+from services.scheduler.store.setting import set_values
 from services.scheduler.store.tables import attempts, job_dependencies, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
@@ -79,10 +80,7 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
     # The row is locked since it was read; the guards stand in the statement all the same, for whoever reads it.
     guard = {"of_job": job, "of_state": before.state, "of_token": before.token}
     statement = _END if step.to in TERMINAL else _ADVANCE
-    if expressions := {name: value for name, value in values.items() if isinstance(value, ColumnElement)}:
-        statement = statement.values(**expressions)
-        values = {name: value for name, value in values.items() if name not in expressions}
-    if tx.connection.execute(statement, values | guard).rowcount != 1:
+    if set_values(tx.connection, statement, values, guard) != 1:
         return False
     events.write(tx, chunk)
     tx.turned.add(job)
@@ -95,11 +93,8 @@ def advance(tx: Transaction, job: int, step: Step) -> bool:
 
 _ADVANCE = (
     update(jobs)
-    .where(
-        jobs.c.number == bindparam("of_job"),
-        jobs.c.state == bindparam("of_state"),
-        jobs.c.token == bindparam("of_token"),
-    )
+    .where(jobs.c.number == bindparam("of_job"), jobs.c.state == bindparam("of_state"))
+    .where(jobs.c.token == bindparam("of_token"))
     .values(**events.LOGGED)
 )
 _END = _ADVANCE.values(expire_ms=jobs.c.ttl_ms + bindparam("of_now"))
