@@ -8,7 +8,7 @@ from services.trainer.engine.batches import BatchLimits
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.gang import Gang
 from services.trainer.engine.losses import Totals
-from services.trainer.engine.tasks import Task
+from services.trainer.engine.task import Task
 
 
 def deal(lengths: Sequence[int], processes: int) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ Suffixes: B prompts, T positions, V vocabulary.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,10 +19,8 @@ from services.trainer.engine.gang import ALONE, Gang
 from services.trainer.engine.losses import LossTotal, StepLoss, Totals
 from services.trainer.engine.precision import autocast, is_quantized
 from services.trainer.engine.randomness import random_state, restore_random_state
+from services.trainer.engine.task import Task
 from tuneforge.specs.spec import ComputeType
-
-if TYPE_CHECKING:
-    from services.trainer.engine.tasks import Task  # whose reference needs `judging`
 
 _ROWS_AT_ONCE = 256
 """Rows that are sorted by length together: enough for little filling, few enough to hold their tensors."""
@@ -71,7 +69,7 @@ def keep_four_bit_weights(model: Any) -> None:
 
 def evaluate(
     model: Any,
-    task: "Task",
+    task: Task,
     examples: Sequence[Example],
     limits: BatchLimits,
     compute: ComputeType,

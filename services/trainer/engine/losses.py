@@ -9,7 +9,7 @@ Suffixes: B lines, T positions, S supervised tokens, D model width, V vocabulary
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,6 @@ from services.trainer.engine.batches import MicroBatch
 from services.trainer.engine.gang import Gang
 from services.trainer.engine.row_attention import attention_arguments
 from tuneforge.specs.memory import CHUNK_TOKENS
-
-if TYPE_CHECKING:
-    from services.trainer.engine.tasks import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,29 @@ class StepLoss:
     """What the task measures beside it, as means over the same; often nothing."""
 
 
+class Part(Protocol):
+    """Rows of a step that are computed at once."""
+
+    @property
+    def count(self) -> int:
+        """What the loss is a mean over: tokens or pairs, >= 1."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its rows, filling left out."""
+
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that are computed: common beginnings once, filling too."""
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that are learned."""
+
+    def to(self, device: torch.device) -> Self:
+        """Returns the part on a device."""
+
+
 @dataclass(slots=True)
 class Totals:
     """What some parts hold together."""
@@ -65,7 +85,7 @@ class Totals:
     supervised_tokens: int = 0
     """Tokens that are learned."""
 
-    def add(self, parts: Sequence["Part"]) -> None:
+    def add(self, parts: Sequence[Part]) -> None:
         """Adds parts."""
         self.count += sum(part.count for part in parts)
         self.tokens += sum(part.tokens for part in parts)

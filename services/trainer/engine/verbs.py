@@ -25,7 +25,7 @@ from services.trainer.engine.precision import autocast
 from services.trainer.engine.randomness import random_state, restore_random_state
 from services.trainer.engine.scaling import LossScale
 from services.trainer.engine.spread import Layout, SpreadModel
-from services.trainer.engine.tasks import Task
+from services.trainer.engine.task import Task
 from services.trainer.engine.tensor_file import digest_of_tensors
 from services.trainer.engine.training_task import TrainingFault
 from tuneforge.errors import Reason

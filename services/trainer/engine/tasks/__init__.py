@@ -5,6 +5,5 @@ and report what a task measures beside its loss.
 """
 
 from services.trainer.engine.tasks.choice import make_task
-from services.trainer.engine.tasks.task import Part, Task
 
-__all__ = ["Part", "Task", "make_task"]
+__all__ = ["make_task"]

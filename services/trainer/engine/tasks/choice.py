@@ -5,11 +5,11 @@ from itertools import chain
 from typing import Any
 
 from services.trainer.engine.corpus import Example
+from services.trainer.engine.task import Task
 from services.trainer.engine.tasks.language import LanguageTask
 from services.trainer.engine.tasks.preference import PreferenceTask
 from services.trainer.engine.tasks.reference import AdaptersOff, ReferenceRun, computed_reference
 from services.trainer.engine.tasks.reward import RewardTask
-from services.trainer.engine.tasks.task import Task
 from tuneforge.specs import spec as specs
 
 
