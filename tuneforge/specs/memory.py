@@ -39,7 +39,7 @@ from tuneforge.specs.state_sizes import (
 
 __all__ = ["MARGIN", "MemoryEstimate", "adapter_parameters", "estimate"]
 
-HOST_OVERHEAD_BYTES: Final = 400_000_000
+HOST_OVERHEAD_BYTES: Final = 430_000_000
 """Python, torch and the libraries beside it in a worker that has made its first step on a CPU."""
 DEVICE_OVERHEAD_BYTES: Final = 800_000_000
 """CUDA's context and the workspaces of its libraries."""
