@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from sqlalchemy import select
 
 from services.scheduler.queues.budgets import Price
+from services.scheduler.store import tables
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_trainer import HeldAttempt
@@ -20,6 +22,7 @@ from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, queues_pb2, scheduler_
 QUEUE = "projects/p/queues/default"
 INTERRUPTED = nodes_pb2.ATTEMPT_STATE_INTERRUPTED
 SUCCEEDED = nodes_pb2.ATTEMPT_STATE_SUCCEEDED
+DAY_MS = 24 * 3_600_000
 PATIENT = with_timing(lease_ttl_s=100_000.0)
 """No node is lost while a test moves the clock."""
 
@@ -150,6 +153,35 @@ async def test_a_budget_of_a_day_is_spent_anew_the_next_day(tmp_path: Path) -> N
         await stage.trainer.end(again, SUCCEEDED)
         await stage.until_state("SUCCEEDED")
         assert "BUDGET_RENEWED" in [each.state.reason for each in await stage.all_events()]
+
+
+async def goes_on_ms(stage: Stage) -> int | None:
+    """Returns when the first job goes on by itself, in milliseconds since 1970."""
+    assert stage.scheduler is not None
+    query = select(tables.jobs.c.goes_on_ms).where(tables.jobs.c.number == 1)
+    return await stage.scheduler.ledger.read(lambda db: db.execute(query).scalar_one())
+
+
+@EACH_DATABASE
+@on_loop
+async def test_what_a_period_has_paused_follows_what_people_do(tmp_path: Path) -> None:
+    """With another period it goes on when that one ends; a pause of all jobs is for it too, and names it."""
+    async with staged(tmp_path, timing=PATIENT) as stage:
+        await stage.trainer.register(stage.address)
+        month, day = queues_pb2.BUDGET_PERIOD_MONTH, queues_pb2.BUDGET_PERIOD_DAY
+        await set_budget(stage, queues_pb2.Budget(device_seconds=100.0, period=month))
+        attempt = await running(stage)
+        stage.clock.advance(101)
+        await stage.trainer.until(lambda: attempt.stops)
+        await stage.trainer.end(attempt, INTERRUPTED)
+        await stage.until_state("PAUSED")
+        assert await goes_on_ms(stage) == 31 * DAY_MS
+        await set_budget(stage, queues_pb2.Budget(device_seconds=100.0, period=day))
+        assert await goes_on_ms(stage) == DAY_MS
+        for is_dry in (True, False):
+            request = scheduler_pb2.PauseJobsRequest(parent="projects/p", all=True, validate_only=is_dry)
+            assert list((await stage.stub.PauseJobs(request)).names) == ["projects/p/jobs/j1"]
+            assert (await goes_on_ms(stage) is None) is not is_dry
 
 
 @on_loop

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy import Connection
+
 from services.grpckit.errors import FieldViolation, ServiceError, invalid_fields
 from services.scheduler import verbs
 from services.scheduler.jobs import HELD, TERMINAL, WAITING, JobState
@@ -96,16 +98,14 @@ class Bulk:
             raise invalid_fields([FieldViolation("filter", problem)])
         if (answer := await verbs.answered(self.ledger, call)) is not None:
             return answer
-        wanted = ask.wanted if ask.wanted.states else replace(ask.wanted, states=STATES[ask.verb])
-        found = await self.ledger.read(lambda db: job_filters.numbers(db, ask.project, wanted, MATCHED_MAX))
-        names = [(JobName(ask.project, job), state) for _, job, state in found]
-        tally = _Tally(matched=len(names))
+        found = await self.ledger.read(lambda db: _meant(db, ask))
+        tally = _Tally(matched=len(found))
         if ask.validate_only:
-            for name, state in names:
-                tally.add(name, None if state in STATES[ask.verb] else _unfit(name, state, ask.verb))
+            for name, problem in found:
+                tally.add(name, problem)
             return tally.answer()
-        for start in range(0, len(names), AT_ONCE):
-            part = [name for name, _ in names[start : start + AT_ONCE]]
+        for start in range(0, len(found), AT_ONCE):
+            part = [name for name, _ in found[start : start + AT_ONCE]]
             for name, failed in await self.ledger.write(lambda tx, part=part: _change(tx, part, ask, call)):  # type: ignore[misc]
                 tally.add(name, failed)
         if ask.verb == "delete":
@@ -114,6 +114,20 @@ class Bulk:
 
     async def _remembered(self, answer: bytes, call: Call) -> bytes:
         return await self.ledger.write(lambda tx: call.once(tx, lambda: answer))
+
+
+def _meant(connection: Connection, ask: Ask) -> list[tuple[JobName, ServiceError | None]]:
+    """Returns the jobs that are meant, oldest first, each with why the verb changes nothing of it; None: it does."""
+    wanted = ask.wanted if ask.wanted.states else replace(ask.wanted, states=STATES[ask.verb])
+    found = job_filters.numbers(connection, ask.project, wanted, MATCHED_MAX)
+    # A pause is also for those that a budget has paused, and that would go on by themselves.
+    waiting = set(job_filters.going_on(connection, ask.project, ask.wanted)) if ask.verb == "pause" else set()
+    meant = []
+    for row in sorted({*found, *waiting}):
+        name, state = JobName(ask.project, row[1]), row[2]
+        is_fit = state in STATES[ask.verb] or row in waiting
+        meant.append((name, None if is_fit else _unfit(name, state, ask.verb)))
+    return meant
 
 
 def _change(tx: Transaction, names: list[JobName], ask: Ask, call: Call) -> list[tuple[JobName, ServiceError | None]]:

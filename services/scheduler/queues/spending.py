@@ -9,6 +9,7 @@ from services.scheduler.jobs import JobState
 from services.scheduler.queues.accounts import Terms, open_books
 from services.scheduler.queues.budgets import BUDGET_RENEWED, BUDGET_SPENT, Budget, Held, overrun
 from services.scheduler.queues.entering import devices_of
+from services.scheduler.queues.periods import bounds
 from services.scheduler.records import Job
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import changes, usage
@@ -58,6 +59,19 @@ def stay(tx: Transaction, job: Job) -> None:
     mine = (jobs.c.number == job.number, jobs.c.goes_on_ms.is_not(None))
     if tx.connection.execute(update(jobs).where(*mine).values(goes_on_ms=None)).rowcount:
         changes.touch(tx, [job.number])
+
+
+def move_renewals(tx: Transaction, project: str, budget: Budget) -> None:
+    """Lets what a project's budget has paused go on when the period ends that it has now; without one as before."""
+    if budget.period is None:
+        return
+    waiting = select(jobs.c.number).where(
+        jobs.c.project == project, jobs.c.state.in_(["PAUSING", "PAUSED"]), jobs.c.goes_on_ms.is_not(None)
+    )
+    numbers = list(tx.connection.execute(waiting).scalars())
+    until_ms = bounds(budget.period, tx.now_ms)[1]
+    tx.connection.execute(update(jobs).where(jobs.c.number.in_(waiting)).values(goes_on_ms=until_ms))
+    changes.touch(tx, numbers)
 
 
 def allow(tx: Transaction, job: Job, budget: Budget) -> None:

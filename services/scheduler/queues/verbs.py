@@ -12,6 +12,7 @@ from services.grpckit.context import ALL_PROJECTS
 from services.grpckit.errors import Reason, ServiceError, invalid_fields, not_found
 from services.scheduler.jobs import JobState
 from services.scheduler.ledger import Ledger
+from services.scheduler.queues import spending
 from services.scheduler.queues.accounts import Terms, open_books
 from services.scheduler.queues.budgets import Price
 from services.scheduler.queues.limits import DEFAULT_QUEUE, Limits
@@ -113,6 +114,8 @@ class QueueVerbs:
                 metadata={"name": str(change.name), "fields": ",".join(looser)},
             )
         queue_store.keep(tx, project, replace(after, revision=before.revision + 1))
+        if after.budget.period is not before.budget.period:
+            spending.move_renewals(tx, project, after.budget)
         return self._read(tx.connection, tx.now_ms, project)
 
     def _read(self, connection: Connection, now_ms: int, project: str) -> queues_pb2.Queue:

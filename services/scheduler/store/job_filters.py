@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
@@ -67,6 +68,17 @@ def numbers(connection: Connection, project: str, wanted: JobFilter, limit: int)
     """Returns number, id and state of the jobs that are meant, oldest first."""
     query = select(jobs.c.number, jobs.c.job_id, jobs.c.state).where(condition(project, wanted))
     rows = connection.execute(query.order_by(jobs.c.number).limit(limit))
+    return [(row.number, row.job_id, JobState(row.state)) for row in rows]
+
+
+def going_on(connection: Connection, project: str, wanted: JobFilter) -> list[tuple[int, str, JobState]]:
+    """Returns the same of the paused ones among those that are meant that go on by themselves with a new period."""
+    paused = frozenset({JobState.PAUSING, JobState.PAUSED})
+    chosen = replace(wanted, states=paused & wanted.states if wanted.states else paused)
+    if not chosen.states:
+        return []
+    query = select(jobs.c.number, jobs.c.job_id, jobs.c.state).where(condition(project, chosen))
+    rows = connection.execute(query.where(jobs.c.goes_on_ms.is_not(None)))
     return [(row.number, row.job_id, JobState(row.state)) for row in rows]
 
 
