@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from services.grpckit.database import Database
 from services.scheduler.jobs import AttemptEnd, AttemptState, Failure, RetryPolicy
@@ -172,3 +172,27 @@ def test_everything_that_was_held_counts_once(tmp_path: Path) -> None:
         assert any(each.end_ms for each in history.held.values())
     finally:
         history.database.close()
+
+
+def test_thousands_of_projects_have_periods_and_windows(tmp_path: Path) -> None:
+    """A look at all of them is one statement that the database takes."""
+    database, now_ms = open_store(tmp_path), 50 * 24 * HOUR_MS
+    names = [f"p{number}" for number in range(1100)]
+    used = [{"project": name, "decayed_ms": 0.0, "as_of_ms": 0, "device_ms": 5, "joules": 1.0} for name in names]
+    hours = [{"project": name, "hour": now_ms // HOUR_MS, "device_ms": 5, "joules": 1.0} for name in names]
+
+    def fill(connection: Connection) -> None:
+        for number, name in enumerate(names):
+            budget = Budget(device_ms=1e12, period=list(PERIODS.values())[number % 3])
+            limits = Limits(window_device_ms=9, window_hours=3, budget=budget, revision=1)
+            queue_store.keep(Transaction(connection, now_ms), name, limits)
+        connection.execute(insert(tables.usage), used)
+        connection.execute(insert(tables.usage_hours), hours)
+
+    try:
+        database.write_sync(fill)
+        found = database.read_sync(lambda db: usage.books(db, now_ms)).usage
+    finally:
+        database.close()
+    assert {(each.window_ms, each.period_spent.device_ms) for each in found.values()} == {(5, 5.0)}
+    assert len(found) == len(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 
@@ -18,6 +19,8 @@ from services.scheduler.store import changes
 from services.scheduler.store import queues as queue_store
 from services.scheduler.store.tables import attempts, jobs, usage, usage_hours
 from services.scheduler.store.transaction import Transaction
+
+T = TypeVar("T")
 
 
 def charge(tx: Transaction, attempt: Attempt) -> None:
@@ -132,8 +135,8 @@ _USAGE = select(usage)
 def _in_windows(connection: Connection, windows: Mapping[str, int], now_ms: int) -> dict[str, int]:
     """Returns the device-milliseconds of ended attempts in each project's window, by whole hours, this one included."""
     within = [
-        and_(usage_hours.c.project == name, usage_hours.c.hour >= first_hour(now_ms, hours))
-        for name, hours in windows.items()
+        and_(usage_hours.c.project.in_(names), usage_hours.c.hour >= first_hour(now_ms, hours))
+        for hours, names in _turned(windows).items()
     ]
     query = (
         select(usage_hours.c.project, func.sum(usage_hours.c.device_ms).label("device_ms"))
@@ -147,12 +150,20 @@ def _in_periods(connection: Connection, periods: Mapping[str, tuple[int, int]]) 
     """Returns what ended attempts of projects were given in a time of whole hours each."""
     hours = usage_hours.c.hour
     within = [
-        and_(usage_hours.c.project == name, hours >= start_ms // HOUR_MS, hours < end_ms // HOUR_MS)
-        for name, (start_ms, end_ms) in periods.items()
+        and_(usage_hours.c.project.in_(names), hours >= start_ms // HOUR_MS, hours < end_ms // HOUR_MS)
+        for (start_ms, end_ms), names in _turned(periods).items()
     ]
     sums = (func.sum(usage_hours.c[name]).label(name) for name in ("device_ms", "joules"))
     query = select(usage_hours.c.project, *sums).where(or_(*within)).group_by(usage_hours.c.project)
     return {row.project: Spent(device_ms=float(row.device_ms), joules=row.joules) for row in connection.execute(query)}
+
+
+def _turned(terms: Mapping[str, T]) -> dict[T, list[str]]:
+    """Returns the projects of each term: SQLite takes no thousand conditions beside each other."""
+    found: dict[T, list[str]] = {}
+    for name, term in terms.items():
+        found.setdefault(term, []).append(name)
+    return found
 
 
 def job_counts(connection: Connection) -> dict[str, dict[JobState, int]]:
