@@ -223,6 +223,36 @@ def test_patient_writes_let_others_go_first_and_come_all_the_same(database: Data
     assert database.read_sync(_count) == 41
 
 
+def test_slow_patient_writes_do_not_keep_usual_ones_waiting(database: Database) -> None:
+    """The few patient ones that a commit takes may fill its time: a usual one that came last runs with them."""
+    order: list[int] = []
+
+    def note(number: int) -> Callable[[Connection], int]:
+        def run(connection: Connection) -> int:
+            order.append(number)
+            until = time.thread_time() + (LONGEST_RUN_S / 4 if number < 40 else 0.0)
+            while time.thread_time() < until:
+                pass
+            return _insert(number)(connection)
+
+        return run
+
+    async def burst() -> None:
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        pending = asyncio.gather(
+            *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)), database.write(note(40))
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        await pending
+
+    asyncio.run(burst())
+    assert order.index(40) <= 8, "after those at most that a commit takes in any case"
+
+
 def test_neighbours_of_a_failed_write_run_again_and_count_once(database: Database) -> None:
     """Writes without savepoints are undone with the one that failed, and are there once in the end."""
     runs: list[int] = []

@@ -34,8 +34,8 @@ WRITES_PER_COMMIT = 256
 """Writes that share one commit at most: keeps the wait of the first one bounded when writers never pause."""
 LONGEST_RUN_S = 0.02
 """Processor seconds after which only prompt writes join a running commit: what one waits for that comes just then."""
-PATIENT_PER_COMMIT = 8
-"""Patient writes that a commit takes whatever else waits, so that they are never put off for ever."""
+USUAL_PER_COMMIT, PATIENT_PER_COMMIT = 4, 8
+"""Usual and patient writes that a commit takes whatever else waits, so that none are ever put off for ever."""
 CAREFUL_COMMITS = 64
 """Commits with a savepoint around each write after one in which a write failed: failures come in swarms."""
 PATIENCE_S = 5.0
@@ -163,6 +163,7 @@ class Writer:
         prompt, usual, patient = self._waiting
         batch: list[_Write[Any]] = []
         _take(prompt, batch, WRITES_PER_COMMIT)
+        _take(usual, batch, len(batch) + USUAL_PER_COMMIT)
         _take(patient, batch, len(batch) + PATIENT_PER_COMMIT)
         certain = len(batch)
         _take(usual, batch, WRITES_PER_COMMIT)
