@@ -9,8 +9,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import select
 
+from services.scheduler.lifecycle import removing
 from services.scheduler.store import tables
 from tests.contract.test_scheduler_runs import FAILED, USER
+from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Clock, Stage, staged, with_timing
@@ -119,3 +121,20 @@ async def test_a_job_is_kept_as_long(tmp_path: Path, jump_s: float) -> None:
         (expires,) = await kept(stage, "expire_ms")
         assert expires - stage.clock.now_ms == pytest.approx(HOUR_S * 1000, abs=2)
         assert (await stage.get()).state == jobs_pb2.JOB_STATE_CANCELLED
+
+
+@on_loop
+async def test_what_was_found_before_it_was_moved_is_kept(tmp_path: Path) -> None:
+    """The round of removals reads what is due after a jump, then the loop moves it: it is not removed."""
+    async with staged(tmp_path, clock=Clock(now_ms=10**12)) as stage:
+        assert stage.scheduler is not None
+        await stage.create(ttl=Duration(seconds=3600))
+        await stage.cancel()
+        await looked(stage)
+        stage.clock.jump(24 * HOUR_S)
+        await looked(stage)
+        await stage.scheduler.ledger.write(lambda tx: removing._expire(tx, 1))
+        assert (await stage.get()).state == jobs_pb2.JOB_STATE_CANCELLED
+        stage.clock.advance(HOUR_S + 1)
+        await stage.scheduler.ledger.write(lambda tx: removing._expire(tx, 1))
+        await refusal(stage.get(), "NOT_FOUND")

@@ -110,6 +110,8 @@ def delete_in(tx: Transaction, name: JobName) -> bytes:
 
 def _expire(tx: Transaction, number: int) -> None:
     job = job_store.load(tx.connection, number)
+    if job.expire_ms is None or job.expire_ms > tx.now_ms:
+        return  # it was moved since it was found: the clock has jumped
     if (found := removal.holder_of(tx.connection, job)) is None:
         removal.begin(tx, number)
         return
