@@ -1,7 +1,7 @@
 """Delivers results to the registry: from the outbox, again and again until the registry has said yes or never.
 
-A registry that is away, full or refuses the token is waited for without end. An answer that is neither that nor a known
-no is waited out for `gives_up_s`; then the job fails and says where its files are.
+A registry that is away or full, whose database or store is, or that refuses the token is waited for without end. An answer
+that is neither that nor a known no is waited out for `gives_up_s`; then the job fails and says where its files are.
 
 PublishVersion is unique by job for ever, so a delivery whose answer was lost is simply made again.
 """
@@ -31,7 +31,7 @@ _NEVER = frozenset({
 """Answers that will be the same next time. A refused token is none: with the right one the result is taken."""
 _WAITED_FOR = frozenset({
     "PEER_UNAVAILABLE", "DRAINING", "STANDBY", "TOO_MANY_CALLS", "DEADLINE_EXCEEDED", "DISK_FULL", "UNAUTHENTICATED",
-    "PERMISSION_DENIED",
+    "PERMISSION_DENIED", "DATABASE_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_MISCONFIGURED",
 })  # fmt: skip
 """What passes once somebody has looked after the registry or its tokens. Any other answer is waited out for a time."""
 _WARN_AGAIN_S = 60.0

@@ -297,15 +297,18 @@ def test_refused_result_fails_the_job(tmp_path: Path, reason: str) -> None:
     run()
 
 
-@pytest.mark.parametrize("reason", ["PERMISSION_DENIED", "UNAUTHENTICATED"])
+@pytest.mark.parametrize(
+    "reason",
+    ["PERMISSION_DENIED", "UNAUTHENTICATED", "DATABASE_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_MISCONFIGURED"],
+)
 def test_result_outlives_a_wrong_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
-    """A registry that refuses the scheduler's token is asked again until it does not, with one warning a minute."""
+    """A registry that refuses the token, or whose store is away, is asked until it is not, with a warning a minute."""
     log = Mock()
     monkeypatch.setattr(publishing, "_log", log)
 
     @on_loop
     async def run() -> None:
-        async with staged(tmp_path) as stage:
+        async with staged(tmp_path, timing=with_timing(publish_gives_up_s=0.001)) as stage:
             stage.registry.refusal = ServiceError(reason, "the token is not known")
             await stage.trainer.register(stage.address)
             await stage.create()
