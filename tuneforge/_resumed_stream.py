@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from tuneforge._connections import Service
+from tuneforge._several import SeveralChannels
 from tuneforge._transport import Backoff, is_retriable, typed_error
 from tuneforge.errors import Reason, TuneforgeError, Unavailable
 
@@ -119,8 +120,16 @@ class ResumedStream(Generic[Message]):
 
     def _open(self) -> Iterator[Message]:
         """Yields the messages of one stream; cancels it when it falls silent."""
-        self._stream = self._open_at(self.token)
-        watchdog = Watchdog(self._options.silence_s, self._stream.cancel)
+        channel = self._service.channel
+        leave = channel.leaving() if isinstance(channel, SeveralChannels) else None
+        stream = self._stream = self._open_at(self.token)
+
+        def give_up() -> None:
+            if leave is not None:  # what is cancelled here has no error that says so
+                leave()
+            stream.cancel()
+
+        watchdog = Watchdog(self._options.silence_s, give_up)
         try:
             watchdog.touch()
             for message in self._stream:

@@ -6,6 +6,7 @@ the next address, and so whoever leads after a take-over; a scheduler that stand
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -55,9 +56,17 @@ class SeveralChannels(grpc.Channel):
         return call
 
     def _note(self, turn: int, ended: Any) -> None:
+        if ended.code() in _LEAVES:
+            self._leave(turn)
+
+    def _leave(self, turn: int) -> None:
         # Of many calls that break at once the first one moves on, the others find that it has.
-        if turn == self._turn and ended.code() in _LEAVES:
+        if turn == self._turn:
             self._turn = (turn + 1) % len(self._channels)
+
+    def leaving(self) -> Callable[[], None]:
+        """Returns what to call when one that is made now hangs without an end of its own."""
+        return partial(self._leave, self._turn)
 
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = None

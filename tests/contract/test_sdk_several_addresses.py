@@ -17,6 +17,7 @@ from tests.support import fake_scheduler
 from tests.support.certificates import make_certificates
 from tests.support.fake_scheduler import JOB, FakeScheduler
 from tuneforge import Client, DeadlineExceeded, Unavailable
+from tuneforge._resumed_stream import WatchOptions
 
 NEVER = 10**9
 
@@ -47,6 +48,17 @@ def test_a_watch_goes_on_at_the_other_one(pair: tuple[tuple[FakeScheduler, FakeS
     with Client(scheduler=addresses) as client:
         assert [event.job_seq for event in client.jobs.watch("my-job")] == list(range(1, 11))
     assert (first.streams, second.streams) == (1, 1)
+
+
+def test_a_watch_leaves_one_that_says_nothing(pair: tuple[tuple[FakeScheduler, FakeScheduler], str]) -> None:
+    """Its connection lives, and it hangs: after a silence the watch goes on at the next address."""
+    (hung, second), addresses = pair
+    hung.cut = lambda _, message: "silence" if message == 2 else ""
+    options = WatchOptions(silence_s=0.2, give_up_after_s=5.0)
+    with Client(scheduler=addresses) as client:
+        assert [event.job_seq for event in client.jobs.watch("my-job", options=options)] == list(range(1, 11))
+    hung.released.set()
+    assert (hung.streams, second.streams) == (1, 1)
 
 
 def test_after_one_that_hangs_the_next_is_asked(
