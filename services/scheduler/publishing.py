@@ -1,7 +1,8 @@
 """Delivers results to the registry: from the outbox, again and again until the registry has said yes or never.
 
-A registry that is away or full, whose database or store is, or that refuses the token is waited for without end. An answer
-that is neither that nor a known no is waited out for `gives_up_s`; then the job fails and says where its files are.
+A registry that is away or full, whose database or store is, or that refuses the token is waited for without end. An
+answer that is neither that nor a known no is waited out for `gives_up_s`; then the job fails and says where its files
+are.
 
 PublishVersion is unique by job for ever, so a delivery whose answer was lost is simply made again.
 """
