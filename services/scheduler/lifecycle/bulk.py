@@ -101,13 +101,13 @@ class Bulk:
         found = await self.ledger.read(lambda db: _meant(db, ask))
         tally = _Tally(matched=len(found))
         if ask.validate_only:
-            for name, problem in found:
-                tally.add(name, problem)
+            for each in found:
+                tally.add(*each)
             return tally.answer()
         for start in range(0, len(found), AT_ONCE):
             part = [name for name, _ in found[start : start + AT_ONCE]]
-            for name, failed in await self.ledger.write(lambda tx, part=part: _change(tx, part, ask, call)):  # type: ignore[misc]
-                tally.add(name, failed)
+            for changed, failed in await self.ledger.write(lambda tx, part=part: _change(tx, part, ask, call)):  # type: ignore[misc]
+                tally.add(changed, failed)
         if ask.verb == "delete":
             self.on_removed()
         return await self._remembered(tally.answer(), call)
