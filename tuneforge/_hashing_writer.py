@@ -25,7 +25,7 @@ class HashingWriter:
         self._has_written = False
         self._queue: queue.Queue[bytes | None] | None = None
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
 
     def write(self, data: bytes) -> None:
         """Appends bytes.
@@ -51,7 +51,7 @@ class HashingWriter:
             if self._error is None:  # after one, pieces are only taken off the queue
                 try:
                     self._take(piece)
-                except OSError as error:
+                except Exception as error:  # noqa: BLE001 - the caller is told; without this thread it would wait for ever
                     self._error = error
 
     def _take(self, piece: bytes) -> None:

@@ -17,7 +17,7 @@ def read_json_file(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
-        message, cure = f"{str(path)!r} cannot be read: {error.strerror}", "Give the path of a JSON file with a spec."
+        message, cure = f"{str(path)!r} cannot be read: {error.strerror}", "Give the path of a JSON file."
     except UnicodeDecodeError:
         message, cure = f"{str(path)!r} is not UTF-8 text", "Save it as UTF-8."
     except json.JSONDecodeError as error:
@@ -33,7 +33,7 @@ def read_json_file(path: Path) -> Mapping[str, Any]:
     else:
         if isinstance(content, dict):
             return content
-        message, cure = f"{str(path)!r} is no JSON object", "Write the fields of a spec between { and }."
+        message, cure = f"{str(path)!r} is no JSON object", "Write the fields between { and }."
     raise InvalidArgument(Reason.INVALID_FIELD, message, cure=cure)
 
 

@@ -12,7 +12,7 @@ from services.grpckit.folder_lock import FolderLock
 from services.grpckit.server import ServiceDefinition, run, serve
 from services.trainer import metrics
 from services.trainer.agent import Agent
-from services.trainer.launching import WorkerLauncher
+from services.trainer.launching import PRELOAD, PRELOAD_BESIDE_ACCELERATORS, WorkerLauncher
 from services.trainer.node import measure_capacity
 from services.trainer.peers import SchedulerPeer
 from services.trainer.policy import POLICIES
@@ -35,10 +35,12 @@ class Node:
             launcher: Starts its workers; `None` makes the usual one.
         """
         self._settings = settings
-        self._launcher = launcher or WorkerLauncher(settings.server.data / "forkserver.log")
+        capacity = measure_capacity(settings.slots, settings.cpu_millis)
+        preload = PRELOAD_BESIDE_ACCELERATORS if capacity.devices else PRELOAD
+        self._launcher = launcher or WorkerLauncher(settings.server.data / "forkserver.log", preload=preload)
         self._lock = FolderLock(settings.server.data)
         self._registrar: Registrar | None = None
-        self.agent = Agent(settings, measure_capacity(settings.slots, settings.cpu_millis), self._launcher, _version())
+        self.agent = Agent(settings, capacity, self._launcher, _version())
 
     def definition(self) -> ServiceDefinition:
         """Returns the node as a service."""

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from services.modelkit.artifacts import discard
 from services.trainer.admission import CheckpointInput
 from services.trainer.events import EventLog
 from services.trainer.inputs import Patience, insist, is_temporary
@@ -243,5 +242,5 @@ def bring_checkpoint(
 
 
 def _let_go(manifest: Manifest, cache: NodeCache) -> None:
-    discard(manifest, cache.folder)
+    cache.discard(manifest)
     cache.release(manifest)

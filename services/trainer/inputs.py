@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from services.modelkit.artifacts import LocalArtifact, discard
+from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.trust import KEYS_FILE, Trust, TrustSettings
 from services.trainer.admission import ArtifactInput, StartRequest
 from services.trainer.engine.training_task import ALL_ROWS, RowChoice
@@ -124,7 +124,7 @@ def _rows(
     try:
         verify(folder, rows.manifest)
     except IntegrityError:  # the cache is damaged, what the registry has is not
-        discard(rows.manifest, cache.folder)
+        cache.discard(rows.manifest)
         folder = _fetch(rows, assignment, cache, patience)
         verify(folder, rows.manifest)
     files = tuple(folder / file.path for file in rows.manifest.files)

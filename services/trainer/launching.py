@@ -23,6 +23,7 @@ from services.grpckit.logging import get_logger
 from services.trainer.forkserver import PACKET_BYTES
 
 PRELOAD = "services.trainer.worker:preload"
+PRELOAD_BESIDE_ACCELERATORS = "services.trainer.worker:preload_nothing"
 JOB = "services.trainer.worker:run"
 STARTS_BEFORE_FAILING = 3
 """Starts in a row that may fail before a waiting attempt is told."""

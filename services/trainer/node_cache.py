@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.modelkit.artifacts import BlobSource, artifact_folder, fetch
+from services.modelkit.artifacts import BlobSource, artifact_folder, discard, fetch
 from tuneforge.manifest import Manifest
 
 SHARE_OF_FREE = 0.8
 """Share of the free bytes, and of those that the cache holds already, that it may take where no limit is set."""
-_EVICTED, _GROWING = ".evicted-", ".growing-"
+_EVICTED, _DOOMED, _GROWING = ".evicted-", ".doomed-", ".growing-"
 _FORGOTTEN_S = 3600.0
 """Age of a half-made folder after which its maker is dead: making one is a matter of links."""
 
@@ -73,6 +73,11 @@ class NodeCache:
         """Lets an artifact go."""
         if (descriptor := self._held.pop(manifest.digest, None)) is not None:
             os.close(descriptor)
+
+    def discard(self, manifest: Manifest) -> None:
+        """Takes an artifact out that is damaged or needed no more; not while somebody looks for what may go."""
+        with _locked(self.folder, fcntl.LOCK_SH):
+            discard(manifest, self.folder)
 
     def _make_room(self, manifest: Manifest) -> None:
         if not self.limit_bytes:
@@ -129,8 +134,9 @@ class _Found:
                 free[place.name] = (_last_use(folder, place), files)
         blobs = {}
         for path in (folder / "blobs").glob("*/*"):
-            seen = path.stat()
-            sizes[seen.st_ino], blobs[seen.st_ino] = seen.st_size, path
+            with contextlib.suppress(FileNotFoundError):  # a part that is whole now, and has another name
+                seen = path.stat()
+                sizes[seen.st_ino], blobs[seen.st_ino] = seen.st_size, path
         return cls(
             folder=folder,
             artifacts={digest: free[digest][1] for digest in sorted(free, key=lambda digest: free[digest][0])},
@@ -180,10 +186,11 @@ def limit_from(free_bytes: int, cached_bytes: int) -> int:
 def cached_bytes(folder: Path) -> int:
     """Returns how many bytes a cache holds, files of several versions once."""
     seen = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            found = path.lstat()
-            seen[found.st_ino] = found.st_size if path.is_file() else 0
+    for place, _, names in os.walk(folder):  # it passes over folders that are gone by now
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(place, name).lstat()
+                seen[found.st_ino] = found.st_size
     return sum(seen.values())
 
 
@@ -224,6 +231,7 @@ def _folders(artifacts: Path) -> list[Path]:
 
 def _remove_leftovers(artifacts: Path) -> None:
     for path in artifacts.glob(".*"):
-        is_old = path.name.startswith(_GROWING) and path.stat().st_mtime < time.time() - _FORGOTTEN_S
-        if is_old or path.name.startswith(_EVICTED):
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its maker has just given it its name
+            is_old = path.name.startswith(_GROWING) and path.stat().st_mtime < time.time() - _FORGOTTEN_S
+            if is_old or path.name.startswith((_EVICTED, _DOOMED)):
+                shutil.rmtree(path, ignore_errors=True)

@@ -74,6 +74,13 @@ def preload() -> None:
     training.preload()
 
 
+def preload_nothing() -> None:
+    """Leaves all imports to the workers, on a node with accelerators.
+
+    PEFT imports bitsandbytes, which asks each accelerator what it can do. That begins CUDA, which survives no fork.
+    """
+
+
 def run(folder: Path) -> int:
     """Trains the attempt whose folder this is; returns the exit code of the process."""
     files = AttemptFolder(folder)
@@ -274,12 +281,10 @@ class Worker:
 
     def _distrust_cache(self) -> None:
         """Lets the next attempt fetch anew what may be damaged here."""
-        from services.modelkit.artifacts import discard
-
         request = read_start(trainer_pb2.StartAttemptRequest.FromString(self._files.request.read_bytes()))
         for artifact in (*request.base, request.train, request.validation):
             if artifact is not None:
-                discard(artifact.manifest, self._cache.folder)
+                self._cache.discard(artifact.manifest)
 
     def _say(self, message: str, severity: events_pb2.LogSeverity.ValueType = events_pb2.LOG_SEVERITY_INFO) -> None:
         self._log.log(message, severity)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 import types
@@ -12,12 +13,16 @@ from typing import Any
 
 import pytest
 
+from services.grpckit.settings import ServerSettings
 from services.trainer import devices
+from services.trainer.__main__ import Node
 from services.trainer.devices import DeviceInfo, DeviceReading, Sampler, find_devices
 from services.trainer.events import EventLog, parse
+from services.trainer.launching import JOB, PRELOAD, PRELOAD_BESIDE_ACCELERATORS
 from services.trainer.node import Capacity
 from services.trainer.sampling import Sampling, device_metrics
 from services.trainer.sensors.rapl import PackageEnergy
+from services.trainer.settings import TrainerSettings
 from services.trainer.spool import SpoolReader
 from tuneforge.names import AttemptName
 from tuneforge.specs.spec import Resources
@@ -285,3 +290,23 @@ def test_slots_divide_the_node(
     found = tuple(DeviceInfo(index=index, model="x", memory_bytes=1) for index in range(num_devices))
     capacity = Capacity(devices=found, cpu_millis=cores * 1000, memory_bytes=1, slots=slots)
     assert (capacity.device_of(slots - 1, resources), capacity.threads_for(resources)) == expected
+
+
+def test_beside_accelerators_the_fork_server_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker imports begins CUDA, which survives no fork; without a device all is imported before it."""
+    server = ServerSettings(service="trainer", listen="127.0.0.1:0", data=tmp_path)
+    settings = TrainerSettings(server=server, node_id="n")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert Node(settings)._launcher._places == [PRELOAD, JOB]
+    monkeypatch.setitem(sys.modules, "pynvml", _FakeNvml("pynvml"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert Node(settings)._launcher._places == [PRELOAD_BESIDE_ACCELERATORS, JOB]
+    program = f"""
+import sys
+from services.trainer.forkserver import find
+find("{PRELOAD_BESIDE_ACCELERATORS}")()
+find("{JOB}")
+print(sorted({{"torch", "peft", "bitsandbytes"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from services.modelkit.artifacts import artifact_folder
 from services.trainer.node_cache import NodeCache, cached_bytes, limit_from
@@ -143,6 +148,47 @@ def _killed_in_child(folder: Path, store: Store, manifest: Manifest, step: int) 
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_what_others_move_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part becomes a blob and a half-made folder an artifact between the look at their names and the one at them."""
+    store, cache = Store(), NodeCache(tmp_path, 15 * KB)
+    old, new = (store.artifact(bytes([number]) * 10 * KB) for number in range(2))
+    used(cache, store, old, 100)
+    blobs, artifacts = tmp_path / "blobs" / "ab", tmp_path / "artifacts"
+    blobs.mkdir(exist_ok=True)
+    for gone in (blobs / f".{'a' * 64}.part", artifacts / ".growing-1"):
+        gone.symlink_to(tmp_path / "nothing")  # a name with nothing behind it
+    (artifacts / ".doomed-1" / "files").mkdir(parents=True)  # of a worker that was killed as it discarded something
+    cache.fetch(new, store)
+    assert (has(tmp_path, old), has(tmp_path, new)) == (False, True)
+    assert not (artifacts / ".doomed-1").exists()
+    look, vanishing = os.scandir, artifacts / ".growing-2"
+    vanishing.mkdir()
+
+    def scandir(path: str) -> Any:
+        if str(path) == str(vanishing):
+            vanishing.rmdir()
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert 10 * KB <= cached_bytes(tmp_path) <= 10 * KB + MARGIN
+    assert not vanishing.exists()
+
+
+def test_nothing_is_discarded_while_room_is_made(tmp_path: Path) -> None:
+    """Who looks for what may go finds all of it still there: a discard waits for the lock."""
+    store, cache = Store(), NodeCache(tmp_path)
+    manifest = store.artifact(b"a" * KB)
+    cache.fetch(manifest, store)
+    with (tmp_path / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        discarding = threading.Thread(target=cache.discard, args=(manifest,))
+        discarding.start()
+        discarding.join(timeout=0.2)
+        assert has(tmp_path, manifest)
+    discarding.join()
+    assert not has(tmp_path, manifest)
 
 
 def test_a_share_of_the_disk_where_no_limit_is_set() -> None:
