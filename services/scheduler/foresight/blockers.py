@@ -116,7 +116,12 @@ def _held(job: Waiting, moment: Moment) -> Iterator[Blocker]:
     why = moment.queue.project(job.project).held
     if why:
         is_spent = "spent" in why
-        cure = "Wait, or raise the limit of the queue" if is_spent else "Let the queue go on"
+        if "is paused" in why:
+            cure = "Let the queue go on"
+        elif is_spent and "next one begins" not in why:  # by waiting alone nothing comes
+            cure = "Raise the limit of the queue"
+        else:
+            cure = "Wait, or raise the limit of the queue"
         yield Blocker(
             reason=Reason.BUDGET if is_spent else Reason.QUEUE_HELD, message=why, cure=f"{cure}: `tuneforge queues`."
         )

@@ -22,6 +22,10 @@ from services.scheduler.foresight.simulating import simulate
 from services.scheduler.jobs import AttemptState, JobState
 from services.scheduler.planning.plan import Begin, plan
 from services.scheduler.planning.queue import HOUR_MS, Project
+from services.scheduler.queues.accounts import Account, Terms, holding
+from services.scheduler.queues.budgets import Budget, Spent
+from services.scheduler.queues.limits import Limits
+from services.scheduler.queues.periods import Period
 from services.scheduler.records import ActiveJob, Attempt, Capacity, Needs, Node
 from services.scheduler.wire.explanations import blockers_to_proto, names_for, place_to_proto
 from tuneforge.names import JobName
@@ -209,6 +213,35 @@ def test_slots_quotas_holds_and_turns() -> None:
     view = viewed([job(1)], [node("a")], projects={"p": Project(held="5.0 of 5.0 device-hours are spent")})
     assert reasons(view, 1) == [Reason.BUDGET]
     assert reasons(viewed([job(1), job(2, priority=1)], [node("a")]), 1) == [Reason.OTHERS_FIRST]
+
+
+@pytest.mark.parametrize(
+    ("account", "cure"),
+    [
+        (Account(limits=Limits(is_paused=True)), "Let the queue go on"),
+        (Account(limits=Limits(budget=Budget(device_ms=1)), spent=Spent(device_ms=2)), "Raise the limit of the queue"),
+        (
+            Account(
+                limits=Limits(budget=Budget(device_ms=1, period=Period.DAY)),
+                period_spent=Spent(device_ms=2),
+                period_ms=(0, 24 * HOUR_MS),
+            ),
+            "Wait, or raise the limit of the queue",
+        ),
+        (
+            Account(limits=Limits(window_device_ms=1, window_hours=24), window_ms=2),
+            "Wait, or raise the limit of the queue",
+        ),
+    ],
+)
+def test_waiting_is_a_cure_only_where_time_brings_more(account: Account, cure: str) -> None:
+    """A window rolls and a period ends; a budget for once, or a queue that somebody holds, needs somebody."""
+    held = holding(account, Terms(now_ms=0))
+    view = viewed([job(1)], [node("a")], projects={"p": Project(held=held)})
+    said = findings(view.moment.jobs[1].needs, view.order[0], view.moment.queue, view.moment.seen.nodes)
+    (blocker, *_) = of_waiting(view.moment.queue.waiting[0], view.moment, view.decisions, said)
+    assert blocker.message == held
+    assert blocker.cure == f"{cure}: `tuneforge queues`."
 
 
 def test_nodes_that_are_kept_for_a_gang_block_a_small_job() -> None:
