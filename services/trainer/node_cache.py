@@ -50,15 +50,16 @@ class NodeCache:
         place = artifact_folder(self.folder, manifest.digest)
         if manifest.digest in self._held:
             return place if place.is_dir() else None
+        note = json.dumps([file.sha256 for file in manifest.files]).encode()
         users = self.folder / "users"
         users.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder, fcntl.LOCK_SH):  # nothing is removed between the look and the hold
             descriptor = os.open(users / manifest.digest, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if not os.fstat(descriptor).st_size:
-                os.write(descriptor, json.dumps([file.sha256 for file in manifest.files]).encode())
-            os.utime(descriptor)
             self._held[manifest.digest] = descriptor
+            if os.fstat(descriptor).st_size != len(note):  # new, or cut off by a full disk; else it is the same
+                os.pwrite(descriptor, note, 0)
+            os.utime(descriptor)
             return place if place.is_dir() else None
 
     def fetch(self, manifest: Manifest, blobs: BlobSource) -> Path:
@@ -211,7 +212,8 @@ def _in_use(folder: Path) -> tuple[set[str], set[str]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.add(path.name)
-                needed.update(json.loads(file.read()))
+                with contextlib.suppress(ValueError):  # of a worker that found the disk full just now, and ends
+                    needed.update(json.loads(file.read()))
             else:
                 if not artifact_folder(folder, path.name).is_dir():
                     path.unlink()

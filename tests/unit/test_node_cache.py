@@ -176,6 +176,17 @@ def test_what_others_move_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: 
     assert not vanishing.exists()
 
 
+def test_a_note_that_a_full_disk_cut_off_is_written_anew(tmp_path: Path) -> None:
+    """Who holds an artifact says which blobs it needs, whatever an earlier worker could write of that."""
+    store, cache, other = Store(), NodeCache(tmp_path, 5 * KB), NodeCache(tmp_path)
+    manifest = store.artifact(b"a" * KB, b"b" * KB)
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / manifest.digest).write_text('["0123')
+    other.fetch(manifest, store)
+    cache.fetch(store.artifact(b"c" * 4 * KB), store)
+    assert has(tmp_path, manifest)
+
+
 def test_nothing_is_discarded_while_room_is_made(tmp_path: Path) -> None:
     """Who looks for what may go finds all of it still there: a discard waits for the lock."""
     store, cache = Store(), NodeCache(tmp_path)
