@@ -239,9 +239,11 @@ def store(tx: Transaction, new: NewJob) -> bytes:
     job = job_store.add(tx, new, depends_on)
     if job is None:
         raise _taken(new.name)
+    if new.reuses is not None or not new.warnings:  # nothing follows on an end
+        return job_bytes(job)
     for warning in new.warnings:
         event_store.append_warning(tx, job.number, str(new.name), warning)
-    return job_bytes(job, new.warnings)
+    return job_bytes(job_store.load(tx.connection, job.number), new.warnings)
 
 
 def _taken(name: JobName) -> ServiceError:

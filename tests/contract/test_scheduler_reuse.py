@@ -11,7 +11,7 @@ from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec
-from tuneforge.v1 import jobs_pb2, lineage_pb2, nodes_pb2, scheduler_pb2, spec_pb2
+from tuneforge.v1 import jobs_pb2, lineage_pb2, nodes_pb2, scheduler_pb2, scheduling_pb2, spec_pb2
 
 pytestmark = EACH_DATABASE
 FINISHED = scheduler_pb2.REUSE_FINISHED
@@ -46,6 +46,20 @@ async def test_finished_result_is_given_again(tmp_path: Path) -> None:
         assert len(stage.registry.published) == 1
         assert stage.scheduler is not None
         assert await stage.scheduler.ledger.read(examine) == []
+
+
+@on_loop
+async def test_nothing_follows_on_a_result_that_is_given_again(tmp_path: Path) -> None:
+    """Where it would run no longer matters: a slip in that is not said, and the log ends with the end."""
+    async with staged(tmp_path) as stage:
+        await stage.trainer.register(stage.address)
+        await train(stage)
+        where = scheduling_pb2.Scheduling(exclude_nodes=["nodes/typo"])
+        job = await stage.create("j2", reuse=FINISHED, scheduling=where)
+        assert (job.state, list(job.warnings)) == (jobs_pb2.JOB_STATE_SUCCEEDED, [])
+        assert [event.WhichOneof("payload") for event in await stage.all_events("j2")] == ["state"]
+        waits = await stage.create("j3", scheduling=where)
+        assert (len(waits.warnings), waits.latest_job_seq) == (1, (await stage.get("j3")).latest_job_seq)
 
 
 @on_loop
