@@ -189,7 +189,7 @@ async def test_absent_registry_is_told(tmp_path: Path) -> None:
 @on_loop
 async def test_job_that_never_fits_is_refused(tmp_path: Path) -> None:
     """A job that no known node could hold is refused: by how much it misses, and the cheapest change that would fit."""
-    async with staged(tmp_path, trainer={"memory_bytes": 480_000_000}) as stage:
+    async with staged(tmp_path, trainer={"memory_bytes": 512_000_000}) as stage:
         await stage.trainer.register(stage.address)
         eight = spec_pb2.Optimization(rows_per_micro_batch=8)
         spec = tiny_spec(data=spec_pb2.DataConfig(max_tokens=512), optimization=eight)
