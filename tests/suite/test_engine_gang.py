@@ -128,8 +128,9 @@ def test_a_broken_gang_goes_on_with_the_same_bits(
     """One process is killed, then one is asked to stop: all end each time, and go on from the first's checkpoint."""
     evaluation = Evaluation(every_steps=2, use_best=True)
     spec = replace(with_dropout(METHODS[method]), task=task, evaluation=evaluation)
-    unbroken = gangs.train(tmp_path / "unbroken", spec, size=size, validation=True)[0]
-    job, last_rank = tmp_path / "broken", size - 1
+    whole = gangs.train(tmp_path / "unbroken", spec, size=size, validation=True)
+    assert [ran.end.get("result") for ran in whole] == ["SUCCEEDED"] * size, [(ran.status, ran.end) for ran in whole]
+    unbroken, job, last_rank = whole[0], tmp_path / "broken", size - 1
     first, *_, killed = gangs.train(job, spec, size=size, validation=True, ranks={last_rank: {"kill_after": 3}})
     assert killed.status == -signal.SIGKILL
     assert (first.end["reason"], first.end["fault"]) == ("GANG_BROKEN", "infrastructure"), first.end

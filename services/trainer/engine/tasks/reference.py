@@ -11,6 +11,7 @@ Suffixes: 2P texts of P pairs.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def _read(path: Path, count: int) -> torch.Tensor | None:
 
 def _write(path: Path, values: torch.Tensor) -> None:
     """Writes a block whole or not at all. Not synced: what a power cut takes is computed anew."""
-    writing = path.with_suffix(".writing")
+    writing = path.with_suffix(f".{os.getpid()}.writing")  # processes of one gang may share the folder
     save_file({_VALUES: values.contiguous()}, writing, metadata={_DIGEST: _sha256(values)})
     writing.replace(path)
 
