@@ -22,6 +22,7 @@ NAMES = (
     "step_time",
     "demo_gain",
     "artifact_loads",
+    "merge_divergence",
     "registry_reads",
     "lint",
     "lineage",
