@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,24 +137,34 @@ class Killer:
     def run(self) -> None:
         """Submits, kills and waits until every job has ended and every kill was made."""
         began = time.monotonic()
+        with ThreadPoolExecutor(1) as caller:  # calls that wait for a scheduler must not keep it from being started
+            self._run(caller, began)
+        self.found.seconds = time.monotonic() - began
+
+    def _run(self, caller: Executor, began: float) -> None:
         next_kill = began + 1.0
         next_look = began
+        turn: Future[None] = caller.submit(self._call, 0)
         while time.monotonic() - began < self.plan.limit_s:
             self.cluster.tend()
             now = time.monotonic()
             kills = self.found.kills.total()
-            if now >= next_look:
-                self._submit(kills)
-                self._look()
+            if now >= next_look and turn.done():
+                turn.result()
+                turn = caller.submit(self._call, kills)
                 next_look = now + 0.3
             is_idle = len(self.ended) == len(self.submitted)
-            if is_idle and kills >= self.plan.kills and len(self.submitted) >= self.plan.jobs:
+            if is_idle and kills >= self.plan.kills and len(self.submitted) >= self.plan.jobs and turn.done():
                 break
             if kills < self.plan.kills and now >= next_kill and not is_idle:
                 self._kill()
                 next_kill = now + self.chance.expovariate(1 / 1.2)
             time.sleep(0.02)
-        self.found.seconds = time.monotonic() - began
+        turn.result()
+
+    def _call(self, kills: int) -> None:
+        self._submit(kills)
+        self._look()
 
     def _submit(self, kills: int) -> None:
         """Keeps some jobs alive, spread over the kills, so that each kill finds something to break."""
