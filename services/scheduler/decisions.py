@@ -6,205 +6,35 @@ database and from what the nodes say, so a crash between deciding and acting, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
+from services.scheduler.actions import (
+    Action,
+    Close,
+    FailDependent,
+    Fence,
+    Follow,
+    Lose,
+    MarkUnreachable,
+    PauseSpent,
+    PlaceAttempt,
+    Preempt,
+    Publish,
+    Release,
+    Renew,
+    SayLate,
+    Start,
+    Stop,
+    TellBlobHold,
+)
 from services.scheduler.jobs import LEAVING, LIVE_ATTEMPT, TERMINAL, Failure, JobState, dependency_failure
+from services.scheduler.observation import Observation
 from services.scheduler.planning.observed import loss_ms, parts_by_job, queue_of, rest_ms
 from services.scheduler.planning.plan import Begin, GiveWay, plan
-from services.scheduler.planning.queue import Project, Rules
-from services.scheduler.queues.accounts import Account, SpentJob
-from services.scheduler.records import ActiveJob, Attempt, Node, Work
+from services.scheduler.records import ActiveJob, Attempt, Node
 from services.scheduler.store.checkpoints import BlobHold
 from services.scheduler.store.nodes import UNREACHABLE
 from services.scheduler.store.outbox import Publication
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """All that a decision looks at, from one moment."""
-
-    now_ms: int
-    """By the database's clock."""
-    jobs: tuple[ActiveJob, ...]
-    """Jobs that have not ended, oldest first."""
-    attempts: tuple[Attempt, ...]
-    """Attempts that may still run or whose node does not yet know that their end is kept."""
-    nodes: tuple[Node, ...]
-    publications: tuple[Publication, ...] = ()
-    """Results to be registered."""
-    blob_holds: tuple[BlobHold, ...] = ()
-    """What the registry is to be told of checkpoints, one thing of each."""
-    dependencies: Mapping[int, tuple[str, JobState]] = field(default_factory=dict)
-    """Name and state of the jobs that BLOCKED ones wait for, by number."""
-    reported: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    """By node: the attempts that it named last, and whether each still runs. A node not heard since the start lacks."""
-    strays: tuple[tuple[str, Attempt], ...] = ()
-    """Attempts that a node (its id) names although their end is closed, or that belong to another node."""
-    projects: Mapping[str, Project] = field(default_factory=dict)
-    """Weight, decayed usage with what runs, quotas and holds, by id; one that is missing has the defaults."""
-    accounts: Mapping[str, Account] = field(default_factory=dict)
-    """What `projects` was made from, as people see it."""
-    spent: tuple[SpentJob, ...] = ()
-    """Jobs whose budget, or whose project's, is spent."""
-    work: Work = field(default_factory=Work)
-    """Device time lost and saved since the beginning, of all jobs."""
-    rules: Rules = field(default_factory=Rules)
-    """How jobs are ordered and when running ones give way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkUnreachable:
-    """A node's lease has run out."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailDependent:
-    """The job that a job waits for did not succeed."""
-
-    job: int
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """The output that a job waits for is there."""
-
-    job: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceAttempt:
-    """A queued job gets an attempt: on one node, or on several that train together."""
-
-    job: int
-    nodes: tuple[str, ...]
-    """By rank."""
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PauseSpent:
-    """A job is to be paused because a budget is spent."""
-
-    job: int
-    why: str
-    goes_on_ms: int | None = None
-    """When the next period of the budget begins; None: it has none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renew:
-    """A job goes on that was paused for its project's budget: the next period has begun."""
-
-    job: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preempt:
-    """A running job is to save its state and to leave: for another job, or because its node is drained."""
-
-    job: int
-    token: int
-    """Of the attempt that was looked at."""
-    why: str
-    loss_ms: float
-    """Device-milliseconds that this is taken to cost."""
-    to_job: int | None = None
-    """For whom; None: for nobody."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SayLate:
-    """A job cannot meet its deadline any more; it goes on."""
-
-    job: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """A placed attempt is to be started at its node, or found there."""
-
-    attempt: Attempt
-    node: Node
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Follow:
-    """The events of an attempt are to be read."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """An attempt is to be stopped: its job was cancelled or is to leave, or another part of it has ended."""
-
-    attempt: Attempt
-    node: Node
-    is_saving: bool = False
-    """Whether it is to save its state first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lose:
-    """An attempt is given up because of its node."""
-
-    attempt: Attempt
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Close:
-    """A node is to be told that an attempt's end is kept, and to end it if it was given up and still runs."""
-
-    attempt: Attempt
-    node: Node
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fence:
-    """A node holds an attempt that does not count any more: it is to be stopped there, and forgotten."""
-
-    attempt: Attempt
-    node: Node
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
-    """A result is to be registered."""
-
-    publication: Publication
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TellBlobHold:
-    """The registry is to be told which blobs of a checkpoint stay."""
-
-    hold: BlobHold
-
-
-Action = (
-    MarkUnreachable
-    | FailDependent
-    | Release
-    | PlaceAttempt
-    | PauseSpent
-    | Renew
-    | Preempt
-    | SayLate
-    | Start
-    | Follow
-    | Stop
-    | Lose
-    | Close
-    | Fence
-    | Publish
-    | TellBlobHold
-)
 
 
 def decide(seen: Observation) -> list[Action]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
-from services.scheduler.decisions import Close, Fence, Start, Stop
+from services.scheduler.actions import Close, Fence, Start, Stop
 from services.scheduler.jobs import AttemptEnd, AttemptState, Failure, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Attempt, Checkpoint, Job, Node

@@ -9,10 +9,10 @@ from prometheus_client import Gauge
 
 from services.grpckit.database import Database
 from services.scheduler.broadcast import Broadcast
-from services.scheduler.decisions import Observation
 from services.scheduler.foresight.promises import UNKNOWN, Event, Outcome
 from services.scheduler.foresight.service import Foresight
 from services.scheduler.jobs import TERMINAL, JobState
+from services.scheduler.observation import Observation
 from services.scheduler.queues.metrics import show_projects
 from services.scheduler.reconcile import Reconciler
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.scheduler.decisions import Action, PlaceAttempt
+from services.scheduler.actions import Action, PlaceAttempt
 
 LONG_QUEUE = 500
 """Jobs from which on a decision is made beside the event loop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.scheduler.decisions import Preempt, SayLate
+from services.scheduler.actions import Preempt, SayLate
 from services.scheduler.jobs import JobState
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction

@@ -19,9 +19,7 @@ from services.grpckit import context
 from services.grpckit.database import Rank
 from services.grpckit.logging import get_logger
 from services.scheduler import decisions, follower, nodes, pacing, preemption
-from services.scheduler.blob_holding import BlobHolding
-from services.scheduler.clock_jumps import ClockJumps
-from services.scheduler.decisions import (
+from services.scheduler.actions import (
     Action,
     Close,
     FailDependent,
@@ -29,7 +27,6 @@ from services.scheduler.decisions import (
     Follow,
     Lose,
     MarkUnreachable,
-    Observation,
     PauseSpent,
     PlaceAttempt,
     Preempt,
@@ -40,14 +37,17 @@ from services.scheduler.decisions import (
     Start,
     Stop,
     TellBlobHold,
-    decide,
 )
+from services.scheduler.blob_holding import BlobHolding
+from services.scheduler.clock_jumps import ClockJumps
+from services.scheduler.decisions import decide
 from services.scheduler.dispatch import Dispatch
 from services.scheduler.effects import Effects
 from services.scheduler.jobs import AttemptEnd, AttemptState, JobState
 from services.scheduler.lifecycle.putting_aside import PuttingAside
 from services.scheduler.lifecycle.quarantine import decide_for_each
 from services.scheduler.nodes import Nodes
+from services.scheduler.observation import Observation
 from services.scheduler.planning.queue import Rules
 from services.scheduler.publishing import Publishing
 from services.scheduler.queue_view import QueueView

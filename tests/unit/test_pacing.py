@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.scheduler import pacing
-from services.scheduler.decisions import Action, MarkUnreachable, PlaceAttempt
+from services.scheduler.actions import Action, MarkUnreachable, PlaceAttempt
 
 
 def test_a_rest_follows_a_long_look_and_is_bounded() -> None:

@@ -10,10 +10,10 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from services.scheduler.decisions import Observation
 from services.scheduler.foresight.forward import Later, Pace, Situation
 from services.scheduler.foresight.run_times import RunTime
 from services.scheduler.jobs import HELD, LIVE_ATTEMPT, JobState
+from services.scheduler.observation import Observation
 from services.scheduler.planning.observed import queue_of
 from services.scheduler.planning.queue import Queue, Waiting
 from services.scheduler.records import ActiveJob, Attempt

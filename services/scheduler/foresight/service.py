@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from services.grpckit.logging import get_logger
-from services.scheduler.decisions import Observation
 from services.scheduler.foresight import keeping
 from services.scheduler.foresight.explaining import Explanation, Told, View, explain, told_of
 from services.scheduler.foresight.forecast import foresee, ordered
@@ -26,6 +25,7 @@ from services.scheduler.foresight.simulating import Simulated, as_stored, simula
 from services.scheduler.foresight.sources import RunTimes
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.ledger import Ledger
+from services.scheduler.observation import Observation
 from services.scheduler.planning.plan import plan
 from services.scheduler.records import Job, NewJob
 from services.scheduler.store import forecasts as store

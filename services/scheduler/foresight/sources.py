@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from services.scheduler.calibration import Interval
-from services.scheduler.decisions import Observation
 from services.scheduler.foresight.run_times import Facts, RunTime, StepTimes, run_time, step_times
 from services.scheduler.jobs import HELD, JobState
 from services.scheduler.ledger import Ledger
+from services.scheduler.observation import Observation
 from services.scheduler.records import ActiveJob
 from services.scheduler.store import run_times as store
 from services.scheduler.wire.step_times import predicted_seconds, step_seconds

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 
-from services.scheduler.decisions import Action, Observation
+from services.scheduler.actions import Action
+from services.scheduler.observation import Observation
 
 STRIKES = 3
 """So many times in a row, or deaths of the scheduler: once may be chance, three times over the same job is not."""

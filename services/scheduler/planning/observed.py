@@ -7,16 +7,13 @@ time since its first step. So it does not matter how far the clocks of nodes are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from services.scheduler.jobs import HELD, LEAVING, LIVE_ATTEMPT, AttemptState, JobState
+from services.scheduler.observation import Observation
 from services.scheduler.placement import host_bytes_on, shortage
 from services.scheduler.planning.queue import Queue, Room, Running, Waiting
 from services.scheduler.planning.work import unsaved_part
 from services.scheduler.records import ActiveJob, Attempt, Needs, Node
-
-if TYPE_CHECKING:
-    from services.scheduler.decisions import Observation
 
 
 def queue_of(seen: Observation) -> Queue:

@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.scheduler.decisions import Observation
 from services.scheduler.jobs import HELD
+from services.scheduler.observation import Observation
 from services.scheduler.queues.standing import WAITING, Standing, count_jobs, standings
 
 _OF_PROJECTS = {

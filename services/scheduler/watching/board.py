@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from services.grpckit.logging import get_logger
 from services.scheduler.broadcast import Broadcast
-from services.scheduler.decisions import Observation
+from services.scheduler.observation import Observation
 from services.scheduler.watching.audience import Audience
 from services.scheduler.wire.queue_news import Thing, things_of
 

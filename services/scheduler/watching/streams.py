@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.scheduler.broadcast import Broadcast
-from services.scheduler.decisions import Observation
 from services.scheduler.ledger import Ledger
+from services.scheduler.observation import Observation
 from services.scheduler.settings import Timing
 from services.scheduler.watch import Watches
 from services.scheduler.watching.board import Board

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.scheduler.decisions import Observation
 from services.scheduler.jobs import JobState
+from services.scheduler.observation import Observation
 from services.scheduler.planning.observed import parts_by_job, queue_of
 from services.scheduler.planning.order import Standing, standings, waiting_key
 from services.scheduler.records import ActiveJob, Attempt, Node

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scheduler.calibration import Interval
-from services.scheduler.decisions import Observation
 from services.scheduler.foresight.blockers import Reason, of_waiting
 from services.scheduler.foresight.explaining import View, preemptors
 from services.scheduler.foresight.forecast import foresee, ordered
@@ -20,6 +19,7 @@ from services.scheduler.foresight.places import place_of
 from services.scheduler.foresight.run_times import Basis, Facts, RunTime, run_time, step_times
 from services.scheduler.foresight.simulating import simulate
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.observation import Observation
 from services.scheduler.planning.plan import Begin, plan
 from services.scheduler.planning.queue import HOUR_MS, Project
 from services.scheduler.queues.accounts import Account, Terms, holding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from services.scheduler.decisions import (
+from services.scheduler.actions import (
     Action,
     Close,
     FailDependent,
@@ -13,16 +13,15 @@ from services.scheduler.decisions import (
     Follow,
     Lose,
     MarkUnreachable,
-    Observation,
     PlaceAttempt,
     Publish,
     Release,
     Start,
     Stop,
-    decide,
-    next_moment_ms,
 )
+from services.scheduler.decisions import decide, next_moment_ms
 from services.scheduler.jobs import AttemptState, JobState
+from services.scheduler.observation import Observation
 from services.scheduler.planning.queue import Rules
 from services.scheduler.records import ActiveJob, Attempt, Capacity, Needs, Node
 from services.scheduler.store.outbox import Publication

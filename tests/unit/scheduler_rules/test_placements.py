@@ -9,8 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scheduler.decisions import Observation, PlaceAttempt, Preempt, decide
+from services.scheduler.actions import PlaceAttempt, Preempt
+from services.scheduler.decisions import decide
 from services.scheduler.jobs import HELD, AttemptState, JobState
+from services.scheduler.observation import Observation
 from services.scheduler.placement import host_bytes_on, shortage
 from services.scheduler.planning.observed import loss_ms, queue_of
 from services.scheduler.planning.queue import Project, Rules

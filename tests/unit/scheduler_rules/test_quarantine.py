@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scheduler.decisions import Action, Observation, Release
+from services.scheduler.actions import Action, Release
 from services.scheduler.lifecycle.lost_starts import LostStart, kills_nodes
 from services.scheduler.lifecycle.quarantine import decide_for_each
+from services.scheduler.observation import Observation
 from tests.unit.scheduler_rules.test_decisions import job
 
 
