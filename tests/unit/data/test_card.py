@@ -1,8 +1,12 @@
 """Configurations of a data set's card: which files are meant, by the rules of the hub's own library."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuneforge._dataset_files import files_of
 from tuneforge.data.formats.card import CardFault, choose_files, read_configs
@@ -22,6 +26,7 @@ configs:
 ---
 # Rows
 """
+SIGNS = ["a", "b", "/", "*", "**", "**/", "?"]
 DEFAULT = TWO.replace("  data_dir", "  default: true\n  data_dir")
 
 
@@ -84,3 +89,30 @@ def test_a_folder_is_uploaded_by_its_configuration(tmp_path: Path) -> None:
         files_of(tmp_path)
     with pytest.raises(InvalidArgument, match="one of a folder"):
         files_of(tmp_path / FILES[1], config="en")
+
+
+@given(
+    st.text("ab/", min_size=1, max_size=9),
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "?"]), max_size=8),
+)
+def test_patterns_mean_what_they_mean_as_expressions(path: str, parts: list[str]) -> None:
+    """They are matched without walking back; a regular expression, which may walk back, says the same."""
+    pattern = "".join(parts)
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    meant = "".join(signs.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
+    card = f"---\nconfigs:\n- data_files: {json.dumps(pattern)}\n---\n"
+    try:
+        taken = choose_files(card, [path])
+    except CardFault:
+        taken = {}
+    assert bool(taken) == bool(re.fullmatch(meant, path))
+
+
+def test_hostile_cards_take_no_longer() -> None:
+    """Stars that would be walked over again and again, and a front that never ends."""
+    stars = json.dumps("**a" * 300 + "b")
+    with pytest.raises(CardFault, match="no file fits"):
+        choose_files(f"---\nconfigs:\n- data_files: {stars}\n---\n", ["a" * 900])
+    assert read_configs("---" + "\n" * 1_000_000) == ()
+    with pytest.raises(CardFault, match="more than 1000 patterns of 1000 characters"):
+        read_configs(f"---\nconfigs:\n- data_files: {json.dumps('*' * 1001)}\n---\n")

@@ -20,10 +20,13 @@ from tuneforge.data.formats.layout import PARTS
 
 CARD: Final = "README.md"
 LARGEST_CARD_BYTES: Final = 4 * 2**20
-_FRONT: Final = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
+_FRONT: Final = re.compile(r"\A\ufeff?---[ \t\r]*\n(.*?)\n---[ \t\r]*(?:\n|\Z)", re.DOTALL)
 _BLOCK: Final = re.compile(r"^configs:.*(?:\n(?:[ \t#-].*)?$)*", re.MULTILINE)
 """The key alone: the rest of a card may be long."""
 _WORD: Final = re.compile(r"[^a-z]+")
+_SIGNS: Final = re.compile(r"(\*\*/|\*\*|\*|\?)")
+_MOST_PATTERNS: Final = 1000
+_LONGEST_PATTERN: Final = 1000
 
 
 class CardFault(ValueError):
@@ -107,6 +110,10 @@ def _config(entry: Any) -> Config:
     folder = folder.removeprefix("./").strip("/")
     prefix = f"{folder}/" if folder not in ("", ".") else ""
     splits = tuple((split, tuple(prefix + each for each in patterns)) for split, patterns in _files(entry, name))
+    patterns = [pattern for _, patterns in splits for pattern in patterns]
+    if len(patterns) > _MOST_PATTERNS or any(len(pattern) > _LONGEST_PATTERN for pattern in patterns):
+        limits = f"{_MOST_PATTERNS} patterns of {_LONGEST_PATTERN} characters"
+        raise CardFault(f"the configuration {name[:80]!r} in its card has more than {limits}")
     return Config(name, entry.get("default") in ("true", "True"), splits)
 
 
@@ -153,10 +160,35 @@ def _split_of(config: Config, path: str) -> str | None:
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """Tells whether a path fits a pattern in which `*` ends at a slash and `**` does not."""
-    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
-    return re.fullmatch("".join(signs.get(part) or re.escape(part) for part in parts), path) is not None
+    """Tells whether a path fits a pattern in which `*` ends at a slash and `**` does not.
+
+    Places of the path that the pattern so far may end at are carried along: no pattern makes this walk back.
+    """
+    places = {0}
+    for part in _SIGNS.split(pattern):
+        if not places:
+            return False
+        match part:
+            case "**/":
+                places |= {at + 1 for at in range(min(places), len(path)) if path[at] == "/"}
+            case "**":
+                places = set(range(min(places), len(path) + 1))
+            case "*":
+                places = set(_within_names(path, places))
+            case "?":
+                places = {at + 1 for at in places if at < len(path) and path[at] != "/"}
+            case _:
+                places = {at + len(part) for at in places if path.startswith(part, at)}
+    return len(path) in places
+
+
+def _within_names(path: str, places: set[int]) -> Iterator[int]:
+    """Yields the places that can be reached from some without crossing a slash."""
+    is_reached = False
+    for at in range(min(places), len(path) + 1):
+        is_reached = at in places or (is_reached and path[at - 1] != "/")
+        if is_reached:
+            yield at
 
 
 def _check_names(taken: Mapping[str, str]) -> None:
