@@ -25,6 +25,8 @@ from tests.support.chaos.world.world import Outcome, play
 SEEDS = 1000
 AT_ONCE = 125
 FULL_SEEDS = 5_000
+LEARNED = (2026112100145,)
+"""Worlds beyond the first thousand in which a promise was broken once."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,12 @@ def test_every_world_keeps_its_promises_and_ends(first: int) -> None:
     """No job lost, none counted twice, logs dense, tokens growing, and once faults stop everything ends."""
     for seed in range(first, first + AT_ONCE):
         expect_sound(play(seed))
+
+
+@pytest.mark.parametrize("seed", LEARNED)
+def test_what_went_wrong_once_does_not_again(seed: int) -> None:
+    """A message lost between two others of one commit left a hole in the log."""
+    expect_sound(play(seed))
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:

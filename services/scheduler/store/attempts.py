@@ -39,11 +39,10 @@ _LIVE = [str(state) for state in LIVE_ATTEMPT]
 
 
 class SequenceGap(Exception):
-    """A node sent events that do not follow those kept so far; ask again after `last_seq`."""
+    """A node left out events; what is kept stays as it is, and they are asked for again."""
 
-    def __init__(self, last_seq: int, got: int) -> None:
-        super().__init__(f"the newest event kept is {last_seq}, the node went on with {got}")
-        self.last_seq = last_seq
+    def __init__(self, before: int, got: int) -> None:
+        super().__init__(f"after event {before} the node went on with {got}")
 
 
 class Fenced(Exception):
@@ -133,7 +132,7 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
 
     Raises:
         Fenced: the attempt is not the current one of its job, or has ended.
-        SequenceGap: an event before the first new one is missing.
+        SequenceGap: an event before a new one is missing, between two of them too: a batch may be of several messages.
     """
     row = tx.connection.execute(_MARK, key_of(attempt)).one_or_none()
     if row is None:
@@ -142,8 +141,9 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
     fresh = batch.after(mark)
     if not fresh.events:
         return mark
-    if fresh.first_seq != mark + 1:
-        raise SequenceGap(mark, fresh.first_seq)
+    for before, event in enumerate(fresh.events, mark):
+        if event.seq != before + 1:
+            raise SequenceGap(before, event.seq)
     for part in fresh.split(events.EVENTS_PER_CHUNK):
         events.append(tx, attempt.job, part.encode)
     _apply(tx, attempt, fresh)

@@ -120,7 +120,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events of one attempt in the order of their `seq`, none left out between the first and the last."""
+    """Events of one attempt in the order of their `seq`, as they came."""
 
     events: tuple[events_pb2.Event, ...]
 
