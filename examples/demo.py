@@ -92,14 +92,21 @@ def main() -> int:
 
 @contextmanager
 def _running(suite: Suite) -> Iterator[None]:
-    """Holds the services; SIGTERM ends the demo as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Holds the services; SIGTERM ends the demo as Ctrl-C does, and a second one does not tear the ending."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_once)
     try:
         _say("starting registry, scheduler, trainer and inference")
         suite.start()
         yield
     finally:
         suite.stop()
+
+
+def _stop_once(*_: object) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _connect(suite: Suite) -> Client:

@@ -1,5 +1,6 @@
 """The services of one client: lazily opened channels, one an address, and a stub on each."""
 
+import _thread
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class _PageRequest(Protocol):
 
     def CopyFrom(self, other: Self) -> None: ...
 
+
+CLOSING_S = 2.0
+"""Longest that a stopped program waits for its channels to close."""
 
 PageResponse = TypeVar("PageResponse", bound=_Page)
 PageRequest = TypeVar("PageRequest", bound=_PageRequest)
@@ -124,8 +128,7 @@ class Connections:
             self._is_closed = True
             channels = tuple(self._channels.values())
             self._channels.clear()
-        for channel in channels:
-            channel.close()
+        _close_whole(channels)
 
     def _channel(self, address: str) -> grpc.Channel:
         with self._lock:
@@ -134,3 +137,31 @@ class Connections:
             if address not in self._channels:
                 self._channels[address] = open_channel(address, self._settings)
             return self._channels[address]
+
+
+def _close_whole(channels: tuple[grpc.Channel, ...]) -> None:
+    """Closes channels; Ctrl-C ends the wait for it, never the closing.
+
+    A channel that is half closed makes its process wait for ever at its end. The thread is a bare one: one of
+    `threading` has a start that Ctrl-C can tear too.
+    """
+    is_closed = False
+    ended = _thread.allocate_lock()
+    ended.acquire()
+
+    def close() -> None:
+        nonlocal is_closed
+        try:
+            for channel in channels:
+                channel.close()
+        finally:
+            is_closed = True
+            ended.release()
+
+    _thread.start_new_thread(close, ())
+    try:
+        ended.acquire()
+    except BaseException:
+        if not is_closed:
+            ended.acquire(timeout=CLOSING_S)
+        raise

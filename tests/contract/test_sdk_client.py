@@ -1,5 +1,7 @@
 """What every call of the SDK has in common, against services on real sockets that refuse on demand."""
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.contract.test_sdk_watch import some_events
 from tests.support import fake_registry_small, fake_scheduler
 from tests.support.certificates import make_certificates
 from tests.support.fake_registry_small import FakeRegistry
@@ -147,6 +150,43 @@ def test_a_handle_watches_its_job(client: Client, scheduler: FakeScheduler) -> N
     assert list(handle.watch()) == []
     assert handle.job.step == 7
     assert repr(handle) == f"<JobHandle {JOB} RUNNING>"
+
+
+TORN = """
+import signal, sys, time
+from tuneforge import Client
+
+stopped = 0
+
+def stop(*_):
+    global stopped
+    stopped += 1
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, stop)
+for turn in range(1, 26):
+    client = Client(scheduler=sys.argv[1])
+    watch = client.jobs.watch("my-job")
+    next(watch)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, turn * 2e-5)
+        client.close()
+        while stopped < turn:
+            time.sleep(0.001)
+    except KeyboardInterrupt:
+        client.close()
+print("closed")
+"""
+
+
+def test_ctrl_c_while_closing_does_not_hang() -> None:
+    """Stopped at any moment of a close with an open stream, a client can be closed again and its process ends."""
+    fake = FakeScheduler(events=some_events(3), cut=lambda _, message: "silence" if message == 2 else "")
+    with fake_scheduler.serve(fake) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", TORN, address], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
 
 
 def test_a_closed_client_says_so(client: Client) -> None:

@@ -106,7 +106,8 @@ class _Servicer(SchedulerServiceServicer):
         for number, response in enumerate(self._messages(int(request.resume_token or 0))):
             cut = self.fake.cut(stream, number)
             if cut == "silence":
-                self.fake.released.wait(30)
+                while context.is_active() and not self.fake.released.wait(0.05):
+                    pass  # until it is released, or nobody listens any more
                 return
             if cut == "draining":
                 yield pb.WatchJobResponse(end=pb.EndOfStream(reason=pb.END_REASON_DRAINING))
