@@ -2,10 +2,12 @@
 
     python -m benchmarks.lineage --nodes 100000
 
+Each question has a limit, LIMIT_MS, beside the comparison; the record says whether all keep it.
 The graph is a history like that of a busy registry: data sets, trainings on them (a job and a version each) on bases
 made before, and an alias for every hundredth version. The registry's own functions run on its own tables in SQLite; the
 naive walk asks the same tables for the neighbours of one thing at a time, which is what following the lineage in the
-answers of `GetModelVersion` amounts to, without the network.
+answers of `GetModelVersion` amounts to, without the network. Both are measured in processor time: the graph lies in
+memory, so nothing waits, and what else the machine does must not count.
 """
 
 import argparse
@@ -48,6 +50,9 @@ MODELS_USED = 200
 BATCH = 10_000
 NODES = 100_000
 REPEATS = 7
+LIMIT_MS = 100.0
+"""Processor time that a question may take, at the median of its repeats."""
+QUESTIONS = ("all_descendants", "first_page_of_descendants", "ancestors_page", "path", "affected_aliases")
 
 
 def run(nodes: int = NODES, repeats: int = REPEATS) -> Record:
@@ -59,9 +64,18 @@ def run(nodes: int = NODES, repeats: int = REPEATS) -> Record:
             details = measure(database, nodes, repeats)
         finally:
             database.close()
+    slowest = max(QUESTIONS, key=lambda question: details[f"{question}_ms"])
+    details |= {
+        "query_limit_ms": LIMIT_MS,
+        "slowest_query": slowest,
+        "queries_within_limit": "yes" if details[f"{slowest}_ms"] <= LIMIT_MS else "no",
+    }
     return Record(
         name="lineage",
-        what=f"Everything downstream of a data set, in a graph of {nodes} things",
+        what=(
+            f"Everything downstream of a data set, in a graph of {nodes} things; each query of the details may take "
+            f"{LIMIT_MS:g} ms of processor time"
+        ),
         ours=details["all_descendants_ms"],
         peer=details["naive_walk_ms"],
         peer_name="one query for each thing",
@@ -94,9 +108,9 @@ def measure(database: Database, nodes: int, repeats: int) -> dict[str, Any]:
     def timed(name: str, ask: Callable[[Connection], T]) -> T:
         spent = []
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = time.process_time()
             answer = database.read_sync(ask)
-            spent.append((time.perf_counter() - start) * 1000)
+            spent.append((time.process_time() - start) * 1000)
         result[f"{name}_ms"] = round(statistics.median(spent), 1)
         result[f"{name}_worst_ms"] = round(max(spent), 1)
         return answer
@@ -117,9 +131,9 @@ def measure(database: Database, nodes: int, repeats: int) -> dict[str, Any]:
     change = Revocation(name=ROOT, is_revoked=True, actor="b", reason="b", time_us=1)
     database.write_sync(lambda c: revocations.add(c, change))
     timed("taints_with_revocation", lambda c: revocations.taints(c, [leaf]))
-    start = time.perf_counter()
+    start = time.process_time()
     walked = database.read_sync(naive)
-    result["naive_walk_ms"] = round((time.perf_counter() - start) * 1000, 1)
+    result["naive_walk_ms"] = round((time.process_time() - start) * 1000, 1)
     if walked != reached:
         raise AssertionError(f"the naive walk found {len(walked)} things, the registry {len(reached)}")
     every = select(LINEAGE_EDGES.c.child, LINEAGE_EDGES.c.parent)

@@ -12,6 +12,7 @@ from services.grpckit.folder_lock import FolderLock
 from services.grpckit.server import ServiceDefinition, run, serve
 from services.trainer import metrics
 from services.trainer.agent import Agent
+from services.trainer.folders import DataFolder
 from services.trainer.launching import PRELOAD, PRELOAD_BESIDE_ACCELERATORS, WorkerLauncher
 from services.trainer.node import measure_capacity
 from services.trainer.peers import SchedulerPeer
@@ -40,6 +41,7 @@ class Node:
         self._launcher = launcher or WorkerLauncher(settings.server.data / "forkserver.log", preload=preload)
         self._lock = FolderLock(settings.server.data)
         self._registrar: Registrar | None = None
+        self._measuring: asyncio.Task[None] | None = None
         self.agent = Agent(settings, capacity, self._launcher, _version())
 
     def definition(self) -> ServiceDefinition:
@@ -59,6 +61,9 @@ class Node:
         self._lock.acquire()
         metrics.show(self.agent, self._launcher)
         await self.agent.start()
+        self._measuring = asyncio.create_task(
+            metrics.measure_cache(DataFolder(self._settings.server.data)), name="cache-size"
+        )
 
     async def _listening(self, address: str) -> None:
         self.agent.address = self._settings.advertise or address
@@ -79,6 +84,8 @@ class Node:
     async def _close(self) -> None:
         if self._registrar is not None:
             await self._registrar.close()
+        if self._measuring is not None:
+            self._measuring.cancel()
         await self.agent.close()
         self._lock.release()
 

@@ -1,5 +1,7 @@
 """What the trainer adds to `/metrics`."""
 
+import asyncio
+import time
 from collections.abc import Iterable
 
 from prometheus_client import REGISTRY, Gauge
@@ -17,6 +19,8 @@ _LIVING = Gauge("tuneforge_trainer_attempts", "Attempts that have not ended")
 _HELD = Gauge("tuneforge_trainer_attempts_held", "Attempts on the node, those that wait for acknowledgement too")
 _CACHED = Gauge("tuneforge_trainer_cache_bytes", "Models and rows that the node keeps by digest")
 _CACHE_LIMIT = Gauge("tuneforge_trainer_cache_limit_bytes", "Most bytes that it keeps of them")
+_CACHE_EVERY_S = 30.0
+"""Seconds between two measurements of the cache; a large one is measured less often, for 1 % of the time at most."""
 _WARM = Gauge("tuneforge_trainer_fork_server_warm", "1 while a worker can be started at once")
 
 
@@ -44,6 +48,13 @@ def show(agent: Agent, launcher: WorkerLauncher) -> None:
     _SLOTS.set_function(lambda: agent.node().capacity.slots)
     _LIVING.set_function(lambda: sum(view.end is None for view in agent.node().attempts))
     _HELD.set_function(lambda: len(agent.node().attempts))
-    _CACHED.set_function(lambda: cached_bytes(DataFolder(agent.settings.server.data).cache))
     _CACHE_LIMIT.set_function(lambda: agent.cache_bytes)
     _WARM.set_function(lambda: launcher.is_warm)
+
+
+async def measure_cache(folder: DataFolder) -> None:
+    """Measures for ever what a node's cache holds, beside the event loop: it may have very many files."""
+    while True:
+        began = time.monotonic()
+        _CACHED.set(await asyncio.to_thread(cached_bytes, folder.cache))
+        await asyncio.sleep(max(_CACHE_EVERY_S, 100 * (time.monotonic() - began)))

@@ -151,6 +151,15 @@ async def test_a_bad_sweep_is_refused_whole(tmp_path: Path) -> None:
         # The base's shapes are known, so a rank that it cannot hold is found too.
         (large,) = (await refusal(create(stage, plan_of({"lora.rank": [4, 100_000]})), "INVALID_ARGUMENT")).fields
         assert large.field == "plan.parameters[0].choices.values[1]"
+        # What no field has is shown as it came, and told once.
+        odd = plan_of({"lora.rank": [4, {"a": "x"}, None], "lora.target_modules": [[], [None], {}]})
+        told = (await refusal(create(stage, odd), "INVALID_ARGUMENT")).fields
+        assert [(each.field, each.description.partition(": use")[0]) for each in told] == [
+            ("plan.parameters[0].choices.values[1]", 'is {"a": "x"}'),
+            ("plan.parameters[0].choices.values[2]", "is null"),
+            ("plan.parameters[1].choices.values[1]", "is [null]"),
+            ("plan.parameters[1].choices.values[2]", "is {}"),
+        ]
         assert not (await stage.stub.ListSweeps(sweeps_pb2.ListSweepsRequest(parent="projects/p"))).sweeps
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ class Scraped:
         """Returns a job's value of a metric with one sample a job."""
         return self.page().value(name, job_name=f"p/{job}")
 
+    def cached(self) -> float | None:
+        """Returns the bytes of the node's cache."""
+        return self.page().value("tuneforge_trainer_cache_bytes")
+
     def start(self, job: str, *, steps: int = 3, step_s: float = 0.01, behaviour: str = "") -> str:
         """Starts an attempt and returns its name."""
         name = attempt_name(job)
@@ -42,6 +47,13 @@ class Scraped:
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Scraped]:
     """An unmanaged node with the scripted engine."""
+    with scraped(tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def scraped(tmp_path: Path) -> Iterator[Scraped]:
+    """Runs one."""
     port = free_ports(1)[0]
     env = {"TUNEFORGE_TRAINER_METRICS_LISTEN": f"127.0.0.1:{port}", "TUNEFORGE_TRAINER_SLOTS": "3"}
     with running_trainer(tmp_path, env=env) as trainer:
@@ -63,6 +75,17 @@ def test_figures_move_step_by_step(node: Scraped) -> None:
     eventually(lambda: node.value(STATUS, "good") == 4, "the pause")
     assert node.value("finetuning_checkpoints_total", "good") == 1
     assert node.value("finetuning_checkpoint_size_bytes_count", "good") == 1
+
+
+def test_the_cache_is_measured_beside_the_loop(tmp_path: Path) -> None:
+    """What it holds is told soon after the start; a scrape walks over no files."""
+    blobs = tmp_path / "data/trainer/cache/blobs/00"
+    blobs.mkdir(parents=True)
+    (blobs / "one").write_bytes(bytes(1000))
+    with scraped(tmp_path) as node:
+        eventually(lambda: node.cached() == 1000, "the first measurement")
+        (blobs / "two").write_bytes(bytes(1000))
+        assert node.cached() == 1000
 
 
 @pytest.mark.parametrize(("behaviour", "status"), [("", 2), ("fault", 3), ("crash", 3), ("exit", 3)])

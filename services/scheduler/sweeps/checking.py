@@ -34,6 +34,8 @@ PARALLEL_MAX = 1000
 ROUNDS_MAX = 8
 FACTOR_RANGE = (2, 100)
 SHARE = "data.train_fraction"
+SHOWN_MAX = 60
+"""Characters of a value that a person is shown."""
 _END_VALUES = 64
 """Values of a range with steps are looked at one by one up to so many; of others both ends."""
 
@@ -329,4 +331,4 @@ def combinations(plan: SweepPlan) -> int:
 def shown(value: object) -> str:
     """Returns a value as it is shown to a person."""
     text = repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 3]}..."

@@ -79,7 +79,8 @@ class SweepVerbs:
         plan, found = await asyncio.to_thread(
             checked, draft.plan, draft.num_trials, rules
         )  # seconds, for a large space
-        problems += found
+        told = {each.field for each in problems}
+        problems += [each for each in found if each.field not in told]
         if problems or admitted is None:
             raise invalid_fields(problems)
         if await self.ledger.read(lambda db: sweep_store.find(db, name)) is not None:

@@ -13,6 +13,9 @@ from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.wire import architecture_from_proto
 from tuneforge.v1 import datasets_pb2, events_pb2, jobs_pb2, lineage_pb2, models_pb2, trainer_pb2, types_pb2
 
+KEPT_BYTES_MAX = 1 << 16
+"""Bytes of a data set's version up to which it is kept: some hundreds of files."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
@@ -73,13 +76,21 @@ def _model_facts(content: bytes) -> ModelFacts:
 
 
 def dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
-    """Converts a version of a data set; the same content gives the same object, which drafts are remembered by."""
-    return _dataset_facts(message.SerializeToString(deterministic=True))
+    """Converts a version of a data set.
+
+    The same content gives the same object, which drafts are remembered by, unless it has very many files: those are
+    read anew each time, so that what is kept stays small.
+    """
+    content = message.SerializeToString(deterministic=True)
+    return _kept_dataset(content) if len(content) <= KEPT_BYTES_MAX else _dataset_facts(message)
 
 
 @lru_cache(maxsize=64)
-def _dataset_facts(content: bytes) -> DatasetFacts:
-    message = datasets_pb2.DatasetVersion.FromString(content)
+def _kept_dataset(content: bytes) -> DatasetFacts:
+    return _dataset_facts(datasets_pb2.DatasetVersion.FromString(content))
+
+
+def _dataset_facts(message: datasets_pb2.DatasetVersion) -> DatasetFacts:
     ref = types_pb2.VersionRef(version=message.name, digest=message.manifest.digest)
     data = trainer_pb2.DataInput(ref=ref, manifest=message.manifest)
     if message.HasField("signature"):
@@ -102,7 +113,9 @@ def _dataset_facts(content: bytes) -> DatasetFacts:
 def inputs_bytes(layers: Sequence[ModelFacts], train: DatasetFacts, validation: DatasetFacts | None) -> bytes:
     """Returns what every attempt of a job gets: the layers of its base, root first, and its rows."""
     data = validation.data if validation is not None else None
-    return _inputs_bytes(tuple(layer.layer for layer in layers), train.data, data)
+    is_kept = len(train.data) + len(data or b"") <= KEPT_BYTES_MAX
+    make = _inputs_bytes if is_kept else _inputs_bytes.__wrapped__
+    return make(tuple(layer.layer for layer in layers), train.data, data)
 
 
 @lru_cache(maxsize=64)

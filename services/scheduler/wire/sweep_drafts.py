@@ -11,7 +11,7 @@ from services.scheduler.sweeps.space import Point
 from services.scheduler.sweeps.trials import NewSweep, Sweep
 from services.scheduler.wire.spec_fields import with_values
 from services.scheduler.wire.sweep_rules import rules_of
-from services.scheduler.wire.sweeps import plan_from_proto, unknown_numbers
+from services.scheduler.wire.sweeps import plan_from_proto, unreadable
 from tuneforge.names import ModelName, SweepName
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.wire import spec_from_proto, unknown_enums
@@ -61,7 +61,7 @@ def sweep_draft(request: sweeps_pb2.CreateSweepRequest, project: str, actor: str
         job=job,
         plan=plan_from_proto(request.plan, request.spec),
         num_trials=request.plan.num_trials,
-        problems=tuple(unknown_numbers(request.plan)),
+        problems=tuple(unreadable(request.plan)),
         labels=dict(request.labels),
         creator=actor,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value as ProtoValue
 
 from services.grpckit.errors import FieldViolation
+from services.scheduler.sweeps.checking import SHOWN_MAX
 from services.scheduler.sweeps.plan import (
     MEDIAN_TRIALS,
     REDUCTION_FACTOR,
@@ -43,8 +46,15 @@ _ALGORITHMS = {
 _ALGORITHM_NUMBER = {value: number for number, value in _ALGORITHMS.items()}
 
 
-def unknown_numbers(plan: sweeps_pb2.SweepPlan) -> list[FieldViolation]:
-    """Returns the enum fields of a plan whose number this release does not know."""
+_SCALARS = ("number_value", "string_value", "bool_value")
+
+
+def unreadable(plan: sweeps_pb2.SweepPlan) -> list[FieldViolation]:
+    """Returns what `plan_from_proto` cannot keep as it came: enums of unknown numbers, and values that no field has."""
+    return [*_unknown_numbers(plan), *_odd_values(plan)]
+
+
+def _unknown_numbers(plan: sweeps_pb2.SweepPlan) -> list[FieldViolation]:
     known: dict[str, tuple[int, set[int]]] = {
         "plan.algorithm": (plan.algorithm, set(_ALGORITHMS)),
         "plan.goal.direction": (plan.goal.direction, set(sweeps_pb2.GoalDirection.values())),
@@ -55,6 +65,34 @@ def unknown_numbers(plan: sweeps_pb2.SweepPlan) -> list[FieldViolation]:
         for path, (number, numbers) in known.items()
         if number not in numbers
     ]
+
+
+def _odd_values(plan: sweeps_pb2.SweepPlan) -> Iterator[FieldViolation]:
+    cure = "use a number, a string, true, false, or a list of those"
+    for index, parameter in enumerate(plan.parameters):
+        path = f"plan.parameters[{index}]"
+        for place, value in enumerate(parameter.choices.values):
+            if _is_odd(value):
+                yield FieldViolation(f"{path}.choices.values[{place}]", f"is {_as_json(value)}: {cure}")
+        for place, condition in enumerate(parameter.when):
+            if odd := [each for each in condition.values if _is_odd(each)]:
+                yield FieldViolation(f"{path}.when[{place}].values", f"has {_as_json(odd[0])}: {cure}")
+
+
+def _is_odd(value: ProtoValue) -> bool:
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        return any(each.WhichOneof("kind") not in _SCALARS for each in value.list_value.values)
+    return kind not in _SCALARS
+
+
+def _as_json(value: ProtoValue) -> str:
+    """Returns a value as its caller wrote it, cut to what a person reads."""
+    try:
+        text = json.dumps(json_format.MessageToDict(value), ensure_ascii=False)
+    except (ValueError, json_format.Error):  # it holds a number that JSON does not have
+        text = "no JSON"
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 3]}..."
 
 
 def plan_from_proto(plan: sweeps_pb2.SweepPlan, spec: spec_pb2.TrainingSpec) -> SweepPlan:
@@ -140,11 +178,11 @@ def _parameter_from_proto(message: sweeps_pb2.SearchParameter) -> Parameter:
 
 
 def value_from_proto(value: ProtoValue) -> Value:
-    """Converts a value; what is no scalar and no list of scalars becomes the empty list, which no field takes."""
+    """Converts a value; of what is no scalar and no list of them nothing is left (`unreadable` tells of it)."""
     kind = value.WhichOneof("kind")
     if kind == "list_value":
         return tuple(_scalar(each) for each in value.list_value.values)
-    return _scalar(value) if kind in {"number_value", "string_value", "bool_value"} else ()
+    return _scalar(value) if kind in _SCALARS else ()
 
 
 def _scalar(value: ProtoValue) -> Scalar:

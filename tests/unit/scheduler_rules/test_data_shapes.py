@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.scheduler.resolving import Problem, resolve_data
-from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, dataset_facts
+from services.scheduler.wire.inputs import KEPT_BYTES_MAX, DatasetFacts, ModelFacts, dataset_facts
 from tuneforge.specs.spec import ContinuedPretrainingTask, DataSource, PreferenceTask, RewardModelTask, Task
 from tuneforge.v1 import datasets_pb2, trainer_pb2
 
@@ -96,3 +96,16 @@ def test_a_side_without_rows_is_refused() -> None:
     assert "no rows for validation" in found.violation.description
     empty = resolved(version("TEXT", train=0, validation=3))
     assert isinstance(empty, Problem)
+
+
+def test_a_version_of_very_many_files_is_not_kept() -> None:
+    """A usual one is the same object the next time; what a large one has is the same, and it is not held in memory."""
+    message = datasets_pb2.DatasetVersion(name=NAME, rows=8, shape=datasets_pb2.ROW_SHAPE_TEXT)
+    message.manifest.digest = "0" * 64
+    assert dataset_facts(message) is dataset_facts(message)
+    while message.ByteSize() <= KEPT_BYTES_MAX:
+        message.manifest.files.add(path=f"part-{len(message.manifest.files)}.jsonl", sha256="1" * 64, size_bytes=1)
+    first, second = dataset_facts(message), dataset_facts(message)
+    assert first is not second
+    assert first == second
+    assert trainer_pb2.DataInput.FromString(first.data).manifest == message.manifest

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf import json_format
+
 from services.scheduler.jobs import JobState
 from services.scheduler.sweeps.checking import SpecRules, checked, combinations
 from services.scheduler.sweeps.plan import Choices, Condition, Parameter, Range, Round, SweepPlan, Value
@@ -65,15 +67,7 @@ def plan_of(space: dict[str, Any], num_trials: int = 10, **fields: Any) -> sweep
         else:
             parameter.choices.SetInParent()
             for value in values:
-                message = parameter.choices.values.add()
-                if isinstance(value, bool):
-                    message.bool_value = value
-                elif isinstance(value, str):
-                    message.string_value = value
-                elif isinstance(value, list):
-                    message.list_value.extend(value)
-                else:
-                    message.number_value = value
+                json_format.ParseDict(value, parameter.choices.values.add())
     return plan
 
 
