@@ -144,6 +144,32 @@ def test_sqlite_syncs_each_commit_and_keeps_foreign_keys(file: Place) -> None:
     database.close()
 
 
+def test_sqlite_prepares_a_statement_once_however_many_came_before(file: Place) -> None:
+    """The driver keeps some of the first statements by default, such as those of the migrations, and no later one."""
+    database = file.database()
+    database.open()
+    prepared: list[object] = []
+
+    def allow(*what: object) -> int:
+        prepared.append(what)
+        return 0
+
+    def run(connection: Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        for number in range(200):
+            connection.exec_driver_sql(f"SELECT text FROM notes WHERE id = {number}").all()
+        driver.set_authorizer(allow)  # asked at each preparation; once more after it was set
+        for _ in range(5):
+            connection.exec_driver_sql("INSERT INTO notes (text) VALUES ('one')")
+            connection.exec_driver_sql("INSERT INTO notes (text) VALUES ('other')")
+        driver.set_authorizer(None)
+
+    database.write_sync(run)
+    database.close()
+    assert len(prepared) <= 2
+
+
 def test_a_failed_write_undoes_itself_and_not_its_neighbours(database: Database) -> None:
     """Of writes that share one commit, the one that fails is undone whole and the others stay."""
 

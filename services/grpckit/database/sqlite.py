@@ -21,6 +21,9 @@ from services.grpckit.folder_lock import StartRefused
 OLDEST_SQLITE = (3, 51, 3)
 """The first release without the fault that could lose a write when the WAL is reset under a reader; see docs/adr."""
 BUSY_TIMEOUT_MS = 10_000
+KEPT_STATEMENTS = 512
+"""Prepared statements that a connection keeps: more than a service has. Once these are full, the driver drops the one
+used least often, which is each new one: every statement would be prepared at each run, for longer than it runs."""
 _READ_ONLY = 8
 _FULL = 13
 # Busy, locked, read-only, I/O error, cannot open: the world around the file, which may pass.
@@ -129,6 +132,7 @@ class Sqlite:
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=str(self._path)),
             module=pysqlite3,
+            connect_args={"cached_statements": KEPT_STATEMENTS},
             pool_size=READERS,
             max_overflow=READERS,
             hide_parameters=True,
