@@ -79,8 +79,8 @@ def checked(new: NewJob, branch: Branch) -> NewJob:
         for field in _changed(spec, branch.parent)
     ]
     most = spec.optimization.max_steps
-    if most and most <= branch.step:
-        description = f"is {most}: the checkpoint is of step {branch.step}, use more"
+    if most and most < branch.step:  # with as many steps nothing is trained, and the result is published once more
+        description = f"is {most}: the checkpoint is of step {branch.step}, use as many or more"
         problems.append(FieldViolation(f"{PREFIX}optimization.max_steps", description))
     if problems:
         raise invalid_fields(problems)

@@ -13,12 +13,14 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from sqlalchemy import Connection
+
 from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
 from services.scheduler.jobs import Failure
 from services.scheduler.ledger import Ledger
 from services.scheduler.records import Ref
-from services.scheduler.store import marks, outbox
+from services.scheduler.store import checkpoints, jobs, marks, outbox
 from services.scheduler.store.outbox import Publication
 from services.scheduler.wire import failure_bytes
 from services.scheduler.wire.publications import readable_request
@@ -36,6 +38,7 @@ _WAITED_FOR = frozenset({
 })  # fmt: skip
 """What passes once somebody has looked after the registry or its tokens. Any other answer is waited out for a time."""
 _WARN_AGAIN_S = 60.0
+_FILES_SHOWN = 5
 
 
 class VersionTaker(Protocol):
@@ -72,7 +75,10 @@ class Publishing:
                 self._warn(publication.job, error)
                 raise
             self._forget(publication.job)
-            failure = _refusal(error) if error.reason in _NEVER else _given_up(error, publication, self.gives_up_s)
+            failure = _refusal(error)
+            if error.reason not in _NEVER:
+                again = await self.ledger.read(lambda db: _way_to_publish(db, publication.job))
+                failure = _given_up(failure, publication, self.gives_up_s, again)
             _log.warning(
                 "the registry refused a result", job=publication.job, problem=f"{error.reason}: {error.message}"
             )
@@ -118,15 +124,31 @@ class Publishing:
             )
 
 
-def _given_up(error: ServiceError, publication: Publication, after_s: float) -> Failure:
-    failure, digest = _refusal(error), readable_request(publication.payload).manifest.digest
+def _given_up(failure: Failure, publication: Publication, after_s: float, again: str) -> Failure:
+    manifest = readable_request(publication.payload).manifest
+    names = [file.path for file in manifest.files]
+    shown = ", ".join(names[:_FILES_SHOWN]) + (f" and {len(names) - _FILES_SHOWN} more" * (len(names) > _FILES_SHOWN))
     return replace(
         failure,
-        message=f"{failure.message} It was offered for {after_s:g} s. Its files are in the registry's blob store "
-        f"under the manifest {digest}, until the registry collects what no version names.",
-        cure="Mend the registry (its log has the cause). Then begin from the job's last checkpoint: "
-        "`tuneforge jobs submit --from-checkpoint JOB/STEP`.",
-        metadata=(*failure.metadata, ("manifest_digest", digest)),
+        message=f"{failure.message} It was offered for {after_s:g} s. Its files ({shown}) are in the registry's blob store "
+        f"under the manifest {manifest.digest}, until the registry collects what no version names; the event "
+        "`outcome` of the job has their digests.",
+        cure=f"Mend the registry (its log has the cause). {again}",
+        metadata=(*failure.metadata, ("manifest_digest", manifest.digest)),
+    )
+
+
+def _way_to_publish(connection: Connection, number: int) -> str:
+    """Returns how a job's result is published after all, as a sentence."""
+    job = jobs.load(connection, number).name.job
+    newest = [
+        each.step for each in checkpoints.list_newest(connection, number, None, None) if each.manifest is not None
+    ]
+    if not newest:
+        return f"Then train it again, for it has no checkpoint in the blob store: `tuneforge jobs rerun {job}`."
+    return (
+        f"Then begin from its last checkpoint: `tuneforge jobs submit --from-checkpoint {job}/{newest[0]}` trains the "
+        "steps behind it, if there are any, and publishes the result."
     )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 import pytest
 
+from services.grpckit.errors import ServiceError
 from tests.support.event_loop import on_loop
 from tests.support.fake_trainer import HeldAttempt
 from tests.support.postgres import EACH_DATABASE
-from tests.support.scheduling import Stage, staged, tiny_spec
+from tests.support.scheduling import Stage, staged, tiny_spec, with_timing
 from tuneforge.errors import Reason, TuneforgeError, from_rpc_error
 from tuneforge.v1 import events_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2, types_pb2
 
@@ -254,6 +255,24 @@ async def test_a_job_begins_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_a_result_that_was_given_up_is_published_from_the_last_checkpoint(tmp_path: Path) -> None:
+    """The failure names it, and a job with as many steps as the checkpoint begins from it: nothing is trained again."""
+    async with staged(tmp_path, trainer={"slots": 2}, timing=with_timing(publish_gives_up_s=0.01)) as stage:
+        stage.registry.refusal = ServiceError("INTERNAL", "incident 123")
+        attempt = await begun(stage)
+        await save(stage, attempt, 2, 4)
+        await save(stage, attempt, 6, is_durable=False)
+        await stage.trainer.end(attempt, SUCCEEDED)
+        failed = await stage.until_state("FAILED")
+        assert "`tuneforge jobs submit --from-checkpoint j1/4`" in failed.failure.cure
+        stage.registry.refusal = None
+        changes = spec_pb2.TrainingSpec(optimization=spec_pb2.Optimization(max_steps=4))
+        await stage.create("j2", spec=changes, from_checkpoint=name(4))
+        again = await stage.trainer.started(2)
+        assert [each.name for each in again.request.checkpoints] == [name(4)]
+
+
+@on_loop
 async def test_what_the_state_needs_cannot_change(tmp_path: Path) -> None:
     """All fields that may not differ are listed at once; so is a run that would be over; so is a wrong checkpoint."""
     async with staged(tmp_path, trainer={"slots": 2}) as stage:
@@ -263,7 +282,7 @@ async def test_what_the_state_needs_cannot_change(tmp_path: Path) -> None:
         wrong = spec_pb2.TrainingSpec(
             lora=spec_pb2.LoraMethod(rank=8),
             data=spec_pb2.DataConfig(max_tokens=64),
-            optimization=spec_pb2.Optimization(rows_per_step=3, optimizer=spec_pb2.OPTIMIZER_SGD, max_steps=2),
+            optimization=spec_pb2.Optimization(rows_per_step=3, optimizer=spec_pb2.OPTIMIZER_SGD, max_steps=1),
             seed=9,
         )
         error = await refused(stage.create("j2", spec=wrong, from_checkpoint=name(2)))

@@ -336,8 +336,9 @@ async def test_an_answer_that_nobody_knows_is_waited_out(tmp_path: Path) -> None
         assert stage.registry.calls.count("PublishVersion") > 1
         digest = job.failure.metadata["manifest_digest"]
         assert digest
-        assert f"under the manifest {digest}" in job.failure.message
-        assert "--from-checkpoint" in job.failure.cure
+        files = f"(adapter.safetensors) are in the registry's blob store under the manifest {digest}"
+        assert files in job.failure.message
+        assert "`tuneforge jobs rerun j1`" in job.failure.cure
 
 
 @on_loop

@@ -143,6 +143,17 @@ def test_a_resumed_run_reports_where_it_came_from_first(tmp_path: Path) -> None:
     assert second.of(events_pb2.Resolved) == first.of(events_pb2.Resolved)
 
 
+def test_from_its_last_step_a_run_makes_its_result_again(tmp_path: Path) -> None:
+    """A checkpoint of the last step is enough: no step is trained, and the artifact has the same bytes."""
+    task = tiny_inputs(tmp_path, replace(SPEC, checkpointing=Checkpointing(every_steps=3)))
+    expected = train(task, RecordingSink(), never)
+    again = RecordingSink()
+    found = train(replace(task, attempt=2), again, never)
+    assert [event.step for event in again.of(events_pb2.ResumedFrom)] == [9]
+    assert not again.steps
+    assert found.artifact == expected.artifact
+
+
 def test_a_damaged_checkpoint_costs_steps_only(tmp_path: Path) -> None:
     """With its newest checkpoint damaged a run warns, goes on from the one before, and ends with the same bits."""
     task = tiny_inputs(tmp_path)

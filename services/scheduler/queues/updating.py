@@ -14,7 +14,7 @@ from typing import Any
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.queues.budgets import Budget, Price
 from services.scheduler.queues.limits import LEAST_WEIGHT, LONGEST_WINDOW_HOURS, Limits
-from services.scheduler.queues.periods import LONGEST_DAYS, Period
+from services.scheduler.queues.periods import LONGEST_DAYS, Period, bounds
 
 _OF_QUEUE = {"weight": "weight", "is_paused": "is_paused"}
 _OF_QUOTA = {
@@ -126,9 +126,19 @@ def budget_problems(field: str, budget: Budget, price: Price, *, is_queue: bool 
         yield FieldViolation(f"{field}.period", problem)
 
 
-def loosened(before: Limits, after: Limits) -> list[str]:
+def loosened(before: Limits, after: Limits, now_ms: int) -> list[str]:
     """Returns the fields of a queue that a change makes looser."""
-    return [name for name, is_looser in _LOOSER.items() if is_looser(before, after)]
+    names = [name for name, is_looser in _LOOSER.items() if is_looser(before, after)]
+    if _forgets(before.budget, after.budget, now_ms) and "budget.period" not in names:
+        names.append("budget.period")
+    return names
+
+
+def _forgets(before: Budget, after: Budget, now_ms: int) -> bool:
+    """Returns whether something that counts as spent would not any more: a week may have begun before its month."""
+    if before.is_empty or before.period is None or after.period is None:
+        return False
+    return bounds(after.period, now_ms)[0] > bounds(before.period, now_ms)[0]
 
 
 def _more(before: float, after: float) -> bool:

@@ -106,7 +106,7 @@ class QueueVerbs:
             problems += budget_problems("queue.budget", change.wanted.budget, self.price, is_queue=True)
         if problems:
             raise invalid_fields(problems)
-        if not may_give and (looser := loosened(before, after)):
+        if not may_give and (looser := loosened(before, after, tx.now_ms)):
             raise ServiceError(
                 Reason.PERMISSION_DENIED,
                 f"an admin of {project} alone cannot loosen {', '.join(looser)}: ask an operator (role admin, all "

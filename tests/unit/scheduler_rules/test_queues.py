@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -90,8 +91,8 @@ limits = st.builds(
 @given(before=limits, after=limits)
 def test_what_is_no_looser_can_be_taken_back_only_by_an_operator(before: Limits, after: Limits) -> None:
     """A change that only tightens is free; its reverse is a loosening of the same fields, unless they are equal."""
-    assert not loosened(before, before)
-    there, back = set(loosened(before, after)), set(loosened(after, before))
+    assert not loosened(before, before, 0)
+    there, back = set(loosened(before, after, 0)), set(loosened(after, before, 0))
     assert not there & back
     if not there and not back:
         same = ("weight", "max_devices", "max_jobs", "max_waiting_jobs", "window_device_ms", "guaranteed_devices")
@@ -112,9 +113,18 @@ def test_a_shorter_period_is_more_to_spend() -> None:
     once, week, day = (
         Limits(budget=Budget(device_ms=9.0, period=period)) for period in (None, Period.WEEK, Period.DAY)
     )
-    assert loosened(once, week) == loosened(week, day) == ["budget.period"]
-    assert not loosened(day, week)
-    assert not loosened(DEFAULT_LIMITS, day)
+    assert loosened(once, week, 0) == loosened(week, day, 0) == ["budget.period"]
+    assert not loosened(day, week, 0)
+    assert not loosened(week, once, 0)
+    assert not loosened(DEFAULT_LIMITS, day, 0)
+
+
+def test_what_was_spent_in_a_week_counts_in_the_month_that_takes_its_place() -> None:
+    """Where the month began after the Monday, an admin of the project alone cannot leave the week's spending behind."""
+    week, month = (Limits(budget=Budget(device_ms=9.0, period=period)) for period in (Period.WEEK, Period.MONTH))
+    monday = round(datetime(2026, 6, 29, tzinfo=UTC).timestamp()) * 1000
+    found = [loosened(week, month, monday + day * 24 * HOUR_MS) for day in range(8)]
+    assert found == [[], [], *[["budget.period"]] * 5, []]
 
 
 @pytest.mark.parametrize(
