@@ -274,6 +274,9 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.DEADLINE_EXCEEDED: _Row(
         "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
     ),
+    Reason.UPLOAD_SILENT: _Row(
+        "DEADLINE_EXCEEDED", DeadlineExceeded, "Ask `GetBlobAccess` for the committed bytes and send the rest."
+    ),
     Reason.INTERNAL: _Row("INTERNAL", InternalError, "Report the incident id; the service's log has it."),
     Reason.URL_NOT_ALLOWED: _Row(_INVALID, InvalidArgument, "Give an address that the operator's settings allow."),
     Reason.SOURCE_NOT_FOUND: _Row("NOT_FOUND", NotFound, "Check the address, and whether the place can be reached."),

@@ -62,6 +62,8 @@ class Storage:
     """The home, when it is one that clients can reach by URLs."""
     copies: LocalCopies
     """Files for checks, of blobs that live elsewhere."""
+    upload_silence_s: float
+    """Seconds without a message after which the stream of an upload is ended."""
 
 
 class Library:
@@ -75,6 +77,7 @@ class Library:
         self.objects = storage.objects
         self.parts = storage.parts
         self.copies = storage.copies
+        self.upload_silence_s = storage.upload_silence_s
         self.signer = signer
         """What every new version is signed with, in the transaction that makes it."""
         self._transfers = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="registry-transfer")

@@ -130,8 +130,8 @@ def _given_up(failure: Failure, publication: Publication, after_s: float, again:
     shown = ", ".join(names[:_FILES_SHOWN]) + (f" and {len(names) - _FILES_SHOWN} more" * (len(names) > _FILES_SHOWN))
     return replace(
         failure,
-        message=f"{failure.message} It was offered for {after_s:g} s. Its files ({shown}) are in the registry's blob store "
-        f"under the manifest {manifest.digest}, until the registry collects what no version names; the event "
+        message=f"{failure.message} It was offered for {after_s:g} s. Its files ({shown}) are in the registry's blob "
+        f"store under the manifest {manifest.digest}, until the registry collects what no version names. The event "
         "`outcome` of the job has their digests.",
         cure=f"Mend the registry (its log has the cause). {again}",
         metadata=(*failure.metadata, ("manifest_digest", manifest.digest)),

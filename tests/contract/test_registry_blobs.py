@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.registry.blobs.s3 import S3Store
+from services.registry.blobs.settings import StorageSettings
 from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.registry import PROJECT, RunningRegistry, fields_of, pieces, refused, running_registry
@@ -109,6 +110,27 @@ async def test_a_broken_upload_goes_on(tmp_path: Path) -> None:
         assert await held(registry) == count
         answer = await registry.upload(pieces(CONTENT, offset=count))
         assert (answer.is_stored, answer.committed_bytes) == (True, len(CONTENT))
+        assert await download(registry) == CONTENT
+
+
+@on_loop
+async def test_a_stream_that_falls_silent_is_ended(tmp_path: Path) -> None:
+    """After some pieces, or before the first: a clear reason, and the rest completes what arrived."""
+    is_over = asyncio.Event()
+
+    async def silent(count: int) -> AsyncIterator[pb.UploadBlobRequest]:
+        for message in islice(pieces(CONTENT), count):
+            yield message
+        await is_over.wait()
+
+    storage = StorageSettings(s3=s3_of_test(), collect_every_s=0, upload_silence_s=0.5)
+    async with running_registry(tmp_path, storage=storage) as registry:
+        for count in (0, 5):
+            error = await refused(registry.stub.UploadBlob(silent(count)), Reason.UPLOAD_SILENT)
+            assert error.metadata["silence_s"] == "0.5"
+            assert await held(registry) == count * 64 * 1024
+        is_over.set()
+        await registry.upload(pieces(CONTENT, offset=5 * 64 * 1024))
         assert await download(registry) == CONTENT
 
 

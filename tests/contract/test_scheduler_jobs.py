@@ -269,6 +269,24 @@ async def test_waiting_job_is_cancelled_at_once(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_of_twenty_cancels_at_once_one_counts(tmp_path: Path) -> None:
+    """Of a job that waits and of one that runs: all twenty answers are the same, and the log has one cancel."""
+    async with staged(tmp_path) as stage:
+        await stage.trainer.register(stage.address)
+        await stage.create("j1")
+        attempt = await stage.trainer.started()
+        await stage.trainer.emit(attempt)
+        await stage.create("j2")
+        for job in ("j1", "j2"):
+            answers = await asyncio.gather(*(stage.cancel(job, reason=f"caller {n}") for n in range(20)))
+            assert all(answer == answers[0] for answer in answers)
+        await stage.trainer.end(attempt, nodes_pb2.ATTEMPT_STATE_CANCELLED)
+        for job, states in (("j1", ["QUEUED", "STARTING", "RUNNING", "CANCELLING"]), ("j2", ["QUEUED"])):
+            told = [event.state.to for event in await stage.all_events(job) if event.WhichOneof("payload") == "state"]
+            assert told == [*states, "CANCELLED"]
+
+
+@on_loop
 async def test_running_job_is_cancelled_when_its_device_is_free(tmp_path: Path) -> None:
     """A running job is CANCELLING until its attempt has ended; then the next job gets the slot."""
     async with staged(tmp_path) as stage:

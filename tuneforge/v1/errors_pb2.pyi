@@ -112,6 +112,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: stored bytes are missing or are not those of their digest."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 95
     """DEADLINE_EXCEEDED: the call's deadline passed before an answer."""
+    ERROR_REASON_UPLOAD_SILENT: _ErrorReason.ValueType  # 220
+    """DEADLINE_EXCEEDED: the stream of an upload fell silent; what arrived is kept."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
     """INTERNAL: a fault of the service; the message carries the incident id under which it was logged."""
     ERROR_REASON_URL_NOT_ALLOWED: _ErrorReason.ValueType  # 100
@@ -273,6 +275,8 @@ ERROR_REASON_BLOB_DAMAGED: ErrorReason.ValueType  # 94
 """DATA_LOSS: stored bytes are missing or are not those of their digest."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 95
 """DEADLINE_EXCEEDED: the call's deadline passed before an answer."""
+ERROR_REASON_UPLOAD_SILENT: ErrorReason.ValueType  # 220
+"""DEADLINE_EXCEEDED: the stream of an upload fell silent; what arrived is kept."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 """INTERNAL: a fault of the service; the message carries the incident id under which it was logged."""
 ERROR_REASON_URL_NOT_ALLOWED: ErrorReason.ValueType  # 100

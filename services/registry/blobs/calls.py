@@ -1,11 +1,12 @@
 """The methods by which bytes come and go."""
 # ruff: noqa: ARG002 - gRPC gives every method a context; who calls is in services.grpckit.context instead
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from services.grpckit.context import require_project
-from services.grpckit.errors import FieldViolation, invalid_fields, not_found
+from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields, not_found
 from services.registry.blobs import presigned, requests, store, transfers, wire
 from services.registry.blobs.checking import BlobChecks
 from services.registry.blobs.home import CHUNK_BYTES
@@ -92,7 +93,7 @@ class BlobCalls(Calls):
         self, request_iterator: AsyncIterator[blobs_pb2.UploadBlobRequest], context: Context
     ) -> blobs_pb2.UploadBlobResponse:
         """Takes the bytes of a blob."""
-        messages = aiter(request_iterator)
+        messages = _heard(aiter(request_iterator), self._library.upload_silence_s)
         first = await anext(messages, blobs_pb2.UploadBlobRequest())
         name = requests.upload_of(first.upload, first.size_bytes, first.offset)
         require_project(name.project)
@@ -110,6 +111,25 @@ class BlobCalls(Calls):
         async with aclosing(transfers.send(self._library, BlobName.parse(request.name), request.offset)) as chunks:
             async for data in chunks:
                 yield blobs_pb2.DownloadBlobResponse(data=data)
+
+
+async def _heard(
+    messages: AsyncIterator[blobs_pb2.UploadBlobRequest], silence_s: float
+) -> AsyncIterator[blobs_pb2.UploadBlobRequest]:
+    """Yields messages as they come; ends the call when none does for so long."""
+    while True:
+        try:
+            async with asyncio.timeout(silence_s):
+                message = await anext(messages, None)
+        except TimeoutError:
+            raise ServiceError(
+                Reason.UPLOAD_SILENT,
+                f"nothing came for {silence_s:g} s, so the stream was ended; what arrived is kept",
+                metadata={"silence_s": f"{silence_s:g}"},
+            ) from None
+        if message is None:
+            return
+        yield message
 
 
 async def _chunks(

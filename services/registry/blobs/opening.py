@@ -27,6 +27,7 @@ def storage_of(settings: RegistrySettings) -> Storage:
         objects=objects,
         parts=Parts(data, reserve_bytes=settings.reserve_bytes),
         copies=LocalCopies(data, limit_bytes=settings.storage.cache_bytes),
+        upload_silence_s=settings.storage.upload_silence_s,
     )
 
 

@@ -14,6 +14,7 @@ CACHE_BYTES = 10 * 1024**3
 URL_LIFE_S = 3600.0
 S3_TIMEOUT_S = 20.0
 COLLECT_EVERY_S = 3600.0
+UPLOAD_SILENCE_S = 60.0
 GRACE_S = 7 * 86400.0
 _AWS = "https://s3.amazonaws.com"
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61}[a-z0-9])")
@@ -58,6 +59,10 @@ class StorageSettings:
     collect_every_s: float = COLLECT_EVERY_S
     """Seconds between two runs of the collector; 0: only when asked to. An hour: a run costs a few queries.
     TUNEFORGE_REGISTRY_COLLECT_EVERY_S."""
+    upload_silence_s: float = UPLOAD_SILENCE_S
+    """Seconds without a message after which the stream of an upload is ended; what arrived is kept. A minute: longer
+    than a client's disk or line halts, and one that is gone does not hold a stream for ever.
+    TUNEFORGE_REGISTRY_UPLOAD_SILENCE_S."""
     grace_s: float = GRACE_S
     """Seconds for which a blob that no version needs is kept after somebody last relied on it. A week: longer than any
     upload, and than a scheduler is away that still has to publish what was uploaded. TUNEFORGE_REGISTRY_GRACE_S."""
@@ -69,6 +74,7 @@ class StorageSettings:
             s3=s3_from_env(env),
             cache_bytes=env.integer("TUNEFORGE_REGISTRY_CACHE_BYTES", default=CACHE_BYTES),
             collect_every_s=env.seconds("TUNEFORGE_REGISTRY_COLLECT_EVERY_S", default=COLLECT_EVERY_S),
+            upload_silence_s=env.seconds("TUNEFORGE_REGISTRY_UPLOAD_SILENCE_S", default=UPLOAD_SILENCE_S),
             grace_s=env.seconds("TUNEFORGE_REGISTRY_GRACE_S", default=GRACE_S),
         )
 
