@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from sqlalchemy import Connection
 from services.scheduler import arithmetic, calibration
 from services.scheduler.calibration import CPU, Interval, Kind, Measured
 from services.scheduler.fitting import Memories, needs_of
-from services.scheduler.placement import devices_on, shortage
+from services.scheduler.placement import devices_on, gigabytes, shortage
 from services.scheduler.queues.budgets import Price
 from services.scheduler.records import Capacity, Needs, Node
 from services.scheduler.store import measured_runs
@@ -21,10 +22,14 @@ from services.scheduler.store import nodes as node_store
 from tuneforge.specs.architecture import Architecture
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.scheduling import Scheduling
-from tuneforge.specs.spec import TrainingSpec
+from tuneforge.specs.spec import FullMethod, TrainingSpec
 from tuneforge.specs.workload import row_tokens_of, steps_of
 
 HOUR_S = 3600.0
+CHECKPOINT_BYTES_S = 5e8
+"""Bytes of a checkpoint that are taken to be written in a second: a usual solid-state disk that writes them through."""
+CHECKPOINT_SHARE_MAX = 0.25
+"""Share of the time of a run that may go into its checkpoints before a warning says so."""
 _UNKNOWN_DEVICE = "accelerator"
 """Kind of a device that no node has named."""
 
@@ -192,6 +197,22 @@ def predict(asked: Question, known: Known, kind: Kind) -> Prediction:
         currency=price.currency,
         rate_runs=rate_runs,
     )
+
+
+def checkpoint_warnings(spec: TrainingSpec, found: Prediction) -> list[str]:
+    """Returns what is to be said where checkpoints would be written for too large a part of the time, as sentences."""
+    every, memory, step_s = spec.checkpointing.every_steps or 0, found.memory, found.step_seconds.expected
+    moved = memory.weights_bytes if isinstance(spec.method, FullMethod) else memory.adapter_bytes
+    size = moved + memory.optimizer_bytes
+    written_s = size / CHECKPOINT_BYTES_S
+    if not 0 < every < found.steps or written_s < 1.0 or written_s <= CHECKPOINT_SHARE_MAX * every * step_s:
+        return []
+    enough = math.ceil(written_s / (CHECKPOINT_SHARE_MAX * step_s))
+    return [
+        f"CHECKPOINT_IO_HIGH: a checkpoint has about {gigabytes(size)}, {written_s:.0f} s of writing at "
+        f"{gigabytes(round(CHECKPOINT_BYTES_S))} a second, and the steps from one to the next are predicted to take "
+        f"{every * step_s:.1f} s: give checkpointing.every_steps {enough} or more."
+    ]
 
 
 def lacks(found: Prediction, needs: Needs, nodes: Sequence[Node]) -> str:

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from services.scheduler.estimating import Known, Question, Rows, kinds_able, lacks, memories_of, predict
+from services.scheduler.estimating import (
+    Known,
+    Question,
+    Rows,
+    checkpoint_warnings,
+    kinds_able,
+    lacks,
+    memories_of,
+    predict,
+)
 from services.scheduler.fitting import Memories, Misfit, doubts, misfit, needs_of
 from services.scheduler.lifecycle.training_digest import TrainingInputs, training_digest
 from services.scheduler.queues.budgets import Price
@@ -101,7 +110,7 @@ def _settle(found: Found, spec: TrainingSpec, known: Known, terms: tuple[Schedul
 
     problem = misfit(spec, known.nodes, memories, scheduling)
     needs = needs_of(spec, memories(spec), scheduling)
-    estimate, resource_estimate = None, None
+    estimate, resource_estimate, warnings = None, None, doubts(spec, memories(spec), scheduling, known.nodes)
     if architecture is not None:
         count = round(found.train.rows * (spec.data.train_fraction or 1.0))
         rows = Rows(count=count, characters=found.train.characters)
@@ -109,6 +118,7 @@ def _settle(found: Found, spec: TrainingSpec, known: Known, terms: tuple[Schedul
         predictions = [predict(question, known, kind) for kind in kinds_able(spec, scheduling, known)]
         lacking = {each.kind: lacks(each, needs, known.nodes) for each in predictions}
         first, *others = sorted(predictions, key=lambda each: bool(lacking[each.kind]))
+        warnings += checkpoint_warnings(spec, first)
         estimate = estimate_bytes(first.memory)
         words = problem.message if problem is not None else ""
         resource_estimate = prediction_bytes(first, words, [(each, lacking[each.kind]) for each in others])
@@ -121,7 +131,7 @@ def _settle(found: Found, spec: TrainingSpec, known: Known, terms: tuple[Schedul
         estimate=estimate,
         resource_estimate=resource_estimate,
         training_digest=_training_digest(found, spec, next(iter(known.runs)).device),
-        warnings=tuple(doubts(spec, memories(spec), scheduling, known.nodes)),
+        warnings=tuple(warnings),
     )
 
 

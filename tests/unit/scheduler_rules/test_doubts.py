@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from services.scheduler.calibration import Interval, Kind
+from services.scheduler.estimating import Prediction, checkpoint_warnings
 from services.scheduler.fitting import doubts
 from services.scheduler.lifecycle.reused import note_of
 from tests.unit.scheduler_rules.test_fitting import _node as node
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.scheduling import Scheduling
-from tuneforge.specs.spec import Resources, TrainingSpec
+from tuneforge.specs.spec import Checkpointing, FullMethod, LoraMethod, Method, Resources, TrainingSpec
 
 MEMORY = MemoryEstimate(
     weights_bytes=1, adapter_bytes=1, gradients_bytes=1, optimizer_bytes=1, activations_bytes=1, lowest_bytes=10**9
@@ -38,6 +42,36 @@ def test_a_byte_of_memory_is_said() -> None:
     for asked, count in ((1, 1), (10**9, 0), (0, 0)):
         spec = TrainingSpec(resources=Resources(memory_bytes=asked))
         assert len(doubts(spec, {"": MEMORY}, Scheduling(), [])) == count
+
+
+def predicted(*, step_s: float, **sizes: int) -> Prediction:
+    """Returns what a run of a thousand steps would take."""
+    moment = Interval(expected=step_s, lowest=step_s, highest=step_s)
+    memory = replace(MEMORY, **{f"{name}_bytes": size for name, size in sizes.items()})
+    return Prediction(
+        kind=Kind(family="", method="full", compute="auto", device="NVIDIA H200"), memory=memory, arithmetic_bytes=0,
+        steps=1000, tokens_per_step=1.0, flops_per_token=1.0, step_seconds=moment, total_seconds=moment,
+        device_seconds=moment, joules=None, cost=None, currency="", rate_runs=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("every", "method", "enough"),
+    [
+        (1, FullMethod(), "70 or more"),  # 35 GB, 70 s of writing beside steps of 4 s
+        (69, FullMethod(), "70 or more"),
+        (70, FullMethod(), ""),
+        (0, FullMethod(), ""),
+        (1000, FullMethod(), ""),
+        (1, LoraMethod(), ""),
+    ],
+)
+def test_checkpoints_that_take_a_large_part_of_the_time_are_said(every: int, method: Method, enough: str) -> None:
+    """With the number of steps that would do; small ones, rare ones and none are fine."""
+    spec = TrainingSpec(method=method, checkpointing=Checkpointing(every_steps=every))
+    said = checkpoint_warnings(spec, predicted(step_s=4.0, weights=15 * 10**9, optimizer=20 * 10**9 * (not spec.lora)))
+    assert [each.endswith(f"give checkpointing.every_steps {enough}.") for each in said] == [True] * bool(enough)
+    assert all(each.startswith("CHECKPOINT_IO_HIGH: a checkpoint has about 35.0 GB") for each in said)
 
 
 def test_a_reused_result_says_how_equal_it_is() -> None:
