@@ -3,7 +3,7 @@
 import gc
 import signal
 
-pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres"]
+pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres", "tests.support.time_limit"]
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would ignore it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -129,6 +129,8 @@ class ResumedStream(Generic[Message]):
                 leave()
             stream.cancel()
 
+        if self.is_closed:  # meanwhile, by another thread, which saw the stream before this one
+            stream.cancel()
         watchdog = Watchdog(self._options.silence_s, give_up)
         try:
             watchdog.touch()

@@ -64,6 +64,8 @@ class Registrar:
                     _log.warning("the scheduler is not there", problem=error.message, retry_s=round(delay_s, 1))
                     if error.code == "UNAVAILABLE":
                         self._peer.move_on()
+                except Exception:  # noqa: BLE001 - a node that nobody knows any more gets no work for ever
+                    _log.error("keeping the node known failed; it registers again", exc_info=True)
                 # Jitter: after a restart of the scheduler its nodes must not come back all at once.
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 delay_s = min(delay_s * 2, _MAX_DELAY_S)

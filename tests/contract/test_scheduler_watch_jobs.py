@@ -178,6 +178,22 @@ async def test_late_reader_gets_the_newest_state_once(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_a_change_that_a_newcomer_reads_first_is_told_to_all(tmp_path: Path) -> None:
+    """Who waits is woken by it all the same, and does not wait for the next heartbeat."""
+    async with staged(tmp_path, timing=with_timing(feed_pause_s=0.5, watch_heartbeat_s=3600)) as stage:
+        waiting = watch_jobs(stage)
+        assert (await waiting.read()).snapshot.is_last
+        await stage.create("a")
+        assert [each.job.name[-1] for each in (await waiting.read()).changes.changes] == ["a"]
+        await stage.create("b")
+        newcomer = watch_jobs(stage)
+        assert [each.name[-1] for each in (await newcomer.read()).snapshot.jobs] == ["a", "b"]
+        assert [each.job.name[-1] for each in (await waiting.read()).changes.changes] == ["b"]
+        waiting.cancel()
+        newcomer.cancel()
+
+
+@on_loop
 async def test_token_moves_on_without_a_match(tmp_path: Path) -> None:
     """A bookmark comes after a silence, and its token stands behind what was not asked for."""
     async with staged(tmp_path, timing=with_timing(watch_heartbeat_s=0.05)) as stage:

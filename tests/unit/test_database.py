@@ -346,6 +346,27 @@ def test_close_finishes_what_was_queued(database: Database, place: Place) -> Non
     again.close()
 
 
+def test_a_write_that_comes_during_the_close_is_refused(database: Database) -> None:
+    """Nobody takes it any more, and nobody waits for it for ever."""
+    writer, late = database._writer, []
+    assert writer is not None
+
+    def last(_: Connection) -> None:
+        closing.start()
+        assert writer._closing.wait(10)
+        while not writer._writes.qsize():  # the end of the queue comes next
+            pass
+        late.append(writer.submit(_insert(1)))
+
+    closing = threading.Thread(target=writer.close)
+    writer.submit(last).result(10)
+    closing.join()
+    late.append(writer.submit(_insert(2)))
+    for each in late:
+        with pytest.raises(RuntimeError, match="the database is closed"):
+            each.result(0)
+
+
 def test_a_full_disk_is_told_as_such_and_nothing_is_written(file: Place) -> None:
     """When SQLite has no room, the caller gets DISK_FULL and every write of that commit is undone."""
     database = file.database()

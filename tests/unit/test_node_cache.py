@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from services.modelkit.artifacts import artifact_folder
 from services.trainer.node_cache import NodeCache, cached_bytes, limit_from
 from tuneforge.manifest import Manifest, ManifestFile, verify
 
+ROOT = Path(__file__).parents[2]
 KB = 1000
 MARGIN = 2 * KB
 """Notes of who uses what."""
@@ -107,13 +109,19 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_step_leaves_a_cache_that_is_whole(tmp_path: Path) -> None:
     """Whoever comes next finds whole artifacts or none, and brings the rest below the limit."""
+    code = "import sys; from tests.unit.test_node_cache import kill_at_each_step as k; k(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, timeout=60)
+
+
+def kill_at_each_step(place: str) -> None:
+    """Does that in a process of its own: one with threads, as that of the tests is, cannot be forked safely."""
     store, step = Store(), 0
     old = [store.artifact(bytes([number]) * 10 * KB, b"s" * KB) for number in range(3)]
     new = store.artifact(b"n" * 25 * KB)
     is_killed = True
     while is_killed:
         step += 1
-        folder = tmp_path / str(step)
+        folder = Path(place) / str(step)
         for at, manifest in enumerate(old):
             used(NodeCache(folder), store, manifest, 100 + at)
         is_killed = _killed_in_child(folder, store, new, step)

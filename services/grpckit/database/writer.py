@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
@@ -104,6 +105,8 @@ class Writer:
         self._careful = 0
         """Commits to come whose writes run in savepoints."""
         self._closing = threading.Event()
+        self._is_over = threading.Event()
+        """Whether the thread has ended."""
         self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
         self.is_displaced = False
         """Whether another process has become the writer since the connection was lost."""
@@ -121,6 +124,8 @@ class Writer:
         self._closing.set()
         self._writes.put(None)
         self._thread.join()
+        self._is_over.set()
+        self._refuse_late()
         if self._connection is not None:
             self._connection.close()
 
@@ -128,7 +133,17 @@ class Writer:
         """Queues a write; its result comes after the commit. See `Database.write`."""
         future: Future[T] = Future()
         self._writes.put(_Write(run, future, rank, is_unseen))
+        if self._is_over.is_set():
+            self._refuse_late()
         return future
+
+    def _refuse_late(self) -> None:
+        """Answers writes that came behind the end of the queue: nobody takes them, and their callers would wait."""
+        with suppress(queue.Empty):
+            while True:
+                late = self._writes.get_nowait()
+                if late is not None and late.future.set_running_or_notify_cancel():
+                    late.future.set_exception(RuntimeError("the database is closed"))
 
     # --- thread ---------------------------------------------------------------------------------------------------
     def _run(self) -> None:

@@ -91,6 +91,9 @@ class SweepController:
                 except ServiceError as error:
                     active = []
                     _log.info("sweeps are looked at later", problem=error.message)
+                except Exception:  # noqa: BLE001 - a look that fails must not end the loop
+                    active = []
+                    _log.error("looking for sweeps failed", exc_info=True)
                 for number in active:
                     self._begin_turn(number)
                 if not active:  # ten thousand submits are no reason to look ten thousand times for a sweep

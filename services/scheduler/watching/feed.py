@@ -66,6 +66,8 @@ class Feed(Audience):
         """Everything up to here is known."""
         self.generation = 0
         """Grows with each read that brought something."""
+        self._told = 0
+        """The generation of which the listeners were told: one who comes reads too, and tells nobody."""
 
     def _begin(self) -> None:
         self._is_cold = True
@@ -120,7 +122,6 @@ class Feed(Audience):
             except TimeoutError:
                 pass
             event.clear()
-            before = self.generation
             try:
                 with context.background("scheduler.feed"):
                     await self.refresh()
@@ -128,7 +129,8 @@ class Feed(Audience):
                 _log.info("changes are read later", problem=f"{error.reason}: {error.message}")
             except Exception:  # noqa: BLE001 - one read that fails must not end what all watchers wait for
                 _log.error("reading changes failed", exc_info=True)
-            if self.generation != before or self._broadcast.is_draining:
+            if self.generation != self._told or self._broadcast.is_draining:
+                self._told = self.generation
                 self.wake()
             await asyncio.sleep(self._pause_s)
 
