@@ -1,9 +1,13 @@
 """Fixtures that start real servers, for every test that names them; what every process of the tests begins with."""
 
 import gc
+import os
 import signal
 
 pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres", "tests.support.time_limit"]
+
+# Before torch is loaded: its threads would spin for 300,000 turns where tests share cores; a trainer sets the same.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would ignore it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

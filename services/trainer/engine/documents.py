@@ -4,6 +4,7 @@ They are part of the version's digest, so only what repeats with the run stands 
 job or a folder. The same inputs, spec and environment give the same bytes.
 """
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -113,13 +114,17 @@ def write_documents(folder: Path, facts: ResultFacts) -> str:
     return profiled
 
 
+@functools.cache
+def installed_packages() -> Mapping[str, str]:
+    """Returns the version of each package; read once in a process, for parsing them takes as long as a tiny run."""
+    found = (each.metadata for each in importlib.metadata.distributions())
+    return {str(metadata["Name"]): metadata["Version"] for metadata in found if metadata["Name"]}
+
+
 def _environment(facts: ResultFacts) -> dict[str, Any]:
-    packages = {
-        str(each.metadata["Name"]): each.version for each in importlib.metadata.distributions() if each.metadata["Name"]
-    }
     return {
         "python_version": platform.python_version(),
-        "packages": packages,
+        "packages": installed_packages(),
         "cuda": {"cuda_version": torch.version.cuda},
         "system": {
             "os": platform.system(),

@@ -6,6 +6,7 @@ import torch
 import transformers
 
 from services.modelkit.adapters import attach_lora
+from services.trainer.engine.documents import installed_packages
 from services.trainer.engine.resolution import environment
 from services.trainer.engine.token_cache import key_of
 from tuneforge.specs.spec import LoraMethod
@@ -43,6 +44,7 @@ def _fill_caches() -> None:
     """Does what the first run of a process does once: 70 ms for a model of any size, half of what a tiny one takes."""
     environment(torch.device("cpu"), threads=1)
     key_of({}, [])  # the digest of the code
+    installed_packages()
     sides = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
     with torch.device("meta"):  # shapes without numbers
         model = transformers.LlamaForCausalLM(
