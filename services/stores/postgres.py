@@ -181,7 +181,7 @@ class LocalPostgres:
         self._user.give(given)
         command = [str(programs() / "initdb"), "-D", str(data), "-U", USER, f"--pwfile={given}", "--no-sync"]
         command += ["--encoding=UTF8", "--locale=C", f"--auth={'scram-sha-256' if self._asks_password else 'trust'}"]
-        made = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, **self._user.arguments)
+        made = subprocess.run(self._user.run(command), capture_output=True, text=True, cwd=self._folder)
         given.unlink()
         if made.returncode:
             raise StoreFailed(f"PostgreSQL cannot make its data folder {data}:\n{made.stderr.strip()}")

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _UNPRIVILEGED = ("postgres", "nobody")
 
@@ -28,10 +27,23 @@ class RunsAs:
     uid: int | None = None
     gid: int | None = None
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of `subprocess.Popen`."""
-        return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
+    def run(self, command: Sequence[str], end: signal.Signals | None = None) -> list[str]:
+        """Returns the command that becomes `command` as this user, and gets `end` when its parent ends.
+
+        `setpriv` does that, after the exec: a `Popen` that changes the user forks, and gRPC's threads, started anew in
+        the child of a fork, hang there or take its files for theirs.
+
+        Raises:
+            StoreFailed: the user is another one and there is no `setpriv`.
+        """
+        setpriv = shutil.which("setpriv")
+        if setpriv is None and self.uid is not None:
+            raise StoreFailed("as root, PostgreSQL needs `setpriv` (of util-linux) to run as another user; install it")
+        if setpriv is None:
+            return list(command)
+        options = [] if self.uid is None else [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+        options += [] if end is None else [f"--pdeathsig={end.name.removeprefix('SIG')}"]
+        return [setpriv, *options, *command] if options else list(command)
 
     def give(self, path: Path) -> None:
         """Makes the user the owner of a file or folder."""
@@ -82,19 +94,15 @@ def start_program(
         variables: Environment on top of ours.
         end: Signal by which it ends.
     """
-    setpriv = shutil.which("setpriv")
-    # It becomes the server, and so no code of ours runs between fork and exec.
-    bound = [setpriv, "--pdeathsig", end.name.removeprefix("SIG"), *command] if setpriv else list(command)
     with log.open("ab") as output:
         return subprocess.Popen(
-            bound,
+            user.run(command, end),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=os.environ | dict(variables or {}),
             cwd=log.parent,
             start_new_session=True,  # Ctrl-C reaches us alone; we stop it after the services
-            **user.arguments,
         )
 
 
