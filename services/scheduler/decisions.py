@@ -215,8 +215,10 @@ def _late(seen: Observation) -> Iterator[Action]:
 def next_moment_ms(seen: Observation) -> int | None:
     """Returns when something becomes due by the clock alone: a lease, a retry, a lost node; None: nothing will."""
     moments = [node.lease_until_ms + 1 for node in seen.nodes if node.state != UNREACHABLE]
-    for job in seen.jobs:
-        starts_ms = max(job.not_before_ms, job.start_after_ms)
-        if starts_ms > seen.now_ms:
-            moments.append(starts_ms)
+    now_ms = seen.now_ms
+    moments += [
+        max(job.not_before_ms, job.start_after_ms)
+        for job in seen.jobs
+        if job.not_before_ms > now_ms or job.start_after_ms > now_ms
+    ]
     return min(moments, default=None)

@@ -8,7 +8,6 @@ calls), so acting on an old observation changes nothing.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from services.grpckit import context
-from services.grpckit.database import Rank
 from services.grpckit.logging import get_logger
 from services.scheduler import decisions, follower, nodes, pacing, preemption
 from services.scheduler.actions import (
@@ -28,7 +26,6 @@ from services.scheduler.actions import (
     Lose,
     MarkUnreachable,
     PauseSpent,
-    PlaceAttempt,
     Preempt,
     Publish,
     Release,
@@ -39,6 +36,7 @@ from services.scheduler.actions import (
     TellBlobHold,
 )
 from services.scheduler.blob_holding import BlobHolding
+from services.scheduler.claiming import claim
 from services.scheduler.clock_jumps import ClockJumps
 from services.scheduler.decisions import decide
 from services.scheduler.dispatch import Dispatch
@@ -61,7 +59,7 @@ from services.scheduler.store import clocks, losses, outbox, usage
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store.transaction import Transaction
-from services.scheduler.timings import CLAIM, DECIDE, LOOK, PLACED
+from services.scheduler.timings import DECIDE, LOOK
 from services.scheduler.verification import Verification
 from services.scheduler.wire import failure_bytes
 from tuneforge.names import AttemptName, InvalidName
@@ -240,22 +238,13 @@ class Reconciler:
 
     async def _write_all(self, actions: list[Action]) -> None:
         """Makes the changes that were decided; placements a few at a time, between which others may write."""
-        for group in pacing.groups_of(actions):
-            written = await asyncio.gather(*map(self._write, group), return_exceptions=True)
-            for failed in written:
-                if isinstance(failed, Exception):
-                    _log.error("a decided change failed", exc_info=failed)
-
-    async def _write(self, action: Action) -> None:
-        change = self._change(action)
-        if change is None:
-            return
-        began = time.perf_counter()
-        is_claim = isinstance(action, PlaceAttempt)
-        await self.rules.ledger.write(change, rank=Rank.PROMPT if is_claim else Rank.USUAL)
-        if is_claim:
-            PLACED.inc()
-            CLAIM.observe(time.perf_counter() - began)
+        others, placements = pacing.groups_of(actions)
+        changes = [change for change in map(self._change, others) if change is not None]
+        for failed in await asyncio.gather(*map(self.rules.ledger.write, changes), return_exceptions=True):
+            if isinstance(failed, Exception):
+                _log.error("a decided change failed", exc_info=failed)
+        for group in placements:
+            self.dispatch.unsent.update(part.part for part in await claim(self.rules.ledger, group))
 
     def _change(self, action: Action) -> Callable[[Transaction], object] | None:
         """Returns the write that an action is, or None for one that calls another service."""
@@ -264,8 +253,6 @@ class Reconciler:
                 return lambda tx: nodes.mark_unreachable(tx, action.node)
             case FailDependent():
                 return lambda tx: _fail_dependent(tx, action)
-            case PlaceAttempt():
-                return lambda tx: self._place(tx, action)
             case PauseSpent():
                 return lambda tx: spending.pause(tx, action.job, action.why, action.goes_on_ms)
             case Renew():
@@ -278,14 +265,6 @@ class Reconciler:
                 return lambda tx: self._lose(tx, action)
             case _:
                 return None
-
-    def _place(self, tx: Transaction, action: PlaceAttempt) -> None:
-        for name in action.nodes:
-            node = node_store.find(tx.connection, name)
-            if node is None or not node.takes_work(tx.now_ms):
-                return
-        parts = attempt_store.place(tx, action.job, action.nodes, action.why)
-        self.dispatch.unsent.update(part.part for part in parts)
 
     def _lose(self, tx: Transaction, action: Lose) -> None:
         node = node_store.find(tx.connection, action.attempt.node)

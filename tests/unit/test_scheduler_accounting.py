@@ -21,8 +21,8 @@ from services.scheduler.records import Attempt, Needs
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
+from services.scheduler.store import placing, tables, usage
 from services.scheduler.store import queues as queue_store
-from services.scheduler.store import tables, usage
 from services.scheduler.store.transaction import Transaction
 from tests.support.postgres import EACH_DATABASE
 from tests.unit.test_scheduler_store import NODE, new_job, open_store
@@ -87,7 +87,9 @@ class History:
         if not queued:
             return
         row = self.chance.choice(queued)
-        placed = self.write(lambda tx: attempt_store.place(tx, row.number, ["n1", "n2"][: row.nodes], "room"))
+        placed = self.write(
+            lambda tx: placing.place(tx, placing.Placing(job=row.number, nodes=["n1", "n2"][: row.nodes], why="room"))
+        )
         for each in placed:
             self.held[each.part] = Holding(each.name.project, each.slots, self.now_ms)
             self.parts.append(each)

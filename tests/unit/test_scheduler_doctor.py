@@ -14,7 +14,7 @@ from services.scheduler.jobs import AttemptEnd, AttemptState, JobState, RetryPol
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
-from services.scheduler.store import outbox
+from services.scheduler.store import outbox, placing
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.events import Batch
 from tests.unit.test_scheduler_store import NODE, REF, new_job, open_store, steps
@@ -35,7 +35,7 @@ def fill(tx: Transaction) -> None:
     for name in ("done", "runs", "waits"):
         job_store.add(tx, new_job(JobName("p", name)), None)
     for number, end in enumerate((AttemptState.LOST, AttemptState.SUCCEEDED), start=1):
-        (attempt,) = attempt_store.place(tx, 1, ["n1"], "there is room")
+        (attempt,) = placing.place(tx, placing.Placing(job=1, nodes=["n1"], why="there is room"))
         attempt_store.mark_running(tx, attempt)
         attempt_store.keep_events(tx, attempt, of_attempt(number, 3))
         retry = RetryPolicy(first_delay_s=0.0)
@@ -43,7 +43,7 @@ def fill(tx: Transaction) -> None:
         attempt_store.finish(tx, ending)
     (publication,) = outbox.pending(tx.connection)
     outbox.delivered(tx, publication, REF)
-    (running,) = attempt_store.place(tx, 2, ["n1"], "there is room")
+    (running,) = placing.place(tx, placing.Placing(job=2, nodes=["n1"], why="there is room"))
     attempt_store.mark_running(tx, running)
     attempt_store.keep_events(tx, running, of_attempt(1, 2))
 

@@ -30,7 +30,7 @@ from services.scheduler.jobs import TERMINAL, TRANSITIONS, AttemptEnd, AttemptSt
 from services.scheduler.queue_view import QueueView
 from services.scheduler.records import ActiveJob, Attempt, Needs, NewJob, Pinned, Ref
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
-from services.scheduler.store import active, outbox, tables
+from services.scheduler.store import active, outbox, placing, tables
 from services.scheduler.store import attempts as attempt_store
 from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
@@ -127,7 +127,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(target=attempts, job=st.integers(1, 2))
     def place(self, job: int) -> Any:
         """The loop places a job, whether it is queued or not."""
-        parts = self.write(lambda tx: attempt_store.place(tx, job, ["n1"], "there is room"))
+        parts = self.write(lambda tx: placing.place(tx, placing.Placing(job=job, nodes=["n1"], why="there is room")))
         if not parts:
             return multiple()
         (placed,) = parts
@@ -305,7 +305,7 @@ def test_batch_with_a_hole_is_refused_whole(database: Database) -> None:
         tx = Transaction(db, 0)
         node_store.register(tx, NODE, 10_000)
         job_store.add(tx, new_job(JobName("p", "a")), None)
-        (attempt,) = attempt_store.place(tx, 1, ["n1"], "there is room")
+        (attempt,) = placing.place(tx, placing.Placing(job=1, nodes=["n1"], why="there is room"))
         return attempt
 
     attempt = database.write_sync(place)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from services.scheduler.planning import victims
-from services.scheduler.planning.order import Key, goes_before, running_key, standings, waiting_key
+from services.scheduler.planning.order import Key, goes_before, in_order, running_key, standings
 from services.scheduler.planning.queue import Queue, Waiting
 from services.scheduler.planning.rooms import Parts, Rooms
 from services.scheduler.planning.victims import Candidate
@@ -96,8 +96,7 @@ class _Planner:
         running = {job.job: running_key(job, self.queue, by_project[job.project]) for job in self.queue.running}
         self.able = victims.candidates(self.queue, running)
         self._find_worst()
-        ordered = sorted((waiting_key(job, self.queue, by_project[job.project]), job) for job in self.queue.waiting)
-        for key, job in ordered:
+        for key, job in in_order(self.queue, by_project):
             may_stop = self.worst is not None and goes_before(key, self.worst)
             if self.rooms.free_total <= 0 and not may_stop and self.has_reserved:
                 break  # nothing is free, and nobody who comes later may stop anybody

@@ -1,12 +1,12 @@
-"""Attempts on disk: placing them, keeping their events, ending them. Every write is fenced by the attempt's token."""
+"""Attempts on disk: keeping their events, ending them. Every write is fenced by the attempt's token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, select, update
 
 from services.scheduler import wire
 from services.scheduler.gangs import breaks_gang, deciding_part, leaves_gang
@@ -25,7 +25,7 @@ from services.scheduler.jobs import (
 from services.scheduler.planning.work import cause_of
 from services.scheduler.queues.budgets import BUDGET_SPENT
 from services.scheduler.records import Attempt, Job
-from services.scheduler.store import checkpoints, events, losses, measured_runs, outbox, tokens, usage
+from services.scheduler.store import checkpoints, events, losses, measured_runs, outbox, usage
 from services.scheduler.store import jobs as jobs_store
 from services.scheduler.store.lost_starts import STARTS_LOOKED_AT, unless_poison
 from services.scheduler.store.marks import MARKED
@@ -47,32 +47,6 @@ class SequenceGap(Exception):
 
 class Fenced(Exception):
     """The attempt is not the job's current one any more, or has ended: nothing it says counts."""
-
-
-def place(tx: Transaction, job: int, nodes: Sequence[str], why: str) -> list[Attempt]:
-    """Gives a queued job a new attempt on some nodes, by rank; empty when it is not queued any more."""
-    token = tokens.next_token(tx)
-    row = tx.connection.execute(_PLACED, {"job": job}).one()
-    number = row.attempt + 1
-    step = jobs_store.Step(
-        to=JobState.STARTING,
-        reason="PLACED",
-        message=why,
-        values={"attempt": number, "token": token, "handled": MARKED},
-    )
-    if not jobs_store.advance(tx, job, step):
-        return []
-    part = {"job": job, "attempt": number, "nodes": len(nodes), "token": token, "create_ms": tx.now_ms}
-    part |= {"watts": wire.predicted_watts(row.resource_estimate), "rows_at_once": row.rows_at_once}
-    part |= {"state": str(AttemptState.STARTING), "slots": 1 if row.devices is None else max(1, row.devices)}
-    tx.connection.execute(_INSERT, [part | {"node_rank": rank, "node": node} for rank, node in enumerate(nodes)])
-    return parts_of(tx.connection, job, number)
-
-
-_PLACED = select(jobs.c.attempt, jobs.c.devices, jobs.c.resource_estimate, jobs.c.rows_at_once).where(
-    jobs.c.number == bindparam("job")
-)
-_INSERT = insert(attempts)
 
 
 def confirm(tx: Transaction, attempt: Attempt) -> bool:
@@ -116,7 +90,7 @@ def mark_stopping(tx: Transaction, attempt: Attempt) -> None:
 
 def _update(tx: Transaction, attempt: Attempt, only_state: AttemptState | None = None, **values: Any) -> bool:
     statement = _UPDATE if only_state is None else _UPDATE.where(attempts.c.state == str(only_state))
-    return set_values(tx.connection, statement, values, key_of(attempt)) == 1
+    return set_values(tx.connection, statement, values | key_of(attempt)) == 1
 
 
 _UPDATE = update(attempts).where(*IS_PART, attempts.c.token == bindparam("of_token"), attempts.c.state.in_(_LIVE))
@@ -146,8 +120,8 @@ def keep_events(tx: Transaction, attempt: Attempt, batch: wire.Batch) -> int:
             raise SequenceGap(before, event.seq)
     for part in fresh.split(events.EVENTS_PER_CHUNK):
         events.append(tx, attempt.job, part.encode)
-    _apply(tx, attempt, fresh)
-    if row.first_step_ms is None and attempt.node_rank == 0:
+    has_stepped = _apply(tx, attempt, fresh)
+    if has_stepped and row.first_step_ms is None and attempt.node_rank == 0:
         losses.note_progress(tx, attempt)
     return fresh.last_seq
 
@@ -164,8 +138,12 @@ _MARK = (
 )
 
 
-def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
-    """Moves what resources show of a run: step, total, resume point, resolved spec, checkpoints, outcome."""
+def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> bool:
+    """Moves what resources show of a run: step, total, resume point, resolved spec, checkpoints, outcome.
+
+    Returns:
+        Whether it has made a step.
+    """
     facts = fresh.facts()
     values: dict[str, Any] = {"last_seq": fresh.last_seq}
     job_values: dict[str, Any] = {}
@@ -191,6 +169,7 @@ def _apply(tx: Transaction, attempt: Attempt, fresh: wire.Batch) -> None:
         checkpoints.keep_saved(tx, attempt.job, saved)
     if facts.durable:
         checkpoints.keep_durable(tx, attempt.job, attempt.node, attempt.name.attempt, facts.durable)
+    return facts.step is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,26 +190,32 @@ def finish(tx: Transaction, ending: Ending) -> Verdict | None:
     be stopped when this one has ended badly.
     """
     attempt, end = ending.attempt, ending.end
-    if not end_part(tx, attempt, end):
+    ended = end_part(tx, attempt, end)
+    if ended is None:
         return None
     job = jobs_store.load(tx.connection, attempt.job)
     if job.token != attempt.token:
         return None
     whole = end if attempt.nodes == 1 else _end_of_all(tx, attempt, end)
-    return None if whole is None else _move(tx, job, replace(ending, end=whole))
+    if whole is None:
+        return None
+    first = ended if ended.node_rank == 0 else load(tx.connection, attempt.job, attempt.name.attempt)
+    return _move(tx, job, first, replace(ending, end=whole))
 
 
-def end_part(tx: Transaction, attempt: Attempt, end: AttemptEnd) -> bool:
-    """Ends a part of an attempt and charges what it was given; False when it has ended before. Its job stays."""
-    ended = _update(
+def end_part(tx: Transaction, attempt: Attempt, end: AttemptEnd) -> Attempt | None:
+    """Ends a part of an attempt, charges what it was given and returns it; None: it has ended before. Its job stays."""
+    has_ended = _update(
         tx,
         attempt,
         state=str(end.state),
         failure=wire.failure_bytes(end.failure) if end.failure else None,
         end_ms=tx.now_ms,
     )
-    if ended:
-        usage.charge(tx, load(tx.connection, attempt.job, attempt.name.attempt, attempt.node_rank))
+    if not has_ended:
+        return None
+    ended = load(tx.connection, attempt.job, attempt.name.attempt, attempt.node_rank)
+    usage.charge(tx, ended)
     return ended
 
 
@@ -247,15 +232,14 @@ def _end_of_all(tx: Transaction, attempt: Attempt, end: AttemptEnd) -> AttemptEn
     return ends[deciding_part(ends)]
 
 
-def _move(tx: Transaction, job: Job, ending: Ending) -> Verdict | None:
-    """Moves a job whose current attempt has ended.
+def _move(tx: Transaction, job: Job, kept: Attempt, ending: Ending) -> Verdict | None:
+    """Moves a job whose current attempt has ended; `kept` is its first part.
 
     A success becomes PUBLISHING only where the token is still the job's (the fence), and writes the publish row into
     the outbox in the same transaction.
     """
     attempt = ending.attempt
     policy = wire.retry_policy_of(job.retry, ending.retry)
-    kept = load(tx.connection, attempt.job, attempt.name.attempt)
     rows = 0 if kept.step >= job.total_steps > 0 else wire.rows_at_once(job)
     faults = Faults(infrastructure=job.faults, user=job.user_faults, signature=job.fault_signature, rows_at_once=rows)
     ruling = verdict(job.state, replace(ending.end, step=kept.step), faults, policy, ending.jitter)
@@ -338,6 +322,11 @@ def parts_of(connection: Connection, job: int, number: int) -> list[Attempt]:
     return [_attempt(row) for row in connection.execute(_PARTS, {"job": job, "attempt": number})]
 
 
+def newest_of(connection: Connection, numbers: Collection[int]) -> list[Attempt]:
+    """Returns all parts of the newest attempts of jobs, by rank."""
+    return [_attempt(row) for row in connection.execute(_NEWEST, {"of_jobs": list(numbers)})]
+
+
 def open_ones(connection: Connection) -> list[Attempt]:
     """Returns parts of attempts that may still run or whose node does not yet know that their end is kept."""
     return [_attempt(row) for row in connection.execute(_OPEN)]
@@ -364,8 +353,9 @@ _OPEN = _QUERY.where(attempts.c.is_closed.is_(False))
 _PARTS = _QUERY.where(attempts.c.job == bindparam("job"), attempts.c.attempt == bindparam("attempt")).order_by(
     attempts.c.node_rank
 )
-
-
+_NEWEST = _QUERY.where(
+    jobs.c.number.in_(bindparam("of_jobs", expanding=True)), attempts.c.attempt == jobs.c.attempt
+).order_by(jobs.c.number, attempts.c.node_rank)
 _PART = _PARTS.where(attempts.c.node_rank == bindparam("node_rank"))
 
 

@@ -120,11 +120,14 @@ def begin(tx: Transaction, name: str, encode: Callable[[int], Sequence[bytes]]) 
     return Beginning(columns=columns, last_seq=len(encoded), payload=payload)
 
 
-def write(tx: Transaction, chunk: Chunk) -> None:
-    """Writes a chunk that `extend` made."""
-    row = {"job": chunk.job, "first_seq": chunk.first_seq, "last_seq": chunk.last_seq, "payload": chunk.payload}
-    tx.connection.execute(_INSERT, row)
-    tx.chunks.append(chunk)
+def write(tx: Transaction, *made: Chunk) -> None:
+    """Writes chunks that `extend` made, of different jobs."""
+    rows = [
+        {"job": chunk.job, "first_seq": chunk.first_seq, "last_seq": chunk.last_seq, "payload": chunk.payload}
+        for chunk in made
+    ]
+    tx.connection.execute(_INSERT, rows if len(rows) > 1 else rows[0])
+    tx.chunks.extend(made)
 
 
 _INSERT = insert(chunks)

@@ -4,100 +4,26 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, false, insert, select, update
 
 from services.scheduler import wire
-from services.scheduler.jobs import HELD, TERMINAL, JobState, sources_of
+from services.scheduler.jobs import HELD, TERMINAL, JobState
 from services.scheduler.lifecycle.reused import Reused
 from services.scheduler.queues.budgets import Budget, Spent
 from services.scheduler.records import Job, NewJob, Origin, Pinned, Ref, Work
-from services.scheduler.store import checkpoints, events
+from services.scheduler.store import events
 from services.scheduler.store.compacted import history_of
 from services.scheduler.store.needs import needs_of, needs_values
-from services.scheduler.store.setting import set_values
+from services.scheduler.store.steps import Step as Step
+from services.scheduler.store.steps import advance as advance
 from services.scheduler.store.tables import attempts, job_dependencies, job_labels, jobs, nodes
 from services.scheduler.store.transaction import Transaction
 from tuneforge.names import JobName
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A change of a job's state that is to be made if the job still is where it is believed to be."""
-
-    to: JobState
-    reason: str
-    """Stable word."""
-    message: str
-    """Sentence for a person."""
-    token: int | None = None
-    """The job's fencing token must be this one; None: whatever it is."""
-    sources: frozenset[JobState] | None = None
-    """The job must be in one of these; None: in any from which `to` is legal."""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns to set."""
-
-
-_BEFORE = (
-    select(
-        jobs.c.state, jobs.c.token, jobs.c.project, jobs.c.job_id, jobs.c.start_ms, jobs.c.origin_name,
-        jobs.c.latest_seq, jobs.c.record_head,
-    )
-    .where(jobs.c.number == bindparam("job"))
-    .with_for_update()
-)  # fmt: skip
-
-
-def advance(tx: Transaction, job: int, step: Step) -> bool:
-    """Makes a change of state and writes its event; False when the job is not where it was believed to be."""
-    legal = sources_of(step.to)
-    allowed = legal if step.sources is None else legal & step.sources
-    before = tx.connection.execute(_BEFORE, {"job": job}).one_or_none()
-    if before is None or before.state not in allowed or step.token not in {None, before.token}:
-        return False
-    name = str(JobName(before.project, before.job_id))
-    change = wire.Change(job=name, source=before.state, target=str(step.to), reason=step.reason, message=step.message)
-    end = events.log_end(name, before.latest_seq, before.record_head)
-    chunk, logged = events.extend(tx, job, end, lambda seq: wire.state_event(change, seq, tx.now_ms))
-    values: dict[str, Any] = {
-        "state": str(step.to),
-        "from_state": before.state,
-        "reason": step.reason,
-        "message": step.message,
-        **step.values,
-        **logged,
-    }
-    if step.to in TERMINAL:
-        values |= {"end_ms": tx.now_ms, "of_now": tx.now_ms, "handled": 0}
-    if step.to is JobState.QUEUED:
-        values |= {"queued_ms": tx.now_ms, "goes_on_ms": None}
-    if step.to is JobState.RUNNING and before.start_ms is None:
-        values["start_ms"] = tx.now_ms
-    # The row is locked since it was read; the guards stand in the statement all the same, for whoever reads it.
-    guard = {"of_job": job, "of_state": before.state, "of_token": before.token}
-    statement = _END if step.to in TERMINAL else _ADVANCE
-    if set_values(tx.connection, statement, values, guard) != 1:
-        return False
-    events.write(tx, chunk)
-    tx.turned.add(job)
-    if step.to in TERMINAL:
-        tx.ended.add(job)
-        if before.origin_name:
-            checkpoints.release_origin(tx, before.origin_name)
-    return True
-
-
-_ADVANCE = (
-    update(jobs)
-    .where(jobs.c.number == bindparam("of_job"), jobs.c.state == bindparam("of_state"))
-    .where(jobs.c.token == bindparam("of_token"))
-    .values(**events.LOGGED)
-)
-_END = _ADVANCE.values(expire_ms=jobs.c.ttl_ms + bindparam("of_now"))
 
 
 def add(tx: Transaction, new: NewJob, depends_on: int | None) -> Job | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,12 @@ def find(connection: Connection, node: str) -> Node | None:
     return None if row is None else _node(row)
 
 
+def ready_ones(tx: Transaction, names: Collection[str]) -> set[str]:
+    """Returns those of some nodes that take work now."""
+    found = map(_node, tx.connection.execute(_BY_IDS, {"ids": list(names)}))
+    return {node.node for node in found if node.takes_work(tx.now_ms)}
+
+
 def list_by_name(connection: Connection, after: str = "", limit: int | None = None) -> list[Node]:
     """Returns nodes by id, those after `after`."""
     query = _AFTER if limit is None else _AFTER.limit(limit)
@@ -112,6 +118,7 @@ def list_by_name(connection: Connection, after: str = "", limit: int | None = No
 
 
 _BY_ID = select(nodes).where(nodes.c.node == bindparam("id"))
+_BY_IDS = select(nodes).where(nodes.c.node.in_(bindparam("ids", expanding=True)))
 _AFTER = select(nodes).where(nodes.c.node > bindparam("after")).order_by(nodes.c.node)
 
 

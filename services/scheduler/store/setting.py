@@ -9,16 +9,17 @@ from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.sql.dml import Update
 
 
-def set_values(connection: Connection, statement: Update, values: Mapping[str, Any], key: Mapping[str, Any]) -> int:
+def set_values(connection: Connection, statement: Update, *rows: Mapping[str, Any]) -> int:
     """Runs an update and returns how many rows it changed.
 
     Args:
         connection: In a transaction that writes.
         statement: Says which rows, by parameters.
-        values: Columns to set, also to expressions, and further parameters of the statement.
-        key: The parameters that say which rows.
+        rows: Columns to set, also to expressions, and the parameters of the statement. Several have the same columns,
+            and the same expressions.
     """
-    if expressions := {name: value for name, value in values.items() if isinstance(value, ColumnElement)}:
+    expressions = {name: value for name, value in rows[0].items() if isinstance(value, ColumnElement)}
+    if expressions:
         statement = statement.values(**expressions)
-        values = {name: value for name, value in values.items() if name not in expressions}
-    return connection.execute(statement, {**values, **key}).rowcount
+        rows = tuple({name: value for name, value in row.items() if name not in expressions} for row in rows)
+    return connection.execute(statement, rows if len(rows) > 1 else rows[0]).rowcount

@@ -35,11 +35,14 @@ def charge(tx: Transaction, attempt: Attempt) -> None:
     tx.connection.execute(_CHARGE, more)
     project = attempt.name.project
     _add(tx, project, attempt, Spent(device_ms=time_ms, joules=energy))
-    oldest = tx.now_ms // HOUR_MS - LONGEST_WINDOW_HOURS
-    tx.connection.execute(_FORGET, {"of_project": project, "of_hour": oldest})
     for hour, hour_ms in by_hour(attempt, tx.now_ms):
-        if hour >= oldest:
+        if hour >= _oldest(tx):
             _add_hour(tx, project, hour, Spent(device_ms=hour_ms, joules=energy * hour_ms / time_ms))
+
+
+def _oldest(tx: Transaction) -> int:
+    """Returns the first hour that is kept."""
+    return tx.now_ms // HOUR_MS - LONGEST_WINDOW_HOURS
 
 
 _CHARGE = (
@@ -93,6 +96,7 @@ def _add_hour(tx: Transaction, project: str, hour: int, spent: Spent) -> None:
     values = {"device_ms": round(spent.device_ms), "joules": spent.joules}
     more = {"of_project": project, "of_hour": hour, "of_time": values["device_ms"], "of_energy": spent.joules}
     if tx.connection.execute(_ADD_HOUR, more).rowcount == 0:
+        tx.connection.execute(_FORGET, {"of_project": project, "of_hour": _oldest(tx)})  # once an hour is enough
         tx.connection.execute(insert(usage_hours).values(project=project, hour=hour, **values))
 
 
