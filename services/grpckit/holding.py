@@ -1,15 +1,16 @@
 """Holds at another service for what this service has: made before a thing is, taken back after it is gone.
 
 Nothing is remembered of what was asked. What should be held follows from this service's own database, what is held is
-asked, and the difference is made good: at the start, after each end, and now and then. So a process may be killed
-anywhere, and calls may fail: a hold too many is taken back, and one too few is made, by the next round.
+asked, and the difference is made good: at the start, when a call has failed, and now and then. So a process may be
+killed anywhere, and calls may fail: a hold too many is taken back, and one too few is made, by the next comparison.
+What has ended for ever needs no comparison of everything: what it holds is taken back, together with that of others.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol, TypeVar
 
 from services.grpckit import context
@@ -29,8 +30,8 @@ class HoldKeeper(Protocol):
     async def hold(self, holder: str, names: Collection[str]) -> None:
         """Holds; what is held already stays so."""
 
-    async def release(self, holder: str, names: Collection[str]) -> None:
-        """Takes back; what is not held is as good."""
+    async def release(self, held: Mapping[str, Collection[str]]) -> None:
+        """Takes back what is named of each holder, or all that it holds; what is not held is as good."""
 
     async def held(self) -> Held:
         """Returns all that this service holds."""
@@ -42,7 +43,7 @@ class Holding:
     Args:
         keeper: Where they are kept.
         wanted: Reads from the database what should be held now.
-        every_s: Seconds between two rounds when nothing changes.
+        every_s: Seconds between two comparisons when nothing calls for one.
         pause_s: Least seconds between two rounds.
     """
 
@@ -54,6 +55,10 @@ class Holding:
         self._every_s = every_s
         self._pause_s = pause_s
         self._wake = asyncio.Event()
+        self._compares = True
+        """Whether the next round compares everything."""
+        self._gone: set[str] = set()
+        """Holders that have ended since the last round."""
         self._making: Counter[str] = Counter()
         self._touched: set[str] = set()
         """Holders that something was made for since the running round began."""
@@ -61,7 +66,13 @@ class Holding:
         self._tasks: set[asyncio.Task[object]] = set()
 
     def poke(self) -> None:
-        """Tells that something is gone, so that a round comes soon."""
+        """Tells that something may be held that is gone, so that everything is compared soon."""
+        self._compares = True
+        self._wake.set()
+
+    def ended(self, holders: Collection[str]) -> None:
+        """Tells of things that need nothing any more, for ever, so that their holds are taken back soon."""
+        self._gone.update(holders)
         self._wake.set()
 
     async def make(self, holder: str, names: Collection[str], write: Callable[[], Awaitable[T]]) -> T:
@@ -83,6 +94,7 @@ class Holding:
     async def _make(self, holder: str, names: Collection[str], write: Callable[[], Awaitable[T]]) -> T:
         self._making[holder] += 1
         self._touched.add(holder)
+        self._gone.discard(holder)
         try:
             while (release := self._releasing.get(holder)) is not None:
                 await release.wait()
@@ -98,17 +110,24 @@ class Holding:
                 del self._making[holder]
 
     async def run_for_ever(self) -> None:
-        """Makes rounds until cancelled; one that fails is logged, and the next one begins anew."""
+        """Makes rounds until cancelled; one that fails is logged, and the next one compares everything."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
             self._wake.clear()
             try:
                 with context.background("holds"):
-                    await self.settle()
+                    if self._compares or loop.time() >= due:
+                        await self.settle()
+                        due = loop.time() + self._every_s
+                    else:
+                        await self.release_ended()
             except ServiceError as error:
                 _log.info("holds are settled later", problem=f"{error.reason}: {error.message}")
-                self._wake.set()
+                self.poke()
             except Exception:  # noqa: BLE001 - a round that fails must not end the loop
                 _log.error("a round of holds failed", exc_info=True)
+                self._compares = True
             await asyncio.sleep(self._pause_s)
             try:
                 async with asyncio.timeout(self._every_s):
@@ -117,11 +136,13 @@ class Holding:
                 pass
 
     async def settle(self) -> None:
-        """Makes one round: what is held becomes what should be.
+        """Compares everything: what is held becomes what should be.
 
         Raises:
             ServiceError: What the keeper answers.
         """
+        self._compares = False
+        self._gone.clear()  # what has ended until now is not wanted any more
         self._touched = set(self._making)
         held = await self._keeper.held()  # before what is wanted: what is made meanwhile is in the second only
         wanted = await self._wanted()
@@ -132,18 +153,31 @@ class Holding:
                 if error.reason != Reason.NOT_FOUND:
                     raise
                 _log.warning("what is needed is gone already", holder=holder, problem=error.message)
-        for holder, names in _by_holder(held - wanted).items():
-            await self._release(holder, names)
+        await self._release(_by_holder(held - wanted))
 
-    async def _release(self, holder: str, names: Collection[str]) -> None:
-        if holder in self._touched:  # its thing may have come to the database after we looked
+    async def release_ended(self) -> None:
+        """Takes back what is held for what has ended since the last round.
+
+        Raises:
+            ServiceError: What the keeper answers.
+        """
+        gone, self._gone = self._gone, set()
+        self._touched = set(self._making)
+        await self._release(dict.fromkeys(sorted(gone), ()))
+
+    async def _release(self, held: Mapping[str, Collection[str]]) -> None:
+        free = {holder: names for holder, names in held.items() if holder not in self._touched}
+        if len(free) < len(held):  # something may have come to the database after we looked
             self.poke()
+        if not free:
             return
-        done = self._releasing[holder] = asyncio.Event()
+        done = asyncio.Event()
+        self._releasing |= dict.fromkeys(free, done)
         try:
-            await self._keeper.release(holder, names)
+            await self._keeper.release(free)
         finally:
-            del self._releasing[holder]
+            for holder in free:
+                del self._releasing[holder]
             done.set()
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,14 +119,25 @@ class VersionHolds:
         for each in others:
             _settle(each, None)
 
-    async def release(self, holder: str, names: Collection[str]) -> None:
-        """Takes holds back.
+    async def release(self, held: Mapping[str, Collection[str]]) -> None:
+        """Takes holds back, those of many holders in one call.
 
         Raises:
             ServiceError: PEER_UNAVAILABLE.
         """
-        request = pb.ReleaseVersionsRequest(owner=await self._owner(), holder=holder, versions=sorted(set(names)))
-        await call(self._stub.ReleaseVersions(request), peer=_PEER)
+        given = [pb.HolderVersions(holder=holder, versions=sorted(set(names))) for holder, names in held.items()]
+        for start in range(0, len(given), _MOST_TOGETHER):
+            await self._release(given[start : start + _MOST_TOGETHER])
+
+    async def _release(self, given: Sequence[pb.HolderVersions]) -> None:
+        first, *others = given
+        request = pb.ReleaseVersionsRequest(
+            owner=await self._owner(), holder=first.holder, versions=first.versions, others=others
+        )
+        answer = await call(self._stub.ReleaseVersions(request), peer=_PEER)
+        if others and answer.num_holders == 0:  # an older registry has overlooked them
+            for each in others:
+                await self._release([each])
 
     async def held(self) -> Held:
         """Returns all that this service holds.

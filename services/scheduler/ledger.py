@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -33,8 +33,8 @@ class Ledger:
         self._running: set[asyncio.Task[object]] = set()
         self.on_change: Callable[[], None] = lambda: None
         """Called after each write that changed a job's state: the loop looks again."""
-        self.on_end: Callable[[], None] = lambda: None
-        """Called after each write that ended a job: it needs nothing any more."""
+        self.on_end: Callable[[Collection[str]], None] = lambda _: None
+        """Called after each write that ended jobs, with their names: they need nothing any more."""
 
     async def write(self, run: Callable[[Transaction], T], *, rank: Rank = Rank.USUAL) -> T:
         """Runs a function in a write transaction; returns after the commit.
@@ -65,7 +65,7 @@ class Ledger:
         if tx.turned:  # not after every flush of events: nothing becomes due by a finished step
             self.on_change()
         if tx.ended:
-            self.on_end()
+            self.on_end(tx.ended.values())
         return result
 
     async def read(self, run: Callable[[Connection], T]) -> T:

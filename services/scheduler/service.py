@@ -248,7 +248,7 @@ def _joined(
     )
     metrics.show(reconciler, broadcast, foresight)
     reconciler.nodes.poke = ledger.on_change = reconciler.poke
-    ledger.on_end = holding.poke
+    ledger.on_end = holding.ended
     return foresight, sweep_parts(ledger, admission, holding, broadcast, reconciler.rules.timing)
 
 

@@ -185,3 +185,12 @@ async def test_many_holders_are_served_by_one_call_or_none_of_them(tmp_path: Pat
         answer = await registry.stub.HoldVersions(together(others))
         assert answer.num_holders == 4
         assert await held(registry) == sorted([(JOB, rows), *((each.holder, rows) for each in others)])
+
+        def released(others: list[pb.HolderVersions]) -> pb.ReleaseVersionsRequest:
+            return pb.ReleaseVersionsRequest(owner=OWNER, holder=JOB, others=others)
+
+        await refused(registry.stub.ReleaseVersions(released([pb.HolderVersions(holder="some")])), Reason.INVALID_NAME)
+        await refused(registry.stub.ReleaseVersions(released(others * 86)), Reason.INVALID_FIELD)
+        gone = await registry.stub.ReleaseVersions(released([others[0], pb.HolderVersions(holder=others[1].holder)]))
+        assert (gone.num_released, gone.num_holders) == (3, 3)
+        assert await held(registry) == [(others[2].holder, rows)]

@@ -136,9 +136,11 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ReleaseVersions(self, request: retention_pb2.ReleaseVersionsRequest, context: Any) -> Any:
         await self._answering(context)
-        self.fake.holds.difference_update((request.holder, version) for version in request.versions)
+        for each in (request, *request.others):
+            known = {version for holder, version in self.fake.holds if holder == each.holder}
+            self.fake.holds.difference_update((each.holder, version) for version in each.versions or known)
         self.fake.held.set()
-        return retention_pb2.ReleaseVersionsResponse()
+        return retention_pb2.ReleaseVersionsResponse(num_holders=1 + len(request.others))
 
     async def ListHolds(self, _: retention_pb2.ListHoldsRequest, context: Any) -> Any:
         await self._answering(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pytest
 from hypothesis import given
@@ -41,10 +41,10 @@ class Keeper:
         await self._turn()
         self.pairs.update((holder, name) for name in names)
 
-    async def release(self, holder: str, names: Collection[str]) -> None:
+    async def release(self, held: Mapping[str, Collection[str]]) -> None:
         """As `HoldKeeper.release`."""
         await self._turn()
-        self.pairs.difference_update((holder, name) for name in names)
+        self.pairs = {(holder, name) for holder, name in self.pairs if name not in (held.get(holder, [""]) or [name])}
 
     async def held(self) -> Held:
         """As `HoldKeeper.held`."""
@@ -85,6 +85,20 @@ async def test_a_round_makes_what_is_missing_and_takes_back_what_is_too_much() -
     keeper.pairs = {(JOB, "v/2"), (JOB, "v/3"), (OTHER, "v/1")}
     await of(keeper, things).settle()
     assert keeper.pairs == await things.wanted()
+
+
+@on_loop
+async def test_what_has_ended_is_taken_back_without_a_comparison() -> None:
+    """All that it holds goes in one call with that of others; what is made again under its name keeps its hold."""
+    keeper, things = Keeper(), Things()
+    holding = of(keeper, things)
+    keeper.pairs = {(JOB, "v/1"), (JOB, "v/2"), (OTHER, "v/1"), ("projects/p/jobs/three", "v/1")}
+    holding.ended([JOB, "projects/p/jobs/three", OTHER])
+    await holding.make(OTHER, ["v/3"], lambda: things.add(OTHER, ["v/3"]))
+    await holding.release_ended()
+    assert keeper.pairs == {(OTHER, "v/1"), (OTHER, "v/3")}
+    await holding.settle()
+    assert keeper.pairs == {(OTHER, "v/3")}
 
 
 @on_loop
@@ -131,10 +145,10 @@ async def test_a_hold_waits_for_a_release_of_the_same_holder() -> None:
     keeper.pairs = {(JOB, "v/1")}
     released = asyncio.Event()
 
-    async def release(holder: str, names: Collection[str]) -> None:
+    async def release(held: Mapping[str, Collection[str]]) -> None:
         released.set()
         await asyncio.sleep(0)
-        await Keeper.release(keeper, holder, names)
+        await Keeper.release(keeper, held)
 
     keeper.release = release  # type: ignore[method-assign]
     round_ = asyncio.create_task(holding.settle())
@@ -178,7 +192,10 @@ async def _live(chance: random.Random) -> None:
 
     async def end() -> None:
         if things.rows:
-            del things.rows[chance.choice(sorted(things.rows))]
+            gone = chance.choice(sorted(things.rows))
+            del things.rows[gone]
+            if chance.random() < 0.5:  # else it is not told, as after a kill
+                holding.ended([gone])
 
     async def look() -> None:
         for _ in range(chance.randrange(8)):
@@ -186,7 +203,7 @@ async def _live(chance: random.Random) -> None:
         wanted = {(holder, name) for holder, names in things.rows.items() for name in names}
         assert wanted <= keeper.pairs
 
-    steps = [chance.choice([make, make, end, look, holding.settle])() for _ in range(20)]
+    steps = [chance.choice([make, make, end, look, holding.settle, holding.release_ended])() for _ in range(20)]
     done = await asyncio.gather(*steps, return_exceptions=True)
     assert not [each for each in done if isinstance(each, AssertionError)]
     await holding.settle()

@@ -1356,8 +1356,8 @@ class RegistryServiceServicer(object):
         ever, sees them come again if it is not. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
-        INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+        INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions or holders.
+        INVALID_ARGUMENT `INVALID_NAME`: a holder is no job, no sweep and no deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

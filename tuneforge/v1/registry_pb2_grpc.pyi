@@ -671,8 +671,8 @@ class RegistryServiceStub:
     ever, sees them come again if it is not. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
-      INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions or holders.
+      INVALID_ARGUMENT `INVALID_NAME`: a holder is no job, no sweep and no deployment.
     """
     ListHolds: _grpc.UnaryUnaryMultiCallable[_retention_pb2.ListHoldsRequest, _retention_pb2.ListHoldsResponse]
     """Lists what a service holds, in all projects, so that it can release what it needs no more. For services. Idempotent.
@@ -1416,8 +1416,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ever, sees them come again if it is not. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
-      INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+      INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions or holders.
+      INVALID_ARGUMENT `INVALID_NAME`: a holder is no job, no sweep and no deployment.
     """
     ListHolds: _aio.UnaryUnaryMultiCallable[_retention_pb2.ListHoldsRequest, _retention_pb2.ListHoldsResponse]  # type: ignore[assignment]
     """Lists what a service holds, in all projects, so that it can release what it needs no more. For services. Idempotent.
@@ -2560,8 +2560,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         ever, sees them come again if it is not. Idempotent.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions.
-          INVALID_ARGUMENT `INVALID_NAME`: the holder is no job and no deployment.
+          INVALID_ARGUMENT `INVALID_FIELD`: the owner is malformed, or there are too many versions or holders.
+          INVALID_ARGUMENT `INVALID_NAME`: a holder is no job, no sweep and no deployment.
         """
 
     @_abc_1.abstractmethod

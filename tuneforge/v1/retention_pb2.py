@@ -27,15 +27,15 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctuneforge/v1/retention.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x06Holder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.tuneforge.v1.HolderKind\"U\n\x03Pin\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\tRetention\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x04pins\x18\x02 \x03(\x0b\x32\x11.tuneforge.v1.Pin\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07holders\x18\x04 \x03(\x0b\x32\x14.tuneforge.v1.Holder\x12\x18\n\x10has_more_holders\x18\x05 \x01(\x08\"#\n\x13GetRetentionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x11PinVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"G\n\x13UnpinVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x04Hold\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x13HoldVersionsRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\t\x12,\n\x06others\x18\x04 \x03(\x0b\x32\x1c.tuneforge.v1.HolderVersions\"2\n\x0eHolderVersions\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\"+\n\x14HoldVersionsResponse\x12\x13\n\x0bnum_holders\x18\x01 \x01(\x05\"I\n\x16ReleaseVersionsRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\t\"/\n\x17ReleaseVersionsResponse\x12\x14\n\x0cnum_released\x18\x01 \x01(\x05\"H\n\x10ListHoldsRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x11ListHoldsResponse\x12!\n\x05holds\x18\x01 \x03(\x0b\x32\x12.tuneforge.v1.Hold\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14SetExpirationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x1b\x44\x65leteDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"M\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"W\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"U\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"~\n\x08\x44\x65letion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0cnum_versions\x18\x05 \x01(\x05\"V\n\x0fRetentionPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x12unfinished_uploads\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\")\n\x19GetRetentionPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x92\x01\n\x1cUpdateRetentionPolicyRequest\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.tuneforge.v1.RetentionPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\".\n\x15\x43ollectGarbageRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\"\xe6\x01\n\x16\x43ollectGarbageResponse\x12\x1c\n\x14num_expired_versions\x18\x01 \x01(\x03\x12\x19\n\x11num_held_versions\x18\x02 \x01(\x03\x12\x13\n\x0bnum_uploads\x18\x03 \x01(\x03\x12\x11\n\tnum_blobs\x18\x04 \x01(\x03\x12\x14\n\x0cnum_contents\x18\x05 \x01(\x03\x12\x13\n\x0bnum_orphans\x18\x06 \x01(\x03\x12\x13\n\x0b\x66reed_bytes\x18\x07 \x01(\x03\x12\x14\n\x0cnum_failures\x18\x08 \x01(\x03\x12\x15\n\rvalidate_only\x18\t \x01(\x08*\xd7\x01\n\nHolderKind\x12\x1b\n\x17HOLDER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11HOLDER_KIND_ALIAS\x10\x01\x12\x19\n\x15HOLDER_KIND_PROMOTION\x10\x02\x12\x17\n\x13HOLDER_KIND_VERSION\x10\x03\x12\x1b\n\x17HOLDER_KIND_GATE_POLICY\x10\x04\x12\x13\n\x0fHOLDER_KIND_PIN\x10\x05\x12\x13\n\x0fHOLDER_KIND_JOB\x10\x06\x12\x1a\n\x16HOLDER_KIND_DEPLOYMENT\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctuneforge/v1/retention.proto\x12\x0ctuneforge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x06Holder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.tuneforge.v1.HolderKind\"U\n\x03Pin\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\tRetention\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x04pins\x18\x02 \x03(\x0b\x32\x11.tuneforge.v1.Pin\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07holders\x18\x04 \x03(\x0b\x32\x14.tuneforge.v1.Holder\x12\x18\n\x10has_more_holders\x18\x05 \x01(\x08\"#\n\x13GetRetentionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x11PinVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"G\n\x13UnpinVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x04Hold\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x13HoldVersionsRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\t\x12,\n\x06others\x18\x04 \x03(\x0b\x32\x1c.tuneforge.v1.HolderVersions\"2\n\x0eHolderVersions\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\"+\n\x14HoldVersionsResponse\x12\x13\n\x0bnum_holders\x18\x01 \x01(\x05\"w\n\x16ReleaseVersionsRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\t\x12,\n\x06others\x18\x04 \x03(\x0b\x32\x1c.tuneforge.v1.HolderVersions\"D\n\x17ReleaseVersionsResponse\x12\x14\n\x0cnum_released\x18\x01 \x01(\x05\x12\x13\n\x0bnum_holders\x18\x02 \x01(\x05\"H\n\x10ListHoldsRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x11ListHoldsResponse\x12!\n\x05holds\x18\x01 \x03(\x0b\x32\x12.tuneforge.v1.Hold\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14SetExpirationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x1b\x44\x65leteDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"M\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"W\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"U\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"~\n\x08\x44\x65letion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0cnum_versions\x18\x05 \x01(\x05\"V\n\x0fRetentionPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x12unfinished_uploads\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\")\n\x19GetRetentionPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x92\x01\n\x1cUpdateRetentionPolicyRequest\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.tuneforge.v1.RetentionPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\".\n\x15\x43ollectGarbageRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\"\xe6\x01\n\x16\x43ollectGarbageResponse\x12\x1c\n\x14num_expired_versions\x18\x01 \x01(\x03\x12\x19\n\x11num_held_versions\x18\x02 \x01(\x03\x12\x13\n\x0bnum_uploads\x18\x03 \x01(\x03\x12\x11\n\tnum_blobs\x18\x04 \x01(\x03\x12\x14\n\x0cnum_contents\x18\x05 \x01(\x03\x12\x13\n\x0bnum_orphans\x18\x06 \x01(\x03\x12\x13\n\x0b\x66reed_bytes\x18\x07 \x01(\x03\x12\x14\n\x0cnum_failures\x18\x08 \x01(\x03\x12\x15\n\rvalidate_only\x18\t \x01(\x08*\xd7\x01\n\nHolderKind\x12\x1b\n\x17HOLDER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11HOLDER_KIND_ALIAS\x10\x01\x12\x19\n\x15HOLDER_KIND_PROMOTION\x10\x02\x12\x17\n\x13HOLDER_KIND_VERSION\x10\x03\x12\x1b\n\x17HOLDER_KIND_GATE_POLICY\x10\x04\x12\x13\n\x0fHOLDER_KIND_PIN\x10\x05\x12\x13\n\x0fHOLDER_KIND_JOB\x10\x06\x12\x1a\n\x16HOLDER_KIND_DEPLOYMENT\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tuneforge.v1.retention_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOLDERKIND']._serialized_start=2369
-  _globals['_HOLDERKIND']._serialized_end=2584
+  _globals['_HOLDERKIND']._serialized_start=2436
+  _globals['_HOLDERKIND']._serialized_end=2651
   _globals['_HOLDER']._serialized_start=145
   _globals['_HOLDER']._serialized_end=207
   _globals['_PIN']._serialized_start=209
@@ -57,33 +57,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOLDVERSIONSRESPONSE']._serialized_start=912
   _globals['_HOLDVERSIONSRESPONSE']._serialized_end=955
   _globals['_RELEASEVERSIONSREQUEST']._serialized_start=957
-  _globals['_RELEASEVERSIONSREQUEST']._serialized_end=1030
-  _globals['_RELEASEVERSIONSRESPONSE']._serialized_start=1032
-  _globals['_RELEASEVERSIONSRESPONSE']._serialized_end=1079
-  _globals['_LISTHOLDSREQUEST']._serialized_start=1081
-  _globals['_LISTHOLDSREQUEST']._serialized_end=1153
-  _globals['_LISTHOLDSRESPONSE']._serialized_start=1155
-  _globals['_LISTHOLDSRESPONSE']._serialized_end=1234
-  _globals['_SETEXPIRATIONREQUEST']._serialized_start=1236
-  _globals['_SETEXPIRATIONREQUEST']._serialized_end=1341
-  _globals['_DELETEDATASETVERSIONREQUEST']._serialized_start=1343
-  _globals['_DELETEDATASETVERSIONREQUEST']._serialized_end=1422
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1424
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1501
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1503
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1590
-  _globals['_DELETEMODELREQUEST']._serialized_start=1592
-  _globals['_DELETEMODELREQUEST']._serialized_end=1677
-  _globals['_DELETION']._serialized_start=1679
-  _globals['_DELETION']._serialized_end=1805
-  _globals['_RETENTIONPOLICY']._serialized_start=1807
-  _globals['_RETENTIONPOLICY']._serialized_end=1893
-  _globals['_GETRETENTIONPOLICYREQUEST']._serialized_start=1895
-  _globals['_GETRETENTIONPOLICYREQUEST']._serialized_end=1936
-  _globals['_UPDATERETENTIONPOLICYREQUEST']._serialized_start=1939
-  _globals['_UPDATERETENTIONPOLICYREQUEST']._serialized_end=2085
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=2087
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=2133
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=2136
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=2366
+  _globals['_RELEASEVERSIONSREQUEST']._serialized_end=1076
+  _globals['_RELEASEVERSIONSRESPONSE']._serialized_start=1078
+  _globals['_RELEASEVERSIONSRESPONSE']._serialized_end=1146
+  _globals['_LISTHOLDSREQUEST']._serialized_start=1148
+  _globals['_LISTHOLDSREQUEST']._serialized_end=1220
+  _globals['_LISTHOLDSRESPONSE']._serialized_start=1222
+  _globals['_LISTHOLDSRESPONSE']._serialized_end=1301
+  _globals['_SETEXPIRATIONREQUEST']._serialized_start=1303
+  _globals['_SETEXPIRATIONREQUEST']._serialized_end=1408
+  _globals['_DELETEDATASETVERSIONREQUEST']._serialized_start=1410
+  _globals['_DELETEDATASETVERSIONREQUEST']._serialized_end=1489
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1491
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1568
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1570
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1657
+  _globals['_DELETEMODELREQUEST']._serialized_start=1659
+  _globals['_DELETEMODELREQUEST']._serialized_end=1744
+  _globals['_DELETION']._serialized_start=1746
+  _globals['_DELETION']._serialized_end=1872
+  _globals['_RETENTIONPOLICY']._serialized_start=1874
+  _globals['_RETENTIONPOLICY']._serialized_end=1960
+  _globals['_GETRETENTIONPOLICYREQUEST']._serialized_start=1962
+  _globals['_GETRETENTIONPOLICYREQUEST']._serialized_end=2003
+  _globals['_UPDATERETENTIONPOLICYREQUEST']._serialized_start=2006
+  _globals['_UPDATERETENTIONPOLICYREQUEST']._serialized_end=2152
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=2154
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=2200
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=2203
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=2433
 # @@protoc_insertion_point(module_scope)

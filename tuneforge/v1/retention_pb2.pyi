@@ -342,7 +342,7 @@ class HolderVersions(_message.Message):
     """Required. What needs the versions: the name of a job or a deployment."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. The versions, 1 to 100 whole names."""
+        """The versions, 1 to 100 whole names; where they are released, none: all that the holder holds."""
 
     def __init__(
         self,
@@ -389,6 +389,7 @@ class ReleaseVersionsRequest(_message.Message):
     HOLDER_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     holder: _builtins.str
     """Required. What needs the versions no more."""
     owner: _builtins.str
@@ -397,16 +398,23 @@ class ReleaseVersionsRequest(_message.Message):
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The versions; none: all that the holder holds."""
 
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___HolderVersions]:
+        """Further holders with what they need no more, at most 255. A registry of an older release overlooks them, which
+        `num_holders` of its answer says.
+        """
+
     def __init__(
         self,
         *,
         holder: _builtins.str = ...,
         owner: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.str] | None = ...,
+        others: _abc.Iterable[Global___HolderVersions] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "owner", b"owner", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "others", b"others", "owner", b"owner", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,16 +427,20 @@ class ReleaseVersionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NUM_RELEASED_FIELD_NUMBER: _builtins.int
+    NUM_HOLDERS_FIELD_NUMBER: _builtins.int
     num_released: _builtins.int
     """Holds that there were."""
+    num_holders: _builtins.int
+    """Holders for whom it was done: 1 and the number of `others`. 0 from a registry that does not know `others`."""
     def __init__(
         self,
         *,
         num_released: _builtins.int = ...,
+        num_holders: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_released", b"num_released"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_holders", b"num_holders", "num_released", b"num_released"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

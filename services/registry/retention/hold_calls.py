@@ -27,13 +27,10 @@ class HoldCalls(Calls):
     async def HoldVersions(self, request: pb.HoldVersionsRequest, context: Context) -> pb.HoldVersionsResponse:
         """Holds versions for jobs or deployments."""
         _check_owner(request.owner)
-        if len(request.others) > MOST_OTHERS:
-            problem = f"has {len(request.others)} holders; give at most {MOST_OTHERS}"
-            raise invalid_fields([FieldViolation("others", problem)])
-        wanted = [_wanted(request.holder, request.versions)]
-        for other in request.others:
-            wanted.append(_wanted(other.holder, other.versions))
-            require_project(project_of(other.holder))  # the policy looks at the first holder alone
+        asked = _asked(request)
+        for _, versions in asked:
+            _check_count(len(versions), least=1)
+        wanted = [(_holder(holder), [parse_version(name) for name in versions]) for holder, versions in asked]
 
         def change(connection: Connection) -> None:
             holds.add(connection, request.owner, wanted, time_us=now_us())
@@ -43,12 +40,14 @@ class HoldCalls(Calls):
 
     async def ReleaseVersions(self, request: pb.ReleaseVersionsRequest, context: Context) -> pb.ReleaseVersionsResponse:
         """Takes holds back."""
-        _check_count(len(request.versions), least=0)
         if request.owner:
             _check_owner(request.owner)
-        holder, versions = _holder(request.holder), [str(parse_version(name)) for name in request.versions]
-        released = await self._database.write(lambda c: holds.remove(c, request.owner, holder, versions))
-        return pb.ReleaseVersionsResponse(num_released=released)
+        asked = _asked(request)
+        for _, versions in asked:
+            _check_count(len(versions), least=0)
+        given = [(_holder(holder), [str(parse_version(name)) for name in versions]) for holder, versions in asked]
+        released = await self._database.write(lambda c: holds.remove(c, request.owner, given), is_unseen=True)
+        return pb.ReleaseVersionsResponse(num_released=released, num_holders=len(given))
 
     async def ListHolds(self, request: pb.ListHoldsRequest, context: Context) -> pb.ListHoldsResponse:
         """Lists what a service holds."""
@@ -58,9 +57,14 @@ class HoldCalls(Calls):
         return pb.ListHoldsResponse(holds=map(wire.hold_to_proto, found), next_page_token=token)
 
 
-def _wanted(holder: str, versions: Sequence[str]) -> holds.Wanted:
-    _check_count(len(versions), least=1)
-    return _holder(holder), [parse_version(name) for name in versions]
+def _asked(request: pb.HoldVersionsRequest | pb.ReleaseVersionsRequest) -> list[tuple[str, Sequence[str]]]:
+    """Returns the holders that a call is about, with what is named of each."""
+    if len(request.others) > MOST_OTHERS:
+        problem = f"has {len(request.others)} holders; give at most {MOST_OTHERS}"
+        raise invalid_fields([FieldViolation("others", problem)])
+    for other in request.others:
+        require_project(project_of(other.holder))  # the policy looks at the first holder alone
+    return [(each.holder, each.versions) for each in (request, *request.others)]
 
 
 def _check_owner(owner: str) -> None:

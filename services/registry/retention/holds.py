@@ -34,21 +34,23 @@ def add(connection: Connection, owner: str, wanted: Sequence[Wanted], *, time_us
         connection.execute(insert(HOLDS), rows)
 
 
-def remove(connection: Connection, owner: str, holder: str, versions: Collection[str]) -> int:
+def remove(connection: Connection, owner: str, released: Sequence[tuple[str, Collection[str]]]) -> int:
     """Takes holds back and returns how many there were.
 
     Args:
         connection: In a transaction that writes.
         owner: Whose; empty: anybody's.
-        holder: What held.
-        versions: Which; none: all.
+        released: What held, and which versions; none: all.
     """
-    statement = delete(HOLDS).where(HOLDS.c.holder == holder)
-    if owner:
-        statement = statement.where(HOLDS.c.owner == owner)
-    if versions:
-        statement = statement.where(HOLDS.c.version.in_(versions))
-    return connection.execute(statement).rowcount
+    statement = delete(HOLDS) if not owner else delete(HOLDS).where(HOLDS.c.owner == owner)
+    count = 0
+    if whole := [holder for holder, versions in released if not versions]:
+        count += connection.execute(statement.where(HOLDS.c.holder.in_(whole))).rowcount
+    for holder, versions in released:
+        if versions:
+            some = HOLDS.c.holder == holder, HOLDS.c.version.in_(versions)
+            count += connection.execute(statement.where(*some)).rowcount
+    return count
 
 
 def page_of_owner(connection: Connection, owner: str, page: Page) -> tuple[list[Hold], str]:

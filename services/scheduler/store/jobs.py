@@ -48,7 +48,7 @@ def add(tx: Transaction, new: NewJob, depends_on: int | None) -> Job | None:
         tx.connection.execute(insert(job_dependencies), waits)
     tx.turned.add(number)
     if state in TERMINAL:
-        tx.ended.add(number)
+        tx.ended[number] = str(new.name)
     return job_of(row)
 
 

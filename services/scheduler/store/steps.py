@@ -69,7 +69,7 @@ def advance_all(tx: Transaction, steps: Mapping[int, Step]) -> list[int]:
     advanced = [row.number for row in rows]
     tx.turned.update(advanced)
     if is_end:
-        tx.ended.update(advanced)
+        tx.ended.update((row.number, str(JobName(row.project, row.job_id))) for row in rows)
         for origin in (row.origin_name for row in rows if row.origin_name):
             checkpoints.release_origin(tx, origin)
     return advanced

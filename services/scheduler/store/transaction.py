@@ -29,8 +29,8 @@ class Transaction:
     """Events that were added; they count once the transaction is committed."""
     turned: set[int] = field(default_factory=set)
     """Numbers of jobs that changed their state: the loop has to look again."""
-    ended: set[int] = field(default_factory=set)
-    """Numbers of jobs that came to their end."""
+    ended: dict[int, str] = field(default_factory=dict)
+    """Names of jobs that came to their end, by number."""
     touched: set[int] = field(default_factory=set)
     """Numbers of jobs that show something new without an event."""
     change: list[int] = field(default_factory=list)
