@@ -25,5 +25,5 @@ def rest_after(seconds: float) -> float:
 def groups_of(actions: Sequence[Action]) -> tuple[list[Action], list[list[PlaceAttempt]]]:
     """Returns actions as they are carried out: all but placements at once, then placements a few at a time."""
     placements = [action for action in actions if isinstance(action, PlaceAttempt)]
-    others = [action for action in actions if not isinstance(action, PlaceAttempt)]
+    others: list[Action] = [action for action in actions if not isinstance(action, PlaceAttempt)]
     return others, [placements[at : at + CLAIMS_TOGETHER] for at in range(0, len(placements), CLAIMS_TOGETHER)]

@@ -118,12 +118,14 @@ class Trainers:
     def __init__(self, settings: PeerSettings) -> None:
         self._settings = settings
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stubs: dict[str, trainer_pb2_grpc.TrainerServiceAsyncStub] = {}
 
     def _stub(self, address: str) -> trainer_pb2_grpc.TrainerServiceAsyncStub:
-        channel = self._channels.get(address)
-        if channel is None:
+        stub = self._stubs.get(address)
+        if stub is None:
             channel = self._channels[address] = open_channel(address, self._settings)
-        return trainer_pb2_grpc.TrainerServiceStub(channel)
+            stub = self._stubs[address] = trainer_pb2_grpc.TrainerServiceStub(channel)
+        return stub
 
     async def held(self, address: str) -> dict[str, Status]:
         """Returns what a node holds, by attempt name.
@@ -196,3 +198,4 @@ class Trainers:
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
+        self._stubs.clear()

@@ -136,9 +136,10 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ReleaseVersions(self, request: retention_pb2.ReleaseVersionsRequest, context: Any) -> Any:
         await self._answering(context)
-        for each in (request, *request.others):
-            known = {version for holder, version in self.fake.holds if holder == each.holder}
-            self.fake.holds.difference_update((each.holder, version) for version in each.versions or known)
+        others = [(each.holder, each.versions) for each in request.others]
+        for holder, versions in [(request.holder, request.versions), *others]:
+            gone = {pair for pair in self.fake.holds if pair[0] == holder and (not versions or pair[1] in versions)}
+            self.fake.holds -= gone
         self.fake.held.set()
         return retention_pb2.ReleaseVersionsResponse(num_holders=1 + len(request.others))
 

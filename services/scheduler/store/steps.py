@@ -35,14 +35,14 @@ class Step:
     """Further columns to set."""
 
 
+_COLUMNS = (
+    "number", "state", "token", "project", "job_id", "start_ms", "origin_name", "latest_seq", "record_head",
+)  # fmt: skip
 _BEFORE = (
-    select(
-        jobs.c.number, jobs.c.state, jobs.c.token, jobs.c.project, jobs.c.job_id, jobs.c.start_ms, jobs.c.origin_name,
-        jobs.c.latest_seq, jobs.c.record_head,
-    )
+    select(*(jobs.c[name] for name in _COLUMNS))
     .where(jobs.c.number.in_(bindparam("of_jobs", expanding=True)))
     .with_for_update()
-)  # fmt: skip
+)
 
 
 def advance(tx: Transaction, job: int, step: Step) -> bool:
