@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class _Effect:
     not_before: float = 0.0
     """Loop time before which it is not tried again."""
     touched: float = 0.0
+    done: float = -math.inf
+    """Loop time of its last success."""
     crashes: int = 0
     """Times in a row that it raised what is no answer of a peer."""
 
@@ -42,6 +45,8 @@ class Effects:
         self._chance = chance
         self._poke = poke
         self._effects: dict[Hashable, _Effect] = {}
+        self.looked = -math.inf
+        """Loop time at which the look began that is acted on: what has succeeded since is not in it, nor done again."""
         self.on_crash: Callable[[Hashable, int, Exception], None] = lambda _key, _crashes, _error: None
         """Called when an effect raised what is no answer of a peer: its key, how often in a row, and what."""
 
@@ -63,14 +68,22 @@ class Effects:
         """
         if any((other := self._effects.get(each)) is not None and other.task is not None for each in after):
             return
-        now = asyncio.get_running_loop().time()
+        effect = self._touched(key)
+        if effect.task is None and effect.not_before <= effect.touched and effect.done <= self.looked:
+            effect.task = asyncio.create_task(self._run(key, effect, make, again_s))
+
+    def done(self, key: Hashable) -> None:
+        """Notes that somebody else has done it just now."""
+        effect = self._touched(key)
+        effect.done = effect.touched
+
+    def _touched(self, key: Hashable) -> _Effect:
         effect = self._effects.get(key)
         if effect is None:
             backoff = Backoff(self._timing.retry_first_s, self._timing.retry_longest_s, self._chance)
             effect = self._effects[key] = _Effect(backoff)
-        effect.touched = now
-        if effect.task is None and effect.not_before <= now:
-            effect.task = asyncio.create_task(self._run(key, effect, make, again_s))
+        effect.touched = asyncio.get_running_loop().time()
+        return effect
 
     async def _run(
         self, key: Hashable, effect: _Effect, make: Callable[[], Coroutine[Any, Any, None]], again_s: float
@@ -81,7 +94,7 @@ class Effects:
             with context.background("scheduler.loop"):
                 await make()
             effect.backoff.reset()
-            effect.crashes = 0
+            effect.crashes, effect.done = 0, loop.time()
         except ServiceError as error:
             wait_s = max(effect.backoff.next_s(), error.retry_after_s or 0.0)
             wait_s = min(wait_s, self._timing.retry_longest_s)

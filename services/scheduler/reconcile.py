@@ -158,7 +158,7 @@ class Reconciler:
         """Looks, decides and acts once; returns how long nothing becomes due, in seconds."""
         waiting, self._waiting = self._waiting, []  # who comes while it looks is told of the next look
         loop = asyncio.get_running_loop()  # its time is virtual in simulations
-        began = loop.time()
+        began = self.effects.looked = loop.time()
         with LOOK.time():
             seen = self.seen = await self.jumps.watched(self._observe)
         for each in waiting:
@@ -320,6 +320,7 @@ class Reconciler:
             try:
                 with context.background("scheduler.follower"):
                     await follower.follow(action.attempt, self.rules)
+                self.effects.done((_WORDS[Close], part))
                 self.aside.went_well(action.attempt.job)
             except Exception as error:  # noqa: BLE001 - as above
                 # The next round starts another one; the pause keeps a poison event from spinning the loop.

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services.grpckit.database import Database, FolderLocked, PostgresAddress, Rank, SchemaTooNew, StartRefused, sqlite
-from services.grpckit.database.writer import LONGEST_RUN_S
+from services.grpckit.database.writer import LONGEST_RUN_S, PATIENT_PER_COMMIT
 from services.grpckit.errors import Reason, ServiceError
 from tests.support.postgres import TestDatabases
 
@@ -247,6 +247,41 @@ def test_patient_writes_let_others_go_first_and_come_all_the_same(database: Data
     assert [number for number in order if number < 40] == list(range(40))
     assert database.commits - before > 2
     assert database.read_sync(_count) == 41
+
+
+def test_a_prompt_write_that_comes_during_a_commit_ends_it_early(database: Database) -> None:
+    """It waits for the few patient ones that a commit takes in any case, not for all that fit into it."""
+    order: list[int] = []
+
+    async def burst() -> None:
+        loop, gate, asked = asyncio.get_running_loop(), threading.Event(), threading.Event()
+        prompt: list[asyncio.Future[int]] = []
+
+        def ask() -> None:
+            prompt.append(asyncio.ensure_future(database.write(note(40), rank=Rank.PROMPT)))
+            loop.call_soon(asked.set)
+
+        def note(number: int) -> Callable[[Connection], int]:
+            def run(connection: Connection) -> int:
+                if number == 0:
+                    loop.call_soon_threadsafe(ask)
+                    assert asked.wait(60.0)
+                order.append(number)
+                return _insert(number)(connection)
+
+            return run
+
+        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        pending = asyncio.gather(*(database.write(note(number), rank=Rank.PATIENT) for number in range(40)))
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        assert await pending == list(range(40))
+        assert await prompt[0] == 40
+
+    asyncio.run(burst())
+    assert order.index(40) == PATIENT_PER_COMMIT
 
 
 def test_slow_patient_writes_do_not_keep_usual_ones_waiting(database: Database) -> None:

@@ -34,9 +34,10 @@ T = TypeVar("T")
 WRITES_PER_COMMIT = 256
 """Writes that share one commit at most: keeps the wait of the first one bounded when writers never pause."""
 LONGEST_RUN_S = 0.02
-"""Processor seconds after which only prompt writes join a running commit: what one waits for that comes just then."""
+"""Processor seconds after which a running commit takes no further write, other than those it takes in any case."""
 USUAL_PER_COMMIT, PATIENT_PER_COMMIT = 4, 8
-"""Usual and patient writes that a commit takes whatever else waits, so that none are ever put off for ever."""
+"""Usual and patient writes that a commit takes whatever else waits, so that none are ever put off for ever; once a
+prompt write waits, it takes no more of them."""
 CAREFUL_COMMITS = 64
 """Commits with a savepoint around each write after one in which a write failed: failures come in swarms."""
 PATIENCE_S = 5.0
@@ -102,6 +103,8 @@ class Writer:
         self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._waiting: tuple[deque[_Write[Any]], ...] = tuple(deque() for _ in Rank)
         """By rank; for the thread alone."""
+        self._knocks: deque[None] = deque()
+        """One for each prompt write that came since the running commit was put together."""
         self._careful = 0
         """Commits to come whose writes run in savepoints."""
         self._closing = threading.Event()
@@ -133,6 +136,8 @@ class Writer:
         """Queues a write; its result comes after the commit. See `Database.write`."""
         future: Future[T] = Future()
         self._writes.put(_Write(run, future, rank, is_unseen))
+        if rank is Rank.PROMPT:
+            self._knocks.append(None)
         if self._is_over.is_set():
             self._refuse_late()
         return future
@@ -160,6 +165,7 @@ class Writer:
 
     def _collect(self) -> bool:
         """Sorts what was queued, and waits for something where nothing is left; False once the queue was closed."""
+        self._knocks.clear()  # before the queue is read: a knock too many ends a commit early, and one is never missed
         try:
             entry = self._writes.get(block=not any(self._waiting))
             while entry is not None:
@@ -226,7 +232,7 @@ class Writer:
                 return outcomes
 
     def _run_all(self, connection: Connection, batch: Sequence[_Write[Any]], certain: int) -> list[_Outcome]:
-        """Runs writes, those that are not certain until it takes too long.
+        """Runs writes, those that are not certain until it takes too long or a prompt one waits.
 
         Savepoints cost a fifth of a write, and are there for those that fail.
 
@@ -240,7 +246,7 @@ class Writer:
         self._careful -= self._careful > 0
         outcomes: list[_Outcome] = []
         for place, write in enumerate(batch):
-            if place >= certain and time.thread_time() > until:
+            if place >= certain and (self._knocks or time.thread_time() > until):
                 break
             outcomes.append(run(connection, write))
         return outcomes
