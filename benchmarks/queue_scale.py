@@ -7,6 +7,11 @@ jobs off the queue; a claim is from setting about a decided placement to its com
 scheduler's `/metrics`. Restart: with a hundred thousand ended jobs beside the queue, from the start of the process to
 its first page of jobs.
 
+Decisions count twice, without gRPC (`queue_decisions.py`): `decisions_per_s` are jobs that the pure function gives
+nodes, over the time that it takes with the long queue; `claims_per_s` are the same placements, written and committed.
+What a served placement comes to stands beside them: `placed_per_s` is of whole lives, each a start, a stream, an
+acknowledgement and five writes, and `ceiling_placed_per_s` what the processor time of all processes allows.
+
 Processor time of each submit is kept beside the rates, for a machine that does other work too: the ceilings are what it
 would give alone. Its parts in the scheduler are differences: a call whose handler does nothing; a submit that is only
 looked at; one that is kept, which adds the database and the holds.
@@ -31,6 +36,7 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks.queue_decisions import measure_decisions
 from benchmarks.queue_history import add_ended_jobs
 from benchmarks.queue_load import PARENT, call, creation, probe, quick_nodes, spec_of, submit
 from benchmarks.record import Record
@@ -88,8 +94,11 @@ def measure(folder: Path, queued: int, ended: int, postgres: LocalPostgres | Non
         found = asyncio.run(_submits(suite, spec, queued))
         found |= asyncio.run(_placements(suite))
         suite.stop("scheduler")
-        add_ended_jobs(folder / "scheduler", ended, postgres.address("scheduler") if postgres else None)
-        return found | {"ended_jobs": ended, "restart_s": asyncio.run(_restart(suite))}
+        stored = postgres.address("scheduler") if postgres else None
+        add_ended_jobs(folder / "scheduler", ended, stored)
+        found |= {"ended_jobs": ended, "restart_s": asyncio.run(_restart(suite))}
+        suite.stop("scheduler")
+        return found | measure_decisions(folder / "scheduler", stored)
     finally:
         suite.stop()
 
@@ -156,17 +165,18 @@ def _cpu_s(suite: Suite) -> dict[str, float]:
 
 
 async def _placements(suite: Suite) -> Figures:
-    before = _metrics(suite)
+    before, cpu_before = _metrics(suite), _cpu_s(suite)
     began = time.perf_counter()
     async with quick_nodes(suite.address("scheduler"), NODES, SLOTS) as nodes:
         await asyncio.gather(*(node.until_ended(PLACED // NODES) for node in nodes))
         wall_s = time.perf_counter() - began
-        after = _metrics(suite)
+        after, cpu_after = _metrics(suite), _cpu_s(suite)
     placed = after["placements_total"] - before["placements_total"]
-    decided_s = after["decide_seconds_sum"] - before["decide_seconds_sum"]
+    spent_ms = {name: 1e3 * (after - cpu_before[name]) / placed for name, after in cpu_after.items()}
     return {
         "placed_per_s": placed / wall_s,
-        "decisions_per_s": placed / decided_s,
+        **{f"placed_cpu_ms_{name}": ms for name, ms in spent_ms.items()},
+        "ceiling_placed_per_s": min(1e3 / spent_ms["scheduler"], 1e3 * (os.cpu_count() or 1) / sum(spent_ms.values())),
         "rounds": after["decide_seconds_count"] - before["decide_seconds_count"],
         "claim_p99_at_most_ms": _claim_ms(suite, 0.99),
         "claim_p50_at_most_ms": _claim_ms(suite, 0.5),
@@ -220,6 +230,7 @@ def _record(found: Figures, on_server: Figures, floor: float) -> Record:
         f"submit p99 {worst_ms:.0f} ms > {TARGET_P99_MS:g} ms": worst_ms > TARGET_P99_MS,
         "claim p99": float(found["claim_p99_at_most_ms"]) > TARGET_CLAIM_MS,
         "decisions": float(found["decisions_per_s"]) < TARGET_DECISIONS,
+        "claims": float(found["claims_per_s"]) < TARGET_DECISIONS,
         "restart": float(found["restart_s"]) > TARGET_RESTART_S,
     }
     return Record(
