@@ -298,6 +298,33 @@ def test_database_keeps_terminal_states(database: Database) -> None:
             database.write_sync(partial(Connection.execute, statement=statement))
 
 
+def test_placements_that_share_a_write_are_told_apart(database: Database) -> None:
+    """Each gets a larger token, a gang has one for all its parts, and a job that is not queued any more gets none."""
+
+    def place(db: Any) -> list[Attempt]:
+        tx = Transaction(db, 0)
+        node_store.register(tx, NODE, 10_000)
+        for name in ("a", "b", "c", "d"):
+            job_store.add(tx, new_job(JobName("p", name)), None)
+        job_store.advance(tx, 2, job_store.Step(to=JobState.CANCELLED, reason="R", message="M"))
+        asked = [["n1"], ["n1"], ["n1", "n2"], ["n1"]]
+        wanted = [placing.Placing(job=number, nodes=nodes, why="room") for number, nodes in enumerate(asked, start=1)]
+        parts = placing.place(tx, *wanted)
+        assert placing.place(tx, *wanted) == []
+        assert tx.turned == {1, 2, 3, 4}
+        return parts
+
+    parts = database.write_sync(place)
+    assert [(part.job, part.node, part.node_rank) for part in parts] == [
+        (1, "n1", 0), (3, "n1", 0), (3, "n2", 1), (4, "n1", 0),
+    ]  # fmt: skip
+    tokens = [part.token for part in parts]
+    assert tokens[0] < tokens[1] == tokens[2] < tokens[3]
+    found = database.read_sync(lambda db: [job_store.load(db, number) for number in (1, 2, 3, 4)])
+    assert [job.state for job in found] == [JobState.STARTING, JobState.CANCELLED, JobState.STARTING, JobState.STARTING]
+    assert [job.token for job in found] == [tokens[0], 0, tokens[1], tokens[3]]
+
+
 def test_batch_with_a_hole_is_refused_whole(database: Database) -> None:
     """Several messages of a stream may be one batch: one lost between two others must not be passed over."""
 

@@ -15,6 +15,7 @@ from services.scheduler.jobs import HELD, AttemptState, JobState
 from services.scheduler.observation import Observation
 from services.scheduler.placement import host_bytes_on, shortage
 from services.scheduler.planning.observed import loss_ms, queue_of
+from services.scheduler.planning.order import in_order, standings, waiting_key
 from services.scheduler.planning.queue import Project, Rules
 from services.scheduler.records import ActiveJob, Attempt, Capacity, Drain, Needs, Node
 from tests.unit.scheduler_rules.test_decisions import NOW, attempt, job, node
@@ -245,3 +246,12 @@ def test_who_copies_nothing_gives_way_all_the_same() -> None:
     slow = replace(part, first_step_ms=NOW + 3 * hour_ms)
     actions = decide(Observation(now_ms=now_ms, jobs=(old, young), **fields | {"attempts": (slow,)}))
     assert not any(isinstance(each, Preempt) for each in actions)
+
+
+@given(seen=observations(), waited_ms=st.integers(0, 10 * Rules().promote_after_ms))
+def test_the_order_that_is_made_as_it_is_asked_for_is_that_of_the_keys(seen: Observation, waited_ms: int) -> None:
+    """Whatever classes, projects, work so far and deadlines there are, and however long they wait."""
+    queue = queue_of(replace(seen, now_ms=seen.now_ms + waited_ms))
+    standing = standings(queue)
+    keys = sorted((waiting_key(job, queue, standing[job.project]), job.job) for job in queue.waiting)
+    assert [(key, job.job) for key, job in in_order(queue, standing)] == keys
