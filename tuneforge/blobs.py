@@ -10,8 +10,8 @@ not known here; `tuneforge.manifest` names them.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 from types import TracebackType
@@ -19,44 +19,28 @@ from typing import BinaryIO, Self
 
 import grpc
 
+from tuneforge._blob_calls import CHUNK_BYTES, PEER, TRY_DEADLINE_S, BlobCalls, resumable
 from tuneforge._hashing_writer import HashingWriter
 from tuneforge._object_urls import StoreBrokeOff, StoreRefused, StoreUnreachable, get
-from tuneforge._part_uploads import Told, parts_to_send, send_parts
-from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, is_retriable, open_channel, typed_error
-from tuneforge.errors import DeadlineExceeded, NotFound, Reason, TuneforgeError, Unavailable
+from tuneforge._part_uploads import parts_to_send
+from tuneforge._transport import Backoff, RetryPolicy, TransportSettings, call, open_channel
+from tuneforge._uploads import upload, upload_known
+from tuneforge.errors import Reason, TuneforgeError, Unavailable
 from tuneforge.manifest import (
     IntegrityError,
     Manifest,
     ManifestFile,
     StoredDamage,
-    build,
     check_path,
+    files_below,
     sha256_file,
 )
-from tuneforge.v1.blobs_pb2 import (
-    BLOB_DIRECTION_READ,
-    BLOB_DIRECTION_WRITE,
-    BLOB_WAY_PRESIGNED,
-    BLOB_WAY_STREAM,
-    BlobAccess,
-    BlobDirection,
-    BlobPresigned,
-    CheckBlobRequest,
-    CompleteUploadRequest,
-    DownloadBlobRequest,
-    GetBlobAccessRequest,
-    UploadBlobRequest,
-    UploadBlobResponse,
-)
+from tuneforge.v1.blobs_pb2 import BLOB_DIRECTION_READ, CheckBlobRequest, DownloadBlobRequest
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that were moved since the last call; bytes that need no moving count too."""
 
-_TRY_DEADLINE_S = 600.0
-"""Deadline of one try of a transfer. A longer one is broken off and resumed, so that no half-dead stream hangs."""
-_CHUNK_BYTES = 1024 * 1024
-"""Largest chunk sent; a smaller `BlobStream.chunk_bytes` wins."""
 _READ_BYTES = 4 * 1024 * 1024
 
 
@@ -74,12 +58,9 @@ class BlobClient:
             project: Id of the project, e.g. `default`.
             retry: How long to go on without progress; None gives up after 60 seconds.
         """
-        self._stub = RegistryServiceStub(channel)
+        retry = retry or RetryPolicy(budget_s=60.0, max_s=5.0)
+        self._calls = BlobCalls(RegistryServiceStub(channel), f"projects/{project}", retry)
         self._owned: grpc.Channel | None = None
-        self._parent = f"projects/{project}"
-        self._retry = retry or RetryPolicy(budget_s=60.0, max_s=5.0)
-        # Forgotten when the store behind the registry cannot be reached from here, or when there is none.
-        self._may_use_urls = True
 
     @classmethod
     def connect(
@@ -112,31 +93,51 @@ class BlobClient:
     def upload_file(self, path: Path, *, progress: Progress | None = None) -> ManifestFile:
         """Stores the bytes of a file and returns its entry for a manifest, under the file's own name.
 
+        A large file is read once: its digest is found while it is sent. It is hashed first only where the project has a
+        blob of its size, so that what is stored already is not sent. What broke off is gone on with, also by another
+        process on the same machine, as long as the file stays as it is.
+
         Raises:
             OSError: The file cannot be read.
+            IntegrityError, InvalidArgument: It changes during the upload; nothing of it is kept.
             TuneforgeError: The registry refused the bytes or stayed away.
         """
-        digest = sha256_file(path)
-        entry = ManifestFile(path=path.name, sha256=digest, size_bytes=path.stat().st_size)
-        self._upload(path, entry, progress)
-        return entry
+        return upload(self._calls, path, progress or _nobody)
+
+    def upload_files(self, files: Mapping[str, Path], *, progress: Progress | None = None) -> Manifest:
+        """Stores files and returns their manifest; errors as for `upload_file`.
+
+        Args:
+            files: Path in the manifest -> file.
+            progress: Told about each piece.
+
+        Raises:
+            InvalidManifest: A path breaks a rule of `tuneforge.manifest`; nothing was sent.
+        """
+        for path in files:
+            check_path(path)
+        return Manifest.of(
+            replace(self.upload_file(file, progress=progress), path=path) for path, file in files.items()
+        )
 
     def upload_folder(self, folder: Path, *, progress: Progress | None = None) -> Manifest:
         """Stores every file below a folder and returns the manifest of the folder.
 
         Raises:
+            InvalidManifest: There is a symbolic link or something that is no regular file; nothing was sent.
             OSError: A file cannot be read.
-            IntegrityError: A file changed during the upload.
+            IntegrityError, InvalidArgument: A file changes during the upload.
             TuneforgeError: The registry refused the bytes or stayed away.
         """
-        manifest = build(folder)
-        self.upload_manifest(folder, manifest, progress=progress)
-        return manifest
+        return self.upload_files({path: folder / path for path in files_below(folder)}, progress=progress)
 
     def upload_manifest(self, folder: Path, manifest: Manifest, *, progress: Progress | None = None) -> None:
-        """Stores the files of a manifest that was built from a folder before; errors as for `upload_folder`."""
+        """Stores the files of a manifest that was built from a folder before; errors as for `upload_folder`.
+
+        Nothing is sent of a file that is stored.
+        """
         for entry in manifest.files:
-            self._upload(folder / entry.path, entry, progress)
+            upload_known(self._calls, folder / entry.path, entry, progress or _nobody)
 
     def download(self, sha256: str, size_bytes: int, dest: Path, *, progress: Progress | None = None) -> None:
         """Brings a blob to `dest`, verified; a file with the right content that lies there already is kept.
@@ -190,72 +191,13 @@ class BlobClient:
 
     def _damage(self, path: str, sha256: str, found: str) -> IntegrityError:
         """Returns the error for bytes that came wrong twice, once the registry has looked at what it has."""
-        request = CheckBlobRequest(name=f"{self._parent}/blobs/{sha256}")
+        request = CheckBlobRequest(name=f"{self._calls.parent}/blobs/{sha256}")
         try:
-            peer = "the registry"
-            check = call(self._stub.CheckBlob, request, timeout_s=_TRY_DEADLINE_S, retry=self._retry, peer=peer)
+            method, retry = self._calls.stub.CheckBlob, self._calls.retry
+            check = call(method, request, timeout_s=TRY_DEADLINE_S, retry=retry, peer=PEER)
         except TuneforgeError:  # away, or of an earlier release: what came is wrong all the same
             return IntegrityError(path, sha256, found)
         return (IntegrityError if check.is_whole else StoredDamage)(path, sha256, found)
-
-    def _upload(self, path: Path, entry: ManifestFile, progress: Progress | None) -> None:
-        backoff = Backoff(self._retry)
-        told = Told(progress or _nobody)
-        stalled = TuneforgeError(Reason.INTERNAL, f"the upload of {path} does not move forward")
-        committed = -1
-        while True:
-            access = self._access(entry.sha256, BLOB_DIRECTION_WRITE, entry.size_bytes)
-            if access.is_stored:
-                break
-            if access.WhichOneof("way") == "presigned":
-                if self._upload_by_urls(path, access.presigned, told):
-                    break
-                error = stalled
-            else:
-                if access.stream.committed_bytes > committed:
-                    committed = access.stream.committed_bytes
-                    backoff.progress()
-                    told.whole(committed)
-                source = _Chunks(path, access.stream.upload, entry, committed, access.stream.chunk_bytes)
-                try:
-                    if self._send(source).is_stored:
-                        break
-                    error = stalled
-                except grpc.RpcError as rpc_error:
-                    error = _resumable(rpc_error)
-                source.raise_own_error()
-            backoff.wait_or_raise(error)
-        told.whole(entry.size_bytes)
-
-    def _access(self, sha256: str, direction: BlobDirection.ValueType, size_bytes: int) -> BlobAccess:
-        request = GetBlobAccessRequest(
-            name=f"{self._parent}/blobs/{sha256}",
-            direction=direction,
-            size_bytes=size_bytes,
-            way=BLOB_WAY_PRESIGNED if self._may_use_urls else BLOB_WAY_STREAM,
-        )
-        return call(self._stub.GetBlobAccess, request, retry=self._retry, peer="the registry")
-
-    def _upload_by_urls(self, path: Path, presigned: BlobPresigned, told: Told) -> bool:
-        """Sends what is missing straight to the store; returns whether the blob is stored."""
-        try:
-            if not send_parts(path, parts_to_send(presigned), told, self._retry):
-                return False
-        except StoreUnreachable:
-            self._may_use_urls = False  # from here the registry can be reached, its store cannot
-            return False
-        request = CompleteUploadRequest(name=presigned.upload)
-        while True:  # the registry goes on reading when our deadline has passed
-            try:
-                method, peer = self._stub.CompleteUpload, "the registry"
-                return call(method, request, timeout_s=_TRY_DEADLINE_S, retry=self._retry, peer=peer).is_stored
-            except DeadlineExceeded:
-                continue
-            except NotFound:  # given up meanwhile
-                return False
-
-    def _send(self, source: "_Chunks") -> UploadBlobResponse:
-        return self._stub.UploadBlob(iter(source), timeout=_TRY_DEADLINE_S)
 
     def _fill(self, file: BinaryIO, sha256: str, size_bytes: int, progress: Progress | None) -> str:
         """Appends what is missing of a blob to a part of it and returns the digest of the whole."""
@@ -269,7 +211,7 @@ class BlobClient:
             file.seek(0)
             offset, hasher = 0, new_sha256()
         _tell(progress, offset)
-        backoff = Backoff(self._retry)
+        backoff = Backoff(self._calls.retry)
         with HashingWriter(file, hasher) as writer:
             while offset < size_bytes:
                 try:
@@ -281,68 +223,24 @@ class BlobClient:
                     if offset < size_bytes:
                         raise IntegrityError(f"blob {sha256}", f"{size_bytes} bytes", f"{offset} bytes")
                 except grpc.RpcError as rpc_error:
-                    backoff.wait_or_raise(_resumable(rpc_error))
+                    backoff.wait_or_raise(resumable(rpc_error))
                 except StoreUnreachable:
-                    self._may_use_urls = False
+                    self._calls.may_use_urls = False
                 except (StoreBrokeOff, StoreRefused) as error:  # also URLs that have ended: there are others to be had
                     backoff.wait_or_raise(Unavailable(Reason.STORAGE_UNAVAILABLE, str(error)))
         return hasher.hexdigest()
 
     def _pieces(self, sha256: str, size_bytes: int, offset: int) -> Iterator[bytes]:
         """Yields the bytes of a blob from an offset, straight from the store where that is possible."""
-        if self._may_use_urls and size_bytes > _CHUNK_BYTES:
-            access = self._access(sha256, BLOB_DIRECTION_READ, size_bytes)
+        if self._calls.may_use_urls and size_bytes > CHUNK_BYTES:
+            access = self._calls.access(f"blobs/{sha256}", BLOB_DIRECTION_READ, size_bytes)
             if access.WhichOneof("way") == "presigned":
                 yield from get(parts_to_send(access.presigned)[0], offset)
                 return
-            self._may_use_urls = False  # the registry has a folder
-        request = DownloadBlobRequest(name=f"{self._parent}/blobs/{sha256}", offset=offset)
-        for message in self._stub.DownloadBlob(request, timeout=_TRY_DEADLINE_S):
+            self._calls.may_use_urls = False  # the registry has a folder
+        request = DownloadBlobRequest(name=f"{self._calls.parent}/blobs/{sha256}", offset=offset)
+        for message in self._calls.stub.DownloadBlob(request, timeout=TRY_DEADLINE_S):
             yield message.data
-
-
-@dataclass
-class _Chunks:
-    """The messages of one upload try; keeps an error of its own, which gRPC would swallow."""
-
-    path: Path
-    upload: str
-    entry: ManifestFile
-    offset: int
-    chunk_bytes: int
-    error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[UploadBlobRequest]:
-        size = min(self.chunk_bytes, _CHUNK_BYTES) or _CHUNK_BYTES
-        left = self.entry.size_bytes - self.offset
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(min(size, left))
-                yield UploadBlobRequest(
-                    upload=self.upload, size_bytes=self.entry.size_bytes, offset=self.offset, data=data
-                )
-                while left := left - len(data):
-                    if not data:
-                        raise IntegrityError(str(self.path), self.entry.sha256, "a file that became shorter")
-                    data = file.read(min(size, left))
-                    yield UploadBlobRequest(data=data)
-        except (OSError, IntegrityError) as error:
-            self.error = error
-
-    def raise_own_error(self) -> None:
-        """Raises what stopped the reading of the file, if anything did."""
-        if self.error is not None:
-            raise self.error
-
-
-def _resumable(rpc_error: grpc.RpcError) -> TuneforgeError:
-    """Returns the typed error when the transfer may go on after it, else raises it."""
-    error = typed_error(rpc_error, "the registry")
-    code = rpc_error.code() if isinstance(rpc_error, grpc.Call) else None
-    if is_retriable(rpc_error) or code is grpc.StatusCode.DEADLINE_EXCEEDED or error.reason == Reason.OFFSET_MISMATCH:
-        return error
-    raise error from None
 
 
 def _has_content(path: Path, sha256: str, size_bytes: int) -> bool:

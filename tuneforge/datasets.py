@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -31,7 +30,6 @@ from tuneforge.dataset_values import (
 )
 from tuneforge.errors import AlreadyExists, NotFound
 from tuneforge.imports import ImportCall, ImportOptions, OnImportProgress, unless_refused
-from tuneforge.manifest import Manifest
 from tuneforge.v1 import datasets_pb2 as pb
 from tuneforge.v1 import retention_pb2, rows_pb2
 
@@ -94,9 +92,7 @@ class Datasets:
         blobs = self._blobs()
         if on_start is not None:
             on_start()
-        manifest = Manifest.of(
-            replace(blobs.upload_file(file, progress=progress), path=path) for path, file in files.items()
-        )
+        manifest = blobs.upload_files(files, progress=progress)
         request = pb.CreateDatasetVersionRequest(
             parent=name, manifest=_wire.manifest_to_proto(manifest), request_id=new_request_id()
         )

@@ -206,7 +206,7 @@ def build(folder: Path, *, exclude: Collection[str] = ()) -> Manifest:
         InvalidManifest: There is a symbolic link or something that is no regular file, or a path breaks a rule.
         FileNotFoundError: There is no such folder.
     """
-    found = _walk(folder)
+    found = files_below(folder)
     return Manifest.of(
         ManifestFile(path, sha256_file(folder / path), size) for path, size in found.items() if path not in exclude
     )
@@ -224,7 +224,7 @@ def verify(folder: Path, manifest: Manifest, *, exclude: Collection[str] = ()) -
         IntegrityError: A file is missing, has another size or content, is a link, or is not in the manifest.
     """
     try:
-        found = {path: size for path, size in _walk(folder).items() if path not in exclude}
+        found = {path: size for path, size in files_below(folder).items() if path not in exclude}
     except InvalidManifest as error:
         raise IntegrityError(error.path, "a regular file", str(error)) from None
     except OSError as error:
@@ -242,8 +242,13 @@ def verify(folder: Path, manifest: Manifest, *, exclude: Collection[str] = ()) -
         raise IntegrityError(min(found), "no such file", "a file that the manifest does not list")
 
 
-def _walk(folder: Path) -> dict[str, int]:
-    """Returns path → size in bytes of every file below a folder."""
+def files_below(folder: Path) -> dict[str, int]:
+    """Returns path → size in bytes of every file below a folder.
+
+    Raises:
+        InvalidManifest: There is a symbolic link or something that is no regular file.
+        FileNotFoundError: There is no such folder.
+    """
     found: dict[str, int] = {}
     pending = [""]
     while pending:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from tuneforge.blobs import BlobClient, Progress
 from tuneforge.errors import InvalidArgument, Reason
-from tuneforge.manifest import Manifest, ManifestFile, sha256_file
+from tuneforge.manifest import Manifest
 
 INITIALIZATION = "initialization.json"
 """Makes a configuration without weights a model."""
@@ -14,8 +14,8 @@ _MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"
 """Weights, configurations, tokenizers, chat templates."""
 
 
-def model_files(folder: Path) -> Manifest:
-    """Returns what is taken of the folder of a whole model.
+def model_files(folder: Path) -> dict[str, Path]:
+    """Returns what is taken of the folder of a whole model, by name.
 
     Raises:
         InvalidArgument: It is no such folder, or a link in it leads out of it.
@@ -30,11 +30,11 @@ def model_files(folder: Path) -> Manifest:
     if problem:
         cure = "Give a folder with config.json, *.safetensors and the tokenizer's files."
         raise InvalidArgument(Reason.INVALID_MODEL, problem, cure=cure)
-    return _manifest(folder, frozenset())
+    return _files(folder, frozenset())
 
 
-def adapter_files(folder: Path) -> Manifest:
-    """Returns what is taken of the folder of a LoRA adapter.
+def adapter_files(folder: Path) -> dict[str, Path]:
+    """Returns what is taken of the folder of a LoRA adapter, by name.
 
     Raises:
         InvalidArgument: It is no such folder, or a link in it leads out of it.
@@ -44,7 +44,7 @@ def adapter_files(folder: Path) -> Manifest:
         cure = "Give the folder that PEFT's `save_pretrained` writes, with safetensors."
         problem = f"{str(folder)!r} has no {' and no '.join(missing)}"
         raise InvalidArgument(Reason.INVALID_MODEL, problem, cure=cure)
-    return _manifest(folder, frozenset())
+    return _files(folder, frozenset())
 
 
 def upload_configuration(config: Path, seed: int, blobs: BlobClient, progress: Progress | None) -> Manifest:
@@ -66,22 +66,19 @@ def upload_configuration(config: Path, seed: int, blobs: BlobClient, progress: P
         raise InvalidArgument(Reason.INVALID_MODEL, f"{str(folder)!r} has no {' and no '.join(missing)}", cure=cure)
     if not 0 <= seed < 2**63:
         raise InvalidArgument(Reason.INVALID_FIELD, f"the seed is {seed}", cure="Give 0 to 2^63 - 1.")
-    files = _manifest(folder, frozenset({".safetensors"}))
-    files = Manifest.of(
-        file for file in files.files if not file.path.endswith(".index.json") and file.path != INITIALIZATION
-    )
-    blobs.upload_manifest(folder, files, progress=progress)
+    files = _files(folder, frozenset({".safetensors"}))
     with TemporaryDirectory() as place:
         path = Path(place) / INITIALIZATION
         path.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
-        return Manifest.of((*files.files, blobs.upload_file(path, progress=progress)))
+        taken = {name: file for name, file in files.items() if not name.endswith(".index.json")}
+        return blobs.upload_files(taken | {INITIALIZATION: path}, progress=progress)
 
 
-def _manifest(folder: Path, left_out: frozenset[str]) -> Manifest:
+def _files(folder: Path, left_out: frozenset[str]) -> dict[str, Path]:
     files = [file for file in sorted(folder.iterdir()) if _belongs(file) and file.suffix not in left_out]
     for file in files:
         _refuse_escape(folder, file)
-    return Manifest.of(ManifestFile(file.name, sha256_file(file), file.stat().st_size) for file in files)
+    return {file.name: file for file in files}
 
 
 def _belongs(file: Path) -> bool:

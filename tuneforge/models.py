@@ -89,8 +89,8 @@ class Models:
         files = model_files(folder)
         name = names.model(self._project, model)
         self._create_if_missing(name, description)
-        self._blobs().upload_manifest(folder, files, progress=progress)
-        return self._create_version(name, files, facts=facts)
+        manifest = self._blobs().upload_files(files, progress=progress)
+        return self._create_version(name, manifest, facts=facts)
 
     def import_adapter(
         self,
@@ -119,8 +119,8 @@ class Models:
         reference = self._reference(base)
         name = names.model(self._project, model)
         self._create_if_missing(name, description)
-        self._blobs().upload_manifest(folder, files, progress=progress)
-        return self._create_version(name, files, reference)
+        manifest = self._blobs().upload_files(files, progress=progress)
+        return self._create_version(name, manifest, reference)
 
     def import_config(
         self,

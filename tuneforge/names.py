@@ -70,6 +70,9 @@ def _check(value: str, kind: str) -> str:
         return "" if is_digest(value) else "a digest is 64 lower-case hexadecimal digits"
     if kind in {"version", "attempt", "validation", "trial"}:
         return "" if _NUMBER.fullmatch(value) and value != "0" else f"{kind} is a whole number from 1 on"
+    if kind == "upload":
+        is_upload = is_digest(value) or is_id(value)
+        return "" if is_upload else f"an upload is a digest of 64 lower-case hexadecimal digits, or {ID_FORM}"
     if kind == "recipe":
         return "" if _RECIPE.fullmatch(value) else "recipe is 4 to 128 letters, digits and . _ @"
     if kind == "step":
@@ -258,11 +261,16 @@ class BlobName(ResourceName):
 
 @dataclass(frozen=True, slots=True)
 class UploadName(ResourceName):
-    """An upload of the bytes with this SHA-256."""
+    """An upload: of the bytes with this SHA-256, or of bytes whose digest comes last, by an id of the caller's."""
 
-    pattern: ClassVar[str] = "projects/{project}/uploads/{digest}"
+    pattern: ClassVar[str] = "projects/{project}/uploads/{upload}"
     project: str
-    digest: str
+    upload: str
+
+    @property
+    def digest(self) -> str:
+        """The digest, when it goes by that; else empty."""
+        return self.upload if is_digest(self.upload) else ""
 
 
 @dataclass(frozen=True, slots=True)

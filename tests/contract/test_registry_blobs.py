@@ -162,9 +162,87 @@ async def test_content_with_another_digest_is_not_kept(tmp_path: Path) -> None:
         assert await registry.put(CONTENT) == DIGEST
 
 
+def unnamed(content: bytes, upload: str = "mine", *, offset: int = 0) -> Iterator[pb.UploadBlobRequest]:
+    """Yields the messages of an upload whose digest has not been told."""
+    return pieces(content, digest=upload, offset=offset)
+
+
+async def unnamed_access(
+    registry: RunningRegistry, *, project: str = PROJECT, size: int = len(CONTENT)
+) -> pb.BlobAccess:
+    """Returns how an upload without a digest is to go."""
+    name, direction = f"{project}/uploads/mine", pb.BLOB_DIRECTION_WRITE
+    return await registry.stub.GetBlobAccess(pb.GetBlobAccessRequest(name=name, direction=direction, size_bytes=size))
+
+
 @on_loop
-async def test_many_uploads_of_the_same_blob_are_safe(tmp_path: Path) -> None:
-    """Clients that send the same content at once, and go on where told, all end with one whole blob."""
+async def test_the_digest_may_come_last(tmp_path: Path) -> None:
+    """Bytes are held without it and stored with it; the answer names the blob; a restart between changes nothing."""
+    async with running_registry(tmp_path) as registry:
+        fresh = await unnamed_access(registry)
+        assert (fresh.stream.upload, fresh.needs_digest) == (f"{PROJECT}/uploads/mine", False)
+        held = await registry.upload(unnamed(CONTENT))
+        assert (held.name, held.committed_bytes, held.is_stored) == ("", len(CONTENT), False)
+    async with running_registry(tmp_path) as registry:
+        assert (await unnamed_access(registry)).stream.committed_bytes == len(CONTENT)
+        last = pb.UploadBlobRequest(sha256=DIGEST)
+        answer = await registry.upload([*unnamed(CONTENT, offset=len(CONTENT)), last])
+        assert (answer.name, answer.is_stored) == (f"{PROJECT}/blobs/{DIGEST}", True)
+        assert await download(registry) == CONTENT
+        assert stored_files(registry) == [DIGEST]
+
+
+@on_loop
+async def test_a_wrong_digest_at_the_end_keeps_nothing(tmp_path: Path) -> None:
+    """Another digest than that of the bytes is DIGEST_MISMATCH with both; a malformed or second one INVALID_FIELD."""
+    async with running_registry(tmp_path) as registry:
+        changed = bytearray(CONTENT)
+        changed[-1] ^= 1
+        last = pb.UploadBlobRequest(sha256=DIGEST)
+        error = await refused(registry.upload([*unnamed(bytes(changed)), last]), Reason.DIGEST_MISMATCH)
+        assert error.metadata["expected"] == DIGEST
+        assert error.metadata["found"] == hashlib.sha256(changed).hexdigest()
+        assert stored_files(registry) == []
+        for sha256, messages in (("f" * 63, unnamed(CONTENT)), (EMPTY, pieces(CONTENT))):
+            bad = registry.upload([*messages, pb.UploadBlobRequest(sha256=sha256)])
+            assert fields_of(await refused(bad, Reason.INVALID_FIELD)) == ["sha256"]
+        await refused(registry.stub.GetBlobAccess(access(pb.BLOB_DIRECTION_READ)), Reason.NOT_FOUND)
+
+
+@on_loop
+async def test_a_digest_is_asked_for_where_it_may_save_the_sending(tmp_path: Path) -> None:
+    """It is where the project itself has a blob as large and no byte of the upload has come."""
+    async with running_registry(tmp_path) as registry:
+        await registry.put(CONTENT)
+        assert (await unnamed_access(registry)).needs_digest
+        assert not (await unnamed_access(registry, size=len(CONTENT) + 1)).needs_digest
+        assert not (await unnamed_access(registry, project="projects/other")).needs_digest
+        await registry.upload(islice(unnamed(CONTENT), 2))
+        begun = await unnamed_access(registry)
+        assert (begun.needs_digest, begun.stream.committed_bytes) == (False, 2 * 64 * 1024)
+
+
+@on_loop
+async def test_an_upload_without_a_digest_is_its_callers(tmp_path: Path) -> None:
+    """Another principal's upload of the same name is another one, and not to be seen."""
+    tokens = [
+        {"token_sha256": hashlib.sha256(token).hexdigest(), "principal": name, "roles": ["editor"], "projects": ["*"]}
+        for token, name in ((b"e", "eve"), (b"v", "vic"))
+    ]
+    (tmp_path / "tokens.json").write_text(json.dumps(tokens))
+    async with running_registry(tmp_path / "data", tokens_file=tmp_path / "tokens.json") as registry:
+        await registry.upload(islice(unnamed(CONTENT[::-1]), 3), token="e")
+        answer = await registry.upload([*unnamed(CONTENT), pb.UploadBlobRequest(sha256=DIGEST)], token="v")
+        assert answer.is_stored
+
+
+@pytest.mark.parametrize("hash_first_bytes", [0, 2**30])
+@on_loop
+async def test_many_uploads_of_the_same_blob_are_safe(
+    tmp_path: Path, hash_first_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that send the same content at once, digest first or last, and go on where told, end with one blob."""
+    monkeypatch.setattr("tuneforge._uploads.HASH_FIRST_BYTES", hash_first_bytes)
     path = tmp_path / "content"
     path.write_bytes(CONTENT)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.fake_registry_small import FakeRegistry, serve
 from tuneforge._transport import RetryPolicy
 from tuneforge.blobs import BlobClient
-from tuneforge.errors import InvalidArgument, NotFound, Unavailable
+from tuneforge.errors import InvalidArgument, NotFound, Reason, Unavailable
 from tuneforge.manifest import IntegrityError, build, verify
 
 QUICK = RetryPolicy(initial_s=0.001, max_s=0.01, budget_s=5.0)
@@ -71,6 +71,72 @@ def test_an_empty_file_is_a_blob_too(client: BlobClient, fake: FakeRegistry, tmp
     assert fake.stored == {entry.sha256: b""}
     client.download(entry.sha256, 0, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == b""
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every file sent as a large one: its digest last."""
+    monkeypatch.setattr("tuneforge._uploads.HASH_FIRST_BYTES", 1)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_large_file_is_sent_before_its_digest_is_known(client: BlobClient, fake: FakeRegistry, file: Path) -> None:
+    """Every byte goes once although the stream breaks five times; another process finds the same unfinished upload."""
+    fake.breaks = 5
+    assert client.upload_file(file).sha256 == DIGEST
+    assert (fake.stored, fake.partial, fake.calls.count("UploadBlob")) == ({DIGEST: CONTENT}, {}, 6)
+    fake.stored.clear()
+    fake.breaks = 10**6
+    impatient = RetryPolicy(initial_s=0.001, max_s=0.01, budget_s=0.0)
+    client._calls.retry = impatient
+    with pytest.raises(Unavailable):
+        client.upload_file(file)
+    fake.break_every, fake.breaks = len(CONTENT) - 2000, 1
+    client._calls.retry = QUICK
+    assert client.upload_file(file).sha256 == DIGEST
+    assert (fake.stored, fake.partial, fake.breaks) == ({DIGEST: CONTENT}, {}, 1)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_large_file_that_is_stored_is_not_sent(client: BlobClient, fake: FakeRegistry, file: Path) -> None:
+    """A blob of its size makes the client ask by digest; so does an answer that was lost."""
+    fake.loses_answers = 1
+    client.upload_file(file)
+    client.upload_file(file)
+    assert fake.calls.count("UploadBlob") == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_large_file_goes_to_an_older_registry_too(client: BlobClient, fake: FakeRegistry, file: Path) -> None:
+    """One that knows uploads by digest alone is told the digest first."""
+    fake.is_old = True
+    client.upload_file(file)
+    assert fake.stored == {DIGEST: CONTENT}
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_damaged_beginning_is_sent_anew(client: BlobClient, fake: FakeRegistry, file: Path) -> None:
+    """What another process had sent and is not this file's is found by the digest, once; then all is sent."""
+    fake.breaks = 1
+    client._calls.retry = RetryPolicy(budget_s=0.0)
+    with pytest.raises(Unavailable):
+        client.upload_file(file)
+    client._calls.retry = QUICK
+    (held,) = fake.partial.values()
+    held[0] ^= 1
+    client.upload_file(file)
+    assert (fake.stored, fake.partial) == ({DIGEST: CONTENT}, {})
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_large_file_that_changes_is_noticed(
+    client: BlobClient, fake: FakeRegistry, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent is not what was hashed: the registry refuses it, and nothing is kept."""
+    monkeypatch.setattr("tuneforge._uploads.FileDigest.result", lambda _self: "0" * 64)
+    with pytest.raises(InvalidArgument) as caught:
+        client.upload_file(file)
+    assert (caught.value.reason, fake.stored, fake.partial) == (Reason.DIGEST_MISMATCH, {}, {})
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(

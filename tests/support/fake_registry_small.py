@@ -25,7 +25,10 @@ CHUNK_BYTES = 1000
 
 @dataclass
 class FakeRegistry:
-    """Blobs by digest; `break_every` bytes of a transfer it answers UNAVAILABLE, `breaks` times in all."""
+    """Blobs by digest; `break_every` bytes of a transfer it answers UNAVAILABLE, `breaks` times in all.
+
+    A registry of an earlier release takes uploads by their digest alone.
+    """
 
     stored: dict[str, bytes] = field(default_factory=dict)
     partial: dict[str, bytearray] = field(default_factory=dict)
@@ -35,6 +38,8 @@ class FakeRegistry:
     headers: list[dict[str, str | bytes]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     refusals: int = 0
+    is_old: bool = False
+    loses_answers: int = 0
     datasets: list[str] = field(default_factory=list)
 
     def note(self, method: str, context: grpc.ServicerContext) -> None:
@@ -66,18 +71,23 @@ class _Servicer(RegistryServiceServicer):
 
     def GetBlobAccess(self, request: blobs.GetBlobAccessRequest, context: Any) -> blobs.BlobAccess:
         self.fake.note("GetBlobAccess", context)
-        digest = request.name.rpartition("/")[2]
+        collection, digest = request.name.rsplit("/", 2)[1:]
+        if collection == "uploads" and self.fake.is_old:
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, Reason.INVALID_NAME)
         if digest in self.fake.stored:
             return blobs.BlobAccess(name=request.name, is_stored=True)
         held = len(self.fake.partial.get(digest, b""))
         upload = request.name.replace("/blobs/", "/uploads/")
         stream = blobs.BlobStream(upload=upload, committed_bytes=held, chunk_bytes=CHUNK_BYTES)
-        return blobs.BlobAccess(name=request.name, size_bytes=request.size_bytes, stream=stream)
+        access = blobs.BlobAccess(name=request.name, size_bytes=request.size_bytes, stream=stream)
+        sizes = {len(content) for content in self.fake.stored.values()}
+        access.needs_digest = collection == "uploads" and not held and request.size_bytes in sizes
+        return access
 
     def UploadBlob(self, request_iterator: Any, context: Any) -> blobs.UploadBlobResponse:
         self.fake.note("UploadBlob", context)
         first = next(request_iterator)
-        digest = first.upload.rpartition("/")[2]
+        digest = upload = first.upload.rpartition("/")[2]
         held = self.fake.partial.setdefault(digest, bytearray())
         if first.offset != len(held):
             refuse(context, grpc.StatusCode.ABORTED, Reason.OFFSET_MISMATCH)
@@ -86,14 +96,18 @@ class _Servicer(RegistryServiceServicer):
         for message in request_iterator:
             held += message.data
             moved += len(message.data)
+            digest = message.sha256 or digest
             self.fake.maybe_break(moved, context)
-        name = first.upload.replace("/uploads/", "/blobs/")
+        name = first.upload.replace(f"/uploads/{upload}", f"/blobs/{digest}")
         if len(held) < first.size_bytes:
             return blobs.UploadBlobResponse(name=name, committed_bytes=len(held))
         if hashlib.sha256(held).hexdigest() != digest:
-            del self.fake.partial[digest]
+            del self.fake.partial[upload]
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, Reason.DIGEST_MISMATCH)
-        self.fake.stored[digest] = bytes(self.fake.partial.pop(digest))
+        self.fake.stored[digest] = bytes(self.fake.partial.pop(upload))
+        if self.fake.loses_answers:
+            self.fake.loses_answers -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "broken off")
         return blobs.UploadBlobResponse(name=name, committed_bytes=first.size_bytes, is_stored=True)
 
     def DownloadBlob(self, request: blobs.DownloadBlobRequest, context: Any) -> Any:

@@ -17,7 +17,6 @@ from services.registry.signing.keys import Signer
 from services.registry.tables import MIGRATIONS, SCHEMA_HEAD
 from tests.support.postgres import postgres_of
 from tuneforge.manifest import ManifestFile
-from tuneforge.names import UploadName
 
 
 @contextmanager
@@ -52,7 +51,8 @@ async def store(library: Library, content: bytes, path: str = "file", *, project
         yield content
 
     digest = hashlib.sha256(content).hexdigest()
-    held, is_stored = await transfers.receive(library, UploadName(project, digest), len(content), 0, pieces())
+    arrival = transfers.Arrival(project=project, key=digest, size_bytes=len(content), offset=0, sha256=digest)
+    held, is_stored = await transfers.receive(library, arrival, pieces())
     assert (held, is_stored) == (len(content), True)
     return ManifestFile(path=path, sha256=digest, size_bytes=len(content))
 

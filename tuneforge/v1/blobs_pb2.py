@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tuneforge/v1/blobs.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tuneforge/v1/types.proto\"\x8c\x01\n\x14GetBlobAccessRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\tdirection\x18\x02 \x01(\x0e\x32\x1b.tuneforge.v1.BlobDirection\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\"\n\x03way\x18\x04 \x01(\x0e\x32\x15.tuneforge.v1.BlobWay\"\xa6\x01\n\nBlobAccess\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x30\n\tpresigned\x18\x03 \x01(\x0b\x32\x1b.tuneforge.v1.BlobPresignedH\x00\x12*\n\x06stream\x18\x04 \x01(\x0b\x32\x18.tuneforge.v1.BlobStreamH\x00\x12\x11\n\tis_stored\x18\x05 \x01(\x08\x42\x05\n\x03way\"J\n\nBlobStream\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x03\"w\n\rBlobPresigned\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12%\n\x05parts\x18\x02 \x03(\x0b\x32\x16.tuneforge.v1.BlobPart\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc4\x01\n\x08\x42lobPart\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x34\n\x07headers\x18\x05 \x03(\x0b\x32#.tuneforge.v1.BlobPart.HeadersEntry\x12\x11\n\tis_stored\x18\x06 \x01(\x08\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x15\x43ompleteUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"U\n\x11UploadBlobRequest\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"N\n\x12UploadBlobResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\x12\x11\n\tis_stored\x18\x03 \x01(\x08\" \n\x10\x43heckBlobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x11\x43heckBlobResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08is_whole\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"3\n\x13\x44ownloadBlobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"$\n\x14\x44ownloadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"J\n\x10HoldBlobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\"+\n\x08\x42lobHold\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_blobs\x18\x02 \x01(\x03\"#\n\x13ReleaseBlobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*b\n\rBlobDirection\x12\x1e\n\x1a\x42LOB_DIRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42LOB_DIRECTION_READ\x10\x01\x12\x18\n\x14\x42LOB_DIRECTION_WRITE\x10\x02*P\n\x07\x42lobWay\x12\x18\n\x14\x42LOB_WAY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42LOB_WAY_STREAM\x10\x01\x12\x16\n\x12\x42LOB_WAY_PRESIGNED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tuneforge/v1/blobs.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tuneforge/v1/types.proto\"\x8c\x01\n\x14GetBlobAccessRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\tdirection\x18\x02 \x01(\x0e\x32\x1b.tuneforge.v1.BlobDirection\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\"\n\x03way\x18\x04 \x01(\x0e\x32\x15.tuneforge.v1.BlobWay\"\xbc\x01\n\nBlobAccess\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x30\n\tpresigned\x18\x03 \x01(\x0b\x32\x1b.tuneforge.v1.BlobPresignedH\x00\x12*\n\x06stream\x18\x04 \x01(\x0b\x32\x18.tuneforge.v1.BlobStreamH\x00\x12\x11\n\tis_stored\x18\x05 \x01(\x08\x12\x14\n\x0cneeds_digest\x18\x06 \x01(\x08\x42\x05\n\x03way\"J\n\nBlobStream\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x03\"w\n\rBlobPresigned\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12%\n\x05parts\x18\x02 \x03(\x0b\x32\x16.tuneforge.v1.BlobPart\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc4\x01\n\x08\x42lobPart\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x34\n\x07headers\x18\x05 \x03(\x0b\x32#.tuneforge.v1.BlobPart.HeadersEntry\x12\x11\n\tis_stored\x18\x06 \x01(\x08\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x15\x43ompleteUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"e\n\x11UploadBlobRequest\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"N\n\x12UploadBlobResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\x12\x11\n\tis_stored\x18\x03 \x01(\x08\" \n\x10\x43heckBlobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x11\x43heckBlobResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08is_whole\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"3\n\x13\x44ownloadBlobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"$\n\x14\x44ownloadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"J\n\x10HoldBlobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08manifest\x18\x02 \x01(\x0b\x32\x16.tuneforge.v1.Manifest\"+\n\x08\x42lobHold\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_blobs\x18\x02 \x01(\x03\"#\n\x13ReleaseBlobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*b\n\rBlobDirection\x12\x1e\n\x1a\x42LOB_DIRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42LOB_DIRECTION_READ\x10\x01\x12\x18\n\x14\x42LOB_DIRECTION_WRITE\x10\x02*P\n\x07\x42lobWay\x12\x18\n\x14\x42LOB_WAY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42LOB_WAY_STREAM\x10\x01\x12\x16\n\x12\x42LOB_WAY_PRESIGNED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BLOBPART_HEADERSENTRY']._loaded_options = None
   _globals['_BLOBPART_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_BLOBDIRECTION']._serialized_start=1368
-  _globals['_BLOBDIRECTION']._serialized_end=1466
-  _globals['_BLOBWAY']._serialized_start=1468
-  _globals['_BLOBWAY']._serialized_end=1548
+  _globals['_BLOBDIRECTION']._serialized_start=1406
+  _globals['_BLOBDIRECTION']._serialized_end=1504
+  _globals['_BLOBWAY']._serialized_start=1506
+  _globals['_BLOBWAY']._serialized_end=1586
   _globals['_GETBLOBACCESSREQUEST']._serialized_start=102
   _globals['_GETBLOBACCESSREQUEST']._serialized_end=242
   _globals['_BLOBACCESS']._serialized_start=245
-  _globals['_BLOBACCESS']._serialized_end=411
-  _globals['_BLOBSTREAM']._serialized_start=413
-  _globals['_BLOBSTREAM']._serialized_end=487
-  _globals['_BLOBPRESIGNED']._serialized_start=489
-  _globals['_BLOBPRESIGNED']._serialized_end=608
-  _globals['_BLOBPART']._serialized_start=611
-  _globals['_BLOBPART']._serialized_end=807
-  _globals['_BLOBPART_HEADERSENTRY']._serialized_start=761
-  _globals['_BLOBPART_HEADERSENTRY']._serialized_end=807
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=809
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=846
-  _globals['_UPLOADBLOBREQUEST']._serialized_start=848
-  _globals['_UPLOADBLOBREQUEST']._serialized_end=933
-  _globals['_UPLOADBLOBRESPONSE']._serialized_start=935
-  _globals['_UPLOADBLOBRESPONSE']._serialized_end=1013
-  _globals['_CHECKBLOBREQUEST']._serialized_start=1015
-  _globals['_CHECKBLOBREQUEST']._serialized_end=1047
-  _globals['_CHECKBLOBRESPONSE']._serialized_start=1049
-  _globals['_CHECKBLOBRESPONSE']._serialized_end=1117
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1119
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1170
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=1172
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=1208
-  _globals['_HOLDBLOBSREQUEST']._serialized_start=1210
-  _globals['_HOLDBLOBSREQUEST']._serialized_end=1284
-  _globals['_BLOBHOLD']._serialized_start=1286
-  _globals['_BLOBHOLD']._serialized_end=1329
-  _globals['_RELEASEBLOBSREQUEST']._serialized_start=1331
-  _globals['_RELEASEBLOBSREQUEST']._serialized_end=1366
+  _globals['_BLOBACCESS']._serialized_end=433
+  _globals['_BLOBSTREAM']._serialized_start=435
+  _globals['_BLOBSTREAM']._serialized_end=509
+  _globals['_BLOBPRESIGNED']._serialized_start=511
+  _globals['_BLOBPRESIGNED']._serialized_end=630
+  _globals['_BLOBPART']._serialized_start=633
+  _globals['_BLOBPART']._serialized_end=829
+  _globals['_BLOBPART_HEADERSENTRY']._serialized_start=783
+  _globals['_BLOBPART_HEADERSENTRY']._serialized_end=829
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=831
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=868
+  _globals['_UPLOADBLOBREQUEST']._serialized_start=870
+  _globals['_UPLOADBLOBREQUEST']._serialized_end=971
+  _globals['_UPLOADBLOBRESPONSE']._serialized_start=973
+  _globals['_UPLOADBLOBRESPONSE']._serialized_end=1051
+  _globals['_CHECKBLOBREQUEST']._serialized_start=1053
+  _globals['_CHECKBLOBREQUEST']._serialized_end=1085
+  _globals['_CHECKBLOBRESPONSE']._serialized_start=1087
+  _globals['_CHECKBLOBRESPONSE']._serialized_end=1155
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1157
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1208
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=1210
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=1246
+  _globals['_HOLDBLOBSREQUEST']._serialized_start=1248
+  _globals['_HOLDBLOBSREQUEST']._serialized_end=1322
+  _globals['_BLOBHOLD']._serialized_start=1324
+  _globals['_BLOBHOLD']._serialized_end=1367
+  _globals['_RELEASEBLOBSREQUEST']._serialized_start=1369
+  _globals['_RELEASEBLOBSREQUEST']._serialized_end=1404
 # @@protoc_insertion_point(module_scope)

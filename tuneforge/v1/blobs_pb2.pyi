@@ -84,7 +84,11 @@ class GetBlobAccessRequest(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     WAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. `projects/{project}/blobs/{digest}`, digest = SHA-256 of the content, 64 lower-case hexadecimal digits."""
+    """Required. `projects/{project}/blobs/{digest}`, digest = SHA-256 of the content, 64 lower-case hexadecimal digits.
+    With WRITE also `projects/{project}/uploads/{upload}`, where the digest is not known yet: the id is the caller's
+    choice, the same again to go on with a broken upload. It is the caller's own: another principal's upload of the
+    same name is another one.
+    """
     direction: Global___BlobDirection.ValueType
     """Required. Which way the bytes are to travel."""
     size_bytes: _builtins.int
@@ -118,12 +122,17 @@ class BlobAccess(_message.Message):
     PRESIGNED_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     IS_STORED_FIELD_NUMBER: _builtins.int
+    NEEDS_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The blob, as asked."""
     size_bytes: _builtins.int
     """Size of the content in bytes."""
     is_stored: _builtins.bool
     """The project has the blob already: nothing is to be sent."""
+    needs_digest: _builtins.bool
+    """Only where an upload without a digest was asked for. Find out the digest and ask for access by it: the project has a
+    blob of this size, which may be this one, or the bytes go by URLs, which are bound to the digest.
+    """
     @_builtins.property
     def presigned(self) -> Global___BlobPresigned:
         """GET with READ, PUT and then `CompleteUpload` with WRITE, at the URLs given."""
@@ -140,10 +149,11 @@ class BlobAccess(_message.Message):
         presigned: Global___BlobPresigned | None = ...,
         stream: Global___BlobStream | None = ...,
         is_stored: _builtins.bool = ...,
+        needs_digest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["presigned", b"presigned", "stream", b"stream", "way", b"way"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_stored", b"is_stored", "name", b"name", "presigned", b"presigned", "size_bytes", b"size_bytes", "stream", b"stream", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_stored", b"is_stored", "name", b"name", "needs_digest", b"needs_digest", "presigned", b"presigned", "size_bytes", b"size_bytes", "stream", b"stream", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_way: _TypeAlias = _typing.Literal["presigned", "stream"]  # noqa: Y015
     _WhichOneofArgType_way: _TypeAlias = _typing.Literal["way", b"way"]  # noqa: Y015
@@ -161,7 +171,9 @@ class BlobStream(_message.Message):
     COMMITTED_BYTES_FIELD_NUMBER: _builtins.int
     CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     upload: _builtins.str
-    """`projects/{project}/uploads/{digest}`, with WRITE: the name to upload under."""
+    """`projects/{project}/uploads/{upload}`, with WRITE: the name to upload under; the upload is the digest, or the id that
+    was asked with.
+    """
     committed_bytes: _builtins.int
     """Bytes that the registry holds of an upload that was broken off: send from this offset on. 0 with READ."""
     chunk_bytes: _builtins.int
@@ -313,14 +325,19 @@ class UploadBlobRequest(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     upload: _builtins.str
-    """Required in the first message. `projects/{project}/uploads/{digest}`, from `BlobStream.upload`."""
+    """Required in the first message. `projects/{project}/uploads/{upload}`, from `BlobStream.upload`."""
     size_bytes: _builtins.int
     """Required in the first message. Size of the whole content in bytes."""
     offset: _builtins.int
     """Required in the first message. Offset of the first byte sent, = `BlobStream.committed_bytes`."""
     data: _builtins.bytes
     """The next bytes, at most `BlobStream.chunk_bytes`."""
+    sha256: _builtins.str
+    """SHA-256 of the whole content, 64 lower-case hexadecimal digits. Required in the last message of an upload that is not
+    named by it: without it the bytes are held, and nothing is stored.
+    """
     def __init__(
         self,
         *,
@@ -328,10 +345,11 @@ class UploadBlobRequest(_message.Message):
         size_bytes: _builtins.int = ...,
         offset: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset", "size_bytes", b"size_bytes", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset", "sha256", b"sha256", "size_bytes", b"size_bytes", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,7 +365,7 @@ class UploadBlobResponse(_message.Message):
     COMMITTED_BYTES_FIELD_NUMBER: _builtins.int
     IS_STORED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The blob: `projects/{project}/blobs/{digest}`."""
+    """The blob: `projects/{project}/blobs/{digest}`. Empty while its digest was not told."""
     committed_bytes: _builtins.int
     """Bytes held."""
     is_stored: _builtins.bool

@@ -833,11 +833,11 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadBlob(self, request_iterator, context):
-        """Takes the bytes of a blob in chunks. A stream that breaks off keeps what arrived; ask `GetBlobAccess` for the
-        offset and go on. Idempotent by digest and offset.
+        """Takes the bytes of a blob in chunks, and its digest first (in the name) or last. A stream that breaks off keeps what
+        arrived; ask `GetBlobAccess` for the offset and go on. Idempotent by name and offset.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, or a chunk is too large.
+        INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
         INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
         ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
         DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is

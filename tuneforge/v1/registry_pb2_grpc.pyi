@@ -306,11 +306,11 @@ class RegistryServiceStub:
       DATA_LOSS `BLOB_DAMAGED`: with READ, the stored bytes are gone; upload the content again.
     """
     UploadBlob: _grpc.StreamUnaryMultiCallable[_blobs_pb2.UploadBlobRequest, _blobs_pb2.UploadBlobResponse]
-    """Takes the bytes of a blob in chunks. A stream that breaks off keeps what arrived; ask `GetBlobAccess` for the
-    offset and go on. Idempotent by digest and offset.
+    """Takes the bytes of a blob in chunks, and its digest first (in the name) or last. A stream that breaks off keeps what
+    arrived; ask `GetBlobAccess` for the offset and go on. Idempotent by name and offset.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, or a chunk is too large.
+      INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
       ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
       DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is
@@ -1051,11 +1051,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       DATA_LOSS `BLOB_DAMAGED`: with READ, the stored bytes are gone; upload the content again.
     """
     UploadBlob: _aio.StreamUnaryMultiCallable[_blobs_pb2.UploadBlobRequest, _blobs_pb2.UploadBlobResponse]  # type: ignore[assignment]
-    """Takes the bytes of a blob in chunks. A stream that breaks off keeps what arrived; ask `GetBlobAccess` for the
-    offset and go on. Idempotent by digest and offset.
+    """Takes the bytes of a blob in chunks, and its digest first (in the name) or last. A stream that breaks off keeps what
+    arrived; ask `GetBlobAccess` for the offset and go on. Idempotent by name and offset.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, or a chunk is too large.
+      INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
       ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
       DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is
@@ -1961,11 +1961,11 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_blobs_pb2.UploadBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_blobs_pb2.UploadBlobResponse, _abc.Awaitable[_blobs_pb2.UploadBlobResponse]]:
-        """Takes the bytes of a blob in chunks. A stream that breaks off keeps what arrived; ask `GetBlobAccess` for the
-        offset and go on. Idempotent by digest and offset.
+        """Takes the bytes of a blob in chunks, and its digest first (in the name) or last. A stream that breaks off keeps what
+        arrived; ask `GetBlobAccess` for the offset and go on. Idempotent by name and offset.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, or a chunk is too large.
+          INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
           INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
           ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
           DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is

@@ -1,18 +1,21 @@
 """Uploads that come through the registry: files of their own until they are whole and verified.
 
-    uploads/<project>/<sha256>.part          what has arrived; left by a killed process, it is gone on with or swept
+    uploads/<project>/<sha256>.part              what has arrived; left by a killed process, it is gone on with or swept
+    uploads/<project>/<id>.<principal>.part      the same, of an upload whose digest comes last
 
-A part belongs to one project, so no project learns from an upload what another one has stored. When it is whole, a blob
-store takes it: a rename in a folder, a copy into S3. All functions block; `library.py` runs them in threads.
+A part is known by its key, which is what stands before `.part`. It belongs to one project, so no project learns from an
+upload what another one has stored. When it is whole, a blob store takes it: a rename in a folder, a copy into S3. All
+functions block; `library.py` runs them in threads.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +25,10 @@ from services.registry.blobs.home import CHUNK_BYTES
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """How a system says that a file has no room."""
+
+_SYNC_BYTES = 32 * 1024 * 1024
+"""Bytes after which the disk is made to take what has come, beside: all at once at the end it would hold up the caller,
+and every commit to the database."""
 
 
 @dataclass
@@ -97,24 +104,24 @@ class Parts:
         """Returns the ids of projects that have sent parts."""
         return sorted(folder.name for folder in self._uploads.iterdir() if folder.is_dir())
 
-    def committed_bytes(self, project: str, sha256: str) -> int:
+    def committed_bytes(self, project: str, key: str) -> int:
         """Returns how much of an unfinished upload is held."""
-        return _held_bytes(self._uploads / project / f"{sha256}.part")
+        return _held_bytes(self._uploads / project / f"{key}.part")
 
-    def begin_upload(self, project: str, sha256: str, size_bytes: int, offset: int) -> "Upload":
+    def begin_upload(self, project: str, key: str, size_bytes: int, offset: int) -> "Upload":
         """Begins or resumes an upload, to be closed; a stream that sends the same part already has to stop.
 
         Args:
             project: Id of the project.
-            sha256: Digest that the content must have.
-            size_bytes: Size that it must have.
+            key: Of the part.
+            size_bytes: Size that the content must have.
             offset: First byte that will be appended.
 
         Raises:
             ServiceError: `OFFSET_MISMATCH`, `DIGEST_MISMATCH` when more is held than the size, `DISK_FULL`.
         """
-        part = self._hold(project, sha256)
-        upload = Upload(part, sha256, size_bytes, lambda: self._let_go(part))
+        part = self._hold(project, key)
+        upload = Upload(part, size_bytes, lambda: self._let_go(part))
         try:
             upload.begin(offset, shutil.disk_usage(self._uploads).free - self._reserve_bytes)
         except BaseException:
@@ -122,8 +129,8 @@ class Parts:
             raise
         return upload
 
-    def _hold(self, project: str, sha256: str) -> _Part:
-        path = self._uploads / project / f"{sha256}.part"
+    def _hold(self, project: str, key: str) -> _Part:
+        path = self._uploads / project / f"{key}.part"
         with self._lock:
             part = self._parts.setdefault(path, _Part(path))
             part.users += 1
@@ -139,13 +146,14 @@ class Parts:
 class Upload:
     """One stream's hold on a part; made by `Parts.begin_upload`, and to be closed."""
 
-    def __init__(self, part: _Part, sha256: str, size_bytes: int, let_go: Callable[[], None]) -> None:
+    def __init__(self, part: _Part, size_bytes: int, let_go: Callable[[], None]) -> None:
         self._part = part
-        self._sha256 = sha256
         self._size_bytes = size_bytes
         self._let_go: Callable[[], None] | None = let_go
         self._file: BinaryIO | None = None
         self._turn = 0
+        self._syncing: threading.Thread | None = None
+        self._synced_bytes = 0
         self.committed_bytes = 0
         """Bytes held."""
 
@@ -172,7 +180,7 @@ class Upload:
             self._file = part.path.open("ab", buffering=0)
             self.committed_bytes = held
 
-    def append(self, data: bytes) -> None:
+    def append(self, pieces: Sequence[bytes]) -> None:
         """Adds bytes.
 
         Raises:
@@ -182,26 +190,29 @@ class Upload:
         part = self._part
         with part.lock:
             file = self._mine()
-            if self.committed_bytes + len(data) > self._size_bytes:
-                part.discard()
-                raise self._mismatch(f"more bytes were sent than its size of {self._size_bytes}")
-            try:
-                left = memoryview(data)
-                while left:
-                    left = left[file.write(left) :]
-            except OSError as error:
-                file.truncate(self.committed_bytes)
-                if error.errno in NO_SPACE:
-                    raise disk_full(len(data)) from None
-                raise
-            part.hasher.update(data)
-            part.hashed_bytes += len(data)
-            self.committed_bytes += len(data)
+            for data in pieces:
+                if self.committed_bytes + len(data) > self._size_bytes:
+                    part.discard()
+                    raise self._mismatch(f"more bytes were sent than its size of {self._size_bytes}")
+                try:
+                    left = memoryview(data)
+                    while left:
+                        left = left[file.write(left) :]
+                except OSError as error:
+                    file.truncate(self.committed_bytes)
+                    if error.errno in NO_SPACE:
+                        raise disk_full(len(data)) from None
+                    raise
+                part.hasher.update(data)
+                part.hashed_bytes += len(data)
+                self.committed_bytes += len(data)
+            self._sync_beside()
 
-    def finish(self, keep: Callable[[Path], None]) -> bool:
+    def finish(self, sha256: str, keep: Callable[[Path], None]) -> bool:
         """Gives the part to a store when all its bytes are there; returns whether they are.
 
         Args:
+            sha256: Digest that the content must have.
             keep: Takes the verified file, which lies on disk whole and synced; what it leaves there is removed.
 
         Raises:
@@ -214,9 +225,9 @@ class Upload:
             if self.committed_bytes < self._size_bytes:
                 return False
             found = part.hasher.hexdigest()
-            if found != self._sha256:
+            if found != sha256:
                 part.discard()
-                raise self._mismatch(f"its content has the digest {found}")
+                raise self._mismatch(f"its content has the digest {found}, not {sha256}", expected=sha256, found=found)
             os.fsync(file.fileno())
             keep(part.path)
             part.discard()
@@ -232,6 +243,13 @@ class Upload:
             self._let_go()
             self._let_go = None
 
+    def _sync_beside(self) -> None:
+        if self.committed_bytes - self._synced_bytes < _SYNC_BYTES or (self._syncing and self._syncing.is_alive()):
+            return
+        self._synced_bytes = self.committed_bytes
+        self._syncing = threading.Thread(target=_sync, args=(self._part.path,), name="registry-sync", daemon=True)
+        self._syncing.start()
+
     def _mine(self) -> BinaryIO:
         if self._turn != self._part.turn or self._file is None:
             raise ServiceError(
@@ -241,11 +259,11 @@ class Upload:
             )
         return self._file
 
-    def _mismatch(self, problem: str) -> ServiceError:
+    def _mismatch(self, problem: str, **metadata: str) -> ServiceError:
         return ServiceError(
             Reason.DIGEST_MISMATCH,
-            f"blob {self._sha256}: {problem}; nothing is kept, start at 0",
-            metadata={"expected": self._sha256},
+            f"upload {self._part.path.stem}: {problem}; nothing is kept, start at 0",
+            metadata=metadata,
         )
 
 
@@ -256,6 +274,16 @@ def disk_full(needed_bytes: int) -> ServiceError:
         f"the registry's disk has no room for {needed_bytes} more bytes",
         metadata={"needed_bytes": str(needed_bytes)},
     )
+
+
+def _sync(path: Path) -> None:
+    """Syncs a file that may be gone; what the disk refuses is told by the sync at the end, through the writer."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _held_bytes(path: Path) -> int:

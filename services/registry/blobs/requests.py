@@ -2,7 +2,8 @@
 
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.registry.blobs.home import CHUNK_BYTES, LARGEST_BLOB_BYTES
-from tuneforge.names import InvalidName, UploadName
+from tuneforge.names import InvalidName, UploadName, is_digest
+from tuneforge.v1.blobs_pb2 import UploadBlobRequest
 
 
 def check_blob_size(size_bytes: int) -> None:
@@ -36,11 +37,23 @@ def upload_of(upload: str, size_bytes: int, offset: int) -> UploadName:
     return name
 
 
-def check_chunk(data: bytes) -> None:
-    """Refuses a piece of an upload that is too large.
+def check_chunk(message: UploadBlobRequest, sha256: str) -> None:
+    """Refuses a piece of an upload that is too large, or names another digest than was named.
+
+    Args:
+        message: The piece.
+        sha256: The digest that was named before; empty: none was.
 
     Raises:
         ServiceError: `INVALID_FIELD`.
     """
-    if len(data) > CHUNK_BYTES:
-        raise invalid_fields([FieldViolation("data", f"has {len(data)} bytes; send at most {CHUNK_BYTES} at once")])
+    violations = []
+    if len(message.data) > CHUNK_BYTES:
+        problem = f"has {len(message.data)} bytes; send at most {CHUNK_BYTES} at once"
+        violations.append(FieldViolation("data", problem))
+    if message.sha256 and not is_digest(message.sha256):
+        violations.append(FieldViolation("sha256", "is not 64 lower-case hexadecimal digits"))
+    elif message.sha256 and sha256 not in {"", message.sha256}:
+        violations.append(FieldViolation("sha256", f"is {message.sha256}, and was {sha256} before; give it once"))
+    if violations:
+        raise invalid_fields(violations)

@@ -41,6 +41,12 @@ def blob_sizes(connection: Connection, project: str, digests: Iterable[str]) -> 
     return sizes
 
 
+def has_size(connection: Connection, project: str, size_bytes: int) -> bool:
+    """Returns whether the project has a blob of a size."""
+    query = select(BLOBS.c.sha256).where(BLOBS.c.project == project, BLOBS.c.size_bytes == size_bytes).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def places(connection: Connection, digests: Iterable[str]) -> dict[str, Stored]:
     """Returns digest -> where its bytes lie; whoever asks has made sure that the project may see them."""
     found: dict[str, Stored] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,13 @@ from sqlalchemy import Connection
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields, not_found
 from services.registry.blobs import store
 from services.registry.blobs.home import new_place
+from services.registry.blobs.parts import Upload
 from services.registry.blobs.store import Stored
 from services.registry.library import Library, now_us
-from tuneforge.names import BlobName, UploadName
+from tuneforge.names import BlobName
+
+_PIECES_BEHIND = 4
+"""Pieces of an upload that wait at most while others are written."""
 
 
 async def stored_size(library: Library, name: BlobName) -> int | None:
@@ -69,16 +74,28 @@ async def make_visible(
         await library.database.write(lambda connection: store.forget_tombstone(connection, stored.place))
 
 
-async def receive(
-    library: Library, name: UploadName, size_bytes: int, offset: int, chunks: AsyncIterator[bytes]
-) -> tuple[int, bool]:
-    """Takes the bytes of an upload and stores the blob when they are whole.
+@dataclass(kw_only=True)
+class Arrival:
+    """Bytes that come to be stored."""
+
+    project: str
+    """Id of the project."""
+    key: str
+    """Of the part in which they are held, see `parts.py`."""
+    size_bytes: int
+    """Of the whole content."""
+    offset: int
+    """Of the first byte that comes."""
+    sha256: str
+    """Digest of the whole content; may be empty until the last piece has come."""
+
+
+async def receive(library: Library, arrival: Arrival, chunks: AsyncIterator[bytes]) -> tuple[int, bool]:
+    """Takes the bytes of an upload and stores the blob when they are whole and their digest is known.
 
     Args:
         library: Where to.
-        name: Project and digest.
-        size_bytes: Of the whole content.
-        offset: Of the first byte that comes.
+        arrival: What comes.
         chunks: The bytes, in pieces.
 
     Returns:
@@ -87,26 +104,75 @@ async def receive(
     Raises:
         ServiceError: `OFFSET_MISMATCH`, `DIGEST_MISMATCH`, `DISK_FULL`; and what `chunks` raises.
     """
-    upload = await library.open(library.parts.begin_upload, name.project, name.digest, size_bytes, offset)
-    stored = Stored(name.digest, new_place(name.digest), size_bytes)
-    appending: asyncio.Future[None] | None = None
+    begin = library.parts.begin_upload
+    upload = await library.open(begin, arrival.project, arrival.key, arrival.size_bytes, arrival.offset)
+    appending = _Appending(library, upload)
+    is_stored = False
     try:
         async for chunk in chunks:
-            if appending is not None:
-                await appending
-            # Hashed and written while the next piece travels; never more than one, so that memory is bounded.
-            appending = asyncio.ensure_future(library.transfer(upload.append, chunk)) if chunk else None
-        if appending is not None:
-            await appending
-        keep = partial(library.blobs.keep, place=stored.place, sha256=stored.sha256)
-        is_stored = await library.transfer(upload.finish, keep)
+            await appending.add(chunk)
+        await appending.flush()
+        if arrival.sha256:
+            stored = Stored(arrival.sha256, new_place(arrival.sha256), arrival.size_bytes)
+            keep = partial(library.blobs.keep, place=stored.place, sha256=stored.sha256)
+            is_stored = await library.transfer(upload.finish, arrival.sha256, keep)
     finally:
-        if appending is not None and not appending.done():
-            appending.add_done_callback(_forget)
-        library.close_later(upload)
+        appending.close()
     if is_stored:
-        await make_visible(library, name.project, stored)
+        await make_visible(library, arrival.project, stored)
     return upload.committed_bytes, is_stored
+
+
+class _Appending:
+    """The pieces of an upload on their way to the disk: hashed and written while the next ones travel."""
+
+    def __init__(self, library: Library, upload: Upload) -> None:
+        self._library = library
+        self._upload = upload
+        self._waiting: list[bytes] = []
+        self._room = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def add(self, piece: bytes) -> None:
+        """Takes a piece; waits while too many others do, so that memory is bounded.
+
+        Raises:
+            ServiceError: as `Upload.append`, of a piece before.
+        """
+        if len(self._waiting) == _PIECES_BEHIND:
+            self._room.clear()
+            await self._room.wait()
+        if self._running is not None and self._running.done():
+            self._running.result()
+            self._running = None
+        self._waiting.append(piece)
+        if self._running is None:
+            self._running = asyncio.create_task(self._append())
+
+    async def flush(self) -> None:
+        """Returns when all pieces are written; errors as for `add`."""
+        if self._running is not None:
+            await asyncio.shield(self._running)
+
+    def close(self) -> None:
+        """Closes the upload when what has arrived is written; does not wait, the call may have been cancelled."""
+        if self._running is None:
+            self._library.close_later(self._upload)
+        else:
+            self._running.add_done_callback(self._end)
+
+    def _end(self, running: "asyncio.Task[None]") -> None:
+        _forget(running)
+        self._library.close_later(self._upload)
+
+    async def _append(self) -> None:
+        try:
+            while self._waiting:
+                pieces, self._waiting = self._waiting, []
+                self._room.set()
+                await self._library.transfer(self._upload.append, pieces)
+        finally:
+            self._room.set()
 
 
 async def send(library: Library, name: BlobName, offset: int) -> AsyncGenerator[bytes]:

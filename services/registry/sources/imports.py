@@ -20,7 +20,7 @@ from services.registry.sources.settings import SourceSettings
 from services.registry.sources.staging import Staging, Stored
 from services.registry.sources.wanted import Ask
 from tuneforge.manifest import Manifest, ManifestFile
-from tuneforge.names import BlobName, UploadName
+from tuneforge.names import BlobName
 
 _log = get_logger(__name__)
 
@@ -222,7 +222,8 @@ async def _store(library: Library, project: str, part: Path, sha256: str, size_b
             library.close_later(file)
 
     async with aclosing(chunks()) as pieces:
-        await transfers.receive(library, UploadName(project, sha256), size_bytes, offset, pieces)
+        arrival = transfers.Arrival(project=project, key=sha256, size_bytes=size_bytes, offset=offset, sha256=sha256)
+        await transfers.receive(library, arrival, pieces)
 
 
 def _open_at(path: Path, offset: int) -> Any:

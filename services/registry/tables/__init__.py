@@ -69,5 +69,5 @@ __all__ = [
     "VALIDATION_REPORTS",
 ]
 
-SCHEMA_HEAD = "0012"
+SCHEMA_HEAD = "0013"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

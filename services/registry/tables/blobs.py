@@ -14,6 +14,7 @@ BLOBS = Table(
     Column("create_time_us", BigInteger, nullable=False),
     # When somebody last relied on it: sent it, was told that it is stored, or made a version of it.
     Column("used_time_us", BigInteger, nullable=False, server_default="0"),
+    Index("blobs_by_size", "project", "size_bytes"),
 )
 
 # Where the verified bytes of a digest lie. A place is used once: bytes that come again get another one.
