@@ -20,7 +20,8 @@ def test_a_name_is_what_it_was_parsed_from(kind: type[names.ResourceName], data:
     for form in ("project", "dataset", "model", "alias", "job", "deployment", "node", "policy", "queue", "sweep"):
         text = text.replace(f"{{{form}}}", data.draw(IDS))
     text = text.replace("{recipe}", data.draw(st.from_regex(r"[a-zA-Z0-9._@]{4,128}", fullmatch=True)))
-    text = text.replace("{digest}", data.draw(st.from_regex(r"[0-9a-f]{64}", fullmatch=True)))
+    digests = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+    text = text.replace("{digest}", data.draw(digests)).replace("{upload}", data.draw(digests | IDS))
     for number in ("version", "attempt", "step", "validation", "trial"):
         text = text.replace(f"{{{number}}}", str(data.draw(st.integers(1, 10**17))))
     assert str(kind.parse(text)) == text
