@@ -91,6 +91,8 @@ class _Upload:
                     most = held
                     backoff.progress()
                     self.told.whole(held)
+                if held:
+                    self.digest()  # begun earlier: there is more to read than to send, and a silent stream is ended
                 error = self._send(access.stream)
             if error is None:
                 break
