@@ -52,6 +52,8 @@ class BlockerReason(Word):
     NODES_AWAY = "NODES_AWAY"
     STILL_HELD = "STILL_HELD"
     """It was asked to leave its nodes and still holds them."""
+    UNLIKE_NODES = "UNLIKE_NODES"
+    """Enough nodes have room, and too few of them are alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,8 @@ class Node:
     lease_expire_time: datetime | None
     version: str
     """Version of Tuneforge that it runs."""
+    software: str
+    """Versions of the libraries and the kind of processor that its attempts compute with; empty: not told."""
     drain: NodeDrain | None = None
     """Set while it takes no new work because of its maintenance."""
 
@@ -137,6 +139,7 @@ def _node(message: pb.Node) -> Node:
         cpu_millis=message.capacity.cpu_millis,
         memory_bytes=message.capacity.memory_bytes,
         slots=message.capacity.slots,
+        software=message.capacity.software,
         labels=_wire.frozen(message.labels),
         attempts=tuple(attempt.name for attempt in message.attempts),
         lease_expire_time=_wire.instant_or_none(message.lease_expire_time),

@@ -18,6 +18,8 @@ class Capacity:
     memory_bytes: int
     slots: int
     """How many attempts it runs at once."""
+    software: str = ""
+    """What its attempts compute with, in words; empty: not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from services.trainer import devices
 from services.trainer.attempts import AttemptView
 from services.trainer.devices import DeviceInfo
+from services.trainer.software import software
 from tuneforge.specs.spec import Resources
 
 
@@ -23,6 +24,8 @@ class Capacity:
     """Memory of the host."""
     slots: int
     """How many attempts it runs at once."""
+    software: str = ""
+    """What its attempts compute with, in words."""
 
     def device_of(self, slot: int, resources: Resources) -> int | None:
         """Returns the NVML index of the accelerator of a slot; `None`: the CPU."""
@@ -50,6 +53,7 @@ def measure_capacity(slots: int, cpu_millis: int = 0) -> Capacity:
         cpu_millis=cpu_millis or devices.cores() * 1000,
         memory_bytes=devices.memory_bytes(),
         slots=slots or len(found) or 1,
+        software=software(),
     )
 
 

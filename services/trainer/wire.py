@@ -182,6 +182,7 @@ def node_to_proto(node: NodeView, is_shown: Callable[[AttemptView], bool] = lamb
             cpu_millis=node.capacity.cpu_millis,
             memory_bytes=node.capacity.memory_bytes,
             slots=node.capacity.slots,
+            software=node.capacity.software,
         ),
         labels=node.labels,
         state=nodes_pb2.NODE_STATE_DRAINING if node.is_draining else nodes_pb2.NODE_STATE_READY,

@@ -187,7 +187,7 @@ def test_other_versions_rows_or_specs_are_refused(tmp_path: Path, monkeypatch: p
     assert (other_rows.reason, other_rows.metadata["input"]) == (Reason.INTEGRITY, "train")
     task.train[0].write_text(rows)
     with monkeypatch.context() as patch:
-        patch.setattr("services.trainer.engine.resolution._version", lambda _package: "0.1")
+        patch.setattr("services.trainer.engine.resolution.version", lambda _package: "0.1")
         assert "torch" in refusal(task).message
     assert train(replace(task, threads=3), RecordingSink(), never).result is RunResult.SUCCEEDED
     assert torch.get_num_threads() == 2

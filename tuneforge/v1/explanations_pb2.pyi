@@ -100,6 +100,8 @@ class _BlockerReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Blocker
     """Every node that could hold it is draining or does not answer."""
     BLOCKER_REASON_STILL_HELD: _BlockerReason.ValueType  # 20
     """It was asked to leave its nodes, or it is being cancelled, and still holds them."""
+    BLOCKER_REASON_UNLIKE_NODES: _BlockerReason.ValueType  # 21
+    """Enough nodes have room, and too few of them are alike: they differ in devices, versions or processor."""
 
 class BlockerReason(_BlockerReason, metaclass=_BlockerReasonEnumTypeWrapper):
     """Why a job waits, as a stable word."""
@@ -146,6 +148,8 @@ BLOCKER_REASON_NODES_AWAY: BlockerReason.ValueType  # 19
 """Every node that could hold it is draining or does not answer."""
 BLOCKER_REASON_STILL_HELD: BlockerReason.ValueType  # 20
 """It was asked to leave its nodes, or it is being cancelled, and still holds them."""
+BLOCKER_REASON_UNLIKE_NODES: BlockerReason.ValueType  # 21
+"""Enough nodes have room, and too few of them are alike: they differ in devices, versions or processor."""
 Global___BlockerReason: _TypeAlias = BlockerReason  # noqa: Y015
 
 class _ForecastEvent:

@@ -27,7 +27,7 @@ from tuneforge.v1 import events_pb2 as tuneforge_dot_v1_dot_events__pb2
 from tuneforge.v1 import types_pb2 as tuneforge_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tuneforge/v1/nodes.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tuneforge/v1/events.proto\x1a\x18tuneforge/v1/types.proto\"\xa1\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12,\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1a.tuneforge.v1.NodeCapacity\x12.\n\x06labels\x18\x04 \x03(\x0b\x32\x1e.tuneforge.v1.Node.LabelsEntry\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.tuneforge.v1.NodeState\x12\x12\n\nis_managed\x18\x06 \x01(\x08\x12-\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x1b.tuneforge.v1.AttemptStatus\x12\x35\n\x11lease_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\t\x12&\n\x05\x64rain\x18\x0b \x01(\x0b\x32\x17.tuneforge.v1.NodeDrain\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x88\x01\n\tNodeDrain\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"n\n\x0cNodeCapacity\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.tuneforge.v1.Device\x12\x12\n\ncpu_millis\x18\x02 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\r\n\x05slots\x18\x04 \x01(\r\"<\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"\xcc\x02\n\rAttemptStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.AttemptState\x12\x10\n\x08last_seq\x18\x04 \x01(\x04\x12\x11\n\tacked_seq\x18\x05 \x01(\x04\x12\x0c\n\x04step\x18\x06 \x01(\x04\x12&\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x15.tuneforge.v1.Failure\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrendezvous\x18\n \x01(\t\x12\"\n\x05stall\x18\r \x01(\x0b\x32\x13.tuneforge.v1.Stall*r\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03*\x8b\x02\n\x0c\x41ttemptState\x12\x1d\n\x19\x41TTEMPT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_STATE_STARTING\x10\x01\x12\x19\n\x15\x41TTEMPT_STATE_RUNNING\x10\x02\x12\x1a\n\x16\x41TTEMPT_STATE_STOPPING\x10\x03\x12\x1b\n\x17\x41TTEMPT_STATE_SUCCEEDED\x10\x04\x12\x18\n\x14\x41TTEMPT_STATE_FAILED\x10\x05\x12\x1d\n\x19\x41TTEMPT_STATE_INTERRUPTED\x10\x06\x12\x1b\n\x17\x41TTEMPT_STATE_CANCELLED\x10\x07\x12\x16\n\x12\x41TTEMPT_STATE_LOST\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tuneforge/v1/nodes.proto\x12\x0ctuneforge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tuneforge/v1/events.proto\x1a\x18tuneforge/v1/types.proto\"\xa1\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12,\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1a.tuneforge.v1.NodeCapacity\x12.\n\x06labels\x18\x04 \x03(\x0b\x32\x1e.tuneforge.v1.Node.LabelsEntry\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.tuneforge.v1.NodeState\x12\x12\n\nis_managed\x18\x06 \x01(\x08\x12-\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x1b.tuneforge.v1.AttemptStatus\x12\x35\n\x11lease_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\t\x12&\n\x05\x64rain\x18\x0b \x01(\x0b\x32\x17.tuneforge.v1.NodeDrain\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x88\x01\n\tNodeDrain\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"\x80\x01\n\x0cNodeCapacity\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.tuneforge.v1.Device\x12\x12\n\ncpu_millis\x18\x02 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x10\n\x08software\x18\x05 \x01(\t\"<\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"\xcc\x02\n\rAttemptStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnode_rank\x18\x02 \x01(\r\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.tuneforge.v1.AttemptState\x12\x10\n\x08last_seq\x18\x04 \x01(\x04\x12\x11\n\tacked_seq\x18\x05 \x01(\x04\x12\x0c\n\x04step\x18\x06 \x01(\x04\x12&\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x15.tuneforge.v1.Failure\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrendezvous\x18\n \x01(\t\x12\"\n\x05stall\x18\r \x01(\x0b\x32\x13.tuneforge.v1.Stall*r\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03*\x8b\x02\n\x0c\x41ttemptState\x12\x1d\n\x19\x41TTEMPT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_STATE_STARTING\x10\x01\x12\x19\n\x15\x41TTEMPT_STATE_RUNNING\x10\x02\x12\x1a\n\x16\x41TTEMPT_STATE_STOPPING\x10\x03\x12\x1b\n\x17\x41TTEMPT_STATE_SUCCEEDED\x10\x04\x12\x18\n\x14\x41TTEMPT_STATE_FAILED\x10\x05\x12\x1d\n\x19\x41TTEMPT_STATE_INTERRUPTED\x10\x06\x12\x1b\n\x17\x41TTEMPT_STATE_CANCELLED\x10\x07\x12\x16\n\x12\x41TTEMPT_STATE_LOST\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,20 +36,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=1196
-  _globals['_NODESTATE']._serialized_end=1310
-  _globals['_ATTEMPTSTATE']._serialized_start=1313
-  _globals['_ATTEMPTSTATE']._serialized_end=1580
+  _globals['_NODESTATE']._serialized_start=1215
+  _globals['_NODESTATE']._serialized_end=1329
+  _globals['_ATTEMPTSTATE']._serialized_start=1332
+  _globals['_ATTEMPTSTATE']._serialized_end=1599
   _globals['_NODE']._serialized_start=129
   _globals['_NODE']._serialized_end=546
   _globals['_NODE_LABELSENTRY']._serialized_start=501
   _globals['_NODE_LABELSENTRY']._serialized_end=546
   _globals['_NODEDRAIN']._serialized_start=549
   _globals['_NODEDRAIN']._serialized_end=685
-  _globals['_NODECAPACITY']._serialized_start=687
-  _globals['_NODECAPACITY']._serialized_end=797
-  _globals['_DEVICE']._serialized_start=799
-  _globals['_DEVICE']._serialized_end=859
-  _globals['_ATTEMPTSTATUS']._serialized_start=862
-  _globals['_ATTEMPTSTATUS']._serialized_end=1194
+  _globals['_NODECAPACITY']._serialized_start=688
+  _globals['_NODECAPACITY']._serialized_end=816
+  _globals['_DEVICE']._serialized_start=818
+  _globals['_DEVICE']._serialized_end=878
+  _globals['_ATTEMPTSTATUS']._serialized_start=881
+  _globals['_ATTEMPTSTATUS']._serialized_end=1213
 # @@protoc_insertion_point(module_scope)

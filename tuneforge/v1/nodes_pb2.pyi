@@ -238,12 +238,17 @@ class NodeCapacity(_message.Message):
     CPU_MILLIS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    SOFTWARE_FIELD_NUMBER: _builtins.int
     cpu_millis: _builtins.int
     """Processor share for attempts in thousandths of a core."""
     memory_bytes: _builtins.int
     """Memory of the host in bytes."""
     slots: _builtins.int
     """How many attempts it runs at once: the number of devices, or 1 on a CPU unless configured otherwise."""
+    software: _builtins.str
+    """What its attempts compute with, in words: the versions of the libraries and the kind of processor. Only nodes with the
+    same words, and the same devices, train one job together. Empty: not told.
+    """
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
         """Its accelerators; empty: attempts run on the CPU."""
@@ -255,10 +260,11 @@ class NodeCapacity(_message.Message):
         cpu_millis: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         slots: _builtins.int = ...,
+        software: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "devices", b"devices", "memory_bytes", b"memory_bytes", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "devices", b"devices", "memory_bytes", b"memory_bytes", "slots", b"slots", "software", b"software"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

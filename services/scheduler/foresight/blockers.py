@@ -37,6 +37,7 @@ class Reason(StrEnum):
     LEAVING = "LEAVING"
     NODES_AWAY = "NODES_AWAY"
     STILL_HELD = "STILL_HELD"
+    UNLIKE_NODES = "UNLIKE_NODES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Blocker:
     """Numbers of the jobs that it is about."""
 
 
+_NODES_NAMED = 3
 _CURES = {
     Lack.LABELS: "Start a node with these labels, or change `resources.node_labels` or what `scheduling` excludes.",
     Lack.DEVICES: "Start such a node, or change `resources.devices_per_node` or `scheduling.device_kinds`.",
@@ -171,6 +173,9 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
                 jobs=leaving,
             )
             return
+        if len(roomy := rooms.with_room(job)) >= job.parts:
+            yield _unlike(job, roomy)
+            return
         slots = sum(room.slots for room in queue.rooms if room.node in able)
         free = sum(max(0, room.free) for room in queue.rooms if room.node in able)
         asked = f"{job.slots} on each of {job.parts} nodes" if job.parts > 1 else str(job.slots)
@@ -193,6 +198,16 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
                 jobs=(each.job,),
             )
             return
+
+
+def _unlike(job: Waiting, roomy: Sequence[str]) -> Blocker:
+    some = ", ".join(f"nodes/{node}" for node in roomy[:_NODES_NAMED]) + ", …" * (len(roomy) > _NODES_NAMED)
+    return Blocker(
+        reason=Reason.UNLIKE_NODES,
+        message=f"{_many(len(roomy), 'node')} have room ({some}), but no {job.parts} of them are alike: they differ in "
+        "devices, versions of libraries or processor, and would not compute the same numbers.",
+        cure="Wait until more nodes of one kind are free, or install the same versions: `tuneforge nodes list --json`.",
+    )
 
 
 def _blocks(keep: Keep, job: Waiting) -> bool:

@@ -120,6 +120,7 @@ def _new_waiting(seen: Observation, job: ActiveJob, nodes: frozenset[str] | None
         attained_ms=job.spent.device_ms,
         parts=needs.nodes,
         slots=needs.slots,
+        is_on_cpu=needs.devices == 0,
         nodes=nodes,
         prefers=job.checkpoint_node,
         cpu_millis=needs.cpu_millis,
@@ -232,6 +233,8 @@ def _room(node: Node, used: list[int]) -> Room:
         slot_cpu_millis=_slot_cpu(node),
         free_bytes=capacity.memory_bytes - used[2],
         peaks_on_host=not capacity.device_bytes,
+        software=capacity.software,
+        device=" + ".join(sorted(set(capacity.device_models))),
     )
 
 

@@ -50,8 +50,8 @@ class Keep:
 
 Decision = Begin | GiveWay | Keep
 
-_Demand = tuple[int, int, int, int, int, int, frozenset[str] | None]
-"""Nodes; slots, CPU share, host memory and predicted peak on each; where."""
+_Demand = tuple[int, int, int, int, int, int, bool, frozenset[str] | None]
+"""Nodes; slots, CPU share, host memory and predicted peak on each; whether on the CPU; where."""
 
 
 def plan(queue: Queue) -> list[Decision]:
@@ -138,7 +138,10 @@ class _Planner:
             self.too_full.add((job.project, asked))
 
     def _look_at(self, key: Key, job: Waiting, *, may_stop: bool) -> None:
-        demand = (job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.beside_bytes, job.nodes)
+        demand = (
+            job.parts, job.slots, job.cpu_millis, job.host_bytes, job.peak_bytes, job.beside_bytes, job.is_on_cpu,
+            job.nodes,
+        )  # fmt: skip
         if demand not in self.too_large:
             if (parts := self.rooms.fit(job)) is not None:
                 self._begin(job, key, parts)
@@ -185,8 +188,8 @@ class _Planner:
         self.decisions.append(Keep(job=job.job, nodes=tuple(node for node, _ in parts), why=why))
 
     def _reserve(self, job: Waiting, demand: _Demand) -> None:
-        nodes = tuple(self.rooms.largest(job)[: job.parts])
-        if len(nodes) < job.parts:
+        nodes = tuple(self.rooms.alike(job, self.rooms.largest(job)))
+        if not nodes:
             self.impossible.add(demand)
             return
         self.has_reserved = True

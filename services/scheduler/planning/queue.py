@@ -75,6 +75,8 @@ class Waiting:
     """Nodes that it needs at once."""
     slots: int = 1
     """Slots on each of them."""
+    is_on_cpu: bool = False
+    """Whether it leaves accelerators alone, so that its parts may be beside different ones."""
     nodes: frozenset[str] | None = None
     """Nodes that could hold a part; None: any that has the slots."""
     prefers: str | None = None
@@ -147,6 +149,10 @@ class Room:
     """Host memory that nothing holds; None: it is not counted."""
     peaks_on_host: bool = False
     """Whether it has no accelerators."""
+    software: str = ""
+    """What attempts compute with on it; nodes that differ in it do not train one job together."""
+    device: str = ""
+    """What its accelerators are; the same holds for it, where they are used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

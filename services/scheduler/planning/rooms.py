@@ -5,7 +5,7 @@ Slots are counted always; CPU share and host memory where a node says how much o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.scheduler.planning.queue import Room, Running, Waiting
@@ -76,8 +76,12 @@ class Rooms:
             return None
         return self._fit(job, {node: self.room_on(node) for node in self._free})
 
-    def _fit(self, job: Waiting, free: Mapping[str, Free]) -> Parts | None:
-        able = [
+    def with_room(self, job: Waiting) -> list[str]:
+        """Returns the nodes that could take a part of a job now."""
+        return [node for *_, node in self._able(job, self._free)]
+
+    def _able(self, job: Waiting, free: Mapping[str, Free]) -> list[tuple[bool, int, str]]:
+        return [
             (node != job.prefers, amount.slots, node)
             for node, amount in free.items()
             if amount.slots >= job.slots
@@ -85,10 +89,23 @@ class Rooms:
             and (job.nodes is None or node in job.nodes)
             and amount.holds(*self.asked(job, node))
         ]
+
+    def _fit(self, job: Waiting, free: Mapping[str, Free]) -> Parts | None:
+        able = self._able(job, free)
         if len(able) < job.parts:
             return None
-        chosen = [min(able)] if job.parts == 1 else sorted(able)[: job.parts]
-        return tuple((node, job.slots) for _, _, node in chosen)
+        if job.parts == 1:
+            return ((min(able)[2], job.slots),)
+        chosen = self.alike(job, [node for *_, node in sorted(able)])
+        return tuple((node, job.slots) for node in chosen) or None
+
+    def alike(self, job: Waiting, nodes: Iterable[str]) -> Sequence[str]:
+        """Returns the first nodes on which a job's parts compute the same numbers; empty: there are too few."""
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for node in nodes:
+            room = self._rooms[node]
+            kinds.setdefault((room.software, "" if job.is_on_cpu else room.device), []).append(node)
+        return next((same[: job.parts] for same in kinds.values() if len(same) >= job.parts), ())
 
     def asked(self, job: Waiting, node: str) -> tuple[int, int, int]:
         """Returns what a job takes of a node: slots, CPU share, host memory."""

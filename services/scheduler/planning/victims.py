@@ -89,12 +89,12 @@ def choose(job: Waiting, key: Key, able: Sequence[Candidate], rooms: Rooms) -> t
         if room.holds(*asked):
             price = sum(each.price for each in stopped)
             plans.append((price, node, _needed(stopped, job, node, rooms)))
-    if len(plans) < job.parts:
-        return None
     plans.sort(key=lambda plan: plan[:2])
-    chosen = plans[: job.parts]
-    victims = {each.job.job: each for _, _, stopped in chosen for each in stopped}
-    return list(victims.values()), tuple((node, job.slots) for _, node, _ in chosen)
+    chosen = rooms.alike(job, (node for _, node, _ in plans))
+    if not chosen:
+        return None
+    victims = {each.job.job: each for _, node, stopped in plans if node in chosen for each in stopped}
+    return list(victims.values()), tuple((node, job.slots) for node in chosen)
 
 
 def of_project(project: str, key: Key, able: Sequence[Candidate]) -> list[Candidate]:

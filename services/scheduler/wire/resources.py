@@ -203,6 +203,7 @@ def capacity_from_bytes(stored: bytes) -> Capacity:
         cpu_millis=message.cpu_millis,
         memory_bytes=message.memory_bytes,
         slots=message.slots,
+        software=message.software,
     )
 
 

@@ -4,9 +4,7 @@ A resume takes the frozen choices and refuses to go on where the numbers could c
 versions, another kind of processor, fewer threads, or other bytes of model or rows.
 """
 
-import functools
 import hashlib
-import importlib.metadata
 import json
 import platform
 import statistics
@@ -25,18 +23,18 @@ from services.trainer.engine.optimizers import resolve_optimizer
 from services.trainer.engine.precision import resolve_compute
 from services.trainer.engine.recompute import resolve_recompute
 from services.trainer.engine.training_task import TrainingFault
+from services.trainer.software import PACKAGES, version
 from tuneforge.errors import Reason
 from tuneforge.specs.spec import ActivationRecompute, LoraMethod, TrainingSpec
 from tuneforge.specs.wire import spec_from_proto, spec_to_proto
 from tuneforge.specs.workload import steps_of
 from tuneforge.v1 import spec_pb2
 
-_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _OTHER_PACKAGES = ("tokenizers", "safetensors", "numpy")
 """Told, but free to differ at a resume: they compute nothing that the numbers depend on."""
 LOWERED = "rows_at_once"
 """Says in the environment that a run computed fewer rows at once from some attempt on."""
-_EXACT = (*_PACKAGES, "device", "platform")
+_EXACT = (*PACKAGES, "device", "platform")
 """What of the environment must be the same at a resume."""
 
 _TOKENS_LORA_CPU = 512
@@ -131,21 +129,13 @@ def environment(device: torch.device, threads: int) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "python": platform.python_version(),
-        **{package: _version(package) for package in (*_PACKAGES, *_OTHER_PACKAGES)},
+        **{package: version(package) for package in (*PACKAGES, *_OTHER_PACKAGES)},
         "device": name,
         "threads": str(threads),
         "os": f"{platform.system()} {platform.release()}",
         # The instruction set decides which kernels run, and with them the last bits of every sum.
         "platform": f"{platform.system()}-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}",
     }
-
-
-@functools.cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
 
 
 def resolve(

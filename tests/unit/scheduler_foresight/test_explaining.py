@@ -190,6 +190,20 @@ def test_each_reason_that_a_node_gives() -> None:
     assert reasons(viewed([job(1)], [away]), 1) == [Reason.NODES_AWAY]
 
 
+def test_a_gang_waits_for_nodes_that_are_alike() -> None:
+    """With room on one node of each kind the blocker says that they differ; with a third node it starts."""
+    gang = job(1, needs=Needs(nodes=2))
+    old, new, other = (
+        node(name, capacity=replace(node(name).capacity, software=software))
+        for name, software in (("a", "torch 2.11"), ("b", "torch 2.13"), ("c", "torch 2.13"))
+    )
+    view = viewed([gang], [old, new])
+    assert reasons(view, 1) == [Reason.UNLIKE_NODES]
+    holder, attempt = running(9, "c")
+    assert reasons(viewed([holder, gang], [old, new, other], [attempt]), 1) == [Reason.UNLIKE_NODES]
+    assert reasons(viewed([gang], [old, new, other]), 1) == []
+
+
 def test_memory_that_lacks_is_told_in_bytes() -> None:
     """The finding of a node names what it has, what it lacks, and how many bytes that is."""
     view = viewed([job(1, needs=Needs(peak_bytes=10_100_000_000))], [node("a")])

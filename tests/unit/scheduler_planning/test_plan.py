@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +92,44 @@ def test_a_gang_takes_all_its_parts_or_none() -> None:
         rooms=(room("a", 2), room("b", 2), room("c", 2, free=1)),
     )
     assert begun(queue) == [2]
+
+
+GANG_OF_TWO = waits(1, parts=2, priority=1)
+
+
+@pytest.mark.parametrize(
+    ("job", "found"),
+    [
+        (GANG_OF_TWO, ("a1", "a2")),
+        (replace(GANG_OF_TWO, prefers="b2"), ("b2", "b1")),
+        (replace(GANG_OF_TWO, prefers="c1"), ("a1", "a2")),
+        (replace(GANG_OF_TWO, parts=3), ()),
+        (replace(GANG_OF_TWO, parts=3, is_on_cpu=True), ("b1", "b2", "c2")),
+        (replace(GANG_OF_TWO, parts=4, is_on_cpu=True), ()),
+    ],
+)
+def test_a_gang_is_on_nodes_that_are_alike(job: Waiting, found: tuple[str, ...]) -> None:
+    """In software, and in devices where it uses them; those come first that hold its checkpoint, if they are enough."""
+    kinds = {
+        "a1": ("torch 2.11", "H200"),
+        "a2": ("torch 2.11", "H200"),
+        "b1": ("torch 2.13", "A100"),
+        "b2": ("torch 2.13", "A100"),
+        "c1": ("torch 2.12", "A100"),
+        "c2": ("torch 2.13", "H200"),
+    }
+    rooms = tuple(replace(room(node, 1), software=kind[0], device=kind[1]) for node, kind in kinds.items())
+    begins = [each for each in plan(Queue(now_ms=0, waiting=(job,), rooms=rooms)) if isinstance(each, Begin)]
+    assert [tuple(node for node, _ in each.parts) for each in begins] == [found] * bool(found)
+
+
+def test_jobs_are_stopped_for_a_gang_on_nodes_that_are_alike() -> None:
+    """A cheap stop beside a node of another kind would not help it; two dear ones do, and it is kept those nodes."""
+    rooms = (room("a", 1), *(replace(room(node, 1, free=0), software="new") for node in "bc"))
+    running = tuple(runs(9 + index, {node: 1}, loss_ms=5.0, restore_ms=0.0) for index, node in enumerate("bc"))
+    decisions = plan(Queue(now_ms=HOUR_MS, waiting=(GANG_OF_TWO,), running=running, rooms=rooms))
+    assert [each.job for each in decisions if isinstance(each, GiveWay)] == [9, 10]
+    assert [each.nodes for each in decisions if isinstance(each, Keep)] == [("b", "c")]
 
 
 def test_labels_are_kept() -> None:
