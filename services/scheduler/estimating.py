@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from services.scheduler import arithmetic, calibration
-from services.scheduler.calibration import CPU, Interval, Kind, Measured
+from services.scheduler.calibration import CPU, Kind, Measured
 from services.scheduler.fitting import Memories, needs_of
 from services.scheduler.placement import devices_on, gigabytes, shortage
+from services.scheduler.predictions import Prediction
 from services.scheduler.queues.budgets import Price
 from services.scheduler.records import Capacity, Needs, Node
 from services.scheduler.store import measured_runs
@@ -50,30 +51,6 @@ class Known:
     def cores(self) -> float:
         """Processor cores of the largest node."""
         return max((node.capacity.cpu_millis for node in self.nodes), default=1000) / 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What a spec would take."""
-
-    kind: Kind
-    memory: MemoryEstimate
-    """Corrected by measured runs where there are some."""
-    arithmetic_bytes: int
-    """Peak memory by arithmetic alone."""
-    steps: int
-    tokens_per_step: float
-    flops_per_token: float
-    step_seconds: Interval
-    total_seconds: Interval
-    device_seconds: Interval
-    joules: Interval | None
-    """None: no run on such a device has measured it."""
-    cost: Interval | None
-    """None: no price is set."""
-    currency: str
-    rate_runs: int
-    """Measured runs that the rate comes from."""
 
 
 def look_up(connection: Connection, spec: TrainingSpec, family: str, train_digest: str) -> Known:

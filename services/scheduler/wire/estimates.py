@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from services.scheduler.calibration import Interval, Kind, Measured, spread
+from services.scheduler.predictions import Prediction
 from services.scheduler.records import Job
 from services.scheduler.wire.inputs import estimate_to_proto
 from tuneforge.v1 import events_pb2, jobs_pb2, spec_pb2
-
-if TYPE_CHECKING:  # it reads what was measured, and with it this package
-    from services.scheduler.estimating import Prediction
 
 _ENERGY = ("gpu_energy_joules", "cpu_energy_joules")
 

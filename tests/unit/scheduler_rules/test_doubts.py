@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from services.scheduler.calibration import Interval, Kind
-from services.scheduler.estimating import Prediction, checkpoint_warnings
+from services.scheduler.estimating import checkpoint_warnings
 from services.scheduler.fitting import doubts
 from services.scheduler.lifecycle.reused import note_of
+from services.scheduler.predictions import Prediction
 from tests.unit.scheduler_rules.test_fitting import _node as node
 from tuneforge.specs.memory import MemoryEstimate
 from tuneforge.specs.scheduling import Scheduling
