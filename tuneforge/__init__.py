@@ -71,7 +71,7 @@ _HOMES: Final[dict[str, str]] = {
     "queues": "QueueChange",
     "queue_watch": "QueueEntry QueueNode QueueShare QueueView QueueWatch",
     "recipe_client": "RecipeInfo RecipeProblem RecipeResources ResolvedRecipe",
-    "records": "RecordCheck RunRecord",
+    "records": "RecordCheck",
     "retention": "CollectedGarbage Deletion Holder HolderKind Pin Retention",
     "signatures": "Signature",
     "signing": "SigningKey VerificationProblem",
@@ -86,7 +86,7 @@ _HOMES: Final[dict[str, str]] = {
     "sweep_values": "Importances RoundCost Sweep SweepCost SweepState Trial TrialState",
     "sweeps": "suggested_space",
     "telemetry": "ThrottleReason",
-    "values": "ArtifactKind Failure FaultClass VersionRef",
+    "values": "ArtifactKind Failure FaultClass RunRecord VersionRef",
     "verification_values": "ReplayedStep ResumeCertificate ResumeVerification",
 }
 

@@ -221,7 +221,6 @@ from tuneforge.recipe_client import (
 )
 from tuneforge.records import (
     RecordCheck as RecordCheck,
-    RunRecord as RunRecord,
 )
 from tuneforge.retention import (
     CollectedGarbage as CollectedGarbage,
@@ -292,6 +291,7 @@ from tuneforge.values import (
     ArtifactKind as ArtifactKind,
     Failure as Failure,
     FaultClass as FaultClass,
+    RunRecord as RunRecord,
     VersionRef as VersionRef,
 )
 from tuneforge.verification_values import (

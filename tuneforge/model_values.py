@@ -12,13 +12,12 @@ from tuneforge.checks import Check, report_json
 from tuneforge.lineage import Revocation, revocation_from_proto
 from tuneforge.manifest import Manifest
 from tuneforge.origins import Source, source_from_proto
-from tuneforge.records import RunRecord
 from tuneforge.signatures import Signature
 from tuneforge.specs.spec import Architecture, TrainingSpec
 from tuneforge.specs.wire import architecture_from_proto, spec_from_proto
 from tuneforge.v1 import events_pb2, profiles_pb2, validations_pb2
 from tuneforge.v1 import models_pb2 as pb
-from tuneforge.values import ArtifactKind, VersionRef, Word
+from tuneforge.values import ArtifactKind, RunRecord, VersionRef, Word
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -13,22 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuneforge.values import RunRecord
+
 if TYPE_CHECKING:
     from tuneforge.client import Client
     from tuneforge.v1 import events_pb2
 
 _DOMAIN = b"tuneforge-run-record-v1\n"
 _MARK_BYTES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """The record of a run, as it stands in a version."""
-
-    num_events: int
-    """How many events the job had when its result was handed over."""
-    head: str
-    """Head of the chain over them, 64 lower-case hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,3 +59,13 @@ class Failure:
     """Whose fault it is."""
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """All that varies in `message`, by key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The record of a run, as it stands in a version."""
+
+    num_events: int
+    """How many events the job had when its result was handed over."""
+    head: str
+    """Head of the chain over them, 64 lower-case hexadecimal digits."""

@@ -18,8 +18,9 @@ from tests.support.event_loop import on_loop
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged
 from tuneforge import Client, LogCompacted
-from tuneforge.records import RunRecord, check_record
+from tuneforge.records import check_record
 from tuneforge.v1 import events_pb2, nodes_pb2, scheduler_pb2
+from tuneforge.values import RunRecord
 
 pytestmark = EACH_DATABASE
 

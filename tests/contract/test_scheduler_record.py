@@ -12,8 +12,9 @@ from tests.support.event_loop import on_loop
 from tests.support.fake_registry import BASE, DATA
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec
-from tuneforge.records import RecordCheck, RunRecord, check_record
+from tuneforge.records import RecordCheck, check_record
 from tuneforge.v1 import events_pb2, lineage_pb2, models_pb2, nodes_pb2
+from tuneforge.values import RunRecord
 
 pytestmark = EACH_DATABASE
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from services.scheduler.store.events import chain
 from services.scheduler.wire import batch_bytes
-from tuneforge.records import Chain, RunRecord, check_record, event_bytes, first_head, mark_of
+from tuneforge.records import Chain, check_record, event_bytes, first_head, mark_of
 from tuneforge.v1 import events_pb2
+from tuneforge.values import RunRecord
 
 JOB = "projects/p/jobs/j"
 Batches = list[tuple[list[events_pb2.Event], list[int]]]

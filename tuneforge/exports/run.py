@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from tuneforge._watch import JobWatch
 from tuneforge.exports.history import History, Point, Rewind
 from tuneforge.job_values import Job
-from tuneforge.jobs import Jobs
+
+
+class Watched(Protocol):
+    """The part of `client.jobs` that an export needs."""
+
+    def read(self, job: str) -> Job:
+        """Returns a job by id or name."""
+        ...
+
+    def watch(self, job: str) -> JobWatch:
+        """Yields its events."""
+        ...
 
 
 class Export(Protocol):
@@ -26,7 +38,7 @@ class Export(Protocol):
         ...
 
 
-def export_job(jobs: Jobs, name: str, export: Export, *, follow: bool) -> str:
+def export_job(jobs: Watched, name: str, export: Export, *, follow: bool) -> str:
     """Exports a job; returns where it is.
 
     Args:
