@@ -72,7 +72,7 @@ class Node:
     lease_expire_time: datetime | None
     version: str
     """Version of Tuneforge that it runs."""
-    software: str
+    software: str = ""
     """Versions of the libraries and the kind of processor that its attempts compute with; empty: not told."""
     drain: NodeDrain | None = None
     """Set while it takes no new work because of its maintenance."""
