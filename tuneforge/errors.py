@@ -290,6 +290,9 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.OUT_OF_MEMORY: _Row(
         _STATE, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."
     ),
+    Reason.DATA_LEAK: _Row(
+        _STATE, JobFailed, "Take these rows out of one of the two; `tuneforge datasets lint` lists them."
+    ),
     Reason.NOTHING_TO_LEARN: _Row(_STATE, JobFailed, "Give rows with an answer that fits in the token limit."),
     Reason.WORKER_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again from its last checkpoint.", 5.0),
     Reason.NODE_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again on another node.", 5.0),

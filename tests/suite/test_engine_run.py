@@ -295,6 +295,21 @@ def test_overlong_rows_are_dropped_cut_or_refused(tmp_path: Path) -> None:
     assert (fault.reason, fault.metadata["line"]) == (Reason.INVALID_DATA, "1")
 
 
+def test_rows_that_leak_are_refused_where_that_is_asked(tmp_path: Path) -> None:
+    """Two of the rows for validation are learned from: DATA_LEAK before the first step; one of its own is fine."""
+    task = tiny_inputs(tmp_path, with_data(SPEC, fail_on_leak=True))
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)
+    other = tmp_path / "validation.jsonl"
+    other.write_text(lines[0].replace("cat 0", "dog 0") + lines[3] + lines[7])
+    sink = RecordingSink()
+    with pytest.raises(TrainingFault) as caught:
+        train(replace(task, validation=[other]), sink, never)
+    assert (caught.value.reason, caught.value.metadata["rows"]) == (Reason.DATA_LEAK, "2")
+    assert not sink.steps
+    other.write_text(lines[0].replace("cat 0", "dog 0"))
+    assert train(replace(task, validation=[other]), sink, never).result is RunResult.SUCCEEDED
+
+
 def test_rows_that_were_cut_are_reported(tmp_path: Path) -> None:
     """Under TRUNCATE a line says how many rows lost their end."""
     sink = RecordingSink()

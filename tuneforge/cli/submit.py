@@ -24,6 +24,7 @@ _PLACES = {
     "validation": ("data", "validation", "dataset"),
     "max_tokens": ("data", "max_tokens"),
     "overlong": ("data", "overlong"),
+    "fail_on_leak": ("data", "fail_on_leak"),
     "epochs": ("optimization", "epochs"),
     "max_steps": ("optimization", "max_steps"),
     "lr": ("optimization", "learning_rate"),
@@ -142,6 +143,9 @@ _NO_ZERO = {
     "--overlong",
     metavar="POLICY",
     help="drop, truncate, refuse or split a longer row.  [default: drop; pretrain: split]",
+)
+@click.option(
+    "--fail-on-leak", is_flag=True, default=None, help="Refuse the run when a validation row is learned from too."
 )
 @click.option(
     "--recompute",

@@ -202,6 +202,8 @@ class DataConfig:
     """What happens to a longer row. None: DROP; SPLIT for continued pre-training."""
     train_fraction: float = 0.0
     """Share of the rows for training that are learned from, (0, 1], chosen by row id and seed. 0: all rows."""
+    fail_on_leak: bool = False
+    """Whether the run is refused when a row for validation is learned from too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,10 @@ def _data(data: DataConfig, architecture: Architecture | None, allow_local: bool
         yield FieldViolation(
             "data.train_fraction", f"is {data.train_fraction}: use more than 0 and at most 1, or 0 for all"
         )
+    if data.fail_on_leak and data.validation is None:
+        yield FieldViolation(
+            "data.fail_on_leak", "is set without rows to compare: set `data.validation`, or leave it out"
+        )
     low, high = MAX_TOKENS_RANGE
     if data.max_tokens != 0 and not low <= data.max_tokens <= high:
         yield FieldViolation("data.max_tokens", f"is {data.max_tokens}: use {low} to {high}, or 0 for the default")

@@ -164,6 +164,7 @@ def _data_from_proto(message: spec_pb2.DataConfig) -> DataConfig:
         max_tokens=message.max_tokens,
         overlong=_OVERLONG.get(message.overlong),
         train_fraction=message.train_fraction,
+        fail_on_leak=message.fail_on_leak,
     )
 
 
@@ -282,6 +283,7 @@ def _data_to_proto(data: DataConfig) -> spec_pb2.DataConfig:
         max_tokens=data.max_tokens,
         overlong=_OVERLONG_NUMBER[data.overlong],
         train_fraction=data.train_fraction,
+        fail_on_leak=data.fail_on_leak,
     )
 
 

@@ -168,6 +168,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt (user fault): a merged model says something else than its adapter at more positions than
     `output.merge.min_agreement` allows.
     """
+    ERROR_REASON_DATA_LEAK: _ErrorReason.ValueType  # 221
+    """Failure of an attempt (user fault): rows for validation are learned from too, and `data.fail_on_leak` is set."""
     ERROR_REASON_TRIALS_FAILED: _ErrorReason.ValueType  # 205
     """Failure of a sweep (user fault): none of its trials has succeeded, or more have failed than its plan allows."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 170
@@ -331,6 +333,8 @@ ERROR_REASON_MERGE_DIVERGED: ErrorReason.ValueType  # 165
 """Failure of an attempt (user fault): a merged model says something else than its adapter at more positions than
 `output.merge.min_agreement` allows.
 """
+ERROR_REASON_DATA_LEAK: ErrorReason.ValueType  # 221
+"""Failure of an attempt (user fault): rows for validation are learned from too, and `data.fail_on_leak` is set."""
 ERROR_REASON_TRIALS_FAILED: ErrorReason.ValueType  # 205
 """Failure of a sweep (user fault): none of its trials has succeeded, or more have failed than its plan allows."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 170

@@ -712,6 +712,7 @@ class DataConfig(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLONG_FIELD_NUMBER: _builtins.int
     TRAIN_FRACTION_FIELD_NUMBER: _builtins.int
+    FAIL_ON_LEAK_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Longest row in tokens, prompt and completion together, 8 to 131072. 0: 1024, or the model's limit when smaller."""
     overlong: Global___OverlongPolicy.ValueType
@@ -720,6 +721,10 @@ class DataConfig(_message.Message):
     """Share of the rows for training that are learned from, 0 < s <= 1. A row belongs to the share by its id and `seed`
     alone: equal rows go together, the order of rows changes nothing, and a smaller share lies within a larger one.
     Validation rows are not touched. 0: all rows.
+    """
+    fail_on_leak: _builtins.bool
+    """The run is refused before its first step (`DATA_LEAK`) when a row for validation has the same content as one that is
+    learned from. Needs `validation`.
     """
     @_builtins.property
     def train(self) -> Global___DataSource:
@@ -739,10 +744,11 @@ class DataConfig(_message.Message):
         max_tokens: _builtins.int = ...,
         overlong: Global___OverlongPolicy.ValueType = ...,
         train_fraction: _builtins.float = ...,
+        fail_on_leak: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "overlong", b"overlong", "train", b"train", "train_fraction", b"train_fraction", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_on_leak", b"fail_on_leak", "max_tokens", b"max_tokens", "overlong", b"overlong", "train", b"train", "train_fraction", b"train_fraction", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from services.modelkit.loading import TOKENIZER_FILES
 from services.trainer.engine.corpus import Corpus, read_corpus
 from services.trainer.engine.token_cache import key_of
@@ -39,7 +41,7 @@ class Texts:
 
         Raises:
             RenderingError: The base has no tokenizer that can be used.
-            TrainingFault: INVALID_DATA, or NOTHING_TO_LEARN when no row is left.
+            TrainingFault: INVALID_DATA, NOTHING_TO_LEARN when no row is left, or DATA_LEAK.
         """
         self._spec = spec
         self._folder = folder = task.base[0].folder
@@ -50,6 +52,8 @@ class Texts:
         self.train = self._read("training", task.train, learned, check_stop)
         validation = task.validation
         self.validation = self._read("validation", validation, task.validation_rows, check_stop) if validation else None
+        if spec.data.fail_on_leak and self.validation is not None:
+            _require_apart(self.train, self.validation)
 
     @property
     def longest(self) -> int:
@@ -152,3 +156,19 @@ class Texts:
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of a completion."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _require_apart(train: Corpus, validation: Corpus) -> None:
+    """Refuses rows for validation that are learned from too; the id of a row is that of its content.
+
+    Raises:
+        TrainingFault: DATA_LEAK.
+    """
+    both = np.intersect1d(train.examples.ids, validation.examples.ids)
+    if len(both):
+        raise TrainingFault(
+            Reason.DATA_LEAK,
+            f"{len(both)} rows for validation are learned from too, the first with the id {both[0].decode()}.",
+            "Take them out of one of the two (`tuneforge datasets lint` lists them), or leave out data.fail_on_leak.",
+            metadata={"rows": str(len(both))},
+        )

@@ -129,6 +129,13 @@ def test_rows_longer_than_the_model_takes(tokens: int) -> None:
     assert fields(replace(GOOD, data=replace(GOOD.data, max_tokens=tokens))) == ["data.max_tokens"]
 
 
+def test_a_leak_is_looked_for_between_two_sides() -> None:
+    """Without rows for validation there is nothing to compare."""
+    asked = replace(GOOD.data, validation=None, fail_on_leak=True)
+    assert fields(replace(GOOD, data=asked)) == ["data.fail_on_leak"]
+    assert not fields(replace(GOOD, data=replace(asked, validation=asked.train)))
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_of_rows_has_limits(share: float) -> None:
     """More than nothing and at most all rows."""

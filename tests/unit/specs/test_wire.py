@@ -100,6 +100,7 @@ specs = st.builds(
         max_tokens=counts,
         overlong=st.none() | st.sampled_from(OverlongPolicy),
         train_fraction=numbers,
+        fail_on_leak=st.booleans(),
     ),
     optimization=optimizations(),
     compute=st.sampled_from(ComputeType),
