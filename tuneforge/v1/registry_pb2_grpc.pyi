@@ -313,8 +313,8 @@ class RegistryServiceStub:
       INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
       ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
-      DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is
-        kept, ask `GetBlobAccess` for the offset and go on from there.
+      DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for five minutes (the operator may say otherwise); what arrived
+        is kept, ask `GetBlobAccess` for the offset and go on from there.
       RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
       UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
     """
@@ -1058,8 +1058,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
       INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
       ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
-      DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is
-        kept, ask `GetBlobAccess` for the offset and go on from there.
+      DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for five minutes (the operator may say otherwise); what arrived
+        is kept, ask `GetBlobAccess` for the offset and go on from there.
       RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
       UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
     """
@@ -1968,8 +1968,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `INVALID_FIELD`: the first message lacks a field, a chunk is too large, or the digest is no digest.
           INVALID_ARGUMENT `DIGEST_MISMATCH`: the whole content has another digest or size; nothing is kept, start at 0.
           ABORTED `OFFSET_MISMATCH`: ask `GetBlobAccess` for the offset and go on from there.
-          DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for a minute (the operator may say otherwise); what arrived is
-            kept, ask `GetBlobAccess` for the offset and go on from there.
+          DEADLINE_EXCEEDED `UPLOAD_SILENT`: no message came for five minutes (the operator may say otherwise); what arrived
+            is kept, ask `GetBlobAccess` for the offset and go on from there.
           RESOURCE_EXHAUSTED `DISK_FULL`: free space, then go on.
           UNAVAILABLE `STORAGE_UNAVAILABLE`: the object store is away; what arrived is kept, go on later.
         """

@@ -14,7 +14,7 @@ CACHE_BYTES = 10 * 1024**3
 URL_LIFE_S = 3600.0
 S3_TIMEOUT_S = 20.0
 COLLECT_EVERY_S = 3600.0
-UPLOAD_SILENCE_S = 60.0
+UPLOAD_SILENCE_S = 300.0
 GRACE_S = 7 * 86400.0
 _AWS = "https://s3.amazonaws.com"
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61}[a-z0-9])")
@@ -60,8 +60,8 @@ class StorageSettings:
     """Seconds between two runs of the collector; 0: only when asked to. An hour: a run costs a few queries.
     TUNEFORGE_REGISTRY_COLLECT_EVERY_S."""
     upload_silence_s: float = UPLOAD_SILENCE_S
-    """Seconds without a message after which the stream of an upload is ended; what arrived is kept. A minute: longer
-    than a client's disk or line halts, and one that is gone does not hold a stream for ever.
+    """Seconds without a message after which the stream of an upload is ended; what arrived is kept. Five minutes:
+    a chunk over the slowest line takes less, and a client that is gone does not hold a stream for ever.
     TUNEFORGE_REGISTRY_UPLOAD_SILENCE_S."""
     grace_s: float = GRACE_S
     """Seconds for which a blob that no version needs is kept after somebody last relied on it. A week: longer than any
