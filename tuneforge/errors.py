@@ -274,25 +274,17 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.DEADLINE_EXCEEDED: _Row(
         "DEADLINE_EXCEEDED", DeadlineExceeded, "Retry with a longer deadline and the same request id."
     ),
-    Reason.UPLOAD_SILENT: _Row(
-        "DEADLINE_EXCEEDED", DeadlineExceeded, "Ask `GetBlobAccess` for the committed bytes and send the rest."
-    ),
+    Reason.UPLOAD_SILENT: _Row("DEADLINE_EXCEEDED", DeadlineExceeded, "Ask for the committed bytes and send the rest."),
     Reason.INTERNAL: _Row("INTERNAL", InternalError, "Report the incident id; the service's log has it."),
     Reason.URL_NOT_ALLOWED: _Row(_INVALID, InvalidArgument, "Give an address that the operator's settings allow."),
     Reason.SOURCE_NOT_FOUND: _Row("NOT_FOUND", NotFound, "Check the address, and whether the place can be reached."),
     Reason.SOURCE_DENIED: _Row(_STATE, FailedPrecondition, "Name a connection whose credentials may read it."),
-    Reason.SOURCE_TOO_LARGE: _Row(
-        _STATE, FailedPrecondition, "Take part of it, or ask the operator for a higher limit."
-    ),
+    Reason.SOURCE_TOO_LARGE: _Row(_STATE, FailedPrecondition, "Take a part, or ask the operator for a higher limit."),
     Reason.SOURCE_UNAVAILABLE: _Row("UNAVAILABLE", Unavailable, "Call again; what has arrived is kept.", 5.0),
     Reason.WORK_LIMIT: _Row(_STATE, FailedPrecondition, "Do it locally: `tuneforge datasets lint FILE`."),
     Reason.LOSS_NOT_FINITE: _Row(_STATE, JobFailed, "Lower the learning rate or look at the rows of that step."),
-    Reason.OUT_OF_MEMORY: _Row(
-        _STATE, JobFailed, "Lower the micro-batch or the tokens per row, or use a quantised base."
-    ),
-    Reason.DATA_LEAK: _Row(
-        _STATE, JobFailed, "Take these rows out of one of the two; `tuneforge datasets lint` lists them."
-    ),
+    Reason.OUT_OF_MEMORY: _Row(_STATE, JobFailed, "Lower micro-batch or tokens per row, or use a quantised base."),
+    Reason.DATA_LEAK: _Row(_STATE, JobFailed, "Take these rows out of one side; `tuneforge datasets lint` lists them."),
     Reason.NOTHING_TO_LEARN: _Row(_STATE, JobFailed, "Give rows with an answer that fits in the token limit."),
     Reason.WORKER_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again from its last checkpoint.", 5.0),
     Reason.NODE_LOST: _Row("UNAVAILABLE", JobFailed, "Nothing; it is started again on another node.", 5.0),
