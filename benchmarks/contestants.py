@@ -67,6 +67,8 @@ class Round:
 
     cpu_s: float
     """Processor time of the process, all threads, in seconds."""
+    first_cpu_s: float
+    """The part of it that the first step took: it touches the memory of gradients and optimiser for the first time."""
     wall_s: float
     """Seconds by the clock."""
     losses: list[float]

@@ -1,6 +1,8 @@
 """Full fine-tuning of SmolLM2-135M over short chat rows, beside transformers' Trainer and a bare loop.
 
 As `sft_lora_cpu`, with every weight trained. The peer fills rows up to the longest and computes the head everywhere.
+Ours begins each round with a model and an optimiser of its own, whose memory the first step touches for the first time;
+the others go on in the memory of the round before. So the ratio after the first step stands beside that of all steps.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from benchmarks.training_work import make_work
 from benchmarks.trl_python import trl_python
 
 ROUNDS = 7
-STEPS, ROWS_PER_STEP = 3, 8
+STEPS, FULL_STEPS, ROWS_PER_STEP = 3, 5, 8
+"""Full tuning gets more steps: its first one touches 1.6 GB for gradients and moments, and is told apart too."""
 TARGETS = {"TRL default": 2.0, "TRL packed": 1.2, "bare loop, same kernels": 0.97}
 """Ratios that we want, at least; the record's own is the first one, the others stand in its details."""
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-4}
@@ -64,7 +65,8 @@ def measure(
 ) -> tuple[Work, Rounds]:
     """Lets all contestants make so many rounds in turn."""
     folder.mkdir()
-    work = make_work(folder, compute=compute, steps=STEPS, rows_per_step=ROWS_PER_STEP, is_full=is_full)
+    steps = FULL_STEPS if is_full else STEPS
+    work = make_work(folder, compute=compute, steps=steps, rows_per_step=ROWS_PER_STEP, is_full=is_full)
     path = str(work.write(folder / "work.json"))
     contestants = {
         "ours": Contestant("benchmarks.train_ours", path),
@@ -92,6 +94,12 @@ def speed(work: Work, rounds: list[Round]) -> float:
     return median(work.tokens / each.cpu_s for each in rounds)
 
 
+def steady_speed(work: Work, rounds: list[Round]) -> float:
+    """Returns the median of real tokens for each processor second, the first step left out."""
+    tokens = sum(len(row["input_ids"]) for step in work.steps[1:] for row in step)
+    return median(tokens / (each.cpu_s - each.first_cpu_s) for each in rounds)
+
+
 def learned_share(work: Work) -> float:
     """Returns the share of tokens that the head has to be computed at."""
     return sum(sum(row["completion_mask"]) for step in work.steps for row in step) / work.tokens
@@ -105,10 +113,15 @@ def details(
     for who, ratio in ratios.items():
         figures[f"{who}: ratio"] = ratio
         figures[f"{who}: tokens/cpu-s"] = speed(work, found[who])
+        figures[f"{who}: ratio after the first step"] = steady_speed(work, found["ours"]) / steady_speed(
+            work, found[who]
+        )
         figures[f"{who}: wall ratio"] = median(each.wall_s for each in found[who]) / median(
             each.wall_s for each in found["ours"]
         )
         figures[f"{who}: note"] = found[who][0].note
+    for who, rounds in found.items():
+        figures[f"{who}: first step cpu-s"] = median(each.first_cpu_s for each in rounds)
     for compute, difference in differences.items():
         figures[f"largest difference of losses, {compute}"] = difference
     return figures | {"ours: tokens/s": work.tokens / median(each.wall_s for each in found["ours"])}

@@ -80,8 +80,10 @@ def _train(work: Work, weights: list[torch.nn.Parameter], losses_of: Losses) -> 
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total / learned)
+        if len(losses) == 1:
+            first_cpu, _ = watch.read()
     cpu, wall = watch.read()
-    return Round(cpu_s=cpu, wall_s=wall, losses=losses, grad_norms=norms)
+    return Round(cpu_s=cpu, first_cpu_s=first_cpu, wall_s=wall, losses=losses, grad_norms=norms)
 
 
 def _plain(causal: Any, work: Work) -> Losses:

@@ -55,6 +55,7 @@ class _Timed:
         self._watch = Stopwatch()
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
+        self.first_cpu_s = 0.0
         self.spent = (0.0, 0.0)
 
     def emit(self, payload: Payload) -> None:
@@ -65,6 +66,8 @@ class _Timed:
         if isinstance(payload, events_pb2.StepMetrics):
             self.losses.append(payload.loss)
             self.grad_norms.append(payload.grad_norm)
+            if payload.step == 1:
+                self.first_cpu_s, _ = self._watch.read()
             if payload.step == self._steps:
                 self.spent = self._watch.read()
 
@@ -94,7 +97,13 @@ def main(path: str) -> None:
                 train(task, timed, lambda: None)
             log.close()
         cpu, wall = timed.spent
-        return Round(cpu_s=cpu, wall_s=wall, losses=timed.losses, grad_norms=timed.grad_norms)
+        return Round(
+            cpu_s=cpu,
+            first_cpu_s=timed.first_cpu_s,
+            wall_s=wall,
+            losses=timed.losses,
+            grad_norms=timed.grad_norms,
+        )
 
     rounds(make)
 

@@ -39,6 +39,7 @@ def main(path: str, kind: str) -> None:
 
         def __init__(self) -> None:
             self.watch, self.spent, self.losses, self.norms = Stopwatch(), (0.0, 0.0), [], []
+            self.first_cpu_s = 0.0
 
         def on_train_begin(self, *_args: object, **_kwargs: object) -> None:
             """Starts the watch."""
@@ -50,6 +51,7 @@ def main(path: str, kind: str) -> None:
                 self.losses.append(float(logs["loss"]))
                 self.norms.append(float(logs["grad_norm"]))
                 self.spent = self.watch.read()
+                self.first_cpu_s = self.first_cpu_s or self.spent[0]
 
     def make() -> Round:
         with torch.no_grad():
@@ -64,6 +66,7 @@ def main(path: str, kind: str) -> None:
         cpu, wall = watched.spent
         return Round(
             cpu_s=cpu,
+            first_cpu_s=watched.first_cpu_s,
             wall_s=wall,
             losses=watched.losses,
             grad_norms=watched.norms,

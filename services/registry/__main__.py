@@ -4,10 +4,10 @@ import asyncio
 import sys
 
 from services.grpckit.database import Database
+from services.grpckit.freed_memory import keep_freed_memory
 from services.grpckit.logging import get_logger
 from services.grpckit.server import ServiceDefinition, run, serve
 from services.registry.blobs.opening import prepare_storage, storage_of
-from services.registry.freed_memory import keep_freed_memory
 from services.registry.library import Library
 from services.registry.policy import POLICIES
 from services.registry.promotions.promoter import Promoter

@@ -5,6 +5,7 @@ import importlib
 import torch
 import transformers
 
+from services.grpckit.freed_memory import ALL, keep_freed_memory
 from services.modelkit.adapters import attach_lora
 from services.trainer.engine.documents import installed_packages
 from services.trainer.engine.resolution import environment
@@ -33,8 +34,10 @@ _HEAVY_MODULES = (
 def preload() -> None:
     """Imports all that a run needs, and does once what libraries remember, so that a forked child has both.
 
-    Nothing is computed: a process that ran one parallel region with several threads cannot be forked safely.
+    Nothing is computed: a process that ran one parallel region with several threads cannot be forked safely. What a
+    step frees is kept for the next one, in the children too.
     """
+    keep_freed_memory(ALL)
     for module in _HEAVY_MODULES:
         importlib.import_module(module)
     _fill_caches()
