@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from services.grpckit.errors import FieldViolation, invalid_fields
 from services.scheduler.dependencies import Dependencies
 from services.scheduler.dependencies import look_up as look_up_dependencies
-from services.scheduler.estimating import Known, look_up
+from services.scheduler.estimating import Known, are_alike, look_up
 from services.scheduler.jobs import TERMINAL, JobState, RetryPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import NO_OPTIONS, Options
@@ -18,6 +18,7 @@ from services.scheduler.nodes import label_problems
 from services.scheduler.queues.budgets import NO_BUDGET, NO_PRICE, Budget, Price
 from services.scheduler.queues.updating import budget_problems
 from services.scheduler.records import Job, NewJob, Pinned
+from services.scheduler.remembering import Unchanged
 from services.scheduler.resolving import Problem, ResolvedBase, VersionSource, resolve_base, resolve_data
 from services.scheduler.settling import Found, Settled, problems_of, settle, whole_spec
 from services.scheduler.shared_asking import SharedAsking
@@ -88,6 +89,7 @@ class Admission:
     registry: VersionSource
     price: Price = NO_PRICE
     lookups: SharedAsking[Known] = field(default_factory=SharedAsking)
+    known: Unchanged[Known] = field(default_factory=lambda: Unchanged(are_alike))
     retry: RetryPolicy = USUAL_RETRIES
     """The policy of jobs that say nothing of it."""
 
@@ -150,9 +152,11 @@ class Admission:
     async def _known(self, spec: TrainingSpec, family: str, digest: str) -> Known:
         """Returns what is known for a spec, read once for all who ask for the same at the same time."""
         question = (type(spec.method), spec.compute, spec.resources.devices_per_node, family, digest)
-        return await self.lookups.of(
-            question, lambda: self.ledger.look(lambda connection: look_up(connection, spec, family, digest))
-        )
+
+        async def ask() -> Known:
+            return self.known.of(question, await self.ledger.look(lambda db: look_up(db, spec, family, digest)))
+
+        return await self.lookups.of(question, ask)
 
     async def _start(self, draft: Draft) -> _Start | Problem:
         base = draft.spec.base

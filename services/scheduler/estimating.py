@@ -53,6 +53,15 @@ class Known:
         return max((node.capacity.cpu_millis for node in self.nodes), default=1000) / 1000
 
 
+def are_alike(one: Known, other: Known) -> bool:
+    """Returns whether the same follows from both for a spec: of leases, which are renewed all the time, nothing does."""
+    return (one.runs, one.row_tokens, _places(one.nodes)) == (other.runs, other.row_tokens, _places(other.nodes))
+
+
+def _places(nodes: Sequence[Node]) -> list[tuple[object, ...]]:
+    return [(node.node, node.capacity, node.labels) for node in nodes]
+
+
 def look_up(connection: Connection, spec: TrainingSpec, family: str, train_digest: str) -> Known:
     """Reads what is known for a spec.
 

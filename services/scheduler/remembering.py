@@ -1,9 +1,9 @@
-"""Results of pure functions, remembered by the very objects that they were made from."""
+"""Results of pure functions, remembered by the very objects that they were made from, and objects that stay the same."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -31,3 +31,23 @@ class Remembering(Generic[T]):
         if len(self._results) > KEPT:
             self._results.popitem(last=False)
         return result
+
+
+class Unchanged(Generic[T]):
+    """What was found last by question, for as long as nothing else is found: `Remembering` knows it by that.
+
+    Args:
+        is_alike: Whether the same follows from two.
+    """
+
+    def __init__(self, is_alike: Callable[[T, T], bool]) -> None:
+        self._is_alike = is_alike
+        self._found: OrderedDict[Hashable, T] = OrderedDict()
+
+    def of(self, question: Hashable, found: T) -> T:
+        """Returns the object that was found first, of those since then that are alike."""
+        before = self._found.pop(question, found)
+        kept = self._found[question] = before if self._is_alike(before, found) else found
+        if len(self._found) > KEPT:
+            self._found.popitem(last=False)
+        return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -102,7 +102,8 @@ class SchedulerServicer(
         draft = draft_of(request, project, calls.current().actor)
         if request.validate_only:
             return preview(await self._parts.verbs.check(draft))
-        return jobs_pb2.Job.FromString(await self._parts.verbs.create(draft, call_of(request, project, "CreateJob")))
+        answer = await self._parts.verbs.create(draft, call_of(request, project, "CreateJob"))
+        return cast("jobs_pb2.Job", answer)  # its bytes, which the server sends as they are
 
     async def EstimateResources(
         self, request: scheduler_pb2.EstimateResourcesRequest, _: Context

@@ -86,12 +86,18 @@ class Verbs:
     async def create(self, draft: Draft, call: Call) -> bytes:
         """Admits and stores a job.
 
+        A repetition is known by the transaction that would store it. What cannot be admitted is looked for too: the
+        first answer stands although the registry is away by now, or what it names is gone.
+
         Raises:
             ServiceError: as `CreateJob` documents.
         """
-        if (answer := await answered(self.ledger, call)) is not None:
-            return answer  # before anything is asked of the registry, which may be away by now
-        return await self.keep(await self._admitted(draft), draft.options, call)
+        try:
+            return await self.keep(await self._admitted(draft), draft.options, call)
+        except ServiceError:
+            if (answer := await answered(self.ledger, call)) is not None:
+                return answer
+            raise
 
     async def keep(self, admitted: NewJob, options: Options, call: Call) -> bytes:
         """Stores an admitted job, or answers what stands for it when it may.

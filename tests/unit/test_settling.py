@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.scheduler.calibration import Kind
-from services.scheduler.estimating import Known
+from services.scheduler.estimating import Known, are_alike
+from services.scheduler.node_records import Capacity, Node
 from services.scheduler.queues.budgets import NO_PRICE
-from services.scheduler.remembering import KEPT, Remembering
+from services.scheduler.remembering import KEPT, Remembering, Unchanged
 from services.scheduler.settling import Found, settle, whole_spec
 from services.scheduler.wire.inputs import dataset_facts, model_facts
 from services.scheduler.wire.specs import spec_bytes, spec_bytes_into
@@ -44,6 +45,35 @@ def test_the_same_objects_are_settled_once_and_others_anew() -> None:
     elsewhere = settle(one, whole_spec(one), replace(KNOWN), terms)
     assert elsewhere is not settled
     assert elsewhere == settled
+
+
+def test_what_is_known_stays_the_same_object_while_leases_are_renewed() -> None:
+    """A renewed lease gives the object from before; another capacity, or what equals it no more, gives the new one."""
+    capacity = Capacity(device_bytes=(), cpu_millis=1000, memory_bytes=1, slots=1)
+    node = Node(
+        node="n1",
+        address="",
+        capacity=capacity,
+        capacity_message=b"",
+        labels={},
+        generation="1",
+        version="",
+        state="READY",
+        lease_until_ms=1,
+        unreachable_ms=None,
+        manager_token="",
+    )
+    kept, first = Unchanged(are_alike), replace(KNOWN, nodes=(node,))
+    renewed = replace(first, nodes=(replace(node, lease_until_ms=2),))
+    larger = replace(first, nodes=(replace(node, capacity=replace(capacity, slots=2)),))
+    assert kept.of("a", first) is first
+    assert kept.of("a", renewed) is first
+    assert kept.of("b", renewed) is renewed
+    assert kept.of("a", larger) is larger
+    assert kept.of("a", renewed) is renewed
+    for number in range(KEPT):
+        kept.of(number, first)
+    assert kept.of("a", first) is first  # not kept any more
 
 
 def test_the_output_is_put_into_a_stored_spec() -> None:
