@@ -6,7 +6,7 @@ what it expected, and the services answer its `InvalidName` with the reason INVA
 
 import re
 import secrets
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 ID_FORM = "1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -"
@@ -116,7 +116,8 @@ class ResourceName:
         return cls(*parts)
 
     def __str__(self) -> str:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        names: tuple[str, ...] = self.__match_args__  # as a class of names has them; `fields` takes longer
+        parts = {name: getattr(self, name) for name in names}
         if parts.get("version") == LATEST:
             parts["version"] = "latest"
         return self.pattern.format(**parts)

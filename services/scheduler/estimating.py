@@ -54,7 +54,7 @@ class Known:
 
 
 def are_alike(one: Known, other: Known) -> bool:
-    """Returns whether the same follows from both for a spec: of leases, which are renewed all the time, nothing does."""
+    """Returns whether the same follows from both for a spec. Nothing does of leases, which are renewed all the time."""
     return (one.runs, one.row_tokens, _places(one.nodes)) == (other.runs, other.row_tokens, _places(other.nodes))
 
 

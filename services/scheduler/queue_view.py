@@ -57,7 +57,7 @@ class QueueView:
         for number in (*changed.ended, *self.broken):
             self._jobs.pop(number, None)
         # Two processes may commit in another order than they were given numbers.
-        self._ordered = tuple(self._jobs[number] for number in sorted(self._jobs))
+        self._ordered = tuple(map(self._jobs.__getitem__, sorted(self._jobs)))
         self._newest = newest
 
 

@@ -1,4 +1,4 @@
-"""Results of pure functions, remembered by the very objects that they were made from, and objects that stay the same."""
+"""Results of pure functions, remembered by the very objects that they were made from, and objects that stay as such."""
 
 from __future__ import annotations
 

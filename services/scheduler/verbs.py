@@ -139,9 +139,13 @@ class Verbs:
             ServiceError: as `CreateJob` documents.
         """
         new = await self._admitted(draft)
-        if await self.ledger.read(lambda connection: job_store.find(connection, new.name)) is not None:
-            raise _taken(new.name)
-        await self.ledger.read(lambda connection: require_room(connection, new))
+
+        def look(connection: Connection) -> None:
+            if job_store.find(connection, new.name) is not None:
+                raise _taken(new.name)
+            require_room(connection, new)
+
+        await self.ledger.look(look)
         return new
 
     async def _admitted(self, draft: Draft) -> NewJob:

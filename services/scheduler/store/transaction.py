@@ -41,6 +41,7 @@ def database_clock(connection: Connection) -> int:
     """Returns the database's own time in milliseconds since 1970."""
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000_000  # what SQLite would answer: it has no clock but this machine's
-    return int(
-        connection.execute(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")).scalar_one()
-    )
+    return int(connection.execute(_NOW_MS).scalar_one())
+
+
+_NOW_MS = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")
