@@ -95,10 +95,9 @@ def measure(folder: Path, queued: int, ended: int, postgres: LocalPostgres | Non
         found |= asyncio.run(_placements(suite))
         suite.stop("scheduler")
         stored = postgres.address("scheduler") if postgres else None
+        found |= measure_decisions(folder / "scheduler", stored)
         add_ended_jobs(folder / "scheduler", ended, stored)
-        found |= {"ended_jobs": ended, "restart_s": asyncio.run(_restart(suite))}
-        suite.stop("scheduler")
-        return found | measure_decisions(folder / "scheduler", stored)
+        return found | {"ended_jobs": ended, "restart_s": asyncio.run(_restart(suite))}
     finally:
         suite.stop()
 
