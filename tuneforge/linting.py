@@ -18,6 +18,7 @@ import grpc
 
 from tuneforge import _short_names as names
 from tuneforge._connections import Connections
+from tuneforge._dataset_files import files_of
 from tuneforge._lint_wire import item_of, overlong_to_proto, preview_of
 from tuneforge._transport import typed_error
 from tuneforge.data.faults import MissingExtra, RenderingError
@@ -117,6 +118,7 @@ def lint_files(
     split: Split | None = None,
     model: str | os.PathLike[str] | None = None,
     options: LintOptions | None = None,
+    config: str = "",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Findings:
     """Looks at the rows of files on disk; no service is asked.
@@ -127,15 +129,19 @@ def lint_files(
         split: How the run divides the rows of `files`; None: not.
         model: Folder of the model whose tokenizer and chat template are used; None skips the checks that need them.
         options: What is looked for; None for everything.
+        config: Where `files` is one folder whose card names configurations: which to look at, as an upload takes it;
+            empty: all files of the folder.
         on_progress: Told how far it has come.
 
     Raises:
-        InvalidArgument: A file is missing, the model's folder cannot be used, or no check is called so.
+        InvalidArgument: A file is missing, the model's folder cannot be used, no check or configuration is called so.
     """
     wanted = options or LintOptions()
     _check_names(wanted)
     held_out = local_files(validation) if validation is not None else {}
-    rows = Rows(files=local_files(files), validation=held_out, split=split)
+    rows = Rows(
+        files=files_of(files, config=config) if config else local_files(files), validation=held_out, split=split
+    )
     text_model = load_model(model) if model is not None else None
     return Findings(lint(rows, wanted, text_model), on_progress=on_progress)
 

@@ -49,6 +49,7 @@ def _list_checks(context: click.Context, _parameter: click.Parameter, is_asked: 
 @click.command(cls=ConnectedCommand)
 @click.argument("rows", nargs=-1, required=True, metavar="FILE...|DATASET[/VERSION]")
 @click.option("--validation", multiple=True, metavar="FILE|DATASET[/VERSION]", help="Rows that are measured with.")
+@click.option("--config", default="", metavar="NAME", help="Of a folder whose README.md names several.")
 @click.option("--model", metavar="MODEL[/VERSION|@ALIAS]|FOLDER", help="Its tokenizer and chat template are used.")
 @_length_options
 @click.option("--check", "checks", multiple=True, metavar="NAME", help="Run only these checks or groups of checks.")
@@ -72,7 +73,7 @@ def lint(context: click.Context, /, **options: Any) -> None:
 
     length = _length(options)
     wanted = LintOptions(only=options["checks"], without=options["without"], length=length)
-    what = (options["rows"], options["validation"], options["model"])
+    what = (options["rows"], options["validation"], options["model"], options["config"])
     fail_on = options["fail_on"]
     with contextlib.ExitStack() as stack:
         tell = stack.enter_context(_progress())
@@ -195,18 +196,24 @@ def _print_finding(finding: "Finding") -> None:
 def _found(
     stack: contextlib.ExitStack,
     connection: Connection,
-    what: tuple[Sequence[str], Sequence[str], str | None],
+    what: tuple[Sequence[str], Sequence[str], str | None, str],
     options: "LintOptions",
     tell: Any,
 ) -> "Findings":
     from tuneforge.linting import lint_files
 
-    rows, validation, model = what
+    rows, validation, model, config = what
     if _are_files(rows):
-        held_out = validation or None
         return lint_files(
-            rows, validation=held_out, model=_folder(model) if model else None, options=options, on_progress=tell
+            rows,
+            validation=validation or None,
+            model=_folder(model) if model else None,
+            options=options,
+            config=config,
+            on_progress=tell,
         )
+    if config:
+        raise click.UsageError("--config is for a folder on disk: a version has the files of one configuration.")
     client = stack.enter_context(connection.client())
     return client.datasets.lint(
         _one(rows, "version"),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--output-dir", default="", metavar="FOLDER", help="Gets the result; the same one goes on.  Required.")
 @click.option("--method", default="lora", show_default=True, metavar="lora|qlora|full", help="Which weights move.")
 @click.option("--dataset-format", default="auto", show_default=True, metavar="FORMAT", help="jsonl, csv, hf or auto.")
+@click.option("--dataset-config", default="", metavar="NAME", help="Of rows whose card names several configurations.")
 @click.option("--learning-rate", type=float, help="Peak.  [default: 2e-4, full 2e-5]")
 @click.option("--batch-size", type=int, default=4, show_default=True, help="Rows computed at once.")
 @click.option("--gradient-accumulation-steps", type=int, default=1, show_default=True, help="Batches behind one step.")

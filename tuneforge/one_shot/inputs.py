@@ -34,6 +34,8 @@ def place_of_rows(settings: RunSettings) -> Location:
         raise SettingsFault([f"--dataset-path: {error}"]) from None
     if found.kind is LocationKind.CONFIG_MAP:
         raise SettingsFault(["--dataset-path: a config map is read inside a cluster only; give a file or an address."])
+    if settings.dataset_config and found.kind is LocationKind.FILE:
+        raise SettingsFault([f"--dataset-config is for a folder or a hub's rows with a card, and {path!r} is a file."])
     if wanted in {"jsonl", "csv"} and found.kind is not LocationKind.FILE:
         raise SettingsFault([f"--dataset-format is {wanted}, and {path!r} is no file."])
     return found
@@ -70,9 +72,10 @@ def bring_rows(client: Client, settings: RunSettings, place: Location) -> tuple[
     name = resource_id(settings.dataset_path.partition(".")[0] or "rows")
     if place.kind in {LocationKind.FILE, LocationKind.FOLDER}:
         with _named_by_format(Path(place.uri), settings.dataset_format) as path:
-            version = client.datasets.upload(path, name)
+            version = client.datasets.upload(path, name, config=settings.dataset_config)
     else:
-        version = client.datasets.import_from(place.uri, name, options=ImportOptions())
+        options = ImportOptions(source_config=settings.dataset_config)
+        version = client.datasets.import_from(place.uri, name, options=options)
     version = client.datasets.version(version.name)
     if not settings.validation_split or (version.statistics and version.statistics.validation_rows):
         return version, ""

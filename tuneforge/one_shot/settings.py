@@ -43,6 +43,8 @@ class RunSettings:
     output_dir: str = ""
     method: str = "lora"
     dataset_format: str = "auto"
+    dataset_config: str = ""
+    """Of rows whose card names several configurations: which to take; empty: the default one."""
     learning_rate: float | None = None
     """Peak; None: that of the method."""
     batch_size: int = 4
@@ -122,6 +124,7 @@ _TOP: Final[Mapping[str, tuple[str, Convert]]] = {
     "output_dir": ("output_dir", _text),
     "method": ("method", _text),
     "dataset_format": ("dataset_format", _text),
+    "dataset_config": ("dataset_config", _text),
 }
 _HYPERPARAMETERS: Final[Mapping[str, tuple[str, Convert]]] = {
     "learning_rate": ("learning_rate", _number),

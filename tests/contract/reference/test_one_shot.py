@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 
 from tuneforge.cli.app import cli
 from tuneforge.data.locations import LocationKind
-from tuneforge.one_shot.inputs import place_of_rows
+from tuneforge.one_shot.inputs import bring_rows, place_of_rows
 from tuneforge.one_shot.settings import RunSettings, SettingsFault, check, with_file
 
 ROOT = Path(__file__).parents[3]
@@ -249,3 +251,30 @@ def test_without_the_services_it_is_said_how_to_get_them(
     assert "make setup" in done.output
     assert "--attach" in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_of_the_rows_is_chosen(tmp_path: Path) -> None:
+    """--dataset-config is a key of the file too; with rows that are one file it is refused before anything starts."""
+    chosen = with_file(RunSettings(**PLACES), {"dataset_config": "short"})
+    assert chosen.dataset_config == "short"
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(SettingsFault, match="--dataset-config"):
+        place_of_rows(replace(chosen, dataset_path=str(tmp_path / "rows.jsonl")))
+    assert place_of_rows(replace(chosen, dataset_path=str(tmp_path))).kind is LocationKind.FOLDER
+
+
+@pytest.mark.parametrize("path", ["", "https://example.org/rows"])
+def test_the_chosen_configuration_is_asked_for(tmp_path: Path, path: str) -> None:
+    """Rows of a folder are uploaded, and rows of elsewhere imported, in the configuration that was named."""
+    asked: dict[str, Any] = {}
+
+    def take(*_places: str, **options: Any) -> Any:
+        asked.update(options)
+        return SimpleNamespace(name="projects/default/datasets/rows/versions/1", statistics=None)
+
+    client: Any = SimpleNamespace(datasets=SimpleNamespace(upload=take, import_from=take, version=take))
+    settings = RunSettings(
+        **PLACES | {"dataset_path": path or str(tmp_path)}, dataset_config="short", validation_split=0
+    )
+    bring_rows(client, settings, place_of_rows(settings))
+    assert (asked["options"].source_config if path else asked["config"]) == "short"

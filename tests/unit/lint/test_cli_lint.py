@@ -11,6 +11,7 @@ from tests.unit.lint import corpus
 from tuneforge.cli.app import cli
 from tuneforge.cli.lint import painted
 from tuneforge.data.lint import CHECKS, PreviewToken, RowFate, RowPreview, TokenFate
+from tuneforge.errors import InvalidArgument
 
 
 def _run(*arguments: str) -> Result:
@@ -51,6 +52,21 @@ def test_json_is_one_object_a_line(train: str) -> None:
     assert lines[-1]["summary"]["findings"] == len(lines) - 1
     assert lines[0]["finding"]["code"] == "MALFORMED_JSON"
     assert len(lines[0]["finding"]["row_id"]) == 64
+
+
+def test_one_configuration_of_a_folder_is_looked_at(tmp_path: Path) -> None:
+    """--config takes the files that an upload would; one that the card does not name is refused with those it does."""
+    card = (
+        "---\nconfigs:\n- config_name: short\n  data_files: a.jsonl\n- config_name: long\n  data_files: b.jsonl\n---\n"
+    )
+    (tmp_path / "README.md").write_text(card)
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "b.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    assert "1 rows:" in _run("lint", str(tmp_path), "--config", "short").output
+    assert "2 rows:" in _run("lint", str(tmp_path), "--config", "long").output
+    with pytest.raises(InvalidArgument, match="there are short, long"):
+        CliRunner().invoke(cli, ["datasets", "lint", str(tmp_path), "--config", "other"], catch_exceptions=False)
+    assert "--config is for a folder" in _run("lint", "rows/3", "--config", "short").output
 
 
 def test_many_findings_of_a_code_are_shortened_unless_all_are_asked_for(tmp_path: Path) -> None:
