@@ -255,7 +255,7 @@ def test_without_the_services_it_is_said_how_to_get_them(
 
 def test_a_configuration_of_the_rows_is_chosen(tmp_path: Path) -> None:
     """--dataset-config is a key of the file too; with rows that are one file it is refused before anything starts."""
-    chosen = with_file(RunSettings(**PLACES), {"dataset_config": "short"})
+    chosen = with_file(RunSettings(), {"dataset_config": "short"})
     assert chosen.dataset_config == "short"
     (tmp_path / "rows.jsonl").write_text("{}\n")
     with pytest.raises(SettingsFault, match="--dataset-config"):
