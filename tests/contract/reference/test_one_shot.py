@@ -273,8 +273,6 @@ def test_the_chosen_configuration_is_asked_for(tmp_path: Path, path: str) -> Non
         return SimpleNamespace(name="projects/default/datasets/rows/versions/1", statistics=None)
 
     client: Any = SimpleNamespace(datasets=SimpleNamespace(upload=take, import_from=take, version=take))
-    settings = RunSettings(
-        **PLACES | {"dataset_path": path or str(tmp_path)}, dataset_config="short", validation_split=0
-    )
+    settings = RunSettings(dataset_path=path or str(tmp_path), dataset_config="short", validation_split=0)
     bring_rows(client, settings, place_of_rows(settings))
     assert (asked["options"].source_config if path else asked["config"]) == "short"
