@@ -208,6 +208,7 @@ class Attempt:
 
     async def wait_for_attention(self, timeout_s: float) -> None:
         """Returns at the next call of `call_attention`, one that came before included, or when the time is over."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._attention.wait(), timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):  # `wait_for` loses a cancel that comes with what it waits for
+                await self._attention.wait()
         self._attention.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -315,7 +314,7 @@ def test_result_outlives_a_wrong_token(tmp_path: Path, monkeypatch: pytest.Monke
             await stage.trainer.end(await stage.trainer.started(), SUCCEEDED)
             await stage.until_state("PUBLISHING")
             while stage.registry.calls.count("PublishVersion") < 3:
-                await asyncio.sleep(stage.timing.retry_first_s)
+                await stage.get()
             stage.registry.refusal = None
             await stage.until_state("SUCCEEDED")
 

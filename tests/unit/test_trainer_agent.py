@@ -93,3 +93,20 @@ async def test_caller_that_goes_away_leaves_no_hidden_attempt(tmp_path: Path, di
     await asyncio.wait({starting})
     disk.go_on.set()
     assert (await agent.settled(NAME, 0)).assignment.name == NAME
+
+
+@on_loop
+async def test_supervision_that_is_called_as_it_is_cancelled_ends(tmp_path: Path, disk: SlowDisk) -> None:
+    """Else a trainer that shuts down would wait for the end of a run that goes on."""
+    agent = _agent(tmp_path)
+    await agent.start()
+    disk.go_on.set()
+    await _start(agent)
+    attempt = agent.attempt(NAME, 0)
+    waiting = asyncio.create_task(attempt.wait_for_attention(60.0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    attempt.call_attention()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
