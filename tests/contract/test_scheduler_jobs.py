@@ -276,6 +276,7 @@ async def test_of_twenty_cancels_at_once_one_counts(tmp_path: Path) -> None:
         await stage.create("j1")
         attempt = await stage.trainer.started()
         await stage.trainer.emit(attempt)
+        await stage.until_state("RUNNING")
         await stage.create("j2")
         for job in ("j1", "j2"):
             answers = await asyncio.gather(*(stage.cancel(job, reason=f"caller {n}") for n in range(20)))
