@@ -88,7 +88,7 @@ test: lint protos-clean  ## Everything that is checked and tested, the same exam
 
 .PHONY: chaos
 chaos: setup  ## All faults in place of a few: 200 kills over 50 jobs, races, simulated worlds; kept in benchmarks/results
-	TUNEFORGE_CHAOS_KILLS=20 $(TESTS) -s -m chaos
+	TUNEFORGE_CHAOS_KILLS=20 $(TESTS) -o faulthandler_timeout=0 -s -m chaos
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 .PHONY: bench

@@ -9,6 +9,9 @@ pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres", "tests.su
 # Before torch is loaded: its threads would spin for 300,000 turns where tests share cores; a trainer sets the same.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
+# Threads that gRPC starts anew in the child of a fork would take the child's files for theirs.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would ignore it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

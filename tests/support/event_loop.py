@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
 P = ParamSpec("P")
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 def on_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
