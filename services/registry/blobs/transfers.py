@@ -16,7 +16,7 @@ from services.registry.blobs.store import Stored
 from services.registry.library import Library, now_us
 from tuneforge.names import BlobName
 
-_PIECES_BEHIND = 4
+_PIECES_BEHIND = 1
 """Pieces of an upload that wait at most while others are written."""
 
 
