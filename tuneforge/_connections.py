@@ -158,7 +158,10 @@ def _close_whole(channels: tuple[grpc.Channel, ...]) -> None:
             is_closed = True
             ended.release()
 
-    _thread.start_new_thread(close, ())
+    try:
+        _thread.start_new_thread(close, ())
+    except RuntimeError:  # none is to be had: there are too many, or the interpreter ends
+        close()
     try:
         ended.acquire()
     except BaseException:

@@ -123,11 +123,11 @@ async def test_a_stream_that_falls_silent_is_ended(tmp_path: Path) -> None:
             yield message
         await is_over.wait()
 
-    storage = StorageSettings(s3=s3_of_test(), collect_every_s=0, upload_silence_s=0.5)
+    storage = StorageSettings(s3=s3_of_test(), collect_every_s=0, upload_silence_s=1.5)
     async with running_registry(tmp_path, storage=storage) as registry:
         for count in (0, 5):
             error = await refused(registry.stub.UploadBlob(silent(count)), Reason.UPLOAD_SILENT)
-            assert error.metadata["silence_s"] == "0.5"
+            assert error.metadata["silence_s"] == "1.5"
             assert await held(registry) == count * 64 * 1024
         is_over.set()
         await registry.upload(pieces(CONTENT, offset=5 * 64 * 1024))

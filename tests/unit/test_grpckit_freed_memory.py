@@ -35,5 +35,8 @@ def _faults(kind: str) -> int:
 
 
 def test_what_a_step_freed_is_there_for_the_next_one() -> None:
-    """Pieces of 8 MB that are freed and taken again cost no page fault; as the C library comes, they cost thousands."""
-    assert _faults("kept") < 100 < _faults("as it comes") / 10
+    """Pieces of 8 MB that are freed and taken again cost no page fault; as the C library comes, they cost many.
+
+    Thousands, or hundreds where the kernel gives huge pages.
+    """
+    assert _faults("kept") < 50 < _faults("as it comes") / 3

@@ -139,7 +139,7 @@ class _Appending:
         Raises:
             ServiceError: as `Upload.append`, of a piece before.
         """
-        if len(self._waiting) == _PIECES_BEHIND:
+        if len(self._waiting) == _PIECES_BEHIND and self._running is not None and not self._running.done():
             self._room.clear()
             await self._room.wait()
         if self._running is not None and self._running.done():
