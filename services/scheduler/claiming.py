@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from services.grpckit.database import Rank
+from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
 from services.scheduler.actions import PlaceAttempt
 from services.scheduler.ledger import Ledger
@@ -19,10 +20,16 @@ _log = get_logger(__name__)
 
 
 async def claim(ledger: Ledger, group: Sequence[PlaceAttempt]) -> list[Attempt]:
-    """Places jobs in one write and returns the parts of their attempts; where it fails, each in a write of its own."""
+    """Places jobs in one write and returns the parts of their attempts; where it fails, each in a write of its own.
+
+    None where the database does not take writes: it would not take those either, and the next look decides anew.
+    """
     began = time.perf_counter()
     try:
         parts = await ledger.write(lambda tx: _place(tx, group), rank=Rank.PROMPT)
+    except ServiceError as error:
+        _log.warning("jobs are placed later", jobs=len(group), problem=f"{error.reason}: {error.message}")
+        return []
     except Exception:  # noqa: BLE001 - one that cannot be placed must not keep the others from it
         if len(group) > 1:
             return [part for each in group for part in await claim(ledger, [each])]

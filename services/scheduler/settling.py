@@ -25,7 +25,7 @@ from services.scheduler.queues.budgets import Price
 from services.scheduler.records import Needs
 from services.scheduler.remembering import Remembering
 from services.scheduler.wire.estimates import prediction_bytes, with_advice
-from services.scheduler.wire.inputs import DatasetFacts, ModelFacts, estimate_bytes
+from services.scheduler.wire.inputs import KEPT_BYTES_MAX, DatasetFacts, ModelFacts, estimate_bytes
 from services.scheduler.wire.specs import spec_bytes
 from tuneforge.errors import FieldViolation
 from tuneforge.specs.architecture import Architecture
@@ -51,6 +51,11 @@ class Found:
     def things(self) -> tuple[object, ...]:
         """What it is known again by."""
         return self.spec, self.base, self.architecture, self.train, self.validation
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its data has so many files that it is read anew each time: to remember by it would keep each copy."""
+        return len(self.train.data) + len(self.validation.data if self.validation else b"") > KEPT_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,11 @@ def problems_of(spec: TrainingSpec, architecture: Architecture | None) -> tuple[
 
 def whole_spec(found: Found) -> TrainingSpec:
     """Returns the spec with every default filled in and every name pinned."""
-    return _whole.of(found.things, lambda: with_defaults(_pinned_names(found), found.architecture))
+
+    def make() -> TrainingSpec:
+        return with_defaults(_pinned_names(found), found.architecture)
+
+    return make() if found.is_large else _whole.of(found.things, make)
 
 
 def settle(found: Found, spec: TrainingSpec, known: Known, terms: tuple[Scheduling, Price]) -> Settled:
@@ -98,7 +107,11 @@ def settle(found: Found, spec: TrainingSpec, known: Known, terms: tuple[Scheduli
         known: What is known for it.
         terms: Where it may run, and what a device costs.
     """
-    return _settled.of((*found.things, spec, known, *terms), lambda: _settle(found, spec, known, terms))
+
+    def make() -> Settled:
+        return _settle(found, spec, known, terms)
+
+    return make() if found.is_large else _settled.of((*found.things, spec, known, *terms), make)
 
 
 def _settle(found: Found, spec: TrainingSpec, known: Known, terms: tuple[Scheduling, Price]) -> Settled:

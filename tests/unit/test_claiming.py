@@ -6,8 +6,10 @@ import asyncio
 import random
 from pathlib import Path
 
+import pytest
 from sqlalchemy import update
 
+from services.grpckit.errors import Reason, ServiceError
 from services.scheduler.actions import PlaceAttempt
 from services.scheduler.broadcast import Broadcast
 from services.scheduler.claiming import claim
@@ -45,6 +47,27 @@ async def test_one_that_cannot_be_placed_does_not_keep_the_others_from_it(tmp_pa
         assert [part.job for part in parts] == [1, 3]
         assert parts[0].token < parts[1].token
         assert await claim(ledger, group[:1]) == [], "it is placed already"
+    finally:
+        database.close()
+
+
+@on_loop
+async def test_a_database_that_takes_no_writes_is_asked_once_for_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would refuse each of them alone too, after a wait each time, and the next look decides anew."""
+    database = open_store(tmp_path)
+    ledger, asked = Ledger(database, Broadcast()), []
+
+    async def refuse(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise ServiceError(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
+
+    monkeypatch.setattr(database, "write", refuse)
+    try:
+        group = [PlaceAttempt(job=number, nodes=("n1",), why="room") for number in range(1, 17)]
+        assert await claim(ledger, group) == []
+        assert len(asked) == 1
     finally:
         database.close()
 

@@ -10,7 +10,7 @@ from services.scheduler.node_records import Capacity, Node
 from services.scheduler.queues.budgets import NO_PRICE
 from services.scheduler.remembering import KEPT, Remembering, Unchanged
 from services.scheduler.settling import Found, settle, whole_spec
-from services.scheduler.wire.inputs import dataset_facts, model_facts
+from services.scheduler.wire.inputs import KEPT_BYTES_MAX, dataset_facts, model_facts
 from services.scheduler.wire.specs import spec_bytes, spec_bytes_into
 from tests.support.fake_registry import FakeRegistry
 from tests.support.scheduling import tiny_spec
@@ -45,6 +45,21 @@ def test_the_same_objects_are_settled_once_and_others_anew() -> None:
     elsewhere = settle(one, whole_spec(one), replace(KNOWN), terms)
     assert elsewhere is not settled
     assert elsewhere == settled
+
+
+def test_what_follows_from_very_many_files_is_worked_out_anew() -> None:
+    """Such data is another object at each submit: what remembered it would hold a copy for each of the last ones."""
+    one = found()
+    for large in (
+        replace(one, train=replace(one.train, data=bytes(KEPT_BYTES_MAX + 1))),
+        replace(one, validation=replace(one.train, data=bytes(KEPT_BYTES_MAX + 1))),
+    ):
+        spec = whole_spec(large)
+        assert whole_spec(large) == spec
+        assert whole_spec(large) is not spec
+        settled = settle(large, spec, KNOWN, (DEFAULT, NO_PRICE))
+        assert settle(large, spec, KNOWN, (DEFAULT, NO_PRICE)) == settled
+        assert settle(large, spec, KNOWN, (DEFAULT, NO_PRICE)) is not settled
 
 
 def test_what_is_known_stays_the_same_object_while_leases_are_renewed() -> None:
