@@ -93,12 +93,12 @@ class VersionHolds:
     async def _ask(self, batch: Sequence[_Wanted]) -> None:
         first, *others = batch
         request = pb.HoldVersionsRequest(
-            owner=await self._owner(),
             holder=first.holder,
             versions=first.versions,
             others=[pb.HolderVersions(holder=each.holder, versions=each.versions) for each in others],
         )
         try:
+            request.owner = await self._owner()
             answer = await call(self._stub.HoldVersions(request), peer=_PEER)
         except BaseException as error:
             if others and isinstance(error, ServiceError) and error.reason != Reason.PEER_UNAVAILABLE:

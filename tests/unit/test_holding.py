@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections.abc import Collection, Mapping
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.grpckit.errors import ServiceError, not_found
+from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.holding import Held, Holding
+from services.grpckit.version_holds import VersionHolds
 from tests.support.event_loop import on_loop
 
 JOB, OTHER = "projects/p/jobs/one", "projects/p/jobs/two"
@@ -215,3 +217,18 @@ async def _unless_there(things: Things, holder: str, names: list[str]) -> None:
     if holder in things.rows:
         raise ServiceError("ALREADY_EXISTS", "there is one")
     await things.add(holder, names)
+
+
+@on_loop
+async def test_nobody_waits_for_an_owner_that_cannot_be_read() -> None:
+    """Who asks for a hold hears why there is none; the next one asks anew."""
+
+    async def owner() -> str:
+        raise ServiceError(Reason.STORAGE_UNAVAILABLE, "the database is away")
+
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel, asyncio.timeout(30):
+        keeper = VersionHolds(channel, owner)
+        for holders in ([JOB, OTHER], [JOB]):
+            asked = [keeper.hold(holder, ["projects/p/models/m/versions/1"]) for holder in holders]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert [str(each) for each in found] == ["the database is away"] * len(holders)

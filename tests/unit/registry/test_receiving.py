@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.grpckit.errors import Reason, ServiceError
-from services.registry.blobs.transfers import Arrival, receive
+from services.registry.blobs import transfers
 from tests.support.event_loop import on_loop
 from tests.support.library import open_library
 
@@ -24,13 +24,13 @@ async def test_a_piece_that_is_refused_ends_the_upload(tmp_path: Path) -> None:
         others = asyncio.all_tasks()
         yield b"x" * (SIZE + 1)
         await asyncio.sleep(0)  # it is on its way to the disk
-        for _ in range(4):
+        for _ in range(transfers._PIECES_BEHIND):
             yield b"x"
         await asyncio.wait(asyncio.all_tasks() - others)
         yield b"x"
 
-    arrival = Arrival(project="p", key=DIGEST, size_bytes=SIZE, offset=0, sha256=DIGEST)
+    arrival = transfers.Arrival(project="p", key=DIGEST, size_bytes=SIZE, offset=0, sha256=DIGEST)
     with open_library(tmp_path) as library, pytest.raises(ServiceError) as caught:
         async with asyncio.timeout(30):
-            await receive(library, arrival, pieces())
+            await transfers.receive(library, arrival, pieces())
     assert caught.value.reason is Reason.DIGEST_MISMATCH
