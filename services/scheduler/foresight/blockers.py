@@ -173,8 +173,8 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
                 jobs=leaving,
             )
             return
-        if len(roomy := rooms.with_room(job)) >= job.parts:
-            yield _unlike(job, roomy)
+        if (unlike := _unlike(job, rooms)) is not None:
+            yield unlike
             return
         slots = sum(room.slots for room in queue.rooms if room.node in able)
         free = sum(max(0, room.free) for room in queue.rooms if room.node in able)
@@ -200,13 +200,19 @@ def _room(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Iterat
             return
 
 
-def _unlike(job: Waiting, roomy: Sequence[str]) -> Blocker:
-    some = ", ".join(f"nodes/{node}" for node in roomy[:_NODES_NAMED]) + ", …" * (len(roomy) > _NODES_NAMED)
+def _unlike(job: Waiting, rooms: Rooms) -> Blocker | None:
+    """Returns that too few nodes are alike for the parts of a job: of all, or of those with room now; None: enough."""
+    found, state, more = rooms.largest(job), "could hold a part", "Start more nodes of one kind"
+    if len(found) < job.parts or rooms.alike(job, found):
+        found, state, more = rooms.with_room(job), "have room", "Wait until more nodes of one kind are free"
+        if len(found) < job.parts:
+            return None
+    some = ", ".join(f"nodes/{node}" for node in found[:_NODES_NAMED]) + ", …" * (len(found) > _NODES_NAMED)
     return Blocker(
         reason=Reason.UNLIKE_NODES,
-        message=f"{_many(len(roomy), 'node')} have room ({some}), but no {job.parts} of them are alike: they differ in "
+        message=f"{_many(len(found), 'node')} {state} ({some}), but no {job.parts} of them are alike: they differ in "
         "devices, versions of libraries or processor, and would not compute the same numbers.",
-        cure="Wait until more nodes of one kind are free, or install the same versions: `tuneforge nodes list --json`.",
+        cure=f"{more}, or install the same versions: `tuneforge nodes list --json`.",
     )
 
 

@@ -204,6 +204,19 @@ def test_a_gang_waits_for_nodes_that_are_alike() -> None:
     assert reasons(viewed([gang], [old, new, other]), 1) == []
 
 
+def test_a_gang_that_no_nodes_alike_could_hold_is_told_so_while_they_are_busy() -> None:
+    """Waiting for the jobs there would not help it; where two of a kind are busy, it does."""
+    gang = job(1, needs=Needs(nodes=2))
+    old, new = (
+        node(name, capacity=replace(node(name).capacity, software=software))
+        for name, software in (("a", "torch 2.11"), ("b", "torch 2.13"))
+    )
+    holder, attempt = running(9, "b")
+    assert reasons(viewed([holder, gang], [old, new], [attempt]), 1) == [Reason.UNLIKE_NODES]
+    same = replace(new, capacity=old.capacity)
+    assert reasons(viewed([holder, gang], [old, same], [attempt]), 1) == [Reason.SLOTS_TAKEN]
+
+
 def test_memory_that_lacks_is_told_in_bytes() -> None:
     """The finding of a node names what it has, what it lacks, and how many bytes that is."""
     view = viewed([job(1, needs=Needs(peak_bytes=10_100_000_000))], [node("a")])
