@@ -228,17 +228,44 @@ def bring_checkpoint(
     for candidate in candidates:
         if newest is not None and newest >= candidate.step:
             return None
-        try:
-            with connect() as blobs:
-                here = insist(lambda: cache.fetch(candidate.manifest, blobs), "the blob store", patience)  # noqa: B023
-            checkpoints.adopt(folder, candidate.step, here, candidate.manifest)
-        except (TuneforgeError, IntegrityError) as error:
-            patience.say_waiting(f"{candidate.name} cannot be had and is passed over: {error}")
-            _let_go(candidate.manifest, cache)
-            continue
-        _let_go(candidate.manifest, cache)  # the checkpoint's own folder has the files now
-        return candidate
+        if _fetch(candidate, folder, cache, connect, patience):
+            return candidate
     return None
+
+
+def bring_best(
+    candidates: Sequence[CheckpointInput],
+    folder: Path,
+    cache: NodeCache,
+    connect: Connect,
+    patience: Patience,
+) -> None:
+    """Fetches the checkpoint with the lowest validation loss so far, if it can be had: its weights may be the result.
+
+    Arguments and errors as for `bring_checkpoint`, after which it is called.
+    """
+    from services.trainer.engine import checkpoints
+
+    step = checkpoints.newest_facts(folder).get("progress", {}).get("best_step", 0)
+    for candidate in candidates:
+        if candidate.step == step and not checkpoints.is_there(folder, step):
+            _fetch(candidate, folder, cache, connect, patience)
+
+
+def _fetch(candidate: CheckpointInput, folder: Path, cache: NodeCache, connect: Connect, patience: Patience) -> bool:
+    """Puts a checkpoint into the job's folder; says why when it cannot be had."""
+    from services.trainer.engine import checkpoints
+
+    try:
+        with connect() as blobs:
+            here = insist(lambda: cache.fetch(candidate.manifest, blobs), "the blob store", patience)
+        checkpoints.adopt(folder, candidate.step, here, candidate.manifest)
+    except (TuneforgeError, IntegrityError) as error:
+        patience.say_waiting(f"{candidate.name} cannot be had and is passed over: {error}")
+        return False
+    finally:
+        _let_go(candidate.manifest, cache)  # the checkpoint's own folder has the files now
+    return True
 
 
 def _let_go(manifest: Manifest, cache: NodeCache) -> None:

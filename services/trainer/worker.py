@@ -25,7 +25,7 @@ from services.trainer import adoption
 from services.trainer.admission import StartRequest
 from services.trainer.confinement import Share, confine
 from services.trainer.devices import cuda_name
-from services.trainer.durable import DurableCheckpoints, bring_checkpoint
+from services.trainer.durable import DurableCheckpoints, bring_best, bring_checkpoint
 from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
 from services.trainer.engine.training_task import (
     Fault,
@@ -204,6 +204,8 @@ class Worker:
         if request.newest_known_step is not None:
             forget_newer(folder, request.newest_known_step)
         bring_checkpoint(request.checkpoints, folder, self._cache, self._connect, self)
+        if request.spec.evaluation.use_best:
+            bring_best(request.checkpoints, folder, self._cache, self._connect, self)
 
     def _train(self) -> events_pb2.AttemptOutcome:
         from services.trainer.engine.training import train

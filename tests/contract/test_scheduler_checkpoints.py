@@ -140,6 +140,21 @@ async def test_the_best_one_stays(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_the_best_one_is_offered_however_old_it_is(tmp_path: Path) -> None:
+    """The next node may need it for the result."""
+    spec = tiny_spec(checkpointing=spec_pb2.Checkpointing(keep_last=20, keep_best=True))
+    async with staged(tmp_path) as stage:
+        first = await begun(stage, spec)
+        best = events_pb2.EvaluationMetrics(step=2, loss=0.5, is_best=True)
+        await stage.trainer.add(first, events_pb2.Event(evaluation=best))
+        await save(stage, first, *range(1, 13))
+        await stage.trainer.end(first, nodes_pb2.ATTEMPT_STATE_INTERRUPTED)
+        second = await stage.trainer.started(2)
+        told = [int(each.name.rpartition("/")[2]) for each in second.request.checkpoints]
+        assert told == [12, 11, 10, 9, 8, 7, 6, 5, 2]
+
+
+@on_loop
 async def test_a_copy_told_without_its_save_counts(tmp_path: Path) -> None:
     """A worker that was killed between the save and the word of it is followed by one that only tells of the copy."""
     async with staged(tmp_path) as stage:

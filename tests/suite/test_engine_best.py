@@ -1,6 +1,7 @@
 """The lowest validation loss of a run: it ends in time, and the result has the weights of that moment."""
 
 import contextlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,3 +95,22 @@ def test_an_early_end_is_the_same_after_a_kill(tmp_path: Path) -> None:
         train(apart(task, "killed"), killed, never)
     found = train(apart(task, "killed", attempt=2), RecordingSink(), never)
     assert (found.step, found.artifact) == (expected.step, expected.artifact)
+
+
+def test_a_node_that_cannot_have_the_best_one_counts_from_there(tmp_path: Path) -> None:
+    """It says so at the beginning, and the result has the lowest validation loss of the steps that were left."""
+    task = overfitting(tmp_path, use_best=True)
+    sink = RecordingSink(killed_after=20)
+    with contextlib.suppress(Killed):
+        train(task, sink, never)
+    best = [event.step for event in sink.of(events_pb2.EvaluationMetrics) if event.is_best][-1]
+    resumed = checkpoints.newest_step(task.checkpoints)
+    assert resumed is not None
+    assert best < resumed
+    shutil.rmtree(checkpoints.place_of(task.checkpoints, best))
+    again = RecordingSink()
+    result = train(replace(task, attempt=2), again, never)
+    assert any(f"after step {best}, is not to be had" in line.message for line in again.of(events_pb2.LogLine))
+    left = losses(again)
+    assert min(left) == resumed + 1
+    assert result.metrics["best_evaluation_loss"] == min(left.values())

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from services.trainer.admission import CheckpointInput
-from services.trainer.durable import DurableCheckpoints, bring_checkpoint
+from services.trainer.durable import DurableCheckpoints, bring_best, bring_checkpoint
 from services.trainer.engine import checkpoints
 from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint
 from services.trainer.events import EventLog, parse
@@ -78,11 +78,12 @@ class Node:
         self.log = EventLog(self.spool, AttemptName("p", "j", attempt), 0)
         self.sink = DurableCheckpoints(self.log, self.folder, store.connect, **{"every_steps": 1, **options})
 
-    def save(self, *steps: int) -> None:
-        """Saves checkpoints and tells of them."""
+    def save(self, *steps: int, best: int = 0) -> None:
+        """Saves checkpoints and tells of them; `best` is the step with the lowest validation loss so far."""
         for step in steps:
+            facts = {"progress": {"best_step": best}}
             state = Checkpoint(
-                step=step, attempt=1, facts={}, tensors={"weights": {"w": torch.full((9,), float(step))}}
+                step=step, attempt=1, facts=facts, tensors={"weights": {"w": torch.full((9,), float(step))}}
             )
             saved = checkpoints.save(self.folder, state, keep_last=1)
             self.sink.emit(events_pb2.CheckpointSaved(step=step, digest=saved.manifest.digest))
@@ -231,3 +232,21 @@ def test_what_the_node_has_is_not_fetched(tmp_path: Path) -> None:
     (checkpoints.place_of(node.folder, 2) / "state.json").write_text("{}")
     assert bring_checkpoint(candidates, node.folder, NodeCache(cache), store.connect, Patience()) == candidates[0]
     assert checkpoints.newest_step(node.folder) == 2
+
+
+def test_the_best_one_comes_along(tmp_path: Path) -> None:
+    """The result may have its weights, so the next node fetches it beside the newest one; once."""
+    store = Store()
+    first = Node(tmp_path / "one", store)
+    candidates: list[CheckpointInput] = []
+    for step in (1, 2, 3):
+        first.save(step, best=1)
+        candidates.insert(0, input_of(first, step))
+    first.end()
+    folder, cache = tmp_path / "two/checkpoints", NodeCache(tmp_path / "two/cache")
+    folder.parent.mkdir()
+    assert bring_checkpoint(candidates, folder, cache, store.connect, Patience()) == candidates[0]
+    for _ in range(2):
+        bring_best(candidates, folder, cache, store.connect, Patience())
+        assert [each.step for each in checkpoints.saved(folder) if isinstance(each, SavedCheckpoint)] == [3, 1]
+        store.blobs.clear()

@@ -69,7 +69,8 @@ def start_request(
         request.rendezvous = attempt.rendezvous
     else:  # rank 0 sends the others what they need of a checkpoint
         durable = [checkpoint for checkpoint in known if checkpoint.manifest is not None]
-        for checkpoint in durable[:_CHECKPOINTS_OFFERED]:
+        best = [checkpoint for checkpoint in durable[_CHECKPOINTS_OFFERED:] if checkpoint.is_best]
+        for checkpoint in durable[:_CHECKPOINTS_OFFERED] + best:
             manifest = types_pb2.Manifest.FromString(checkpoint.manifest or b"")
             request.checkpoints.add(name=str(job.name.checkpoint(checkpoint.step)), manifest=manifest)
     if job.origin is not None:

@@ -116,6 +116,20 @@ def load(found: SavedCheckpoint) -> Checkpoint:
     )
 
 
+def newest_facts(folder: Path) -> Mapping[str, Any]:
+    """Returns the facts of the newest checkpoint that verifies; empty where there is none."""
+    for found in saved(folder):
+        if isinstance(found, SavedCheckpoint):
+            facts: Mapping[str, Any] = json.loads((found.folder / _STATE).read_text(encoding="utf-8"))["facts"]
+            return facts
+    return {}
+
+
+def is_there(folder: Path, step: int) -> bool:
+    """Returns whether there is a checkpoint of a step that verifies."""
+    return any(isinstance(found, SavedCheckpoint) and found.step == step for found in saved(folder))
+
+
 def load_step(folder: Path, step: int) -> Checkpoint | None:
     """Reads the checkpoint of a step; None when there is none that verifies."""
     for found in saved(folder):

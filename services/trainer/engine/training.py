@@ -152,6 +152,7 @@ def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -
     learned = make_task(resolution.spec, prepared.model, rows, reference)
     engine = Engine(prepared.model, learned, replace(options, gang=gang, layout=layout))
     progress = _begin(engine, run, found, sink, gang)
+    _check_best(task, run, progress, sink, gang)
     beginnings.report_start(resolution, prepared, texts.train, sink)
     task.pulse.beat()
     try:
@@ -224,6 +225,23 @@ def _put_together(task: TrainingInputs, resolution: Resolution, engine: Engine, 
     return prepared
 
 
+def _check_best(task: TrainingInputs, run: Run, progress: Progress, sink: EventSink, gang: Gang) -> None:
+    """Forgets the lowest validation loss where its checkpoint did not come along: another node had it.
+
+    Where no step is left there will be no other one, and `_use_best` refuses.
+    """
+    step = progress.best_step
+    if not run.spec.evaluation.use_best or step in (0, progress.step) or progress.step >= run.plan.total_steps:
+        return
+    if not gang.tell(lambda: checkpoints.is_there(task.checkpoints, step)):
+        progress.best_loss, progress.best_step, progress.evaluations_since_best = None, 0, 0
+        reports.warn(
+            sink,
+            f"The checkpoint with the lowest validation loss, after step {step}, is not to be had: the lowest one from "
+            "here on counts.",
+        )
+
+
 def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress, sink: EventSink, gang: Gang) -> None:
     """Takes back the weights with the lowest validation loss, where these were asked for and are not the last ones."""
     if not run.spec.evaluation.use_best or progress.best_step in (0, progress.step):
@@ -235,7 +253,7 @@ def _use_best(task: TrainingInputs, run: Run, engine: Engine, progress: Progress
         raise TrainingFault(
             Reason.INTEGRITY,
             f"The checkpoint with the lowest validation loss, after step {progress.best_step}, is gone or damaged.",
-            "Start the job again: it repeats the steps from the newest checkpoint that is whole.",
+            "Use another checkpoint, or turn evaluation.use_best off: the result has the last weights then.",
             metadata={"step": str(progress.best_step)},
         )
     engine.restore_weights(best)
