@@ -1,8 +1,9 @@
 """The services of one client: lazily opened channels, one an address, and a stub on each."""
 
-import _thread
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -29,9 +30,6 @@ class _PageRequest(Protocol):
 
     def CopyFrom(self, other: Self) -> None: ...
 
-
-CLOSING_S = 2.0
-"""Longest that a stopped program waits for its channels to close."""
 
 PageResponse = TypeVar("PageResponse", bound=_Page)
 PageRequest = TypeVar("PageRequest", bound=_PageRequest)
@@ -124,11 +122,13 @@ class Connections:
 
     def close(self) -> None:
         """Closes every channel; what runs on them is cancelled. Closing twice is fine."""
-        with self._lock:
-            self._is_closed = True
-            channels = tuple(self._channels.values())
-            self._channels.clear()
-        _close_whole(channels)
+        with _without_interrupts():
+            with self._lock:
+                self._is_closed = True
+                channels = tuple(self._channels.values())
+                self._channels.clear()
+            for channel in channels:
+                channel.close()
 
     def _channel(self, address: str) -> grpc.Channel:
         with self._lock:
@@ -139,32 +139,25 @@ class Connections:
             return self._channels[address]
 
 
-def _close_whole(channels: tuple[grpc.Channel, ...]) -> None:
-    """Closes channels; Ctrl-C ends the wait for it, never the closing.
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait for the end of the block.
 
-    A channel that is half closed makes its process wait for ever at its end. The thread is a bare one: one of
-    `threading` has a start that Ctrl-C can tear too.
+    An exception in the middle of gRPC's close leaves a channel that the end of its process waits for, for ever. It
+    stays in its thread: Ctrl-C may have left a lock of gRPC that this thread alone can still take.
     """
-    is_closed = False
-    ended = _thread.allocate_lock()
-    ended.acquire()
-
-    def close() -> None:
-        nonlocal is_closed
-        try:
-            for channel in channels:
-                channel.close()
-        finally:
-            is_closed = True
-            ended.release()
-
+    if threading.current_thread() is not threading.main_thread():  # signals are answered there only
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    answered = {number: handler for number, handler in handlers.items() if callable(handler)}
     try:
-        _thread.start_new_thread(close, ())
-    except RuntimeError:  # none is to be had: there are too many, or the interpreter ends
-        close()
-    try:
-        ended.acquire()
-    except BaseException:
-        if not is_closed:
-            ended.acquire(timeout=CLOSING_S)
-        raise
+        for number in answered:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in answered.items():
+            signal.signal(number, handler)
+    for late in came[:1]:
+        signal.raise_signal(late)

@@ -9,12 +9,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
 from tuneforge._connections import Service
+from tuneforge._read_aside import read_aside
 from tuneforge._several import SeveralChannels
 from tuneforge._transport import Backoff, is_retriable, typed_error
 from tuneforge.errors import Reason, TuneforgeError, Unavailable
@@ -134,10 +136,11 @@ class ResumedStream(Generic[Message]):
         watchdog = Watchdog(self._options.silence_s, give_up)
         try:
             watchdog.touch()
-            for message in self._stream:
-                watchdog.pause()
-                yield message
-                watchdog.touch()
+            with closing(read_aside(stream)) as messages:
+                for message in messages:
+                    watchdog.pause()
+                    yield message
+                    watchdog.touch()
         finally:
             watchdog.stop()
 
