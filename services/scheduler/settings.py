@@ -43,8 +43,8 @@ class Timing:
     retry_longest_s: float = 5.0
     """Longest wait before a call to a peer is repeated."""
     holds_every_s: float = 60.0
-    """Longest time between two comparisons of what jobs need with what the registry holds for them. 60: nothing but a
-    registry that was restored from a backup waits so long."""
+    """Longest time between two comparisons of what jobs need with what the registry holds for them. 60: so long waits
+    what a registry lost that was restored from a backup, and a hold for a job that was not stored after all."""
     holds_pause_s: float = 1.0
     """Shortest time between two of them. 1: jobs that end together are released together."""
     removal_every_s: float = 10.0
