@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -180,7 +180,7 @@ class Upload:
             self._file = part.path.open("ab", buffering=0)
             self.committed_bytes = held
 
-    def append(self, pieces: Sequence[bytes]) -> None:
+    def append(self, data: bytes) -> None:
         """Adds bytes.
 
         Raises:
@@ -190,22 +190,21 @@ class Upload:
         part = self._part
         with part.lock:
             file = self._mine()
-            for data in pieces:
-                if self.committed_bytes + len(data) > self._size_bytes:
-                    part.discard()
-                    raise self._mismatch(f"more bytes were sent than its size of {self._size_bytes}")
-                try:
-                    left = memoryview(data)
-                    while left:
-                        left = left[file.write(left) :]
-                except OSError as error:
-                    file.truncate(self.committed_bytes)
-                    if error.errno in NO_SPACE:
-                        raise disk_full(len(data)) from None
-                    raise
-                part.hasher.update(data)
-                part.hashed_bytes += len(data)
-                self.committed_bytes += len(data)
+            if self.committed_bytes + len(data) > self._size_bytes:
+                part.discard()
+                raise self._mismatch(f"more bytes were sent than its size of {self._size_bytes}")
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                file.truncate(self.committed_bytes)
+                if error.errno in NO_SPACE:
+                    raise disk_full(len(data)) from None
+                raise
+            part.hasher.update(data)
+            part.hashed_bytes += len(data)
+            self.committed_bytes += len(data)
             self._sync_beside()
 
     def finish(self, sha256: str, keep: Callable[[Path], None]) -> bool:

@@ -11,13 +11,9 @@ from sqlalchemy import Connection
 from services.grpckit.errors import FieldViolation, Reason, ServiceError, invalid_fields, not_found
 from services.registry.blobs import store
 from services.registry.blobs.home import new_place
-from services.registry.blobs.parts import Upload
 from services.registry.blobs.store import Stored
 from services.registry.library import Library, now_us
 from tuneforge.names import BlobName
-
-_PIECES_BEHIND = 1
-"""Pieces of an upload that wait at most while others are written."""
 
 
 async def stored_size(library: Library, name: BlobName) -> int | None:
@@ -106,73 +102,27 @@ async def receive(library: Library, arrival: Arrival, chunks: AsyncIterator[byte
     """
     begin = library.parts.begin_upload
     upload = await library.open(begin, arrival.project, arrival.key, arrival.size_bytes, arrival.offset)
-    appending = _Appending(library, upload)
+    appending: asyncio.Future[None] | None = None
     is_stored = False
     try:
         async for chunk in chunks:
-            await appending.add(chunk)
-        await appending.flush()
+            if appending is not None:
+                await appending
+            # Hashed and written while the next piece travels; never more than one, so that memory is bounded.
+            appending = asyncio.ensure_future(library.transfer(upload.append, chunk)) if chunk else None
+        if appending is not None:
+            await appending
         if arrival.sha256:
             stored = Stored(arrival.sha256, new_place(arrival.sha256), arrival.size_bytes)
             keep = partial(library.blobs.keep, place=stored.place, sha256=stored.sha256)
             is_stored = await library.transfer(upload.finish, arrival.sha256, keep)
     finally:
-        appending.close()
+        if appending is not None and not appending.done():
+            appending.add_done_callback(_forget)
+        library.close_later(upload)
     if is_stored:
         await make_visible(library, arrival.project, stored)
     return upload.committed_bytes, is_stored
-
-
-class _Appending:
-    """The pieces of an upload on their way to the disk: hashed and written while the next ones travel."""
-
-    def __init__(self, library: Library, upload: Upload) -> None:
-        self._library = library
-        self._upload = upload
-        self._waiting: list[bytes] = []
-        self._room = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
-
-    async def add(self, piece: bytes) -> None:
-        """Takes a piece; waits while too many others do, so that memory is bounded.
-
-        Raises:
-            ServiceError: as `Upload.append`, of a piece before.
-        """
-        if len(self._waiting) == _PIECES_BEHIND and self._running is not None and not self._running.done():
-            self._room.clear()
-            await self._room.wait()
-        if self._running is not None and self._running.done():
-            self._running.result()
-            self._running = None
-        self._waiting.append(piece)
-        if self._running is None:
-            self._running = asyncio.create_task(self._append())
-
-    async def flush(self) -> None:
-        """Returns when all pieces are written; errors as for `add`."""
-        if self._running is not None:
-            await asyncio.shield(self._running)
-
-    def close(self) -> None:
-        """Closes the upload when what has arrived is written; does not wait, the call may have been cancelled."""
-        if self._running is None:
-            self._library.close_later(self._upload)
-        else:
-            self._running.add_done_callback(self._end)
-
-    def _end(self, running: "asyncio.Task[None]") -> None:
-        _forget(running)
-        self._library.close_later(self._upload)
-
-    async def _append(self) -> None:
-        try:
-            while self._waiting:
-                pieces, self._waiting = self._waiting, []
-                self._room.set()
-                await self._library.transfer(self._upload.append, pieces)
-        finally:
-            self._room.set()
 
 
 async def send(library: Library, name: BlobName, offset: int) -> AsyncGenerator[bytes]:
