@@ -77,14 +77,13 @@ lint: setup
 
 .PHONY: check
 check: lint  ## Format, lint, types, import rules, contract, unit tests: under two minutes
-	$(BIN)/python -m pytest -q -n 2 tests/unit
+	$(BIN)/python -m pytest -q -n 2 -m 'not heavy' tests/unit
 
 TESTS := $(BIN)/python -m pytest -q --hypothesis-profile=ci
 
 .PHONY: test
 test: lint protos-clean  ## Everything that is checked and tested, the same examples each time
-	$(TESTS) -n 3 --dist worksteal -m 'not heavy'
-	$(TESTS) -n 2 --dist loadfile -m heavy $$(grep -rl 'mark\.heavy' tests --include='test_*.py')
+	$(TESTS) -n 4 --dist worksteal
 
 .PHONY: chaos
 chaos: setup  ## All faults in place of a few: 200 kills over 50 jobs, races, simulated worlds; kept in benchmarks/results

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 from services.grpckit.parent import end_with_parent
-from services.launcher import DEFAULT_PORTS, SERVICES, StartFailed, Suite, free_ports, wait_for_end
+from services.launcher import DEFAULT_PORTS, SERVICES, StartFailed, Suite, wait_for_end
+from services.stores.ports import free_ports
 from services.stores.programs import StoreFailed
 from services.stores.real import RealStores
 

@@ -7,7 +7,6 @@ names and their environment only. It does not restart a service that dies: it sa
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.grpckit.parent import END_WITH_PARENT
+from services.stores.ports import METRICS_OFFSET
 from services.stores.real import RealStores
 
 SERVICES = ("registry", "scheduler", "trainer", "inference")
 # The trainer goes first, so that its workers save their checkpoints while the others still answer.
 STOP_ORDER = ("trainer", "inference", "scheduler", "registry")
 DEFAULT_PORTS: Mapping[str, int] = {"registry": 7101, "scheduler": 7102, "trainer": 7103, "inference": 7104}
-METRICS_OFFSET = 10
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.02
@@ -37,18 +36,6 @@ class StartFailed(Exception):
         super().__init__(f"the {service} ended with exit code {exit_code} before it was ready:\n{last_lines}")
         self.service = service
         self.exit_code = exit_code
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports on loopback that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @dataclass(slots=True)

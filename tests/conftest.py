@@ -4,6 +4,8 @@ import gc
 import os
 import signal
 
+import pytest
+
 pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres", "tests.support.time_limit"]
 
 # Before torch is loaded: its threads would spin for 300,000 turns where tests share cores; a trainer sets the same.
@@ -21,3 +23,11 @@ def pytest_collection_finish() -> None:
     """Takes what is loaded by now out of later collections: it stays, and to look at all of torch lasts 0.3 s."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the heavy tests first: of the processes that share the tests one begins with them, and takes one at a time.
+
+    The others take from the end, so that light tests fill what its waits leave of the processors.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("heavy") is None)

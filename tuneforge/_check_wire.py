@@ -1,8 +1,12 @@
 """Checks of a model: message <-> dataclass, alike for SDK, registry and trainer."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.json_format import ParseDict, ParseError
 
 from tuneforge.checks import Check
+from tuneforge.errors import InvalidArgument, Reason
 from tuneforge.v1 import validations_pb2
 
 
@@ -16,6 +20,21 @@ def check_from_proto(message: validations_pb2.CheckResult) -> Check:
         message=message.message,
         details=dict(message.details),
     )
+
+
+def report_from_json(content: Mapping[str, Any]) -> tuple[list[Check], dict[str, str]]:
+    """Reads what `checks.report_json` wrote: the checks, and those that could not be made with the reason.
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    try:
+        known = {name: content[name] for name in ("checks", "not_run") if name in content}
+        message = ParseDict(known, validations_pb2.ValidationReport())
+    except ParseError as error:
+        cure = "Give what `tuneforge validate --output FILE.json` writes."
+        raise InvalidArgument(Reason.INVALID_FIELD, f"it is no validation report: {error}", cure=cure) from None
+    return [check_from_proto(check) for check in message.checks], dict(message.not_run)
 
 
 def report_to_proto(

@@ -27,6 +27,7 @@ class _Page(Protocol):
 
 class _PageRequest(Protocol):
     page_token: str
+    page_size: int
 
     def CopyFrom(self, other: Self) -> None: ...
 
@@ -72,9 +73,20 @@ class Service(Generic[Stub]):
         return call(method, request, timeout_s=timeout_s, retry=self.retry, peer=self.peer)
 
     def pages(
-        self, method: "grpc.UnaryUnaryMultiCallable[PageRequest, PageResponse]", request: PageRequest
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[PageRequest, PageResponse]",
+        request: PageRequest,
+        *,
+        later_size: int = 0,
     ) -> Iterator[PageResponse]:
-        """Yields every page of a list method."""
+        """Yields every page of a list method.
+
+        Args:
+            method: A method of the stub.
+            request: For the first page.
+            later_size: Most entries of the pages after the first one, for lists of which a page is dear whatever its
+                size, and of which many callers read the first page only; 0: as the request says.
+        """
         following = type(request)()
         following.CopyFrom(request)
         while True:
@@ -83,6 +95,8 @@ class Service(Generic[Stub]):
             if not page.next_page_token:
                 return
             following.page_token = page.next_page_token
+            if later_size:
+                following.page_size = later_size
 
 
 class Connections:

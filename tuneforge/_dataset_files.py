@@ -92,7 +92,7 @@ def _of_config(folder: Path, files: dict[str, Path], config: str) -> dict[str, P
     try:
         chosen = choose_files(text, list(files), config=config, split="*")
     except CardFault as fault:
-        cure = "Name another configuration, or give its files by themselves."
+        cure = "Name a configuration that there is, or give its files by themselves."
         raise InvalidArgument(Reason.INVALID_FIELD, f"{str(folder)!r}: {fault}", cure=cure) from None
     return files if chosen is None else {path: file for path, file in files.items() if path in chosen}
 

@@ -47,10 +47,11 @@ class Aliases:
         registry = self._connections.registry
         return alias_from_proto(registry.call(registry.stub.GetAlias, request))
 
-    def list(self, model: str) -> Iterator[Alias]:
-        """Yields the aliases of a model by id."""
+    def list(self, model: str | None = None) -> Iterator[Alias]:
+        """Yields the aliases of a model by id; without one those of the whole project, by model and id."""
         registry = self._connections.registry
-        request = pb.ListAliasesRequest(parent=names.model(self._project, model))
+        parent = names.parent(self._project) if model is None else names.model(self._project, model)
+        request = pb.ListAliasesRequest(parent=parent)
         for page in registry.pages(registry.stub.ListAliases, request):
             yield from map(alias_from_proto, page.aliases)
 

@@ -11,6 +11,7 @@ from tuneforge import _short_names as names
 from tuneforge import _wire
 from tuneforge._connections import Connections
 from tuneforge._dataset_files import check_rows, files_of
+from tuneforge._downloads import bring, wanted_files
 from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
 from tuneforge.dataset_values import (
@@ -260,6 +261,28 @@ class Datasets:
         for page in registry.pages(registry.stub.ListDatasetVersions, request):
             yield from map(version_of, page.versions)
 
+    def download(
+        self,
+        version: str,
+        folder: str | os.PathLike[str],
+        *,
+        include: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> DatasetVersion:
+        """Brings the files of a version into a folder, verified by digest; goes on where an earlier one broke off.
+
+        With `include` only files that fit a pattern, e.g. `*.jsonl`. Others in the folder stay as they are. All files
+        of a version, uploaded again, are that version.
+
+        Raises:
+            InvalidArgument: No file fits a pattern.
+            IntegrityError: Bytes that arrived are not those of the manifest.
+            TuneforgeError: There is no such version, or the registry stayed away.
+        """
+        found = self.version(version)
+        bring(self._blobs(), wanted_files(found.manifest, include), folder, progress)
+        return found
+
     def rows(self, version: str, *, side: SplitSide | None = None, row_id: str = "") -> Iterator[DatasetRow]:
         """Yields the rows of a version in the order of its files.
 
@@ -274,7 +297,8 @@ class Datasets:
         )
         if side is not None:
             request.side = rows_pb2.SplitSide.Value(f"SPLIT_SIDE_{side.value}")
-        for page in registry.pages(registry.stub.ListDatasetRows, request):
+        # Each page is read by a process of its own, from the first row on.
+        for page in registry.pages(registry.stub.ListDatasetRows, request, later_size=1000):
             yield from map(row_of, page.rows)
 
     def lint(

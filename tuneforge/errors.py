@@ -295,6 +295,7 @@ TABLE: Mapping[str, ReasonRow] = {
     Reason.SIGNATURE: _Row("DATA_LOSS", JobFailed, "Compare the keys trusted here with those of the registry."),
     Reason.GANG_BROKEN: _Row("UNAVAILABLE", JobFailed, "Nothing; all nodes start again from the last checkpoint.", 5.0),
     Reason.GANG_MIXED: _Row(_STATE, JobFailed, "Label nodes that are alike, and ask for the label in `resources`."),
+    Reason.DEVICE_LOST: _Row("UNAVAILABLE", JobFailed, "Look at the node's device; the job is started again.", 5.0),
     Reason.MERGE_DIVERGED: _Row(
         _STATE, JobFailed, "Merge in FP32 (`output.merge.format`), allow less agreement, or use the adapter."
     ),

@@ -129,19 +129,18 @@ def lint_files(
         split: How the run divides the rows of `files`; None: not.
         model: Folder of the model whose tokenizer and chat template are used; None skips the checks that need them.
         options: What is looked for; None for everything.
-        config: Where `files` is one folder whose card names configurations: which to look at, as an upload takes it;
-            empty: all files of the folder.
+        config: Where `files` is one folder whose card names configurations: which to look at; empty: the default one,
+            as in an upload.
         on_progress: Told how far it has come.
 
     Raises:
-        InvalidArgument: A file is missing, the model's folder cannot be used, no check or configuration is called so.
+        InvalidArgument: A file is missing, the model's folder cannot be used, no check or configuration is called so,
+            or none of several configurations is the default.
     """
     wanted = options or LintOptions()
     _check_names(wanted)
     held_out = local_files(validation) if validation is not None else {}
-    rows = Rows(
-        files=files_of(files, config=config) if config else local_files(files), validation=held_out, split=split
-    )
+    rows = Rows(files=local_files(files, config=config), validation=held_out, split=split)
     text_model = load_model(model) if model is not None else None
     return Findings(lint(rows, wanted, text_model), on_progress=on_progress)
 
@@ -153,6 +152,7 @@ def preview_file_row(
     model: str | os.PathLike[str],
     length: LengthPolicy = LENGTH,
     rejected: bool = False,
+    config: str = "",
 ) -> RowPreview:
     """Returns one row of files on disk token by token, as the trainer sees it.
 
@@ -162,13 +162,14 @@ def preview_file_row(
         model: Folder of the model whose tokenizer and chat template are used.
         length: How long rows may be.
         rejected: Of a row with a pair of answers, draw the rejected one, not the chosen one.
+        config: As in `lint_files`.
 
     Raises:
         InvalidArgument: The row cannot be read or written, or the model's folder cannot be used.
         NotFound: There is no such row.
     """
     text_model = load_model(model)
-    parsed = find_row(local_files(files), row)
+    parsed = find_row(local_files(files, config=config), row)
     if parsed is None:
         raise NotFound(Reason.NOT_FOUND, f"there is no row {row!r} in the files", cure="Rows are counted from 1.")
     place = f"{parsed.file}:{parsed.line}"
@@ -233,13 +234,18 @@ def preview_row(
     return preview_of(registry.call(registry.stub.PreviewDatasetRow, request, timeout_s=_PREVIEW_DEADLINE_S))
 
 
-def local_files(files: Files) -> Mapping[str, Path]:
+def local_files(files: Files, *, config: str = "") -> Mapping[str, Path]:
     """Returns the files by their paths in a data set; a folder's files keep their paths below it.
 
+    Of one folder they are those that an upload takes: of one configuration, where its card names some.
+
     Raises:
-        InvalidArgument: One is missing, a folder is empty, or two have the same path.
+        InvalidArgument: One is missing, a folder is empty, two have the same path, or the card does not say which files
+            are meant.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
+    if config or (len(given) == 1 and Path(given[0]).is_dir()):
+        return files_of(files, config=config)
     found: dict[str, Path] = {}
     for each in map(Path, given):
         if not each.exists():

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -212,13 +212,20 @@ def build(folder: Path, *, exclude: Collection[str] = ()) -> Manifest:
     )
 
 
-def verify(folder: Path, manifest: Manifest, *, exclude: Collection[str] = ()) -> None:
+def verify(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    exclude: Collection[str] = (),
+    sha256: Callable[[Path], str] = sha256_file,
+) -> None:
     """Checks that a folder holds exactly the files of a manifest, by reading all of them.
 
     Args:
         folder: The artifact's folder.
         manifest: What it must hold.
         exclude: Paths inside it that do not belong to the artifact.
+        sha256: Returns the digest of a file's content.
 
     Raises:
         IntegrityError: A file is missing, has another size or content, is a link, or is not in the manifest.
@@ -235,9 +242,9 @@ def verify(folder: Path, manifest: Manifest, *, exclude: Collection[str] = ()) -
             raise IntegrityError(file.path, f"sha256 {file.sha256}", "no file")
         if size != file.size_bytes:
             raise IntegrityError(file.path, f"{file.size_bytes} bytes", f"{size} bytes")
-        sha256 = sha256_file(folder / file.path)
-        if sha256 != file.sha256:
-            raise IntegrityError(file.path, f"sha256 {file.sha256}", f"sha256 {sha256}")
+        digest = sha256(folder / file.path)
+        if digest != file.sha256:
+            raise IntegrityError(file.path, f"sha256 {file.sha256}", f"sha256 {digest}")
     if found:
         raise IntegrityError(min(found), "no such file", "a file that the manifest does not list")
 

@@ -11,6 +11,7 @@ from tuneforge import _short_names as names
 from tuneforge import _wire
 from tuneforge._check_wire import report_to_proto
 from tuneforge._connections import Connections
+from tuneforge._downloads import bring, wanted_files
 from tuneforge._transport import new_request_id
 from tuneforge.blobs import BlobClient, Progress
 from tuneforge.checks import Check
@@ -332,22 +333,28 @@ class Models:
             yield from map(report_from_proto, page.reports)
 
     def download(
-        self, version: str, folder: str | os.PathLike[str], *, progress: Progress | None = None
+        self,
+        version: str,
+        folder: str | os.PathLike[str],
+        *,
+        include: Sequence[str] = (),
+        progress: Progress | None = None,
     ) -> ModelVersion:
         """Brings the files of a version into a folder, verified by digest; goes on where an earlier one broke off.
 
-        Files of other names in the folder stay as they are. The signature is put beside them as `model.sig`, for
-        `model_signing verify key`, unless the version has a file of that name.
+        With `include` only files that fit a pattern, e.g. `*.json`. Others in the folder stay as they are. Beside all
+        files the signature is put as `model.sig`, for `model_signing verify key`, unless one of them is called so.
 
         Raises:
+            InvalidArgument: No file fits a pattern.
             IntegrityError: Bytes that arrived are not those of the manifest.
             TuneforgeError: There is no such version, or the registry stayed away.
         """
         found = self.version(version)
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        self._blobs().download_folder(found.manifest, target, progress=progress)
-        write_signature(target, found.name, found.manifest, found.signature)
+        wanted = wanted_files(found.manifest, include)
+        target = bring(self._blobs(), wanted, folder, progress)
+        if wanted is found.manifest:
+            write_signature(target, found.name, wanted, found.signature)
         return found
 
     def _reference(self, base: str) -> types_pb2.VersionRef:

@@ -25,15 +25,22 @@ def sweep_report(sweep: Sweep, trials: Sequence[Trial], importances: Importances
     sections = [
         Section(title="Sweep", facts=_facts(sweep, trials)),
         Section(title="History", drawings=drawings),
+        _importance(importances),
         Section(title="Parallel coordinates", drawings=[parallel_coordinates(last, sweep.metric, sweep.best)]),
         Section(title="Trials", table=_table(trials)),
         Section(title="Plan", text=json.dumps(dict(sweep.plan), indent=2, sort_keys=True)),
     ]
-    if importances.shares:
-        facts = {"measured over": f"{importances.trials} trials of round {importances.round} (PED-ANOVA)"}
-        bars = importance_bars(importances.shares)
-        sections.insert(2, Section(title="Importance of parameters", drawings=[bars], facts=facts))
     return report_page(f"sweep {sweep.id}", sections, style=STYLE)
+
+
+def _importance(found: Importances) -> Section:
+    title = "Importance of parameters"
+    if not found.shares:
+        return Section(
+            title=title, facts={"not known": "it takes four trials of a round that succeeded, not all alike"}
+        )
+    facts = {"measured over": f"{found.trials} trials of round {found.round} (PED-ANOVA)"}
+    return Section(title=title, drawings=[importance_bars(found.shares)], facts=facts)
 
 
 def _facts(sweep: Sweep, trials: Sequence[Trial]) -> Mapping[str, str]:

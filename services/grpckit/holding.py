@@ -92,14 +92,15 @@ class Holding:
         return await asyncio.shield(task)
 
     async def _make(self, holder: str, names: Collection[str], write: Callable[[], Awaitable[T]]) -> T:
+        if not names:  # no hold that a round could take back too early, or leave behind
+            return await write()
         self._making[holder] += 1
         self._touched.add(holder)
         self._gone.discard(holder)
         try:
             while (release := self._releasing.get(holder)) is not None:
                 await release.wait()
-            if names:
-                await self._keeper.hold(holder, names)
+            await self._keeper.hold(holder, names)
             return await write()
         except BaseException:
             self.poke()

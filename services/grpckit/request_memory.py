@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -73,9 +73,11 @@ _REQUESTS = table(MetaData())
 
 # Made once: every verb of every service runs all three, and making them costs more than running them.
 _FORGET = delete(_REQUESTS).where(_REQUESTS.c.expires_at_s <= bindparam("now_s"))
-_FIND = select(_REQUESTS.c.body_sha256, _REQUESTS.c.answer).where(
-    *(_REQUESTS.c[name] == bindparam(name) for name in ("principal", "project", "method", "request_id")),
-    _REQUESTS.c.expires_at_s > bindparam("now_s"),
+_OF = [_REQUESTS.c[name] == bindparam(name) for name in ("principal", "project", "method", "request_id")]
+_FIND = select(_REQUESTS.c.body_sha256, _REQUESTS.c.answer, _REQUESTS.c.expires_at_s).where(*_OF)
+_DROP = delete(_REQUESTS).where(*_OF)
+_FIND_ANY = select(_REQUESTS.c.request_id).where(
+    *_OF[:-1], _REQUESTS.c.request_id.in_(bindparam("request_ids", expanding=True))
 )
 _KEEP = insert(_REQUESTS)
 
@@ -103,15 +105,57 @@ def remember(
     if not request_id:
         return make()
     _check(request_id)
+    now_s, key = int(time.time()), _key(scope, request_id)  # one moment for all: a row ends between two looks
+    _forget_old(connection, now_s)
+    found = connection.execute(_FIND, key).one_or_none()
+    if found is not None and found.expires_at_s > now_s:
+        return _first_answer(found, request_id, request)
+    if found is not None:  # it was forgotten in this second already, by a transaction that was undone
+        connection.execute(_DROP, key)
+    answer = make()
+    connection.execute(_KEEP, _row(scope, request_id, request, answer, now_s))
+    return answer
+
+
+class NotNew(Exception):
+    """One of several request ids came before, or came twice."""
+
+
+def remember_all(
+    connection: Connection,
+    *,
+    scope: RequestScope,
+    requests: Sequence[tuple[str, bytes]],
+    make: Callable[[], Sequence[bytes]],
+) -> list[bytes]:
+    """Does what `remember` does for several new requests of one scope at once.
+
+    Args:
+        connection: The write transaction of the changes.
+        scope: Principal, project and method.
+        requests: Id and serialised request of each.
+        make: Makes all changes and returns the serialised answers.
+
+    Raises:
+        NotNew: nothing was made; `remember` says for each what became of it.
+        ServiceError: `INVALID_FIELD` when an id is too long.
+    """
+    ids = [request_id for request_id, _ in requests if request_id]
+    for request_id in ids:
+        _check(request_id)
     now_s = int(time.time())
     _forget_old(connection, now_s)
-    found = _find(connection, scope, request_id, request)
-    if found is None:
-        answer = make()
-        key = _key(scope, request_id) | {"body_sha256": hashlib.sha256(request).digest()}
-        connection.execute(_KEEP, key | {"answer": answer, "expires_at_s": now_s + KEPT_S})
-        return answer
-    return found
+    if len(set(ids)) < len(ids) or connection.execute(_FIND_ANY, _key(scope, "") | {"request_ids": ids}).first():
+        raise NotNew
+    answers = list(make())
+    kept = [
+        _row(scope, request_id, request, answer, now_s)
+        for (request_id, request), answer in zip(requests, answers, strict=True)
+        if request_id
+    ]
+    if kept:
+        connection.execute(_KEEP, kept)
+    return answers
 
 
 def recall(connection: Connection, *, scope: RequestScope, request_id: str, request: bytes) -> bytes | None:
@@ -125,7 +169,9 @@ def recall(connection: Connection, *, scope: RequestScope, request_id: str, requ
     if not request_id:
         return None
     _check(request_id)
-    return _find(connection, scope, request_id, request)
+    found = connection.execute(_FIND, _key(scope, request_id)).one_or_none()
+    is_kept = found is not None and found.expires_at_s > int(time.time())
+    return _first_answer(found, request_id, request) if is_kept else None
 
 
 def _forget_old(connection: Connection, now_s: int) -> None:
@@ -149,10 +195,12 @@ def _key(scope: RequestScope, request_id: str) -> dict[str, str]:
     return {"principal": scope.principal, "project": scope.project, "method": scope.method, "request_id": request_id}
 
 
-def _find(connection: Connection, scope: RequestScope, request_id: str, request: bytes) -> bytes | None:
-    found = connection.execute(_FIND, _key(scope, request_id) | {"now_s": int(time.time())}).one_or_none()
-    if found is None:
-        return None
+def _row(scope: RequestScope, request_id: str, request: bytes, answer: bytes, now_s: int) -> dict[str, object]:
+    kept = {"body_sha256": hashlib.sha256(request).digest(), "answer": answer, "expires_at_s": now_s + KEPT_S}
+    return _key(scope, request_id) | kept
+
+
+def _first_answer(found: Any, request_id: str, request: bytes) -> bytes:
     if found.body_sha256 != hashlib.sha256(request).digest():
         raise ServiceError(
             Reason.REQUEST_ID_REUSED,

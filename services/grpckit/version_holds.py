@@ -123,18 +123,37 @@ class VersionHolds:
         """Takes holds back, those of many holders in one call.
 
         Raises:
-            ServiceError: PEER_UNAVAILABLE.
+            ServiceError: PEER_UNAVAILABLE; or a refusal, then all others were taken back.
         """
         given = [pb.HolderVersions(holder=holder, versions=sorted(set(names))) for holder, names in held.items()]
-        for start in range(0, len(given), _MOST_TOGETHER):
-            await self._release(given[start : start + _MOST_TOGETHER])
+        if given:
+            await self._release(given)
+
+    async def _release_halves(self, given: Sequence[pb.HolderVersions]) -> None:
+        half = len(given) // 2
+        try:
+            await self._release(given[:half])
+        except ServiceError as error:
+            if error.reason != Reason.PEER_UNAVAILABLE:
+                await self._release(given[half:])
+            raise
+        await self._release(given[half:])
 
     async def _release(self, given: Sequence[pb.HolderVersions]) -> None:
+        if len(given) > _MOST_TOGETHER:
+            await self._release_halves(given)
+            return
         first, *others = given
         request = pb.ReleaseVersionsRequest(
             owner=await self._owner(), holder=first.holder, versions=first.versions, others=others
         )
-        answer = await call(self._stub.ReleaseVersions(request), peer=_PEER)
+        try:
+            answer = await call(self._stub.ReleaseVersions(request), peer=_PEER)
+        except ServiceError as error:
+            if not others or error.reason == Reason.PEER_UNAVAILABLE:
+                raise
+            await self._release_halves(given)  # one of them is refused, and the others are to go
+            return
         if others and answer.num_holders == 0:  # an older registry has overlooked them
             for each in others:
                 await self._release([each])

@@ -46,19 +46,18 @@ TOKENIZER_FILES = (
 """Files beside the weights that a model needs to read and write text."""
 
 
-_LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError)
+_LOADING_ERRORS = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError),
+    *(AssertionError, IndexError),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedBase:
-    """A model in memory with all that is needed to ask it."""
+class LoadedModel:
+    """A model in memory."""
 
     model: Any
     """A `transformers.PreTrainedModel` in evaluation mode, without gradients."""
-    tokenizer: "Tokenizer"
-    chat_format: ChatFormat
-    stop_ids: frozenset[int]
-    """Tokens that end a completion."""
     max_positions: int
     """Most tokens of prompt and completion together."""
     layers: tuple[LocalArtifact, ...]
@@ -70,6 +69,16 @@ class LoadedBase:
     def folder(self) -> Path:
         """Folder of the base, with its tokenizer's files."""
         return self.layers[0].folder
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedBase(LoadedModel):
+    """A model in memory with all that is needed to ask it."""
+
+    tokenizer: "Tokenizer"
+    chat_format: ChatFormat
+    stop_ids: frozenset[int]
+    """Tokens that end a completion."""
 
 
 def load_base(
@@ -91,12 +100,23 @@ def load_base(
         IntegrityError: a byte is not what a manifest says; the file is named.
         InvalidModel: the files are no model that is supported, or an adapter does not fit it.
     """
-    with _verified(layers):
-        return _load(layers, dtype, quantization, device)
+    with verified(layers):
+        loaded = load_model(layers, dtype, quantization, device)
+        tokenizer = load_tokenizer(loaded.folder)
+        check_vocabulary(tokenizer, loaded.model.get_input_embeddings().weight.shape[0])
+        return LoadedBase(
+            model=loaded.model,
+            tokenizer=tokenizer,
+            chat_format=ChatFormat.load(loaded.folder, tokenizer, now=TRAINING_TIME),
+            stop_ids=stop_ids(loaded.folder, tokenizer),
+            max_positions=loaded.max_positions,
+            layers=loaded.layers,
+            initial_weights=loaded.initial_weights,
+        )
 
 
 @contextlib.contextmanager
-def _verified(layers: Sequence[LocalArtifact]) -> Iterator[None]:
+def verified(layers: Sequence[LocalArtifact]) -> Iterator[None]:
     """Reads and checks all files beside the body, for hashing needs no interpreter lock; ends when both are done.
 
     Raises:
@@ -115,9 +135,35 @@ def _verified(layers: Sequence[LocalArtifact]) -> Iterator[None]:
             verified.result()
 
 
-def _load(
+@contextlib.contextmanager
+def damage_first(layers: Sequence[LocalArtifact], faults: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Tells damage as such, whatever it makes of a body that reads some of the files before all are checked.
+
+    Args:
+        layers: Whose files they are.
+        faults: What damage may make of the body.
+
+    Raises:
+        IntegrityError: The body has raised one of them, and a file is damaged.
+    """
+    try:
+        yield
+    except faults:
+        for layer in layers:
+            layer.verify()
+        raise
+
+
+def load_model(
     layers: Sequence[LocalArtifact], dtype: torch.dtype, quantization: Quantization | None, device: str | torch.device
-) -> LoadedBase:
+) -> LoadedModel:
+    """Loads what `load_base` loads, but for what only a model that is asked needs: its tokenizer takes 0.1 s.
+
+    Whoever calls it does so within `verified`, and hands the model on after that.
+
+    Raises:
+        InvalidModel: As `load_base`.
+    """
     base, *adapters = layers
     if base.kind != "model" or any(layer.kind != "adapter" for layer in adapters):
         kinds = ", ".join(layer.kind for layer in layers)
@@ -133,16 +179,26 @@ def _load(
             model = merge_adapter(model, adapter)
     model.requires_grad_(False).eval()
     model = quantize(model, quantization, dtype, device) if quantization else model.to(device)
-    tokenizer = load_tokenizer(base.folder)
-    return LoadedBase(
+    return LoadedModel(
         model=model,
-        tokenizer=tokenizer,
-        chat_format=ChatFormat.load(base.folder, tokenizer, now=TRAINING_TIME),
-        stop_ids=stop_ids(base.folder, config, tokenizer),
         max_positions=max_positions(config),
         layers=tuple(layers),
         initial_weights=initial_weights,
     )
+
+
+def check_vocabulary(tokenizer: "Tokenizer", rows: int) -> None:
+    """Refuses a tokenizer with more words than a model's embedding has rows.
+
+    Raises:
+        InvalidModel: It is of another model.
+    """
+    words = tokenizer.get_vocab_size(with_added_tokens=True)
+    if words > rows:
+        raise InvalidModel(
+            f"The tokenizer has {words} words, and the model's embedding {rows} rows.",
+            "Give the weights and the tokenizer of one model.",
+        )
 
 
 def load_weights(folder: Path, dtype: torch.dtype) -> Any:
@@ -185,11 +241,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def stop_ids(folder: Path, config: dict[str, Any], tokenizer: "Tokenizer") -> frozenset[int]:
+def stop_ids(folder: Path, tokenizer: "Tokenizer") -> frozenset[int]:
     """Finds the tokens that end a completion: those of the generation settings, and the tokenizer's `eos_token`."""
     found: set[int] = set()
     settings = folder / "generation_config.json"
-    sources = [config, json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}]
+    sources = [read_config(folder), json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}]
     for source in sources:
         value = source.get("eos_token_id")
         found.update(number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int))
@@ -211,6 +267,7 @@ def _from_pretrained(folder: Path, config: dict[str, Any], dtype: torch.dtype) -
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     # What a malformed file makes transformers raise is not documented; all of it means that the files are no model.
     except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
@@ -220,6 +277,12 @@ def _from_pretrained(folder: Path, config: dict[str, Any], dtype: torch.dtype) -
     if missing:
         names = ", ".join(missing[:3])
         raise InvalidModel(f"Weights are missing from the model's files: {names}.", "Import the whole model folder.")
+    if wrong := sorted(report.get("mismatched_keys", ()), key=str):
+        name, found, wanted = wrong[0]
+        raise InvalidModel(
+            f"The weight {name} has the shape {tuple(found)}, and config.json asks for {tuple(wanted)}.",
+            "Give the weights and the configuration of one model.",
+        )
     return model
 
 

@@ -81,7 +81,7 @@ def define(settings: RegistrySettings) -> ServiceDefinition:
 
 async def main() -> int:
     """Serves until SIGTERM; returns the exit code."""
-    keep_freed_memory()
+    keep_freed_memory(heaps=2)
     settings = RegistrySettings.from_env()
     return await serve(define(settings), settings.server)
 

@@ -60,7 +60,10 @@ def begin(connection: Connection, draft: Draft) -> Branch:
     return Branch(
         draft=replace(draft, spec=spec_from_proto(_over(spec, spec_pb2.TrainingSpec.FromString(draft.message)))),
         parent=spec_from_proto(spec),
-        origin=Origin(name=str(name), manifest=found.manifest),
+        # A lower loss that came after the checkpoint says nothing of what the state in it knows.
+        origin=Origin(
+            name=str(name), manifest=found.manifest, best_step=job.best_step if job.best_step <= name.step else 0
+        ),
         step=name.step,
     )
 

@@ -95,8 +95,8 @@ def _holder(tx: Transaction, job: Job, name: CheckpointName, found: Checkpoint) 
     """Returns who needs a checkpoint and why, or None."""
     if found.is_pinned:
         return str(name), "it is pinned; unpin it first"
-    for other in checkpoint_store.begun_from(tx.connection, str(name)):
-        return other, f"{other} begins from it and has not ended"
+    for other in checkpoint_store.needed_by_jobs(tx.connection).get(str(name), ()):
+        return other, f"{other} begins from it, or may end with its weights, and has not ended"
     if job.state not in TERMINAL:
         (newest, *_) = checkpoint_store.list_newest(tx.connection, job.number, None, 1)
         if newest.step == name.step:

@@ -198,7 +198,10 @@ class Dispatch:
 def _work(connection: Connection, attempt: Attempt) -> tuple[Job, list[Checkpoint]]:
     """Returns an attempt's job and its checkpoints, newest first."""
     known = checkpoint_store.list_newest(connection, attempt.job, None, None)
-    return job_store.load(connection, attempt.job), known
+    job = job_store.load(connection, attempt.job)
+    if job.origin is not None:
+        job = replace(job, origin=checkpoint_store.with_best(connection, job.origin, job.best_step))
+    return job, known
 
 
 def _failure(error: ServiceError, *, is_user_fault: bool) -> Failure:

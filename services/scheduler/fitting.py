@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.grpckit.errors import ServiceError
 from services.scheduler.calibration import CPU
-from services.scheduler.placement import Shortage, gigabytes, peak_on, shortage
+from services.scheduler.placement import Shortage, gigabytes, kind_of, peak_on, shortage
 from services.scheduler.records import Needs, Node
 from tuneforge.specs.cheaper import cheapest_fit
 from tuneforge.specs.memory import MemoryEstimate
@@ -140,4 +141,17 @@ def doubts(spec: TrainingSpec, memories: Memories, scheduling: Scheduling, nodes
         found.append(
             f"It asks for {asked:,} bytes of host memory (resources.memory), and is predicted to need {least:,}."
         )
-    return found
+    return found + _unlike(needs_of(spec, memories, scheduling), nodes)
+
+
+def _unlike(needs: Needs, nodes: Sequence[Node]) -> list[str]:
+    """Returns that enough nodes could hold a part of a gang and too few of them are alike; `explain` says it later."""
+    kinds = Counter(kind_of(needs, node.capacity) for node in nodes if shortage(needs, node) is None)
+    most = max(kinds.values(), default=0)
+    if not most < needs.nodes <= kinds.total():
+        return []
+    return [
+        f"It asks for {needs.nodes} nodes at once, and at most {most} of the {kinds.total()} known ones that could "
+        "hold a part are alike; the others differ in devices, versions of libraries or processor, and would not "
+        f"compute the same numbers. It waits until there are more of one kind; with resources.nodes {most} it need not."
+    ]

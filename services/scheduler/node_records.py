@@ -21,6 +21,11 @@ class Capacity:
     software: str = ""
     """What its attempts compute with, in words; empty: not told."""
 
+    @property
+    def device_names(self) -> str:
+        """What its accelerators are, each kind once; empty: it has none, or has not named them."""
+        return " + ".join(sorted(set(self.device_models)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
@@ -53,6 +58,11 @@ class Node:
     manager_token: str = field(repr=False)
     drain: Drain | None = None
     """Set while it is to take no new work."""
+
+    @property
+    def shown_state(self) -> str:
+        """Its state as people see it: drained, it takes no new work, as one that shuts down."""
+        return "DRAINING" if self.drain is not None and self.state == "READY" else self.state
 
     def is_away(self, now_ms: int) -> bool:
         """Returns whether its lease has run out, also after the grace that a restart of the scheduler gives."""

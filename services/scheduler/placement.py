@@ -52,6 +52,11 @@ def shortage(needs: Needs, node: Node) -> Shortage | None:
     return None
 
 
+def kind_of(needs: Needs, capacity: Capacity) -> tuple[str, str]:
+    """Returns what nodes have in common that compute the same numbers: those of a gang, and those of one run."""
+    return capacity.software, "" if needs.devices == 0 else capacity.device_names
+
+
 def peak_on(needs: Needs, capacity: Capacity) -> int:
     """Returns the predicted peak of the memory that it computes in on a node: of its accelerator, else of its host."""
     return needs.device_peak_bytes if devices_on(needs, capacity) else max(needs.host_bytes, needs.peak_bytes)

@@ -77,6 +77,11 @@ class Origin:
     """`projects/{project}/jobs/{job}/checkpoints/{step}`."""
     manifest: bytes
     """Serialised `Manifest`."""
+    best_step: int = 0
+    """Step of the lowest validation loss that its job had computed by then; 0: not known. Where a job is stored it is
+    that job's own, until it finds a lower one."""
+    best: bytes | None = None
+    """Serialised `Manifest` of the checkpoint of that step; found when an attempt is started, None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +285,9 @@ class ActiveJob:
     step: int = 0
     total_steps: int = 0
     durable_step: int = 0
-    """Step of its newest checkpoint in the blob store; 0: none. Read of jobs that hold a device only."""
+    """Step of its newest checkpoint in the blob store; 0: none."""
+    durable_node: str | None = None
+    """Node that made that one, or the one that it verifies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

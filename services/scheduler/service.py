@@ -44,6 +44,7 @@ from services.scheduler.settings import SchedulerSettings, Timing
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import sweeps as sweep_store
 from services.scheduler.store.transaction import DatabaseClock, database_clock
+from services.scheduler.storing import Storing
 from services.scheduler.sweep_calls import SweepParts
 from services.scheduler.sweeps.parts import sweep_parts
 from services.scheduler.verbs import Verbs
@@ -52,7 +53,7 @@ from services.scheduler.watching.streams import streams_over
 from tuneforge.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_HEAD = "0019"
+SCHEMA_HEAD = "0021"
 
 
 class Work(Protocol):
@@ -179,9 +180,8 @@ def build(
     reconciler = _reconciler(settings, outside, admission, holding)
     foresight, sweeps = _joined(reconciler, broadcast, holding, admission)
     metrics.show_lead(database)
-    verbs = Verbs(
-        ledger=ledger, admission=admission, holding=holding, reusing=Reusing(ledger=ledger, registry=registry)
-    )
+    reusing, storing = Reusing(ledger=ledger, registry=registry), Storing(ledger)
+    verbs = Verbs(ledger=ledger, admission=admission, holding=holding, reusing=reusing, storing=storing)
     jobs = _job_parts(reconciler, verbs)
     servicer = SchedulerServicer(
         Parts(
@@ -207,7 +207,12 @@ def build(
         reconciler=reconciler,
         holding=holding,
         foresight=foresight,
-        works=(foresight, sweeps.controller, jobs.removing, Compactor(ledger=ledger, policy=settings.compaction)),
+        works=(
+            foresight,
+            sweeps.controller,
+            jobs.removing,
+            Compactor(ledger=ledger, jumps=reconciler.jumps, policy=settings.compaction),
+        ),
         servicer=servicer,
         leading=None if settings.postgres is None else Leading(database=database, ledger=ledger),
     )

@@ -17,8 +17,9 @@ from services.grpckit import context
 
 T = TypeVar("T")
 
-RESTS, LONGEST_REST_S = 2.0, 0.01
-"""A rest is so many times as long as the answer took, and 10 ms at most: less than one caller takes to ask again."""
+RESTS, LONGEST_REST_S = 2.0, 0.02
+"""A rest is so many times as long as the answer took: less than one caller takes to ask again; and 20 ms at most, for
+an answer takes long where many ask, and they wait for longer than that anyway."""
 
 _Key = tuple[str, Hashable]
 """For whom, and the question."""

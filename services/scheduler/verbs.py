@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,16 @@ from services.scheduler import branching
 from services.scheduler.admission import Admission, Draft
 from services.scheduler.jobs import HELD, WAITING, JobState, sources_of
 from services.scheduler.ledger import Ledger
-from services.scheduler.lifecycle.options import Options
+from services.scheduler.lifecycle.options import Options, Reuse
 from services.scheduler.lifecycle.reuse import Reusing, Stale, standing_in
 from services.scheduler.queues import spending
 from services.scheduler.queues.budgets import Budget
 from services.scheduler.queues.entering import require_room
 from services.scheduler.queues.updating import budget_problems
 from services.scheduler.records import Job, NewJob
-from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.storing import Storing, store, taken
 from services.scheduler.wire.estimates import unknown_bytes
 from services.scheduler.wire.resources import job_bytes
 from tuneforge.names import JobName
@@ -82,6 +82,7 @@ class Verbs:
     admission: Admission
     holding: Holding
     reusing: Reusing
+    storing: Storing
 
     async def create(self, draft: Draft, call: Call) -> bytes:
         """Admits and stores a job.
@@ -115,17 +116,16 @@ class Verbs:
     async def _keep(self, new: NewJob, options: Options, seen: frozenset[int], call: Call) -> bytes:
         def make(tx: Transaction) -> bytes:
             running = standing_in(tx.connection, new, options, seen)
-            return store(tx, new) if running is None else job_bytes(running)
+            return store(tx, new)[0] if running is None else job_bytes(running)
 
-        def write(tx: Transaction) -> bytes:
-            return call.once(
-                tx,
-                lambda: make(tx),
-            )
+        def write() -> Awaitable[bytes]:
+            if options.reuse is Reuse.NEVER:
+                return self.storing.store(new, call)
+            return self.ledger.write(lambda tx: call.once(tx, lambda: make(tx)), rank=Rank.PATIENT)
 
         versions = new.versions if new.reuses is None else []
         try:
-            return await self.holding.make(str(new.name), versions, lambda: self.ledger.write(write, rank=Rank.PATIENT))
+            return await self.holding.make(str(new.name), versions, write)
         except ServiceError as error:
             if error.reason != "NOT_FOUND":
                 raise
@@ -142,7 +142,7 @@ class Verbs:
 
         def look(connection: Connection) -> None:
             if job_store.find(connection, new.name) is not None:
-                raise _taken(new.name)
+                raise taken(new.name)
             require_room(connection, new)
 
         await self.ledger.look(look)
@@ -226,42 +226,6 @@ async def answered(ledger: Ledger, call: Call) -> bytes | None:
         return recall(connection, scope=call.scope, request_id=call.request_id, request=call.body)
 
     return await ledger.look(find)
-
-
-def store(tx: Transaction, new: NewJob) -> bytes:
-    """Stores an admitted job and returns it, serialised.
-
-    Raises:
-        ServiceError: ALREADY_EXISTS; INVALID_FIELD: what it begins from was dropped at this moment; QUOTA_TOO_SMALL or
-            QUOTA_EXCEEDED: the queue of its project has no room for it.
-    """
-    if new.reuses is None:  # what has its result already waits for nothing
-        require_room(tx.connection, new, locks=True)
-    if new.origin is not None:
-        branching.require_there(tx.connection, new.origin)
-    depends_on: int | None = None
-    if new.depends_on is not None:
-        dependency = job_store.find(tx.connection, new.depends_on)
-        if dependency is None:
-            problem = f"is {str(new.depends_on)!r}, which was removed at this moment"
-            raise invalid_fields([FieldViolation("spec.base.output_of_job", problem)])
-        depends_on = dependency.number
-    job = job_store.add(tx, new, depends_on)
-    if job is None:
-        raise _taken(new.name)
-    if new.reuses is not None or not new.warnings:  # nothing follows on an end
-        return job_bytes(job)
-    for warning in new.warnings:
-        event_store.append_warning(tx, job.number, str(new.name), warning)
-    return job_bytes(job_store.load(tx.connection, job.number), new.warnings)
-
-
-def _taken(name: JobName) -> ServiceError:
-    return ServiceError(
-        "ALREADY_EXISTS",
-        f"there is or was a job {str(name)!r} already; choose another job id, or none",
-        metadata={"name": str(name)},
-    )
 
 
 def cancel_in(tx: Transaction, name: JobName, reason: str, actor: str) -> bytes:

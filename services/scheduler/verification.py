@@ -25,7 +25,8 @@ from services.scheduler.store import outbox
 from services.scheduler.store.outbox import Publication
 from services.scheduler.store.runs import Curve, read_curve, rows_at_once_after
 from services.scheduler.store.transaction import Transaction
-from services.scheduler.verbs import Call, answered, store
+from services.scheduler.storing import store
+from services.scheduler.verbs import Call, answered
 from services.scheduler.wire.certificates import certificate_of, read_verification, report_of, verification_bytes
 from services.scheduler.wire.specs import spec_from_bytes, spec_of_run
 from tuneforge.names import CheckpointName, JobName, new_id
@@ -65,7 +66,7 @@ class Verification:
         def write(tx: Transaction) -> bytes:
             return call.once(
                 tx,
-                lambda: store(tx, new),
+                lambda: store(tx, new)[0],
             )
 
         return await self.holding.make(str(new.name), new.versions, lambda: self.ledger.write(write))

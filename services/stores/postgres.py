@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.stores.ports import free_ports
 from services.stores.programs import (
     StoreFailed,
     check_reachable,
     end_program,
-    free_ports,
     last_lines,
     start_program,
     unprivileged,

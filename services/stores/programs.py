@@ -6,10 +6,8 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,15 +115,6 @@ def end_program(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.S
         return
     process.kill()
     process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports on loopback that nobody listens on at this moment."""
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def last_lines(log: Path, count: int = 5) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -111,6 +110,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    # gRPC's own fork handlers are of no use: what we start executes a new program.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     sys.exit(run(main(), service="trainer"))

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from services.trainer.admission import CheckpointInput
+from services.trainer.admission import CheckpointInput, StartRequest
+from services.trainer.engine.training_task import Fault, TrainingFault
 from services.trainer.events import EventLog
 from services.trainer.inputs import Patience, insist, is_temporary
 from services.trainer.node_cache import NodeCache
 from services.trainer.wire import manifest_to_proto
-from tuneforge.errors import TuneforgeError
+from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError, Manifest
+from tuneforge.names import CheckpointName
 from tuneforge.v1 import events_pb2
 
 if TYPE_CHECKING:
@@ -195,6 +197,53 @@ class DurableCheckpoints:
         with self._changed:
             if not self._is_closed:
                 self._log.emit(payload)
+
+
+def bring_state(request: StartRequest, folder: Path, cache: NodeCache, connect: Connect, patience: Patience) -> None:
+    """Sees to it that the newest checkpoint on record is here, none beyond it, and the best one if it may be needed.
+
+    Args:
+        request: What was asked for.
+        folder: The job's checkpoints on this node.
+        cache: Artifacts by digest; a broken download goes on there.
+        connect: Opens the way to the blob store.
+        patience: Waits while the registry is away.
+
+    Raises:
+        TrainingFault: INTEGRITY: the checkpoint of another job from which the run begins cannot be had.
+        Stopped: The worker was asked to stop meanwhile.
+        OSError: The disk refuses.
+    """
+    from services.trainer.engine import checkpoints  # imports torch
+
+    if request.newest_known_step is not None:
+        checkpoints.forget_newer(folder, request.newest_known_step)
+    begin = begins_from(request)
+    own = [each for each in request.checkpoints if _is_own(each, request)]
+    bring_checkpoint(own if begin is None else [*own, begin], folder, cache, connect, patience)
+    # One from before it, the best one that an earlier attempt has brought, is no beginning.
+    if begin is not None and (checkpoints.newest_step(folder) or 0) < begin.step:
+        raise TrainingFault(
+            Reason.INTEGRITY,
+            f"{begin.name}, from which the run begins, cannot be had.",
+            "Begin from another one of those that `tuneforge checkpoints list` has.",
+            Fault.INFRASTRUCTURE,
+            metadata={"checkpoint": begin.name},
+        )
+    if request.spec.evaluation.use_best:
+        bring_best(request.checkpoints, folder, cache, connect, patience)
+
+
+def begins_from(request: StartRequest) -> CheckpointInput | None:
+    """Returns the checkpoint of another job that the run begins from; None when it begins at the beginning.
+
+    It is the first of another job; a second one is only the best before it.
+    """
+    return next((each for each in request.checkpoints if not _is_own(each, request)), None)
+
+
+def _is_own(checkpoint: CheckpointInput, request: StartRequest) -> bool:
+    return CheckpointName.parse(checkpoint.name).parent == request.name.parent
 
 
 def bring_checkpoint(

@@ -8,12 +8,14 @@ from prometheus_client import REGISTRY, Gauge
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from services.grpckit.logging import get_logger
 from services.trainer.agent import Agent
 from services.trainer.folders import DataFolder
 from services.trainer.job_metrics import NodeJobs
 from services.trainer.launching import WorkerLauncher
 from services.trainer.node_cache import cached_bytes
 
+_log = get_logger(__name__)
 _SLOTS = Gauge("tuneforge_trainer_slots", "Attempts that the node runs at once")
 _LIVING = Gauge("tuneforge_trainer_attempts", "Attempts that have not ended")
 _HELD = Gauge("tuneforge_trainer_attempts_held", "Attempts on the node, those that wait for acknowledgement too")
@@ -56,5 +58,8 @@ async def measure_cache(folder: DataFolder) -> None:
     """Measures for ever what a node's cache holds, beside the event loop: it may have very many files."""
     while True:
         began = time.monotonic()
-        _CACHED.set(await asyncio.to_thread(cached_bytes, folder.cache))
+        try:
+            _CACHED.set(await asyncio.to_thread(cached_bytes, folder.cache))
+        except OSError as error:  # a disk that fails now may answer later
+            _log.warning("the cache is measured later", problem=str(error))
         await asyncio.sleep(max(_CACHE_EVERY_S, 100 * (time.monotonic() - began)))

@@ -25,7 +25,7 @@ from services.trainer import adoption
 from services.trainer.admission import StartRequest
 from services.trainer.confinement import Share, confine
 from services.trainer.devices import cuda_name
-from services.trainer.durable import DurableCheckpoints, bring_best, bring_checkpoint
+from services.trainer.durable import DurableCheckpoints, begins_from, bring_state
 from services.trainer.ends import AttemptFailure, AttemptState, Outcome, failure, outcome_message
 from services.trainer.engine.training_task import (
     Fault,
@@ -48,7 +48,6 @@ from services.trainer.wire import KIND_NUMBERS, manifest_to_proto, read_start
 from tuneforge._check_wire import report_to_proto
 from tuneforge.errors import Reason, TuneforgeError
 from tuneforge.manifest import IntegrityError, StoredDamage
-from tuneforge.names import CheckpointName
 from tuneforge.signatures import SignatureError
 from tuneforge.v1 import events_pb2, trainer_pb2
 
@@ -197,16 +196,6 @@ class Worker:
             self._said = message
             self._say(message, events_pb2.LOG_SEVERITY_WARNING)
 
-    def _bring_checkpoint(self, request: StartRequest, folder: Path) -> None:
-        """Sees to it that the job's newest checkpoint on record is here, and none beyond it."""
-        from services.trainer.engine.checkpoints import forget_newer
-
-        if request.newest_known_step is not None:
-            forget_newer(folder, request.newest_known_step)
-        bring_checkpoint(request.checkpoints, folder, self._cache, self._connect, self)
-        if request.spec.evaluation.use_best:
-            bring_best(request.checkpoints, folder, self._cache, self._connect, self)
-
     def _train(self) -> events_pb2.AttemptOutcome:
         from services.trainer.engine.training import train
 
@@ -219,7 +208,7 @@ class Worker:
         inputs = bring(request, assignment, self._cache, self)
         checkpoints = Path(assignment.checkpoints)
         if request.node_rank == 0:  # it sends the others what they need of it
-            self._bring_checkpoint(request, checkpoints)
+            bring_state(request, checkpoints, self._cache, self._connect, self)
         self._log.change_state(
             AttemptState.STARTING,
             AttemptState.RUNNING,
@@ -357,8 +346,8 @@ def _dump_stacks_into(path: Path) -> None:
 
 def _branches_from(request: StartRequest) -> str:
     """Returns the digest of another job's checkpoint that the run is to begin from; empty when there is none."""
-    others = [each for each in request.checkpoints if CheckpointName.parse(each.name).parent != request.name.parent]
-    return others[0].manifest.digest if others and not request.replay_steps else ""
+    begin = begins_from(request)
+    return begin.manifest.digest if begin is not None and not request.replay_steps else ""
 
 
 def _replay_to(request: StartRequest) -> int:

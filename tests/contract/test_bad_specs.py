@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tests.support import fake_scheduler
 from tests.support.answers import refusal
@@ -20,6 +22,7 @@ from tests.support.fake_scheduler import FakeScheduler
 from tests.support.scheduling import staged, tiny_spec
 from tuneforge import Client, InvalidArgument
 from tuneforge._sweep_input import read_plan
+from tuneforge.errors import from_rpc_error
 from tuneforge.v1 import scheduler_pb2, spec_pb2
 
 
@@ -50,6 +53,7 @@ ON_THE_WIRE: tuple[tuple[str, str, object], ...] = (
     ("B5", "optimization.learning_rate", 1e6),
     ("B6", "optimization.rows_per_step", 2**31),
     ("B6", "optimization.rows_per_micro_batch", 2**32 - 1),
+    ("B7", "optimization.max_steps", 2**64 - 1),
     ("B8", "lora.rank", 4096),
     ("B8", "lora.alpha", math.nan),
     ("B8", "lora.dropout", 1.0),
@@ -61,8 +65,53 @@ ON_THE_WIRE: tuple[tuple[str, str, object], ...] = (
     ("B12", "optimization.optimizer", 9999),
     ("B12", "optimization.schedule", 9999),
     ("B12", "precision.compute", 9999),
+    ("B12", "data.overlong", 9999),
+    ("B12", "qlora.quantization", 9999),
+    ("B12", "output.merge.format", 9999),
     ("B95", "resources.nodes", 2**31),
+    ("B95", "resources.memory_bytes", 2**64 - 1),
+    ("B95", "resources.cpu_millis", 2**64 - 1),
 )
+FLOATS = (math.nan, math.inf, -math.inf, -1.0, 1e308, 5e-324)
+EXTREMES: Mapping[int, tuple[object, ...]] = {
+    FieldDescriptor.CPPTYPE_DOUBLE: FLOATS,
+    FieldDescriptor.CPPTYPE_FLOAT: FLOATS,
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), -1, 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), -1, 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (2**32 - 1,),
+    FieldDescriptor.CPPTYPE_UINT64: (2**63, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_ENUM: (-1, 9999),
+}
+
+
+def numbers_of(message: Descriptor) -> Iterator[tuple[str, int]]:
+    """Yields the path and the kind of each number of a message and of all within it."""
+    for field in message.fields:
+        inner = field.message_type
+        if inner is not None and not inner.GetOptions().map_entry and not field.is_repeated:
+            yield from ((f"{field.name}.{path}", kind) for path, kind in numbers_of(inner))
+        elif inner is None and not field.is_repeated and field.cpp_type in EXTREMES:
+            yield field.name, field.cpp_type
+
+
+@on_loop
+async def test_no_number_breaks_the_service(tmp_path: Path) -> None:
+    """Every number of a spec, as large, as small and as little of a number as it can be: taken, or refused by name."""
+    async with staged(tmp_path) as stage:
+        tried = 0
+        for path, kind in numbers_of(spec_pb2.TrainingSpec.DESCRIPTOR):
+            for value in EXTREMES[kind]:
+                tried += 1
+                try:
+                    await stage.create(f"j{tried}", spec=changed(path, value))
+                except grpc.aio.AioRpcError as error:
+                    found = from_rpc_error(error)
+                    assert found.reason == "INVALID_FIELD", (path, value, found)
+                    told = [each.field.removeprefix("spec.") for each in found.fields]
+                    # A time is one field to whoever reads the answer; pairs are no rows of the stage's data set.
+                    assert any(path.startswith(each) for each in told) or told == ["data.train.dataset"], (path, told)
+        assert tried > 100
+        assert (await stage.create("last")).name
 
 
 @on_loop

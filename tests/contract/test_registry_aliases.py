@@ -172,6 +172,31 @@ async def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_a_projects_aliases_are_listed_at_once(tmp_path: Path) -> None:
+    """By model and id, over pages that end within a model or between two; no deleted ones, no other projects'."""
+    async with registry_with_versions(tmp_path, count=1) as registry:
+        stub = registry.stub
+        other = await registry.imported(await registry.model("another"), tmp_path / "0")
+        for alias in ("b", "a", "gone"):
+            await stub.SetAlias(to(1, name=f"{MODEL}/aliases/{alias}"))
+        await stub.DeleteAlias(pb.DeleteAliasRequest(name=f"{MODEL}/aliases/gone"))
+        name = f"{other.name.partition('/versions/')[0]}/aliases/z"
+        await stub.SetAlias(pb.SetAliasRequest(name=name, version=other.name))
+        request, seen = pb.ListAliasesRequest(parent=PROJECT, page_size=1), []
+        while True:
+            page = await stub.ListAliases(request)
+            seen += [each.name for each in page.aliases]
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        assert seen == [name, f"{MODEL}/aliases/a", f"{MODEL}/aliases/b"]
+        assert not (await stub.ListAliases(pb.ListAliasesRequest(parent="projects/others"))).aliases
+        foreign = pb.ListAliasesRequest(parent=MODEL, page_token=request.page_token)
+        await refused(stub.ListAliases(foreign), Reason.INVALID_PAGE_TOKEN)
+        await refused(stub.ListAliases(pb.ListAliasesRequest(parent="models/tiny")), Reason.INVALID_NAME)
+
+
+@on_loop
 async def test_aliases_are_walked_by_pages(tmp_path: Path) -> None:
     """Pages give each alias once, by id; negative sizes and foreign tokens are refused."""
     async with registry_with_versions(tmp_path, count=1) as registry:

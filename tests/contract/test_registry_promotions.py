@@ -153,6 +153,9 @@ async def test_promoting_what_is_promoted_changes_nothing(tmp_path: Path) -> Non
         assert [each.version for each in both] == [IMPORTED, PUBLISHED]
         only_failed = pb.ListPromotionsRequest(parent=PROJECT, states=[FAILED])
         assert not (await world.registry.stub.ListPromotions(only_failed)).promotions
+        unknown = pb.ListPromotionsRequest(parent=PROJECT, states=[FAILED, 0, 99])  # type: ignore[list-item]
+        error = await refused(world.registry.stub.ListPromotions(unknown), Reason.INVALID_FIELD)
+        assert fields_of(error) == ["states[1]", "states[2]"]
 
 
 @on_loop

@@ -270,6 +270,32 @@ async def test_a_job_begins_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_the_best_one_before_comes_along(tmp_path: Path) -> None:
+    """A branch may end with its weights: it is offered after the one begun from, and stays while the branch lives."""
+    spec = tiny_spec(checkpointing=spec_pb2.Checkpointing(keep_last=1, keep_best=True))
+    async with staged(tmp_path, trainer={"slots": 2}) as stage:
+        attempt = await begun(stage, spec)
+        best = events_pb2.EvaluationMetrics(step=2, loss=0.5, is_best=True)
+        await stage.trainer.add(attempt, events_pb2.Event(evaluation=best))
+        await save(stage, attempt, 2, 4)
+        branch = await stage.create("j2", spec=spec_pb2.TrainingSpec(), from_checkpoint=name(4))
+        other = await stage.trainer.started(2)
+        told = [(each.name, each.manifest) for each in other.request.checkpoints]
+        assert told == [(name(4), files(4)), (name(2), files(2))]
+        better = events_pb2.EvaluationMetrics(step=6, loss=0.4, is_best=True)
+        await stage.trainer.add(attempt, events_pb2.Event(evaluation=better))
+        await save(stage, attempt, 6, 8)
+        await held(stage, 2, 4, 6, 8)
+        in_use = await refused(stage.stub.DeleteCheckpoint(scheduler_pb2.DeleteCheckpointRequest(name=name(2))))
+        assert (in_use.reason, in_use.metadata["holder"]) == (Reason.IN_USE, branch.name)
+        await stage.trainer.end(other, SUCCEEDED)
+        await held(stage, 6, 8)
+        await stage.create("j3", spec=spec_pb2.TrainingSpec(), from_checkpoint=name(6))
+        last = await stage.trainer.started(3)
+        assert [each.name for each in last.request.checkpoints] == [name(6)]  # it is the best one itself
+
+
+@on_loop
 async def test_a_result_that_was_given_up_is_published_from_the_last_checkpoint(tmp_path: Path) -> None:
     """The failure names it, and a job with as many steps as the checkpoint begins from it: nothing is trained again."""
     async with staged(tmp_path, trainer={"slots": 2}, timing=with_timing(publish_gives_up_s=0.01)) as stage:

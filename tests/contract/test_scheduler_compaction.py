@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, text
 
 from services.scheduler.compaction.compactor import Compactor
@@ -46,7 +47,7 @@ async def finished(stage: Stage, steps: int) -> RunRecord:
 def compactor(stage: Stage, policy: CompactionPolicy = POLICY) -> Compactor:
     """Returns the work over the running scheduler's database."""
     assert stage.scheduler is not None
-    return Compactor(ledger=stage.scheduler.ledger, policy=policy)
+    return Compactor(ledger=stage.scheduler.ledger, jumps=stage.scheduler.reconciler.jumps, policy=policy)
 
 
 async def read(stage: Stage, **fields: Any) -> list[scheduler_pb2.WatchJobResponse]:
@@ -96,6 +97,26 @@ async def test_old_logs_keep_what_tells_the_story(tmp_path: Path) -> None:
             assert numbers(left)[-20:] == list(range(job.compacted_job_seq + 1, job.latest_job_seq + 1))
         found = check(record, left)
         assert (found.is_intact, found.compacted_through) == (True, job.compacted_job_seq)
+
+
+@on_loop
+async def test_a_clock_that_is_set_makes_no_log_older(tmp_path: Path) -> None:
+    """Set forward by a day, a log of an hour still lasts an hour; before the loop has seen it and over a restart."""
+    async with staged(tmp_path) as stage:
+        assert stage.scheduler is not None
+        await finished(stage, 270)
+        await stage.scheduler.reconciler.look()
+        stage.clock.advance(POLICY.after_s / 2)
+        await stage.scheduler.reconciler.look()
+        stage.clock.jump(DAY_S)
+        assert await compactor(stage).round() == 0
+        for _ in range(2):
+            await stage.scheduler.reconciler.look()
+        await stage.restart()
+        assert await compactor(stage).round() == 0
+        stage.clock.advance(POLICY.after_s / 2 + 1)
+        await stage.scheduler.reconciler.look()
+        assert await compactor(stage).round() > 200
 
 
 @on_loop
@@ -178,8 +199,12 @@ async def test_it_may_be_interrupted_at_each_commit(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_needed_and_broken_logs_stay(tmp_path: Path) -> None:
-    """A log that was tampered with is left as it is, and so is that of a running job; size alone makes logs due too."""
+async def test_needed_and_broken_logs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that was tampered with is left as it is, and so is that of a running job; size alone makes logs due too.
+
+    What stays although it is due keeps no other log from its turn.
+    """
+    monkeypatch.setattr("services.scheduler.compaction.compactor.JOBS_PER_LOOK", 1)
     async with staged(tmp_path) as stage:
         await finished(stage, 270)
         assert stage.scheduler is not None

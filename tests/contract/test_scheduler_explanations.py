@@ -106,6 +106,17 @@ async def test_a_paused_blocked_and_ended_job_is_explained(tmp_path: Path) -> No
         assert reasons(found) == ["DEPENDENCY"]
         assert "projects/p/jobs/base in state QUEUED" in found.blockers[0].message
         assert list(found.blockers[0].jobs) == ["projects/p/jobs/base"]
+        await stage.create("other")
+        wait = scheduling_pb2.Scheduling(depends_on=["projects/p/jobs/other", "projects/p/jobs/child"])
+        simulated = (await simulate(stage, scheduling=wait)).simulation
+        await stage.create("third", scheduling=wait)
+        third = await explain(stage, "third")
+        assert not simulated.HasField("position")
+        for found_blockers in (simulated.blockers, third.blockers):
+            (blocker,) = found_blockers
+            assert blocker.reason == explanations_pb2.BLOCKER_REASON_DEPENDENCY
+            said = "It waits for projects/p/jobs/child in state BLOCKED and for projects/p/jobs/other in state QUEUED."
+            assert (blocker.message, len(blocker.jobs)) == (said, 2)
         await stage.pause("base", reason="lunch")
         found = await explain(stage, "base")
         assert reasons(found) == ["PAUSED"]

@@ -130,3 +130,17 @@ async def test_jobs_that_come_together_are_held_together_and_refused_alone(tmp_p
         before = stage.registry.hold_calls
         await asyncio.gather(*(stage.create(f"h{number}") for number in range(12)))
         assert is_old or stage.registry.hold_calls - before < 12
+
+
+@on_loop
+async def test_who_may_not_be_released_keeps_no_other_hold(tmp_path: Path) -> None:
+    """Of many ends at once the release of one is refused: what the others held goes, and its own once it may."""
+    async with staged(tmp_path) as stage:
+        names = [f"g{number}" for number in range(7)]
+        await asyncio.gather(*map(stage.create, names))
+        refused = "projects/p/jobs/g3"
+        stage.registry.refused_holders = {refused}
+        await asyncio.gather(*map(stage.cancel, names))
+        await until_held(stage.registry, {(refused, BASE), (refused, DATA)})
+        stage.registry.refused_holders = set()
+        await until_held(stage.registry, set())

@@ -125,6 +125,9 @@ async def test_silent_node_is_a_condition_first(tmp_path: Path) -> None:
         assert job.state == jobs_pb2.JOB_STATE_RUNNING
         assert list(job.conditions) == [jobs_pb2.JOB_CONDITION_UNREACHABLE]
         assert (await nodes_of(stage))[0].state == nodes_pb2.NODE_STATE_UNREACHABLE
+        explained = await stage.stub.ExplainJob(scheduler_pb2.ExplainJobRequest(name=job.name))
+        assert "another one follows after 10 min" in explained.summary
+        assert not explained.HasField("forecast"), "nothing that was measured says when it ends"
         await stage.trainer.beat(stage.address)
         await warned(stage, "answers again")
         assert list((await stage.get()).conditions) == []
@@ -318,6 +321,8 @@ async def test_attempt_without_progress_is_a_condition(tmp_path: Path) -> None:
         assert (first.attempt, first.stall.message) == (0, "it stands still")
         job = await stage.get()
         assert (job.state, list(job.conditions)) == (jobs_pb2.JOB_STATE_RUNNING, [jobs_pb2.JOB_CONDITION_STALLED])
+        explained = await stage.stub.ExplainJob(scheduler_pb2.ExplainJobRequest(name=job.name))
+        assert "It makes no progress" in explained.summary
         held.status.stall.stacks = "Thread 1: train_loop"
         for _ in range(3):  # said again and again, told once
             await stage.trainer.beat(stage.address)

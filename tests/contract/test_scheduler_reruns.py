@@ -8,7 +8,7 @@ from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import DATA
 from tests.support.scheduling import staged, tiny_spec
-from tuneforge.v1 import datasets_pb2, jobs_pb2, scheduler_pb2
+from tuneforge.v1 import datasets_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, scheduling_pb2
 
 ID = "8f14e45f-ceea-4e7a-9c1d-000000000042"
 
@@ -43,3 +43,25 @@ async def test_an_ended_job_is_run_again_with_the_same_pins(tmp_path: Path) -> N
         assert [each.field for each in error.fields] == ["spec.data.train.dataset"]
         missing = scheduler_pb2.RerunJobRequest(name="projects/p/jobs/no")
         assert (await refusal(stage.stub.RerunJob(missing), "NOT_FOUND")).reason == "NOT_FOUND"
+
+
+@on_loop
+async def test_what_was_waited_for_is_not_waited_for_again(tmp_path: Path) -> None:
+    """A job that ran after another one runs again although that one was removed; one that never ran still waits."""
+    async with staged(tmp_path) as stage:
+        await stage.trainer.register(stage.address)
+        await stage.create("first")
+        waits = scheduling_pb2.Scheduling(depends_on=["projects/p/jobs/first"])
+        await stage.create("never", scheduling=waits)
+        await stage.cancel("never")
+        await stage.create("second", scheduling=waits)
+        never = await stage.stub.RerunJob(scheduler_pb2.RerunJobRequest(name="projects/p/jobs/never", job_id="waits"))
+        assert never.state == jobs_pb2.JOB_STATE_BLOCKED
+        await stage.cancel("waits")
+        await stage.trainer.end(await stage.trainer.started(1), nodes_pb2.ATTEMPT_STATE_SUCCEEDED)
+        await stage.trainer.end(await stage.trainer.started(2), nodes_pb2.ATTEMPT_STATE_SUCCEEDED)
+        await stage.until_state("SUCCEEDED", "second")
+        await stage.stub.DeleteJob(scheduler_pb2.DeleteJobRequest(name="projects/p/jobs/first"))
+        again = await stage.stub.RerunJob(scheduler_pb2.RerunJobRequest(name="projects/p/jobs/second", job_id="again"))
+        assert again.state == jobs_pb2.JOB_STATE_QUEUED
+        assert not again.scheduling.depends_on

@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import field_mask_pb2
 from google.protobuf.json_format import MessageToDict
 
+from services.scheduler.sweeps.controller import SweepController
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import DATA
@@ -16,7 +18,7 @@ from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec, with_timing
 from tests.support.trial_pilot import piloted
 from tests.unit.scheduler_sweeps.spaces import plan_of
-from tuneforge.v1 import jobs_pb2, scheduler_pb2, spec_pb2, sweeps_pb2
+from tuneforge.v1 import jobs_pb2, queues_pb2, scheduler_pb2, spec_pb2, sweeps_pb2
 
 ID = "8f14e45f-ceea-4e7a-9c1d-000000000001"
 RATE = "optimization.learning_rate"
@@ -179,6 +181,34 @@ async def test_what_a_sweep_costs_is_known_before_it_begins(tmp_path: Path) -> N
         assert abs(cost.rounds[0].device_seconds / cost.rounds[1].device_seconds - 2 / 3) < 1e-6
         assert cost.lowest_device_seconds < cost.device_seconds < cost.highest_device_seconds
         assert (await refusal(get(stage), "NOT_FOUND")).reason == "NOT_FOUND"
+
+
+@on_loop
+async def test_trials_keep_to_the_quota_of_their_project(tmp_path: Path) -> None:
+    """One that may not wait yet begins when another one has started; one that never could is refused at once."""
+    async with staged(tmp_path, timing=FAST) as stage:
+        quota = queues_pb2.Quota(max_waiting_jobs=1, max_devices=1)
+        queue = queues_pb2.Queue(name="projects/p/queues/default", quota=quota)
+        mask = field_mask_pb2.FieldMask(paths=["quota"])
+        await stage.stub.UpdateQueue(queues_pb2.UpdateQueueRequest(queue=queue, update_mask=mask))
+        large = spec()
+        large.resources.nodes = 2
+        plan = plan_of(RATES, 3, algorithm=GRID, parallel_trials=3)
+        assert (await refusal(create(stage, plan, spec=large), "FAILED_PRECONDITION")).reason == "QUOTA_TOO_SMALL"
+        await create(stage, plan)
+        await until(stage, lambda found: found.counts.running)
+        assert stage.scheduler is not None
+        (controller,) = [each for each in stage.scheduler.works if isinstance(each, SweepController)]
+        await asyncio.gather(*controller._turns.values())
+        told = controller.changed
+        assert not await controller._look(1)
+        assert controller.changed is told, "or it would look again and again"
+        assert len((await stage.stub.ListJobs(scheduler_pb2.ListJobsRequest(parent="projects/p"))).jobs) == 1
+        async with piloted(stage.trainer, bowl):
+            await stage.trainer.register(stage.address)
+            sweep = await until(stage, has_ended)
+        assert sweep.state == sweeps_pb2.SWEEP_STATE_SUCCEEDED
+        assert sweep.counts.succeeded == 3
 
 
 @on_loop

@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from tests.support.event_loop import on_loop
 from tests.support.scheduling import Stage, staged
 from tuneforge.cli.app import cli
-from tuneforge.cli.top_scene import Gathering
+from tuneforge.cli.top_scene import Gathering, Scene
 from tuneforge.client import Client
 
 
@@ -108,9 +108,48 @@ async def test_a_restart_of_the_scheduler_is_survived(tmp_path: Path) -> None:
                 back = await asyncio.to_thread(gathering.gather)
             assert back.problem == ""
             assert [job.id for job in back.jobs] == [job.id for job in before.jobs]
-            gathering.changes.seen.clear()
             await stage.cancel("waits")
-            assert await asyncio.to_thread(gathering.changes.seen.wait, 20)
+            await until_told(gathering, lambda scene: [job.id for job in scene.jobs] == ["runs"])
+            await asyncio.to_thread(gathering.close)
+
+
+async def until_told(gathering: Gathering, holds: Callable[[Scene], bool]) -> Scene:
+    """Looks again each time that the stream has told something, until something holds; returns that moment."""
+    async with asyncio.timeout(30):
+        while True:
+            gathering.live.seen.clear()
+            scene = await asyncio.to_thread(gathering.gather)
+            if holds(scene) and gathering.live.view is not None:
+                return scene
+            await asyncio.to_thread(gathering.live.seen.wait, 1)
+
+
+@on_loop
+async def test_the_picture_lives_from_what_is_told(tmp_path: Path) -> None:
+    """Steps come by the stream, and nothing is asked for their sake; it may have begun while nobody answered."""
+    async with staged(tmp_path) as stage, relay(stage) as address:
+        await stage.stop()
+        with Client(scheduler=address, project="p", patience_s=0.2) as client:
+            gathering = Gathering(client, address, asks_every_s=3600.0)
+            assert (await asyncio.to_thread(gathering.gather)).problem
+            await asyncio.to_thread(gathering.live.seen.wait, 20)
+            await stage.start()
+            await played(stage)
+
+            def is_told(_: Scene) -> bool:
+                entries = gathering.live.view.entries if gathering.live.view is not None else {}
+                return [(each.step, each.position) for _, each in sorted(entries.items())] == [(20, 0), (0, 1)]
+
+            await until_told(gathering, is_told)
+            first = await asyncio.to_thread(gathering.gather)  # of the queue that was told last
+            assert [job.step for job in first.running] == [20]
+            await stage.trainer.emit(stage.trainer.held["projects/p/jobs/runs/attempts/1"], 5)
+            later = await until_told(gathering, lambda scene: [job.step for job in scene.running] == [25])
+            assert later.nodes is first.nodes
+            assert [progress.step for progress in later.progress.values()] == [25]
+            await stage.cancel("waits")
+            last = await until_told(gathering, lambda scene: not scene.waiting)
+            assert last.nodes is not first.nodes
             await asyncio.to_thread(gathering.close)
 
 

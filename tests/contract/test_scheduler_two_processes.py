@@ -204,11 +204,13 @@ async def test_fifty_jobs_under_kills_happen_once(tmp_path: Path, postgres_datab
         await pair.start()
         await pair.start()
         await pair.leader(trainer)
+        submitted = asyncio.Event()
 
         async def submit() -> None:
             for number in range(JOBS):
                 with pair.client() as client:
                     await asyncio.to_thread(client.jobs.create, TINY, job_id=f"j{number}")
+                submitted.set()
 
         async def train() -> None:
             for number in range(JOBS):
@@ -221,11 +223,14 @@ async def test_fifty_jobs_under_kills_happen_once(tmp_path: Path, postgres_datab
             for count in (8, 20, 32, 44):
                 await trainer.until(lambda: len(set(trainer.starts)) >= count)  # noqa: B023
                 await pair.start()
+                if not submitting.done():  # the client of now was not given the address of the newcomer, who may lead
+                    submitted.clear()
+                    await submitted.wait()
                 await pair.kill(chance.choice(pair.alive[:2]))
                 await pair.leader(trainer)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(submit())
+            submitting = group.create_task(submit())
             group.create_task(train())
             group.create_task(kill())
         with pair.client() as client:

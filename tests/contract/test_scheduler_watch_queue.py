@@ -12,7 +12,7 @@ from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.scheduling import Stage, staged, with_timing
 from tuneforge import Client, JobState
-from tuneforge.v1 import nodes_pb2, watching_pb2
+from tuneforge.v1 import nodes_pb2, scheduler_pb2, watching_pb2
 
 QUICK = with_timing(board_pause_s=0.02)
 
@@ -48,6 +48,9 @@ async def test_queue_is_shown_whole_then_as_it_changes(tmp_path: Path) -> None:
                 assert {entries[name].position for name in "bc"} == {1, 2}
                 assert nodes["nodes/n1"].taken == 1
                 await stage.trainer.end(attempt, nodes_pb2.ATTEMPT_STATE_SUCCEEDED)
+        await stage.stub.DrainNode(scheduler_pb2.DrainNodeRequest(name="nodes/n1"))
+        while nodes["nodes/n1"].state != nodes_pb2.NODE_STATE_DRAINING:
+            nodes.update((each.name, each) for each in (await stream.read()).news.nodes)
         stream.cancel()
         error = await refusal(watch_queue(stage, max_batch=1001).read(), "INVALID_ARGUMENT")
         assert error.fields[0].field == "max_batch"
@@ -71,6 +74,24 @@ async def test_token_goes_on_and_a_restart_begins_anew(tmp_path: Path) -> None:
         await stage.restart()
         again = await watch_queue(stage, resume_token=resumed.resume_token).read()
         assert again.news.begins_snapshot
+
+
+@on_loop
+async def test_who_comes_later_sees_what_is_there_now(tmp_path: Path) -> None:
+    """After a time in which nobody looked the first message is of now, not of when the last one left."""
+    async with staged(tmp_path) as stage:
+        assert stage.scheduler is not None
+        await stage.create("a")
+        stream = watch_queue(stage)
+        while not (await stream.read()).news.entries:
+            pass
+        stream.cancel()
+        await stage.create("b")
+        await stage.cancel("a")
+        for _ in range(2):
+            await stage.scheduler.reconciler.look()
+        news = (await watch_queue(stage).read()).news
+        assert [each.job for each in news.entries] == ["projects/p/jobs/b"]
 
 
 @on_loop

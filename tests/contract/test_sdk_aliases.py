@@ -191,7 +191,7 @@ def use_commands(address: str, folder: Path) -> None:
     scores.write_text("".join(json.dumps({"row": row_id(n), "score": n % 2, "slices": ["a"]}) + "\n" for n in range(4)))
     done = run(environment, "evaluations", "record", "tiny/2", "test/1", "exact_match", str(scores))
     assert "exact_match 0.5 on 4 rows of test/1" in done.stdout, done.stderr
-    done = run(environment, "gates", "check", "tiny", "production", "1")
+    done = run(environment, "gates", "check", "tiny@production", "1")
     assert (done.returncode, "FAIL  quality/floor: accuracy is not recorded" in done.stdout) == (1, True)
     done = run(environment, "aliases", "set", "tiny", "production", "1")
     assert done.returncode == 1

@@ -1,17 +1,25 @@
 """Data sets by SDK and command line against a real registry: folders, split, rows, findings, descriptions."""
 
 import asyncio
+import copy
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.event_loop import on_loop
 from tests.support.registry import running_registry
 from tests.unit.data.reading import image, parquet, write
 from tuneforge import Client, Conflict, DataFormat, InvalidArgument, RowShape, SplitSide
+from tuneforge._connections import Connections
+from tuneforge.cli.app import cli
+from tuneforge.v1 import rows_pb2
 
 ROWS = [{"prompt": f"p{number}", "completion": "c " * (number + 1)} for number in range(30)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -54,6 +62,52 @@ async def test_a_folder_is_uploaded_whole(tmp_path: Path) -> None:
                 assert next(client.datasets.versions("hub")).statistics is None
 
         await asyncio.to_thread(use)
+
+
+@on_loop
+async def test_a_version_comes_back_as_it_went(tmp_path: Path) -> None:
+    """The files of a version keep paths and bytes; what lies beside them stays; another upload is the same version."""
+    write(tmp_path / "set", {"train.jsonl": LINES, "more/test.jsonl": LINES[:100].rpartition(b"\n")[0]})
+    write(tmp_path / "copy", {".notes": b"mine"})
+    async with running_registry(tmp_path / "registry") as registry:
+
+        def use() -> None:
+            with client_of(registry.address) as client:
+                made = client.datasets.upload(tmp_path / "set", "rows")
+                moved: list[int] = []
+                assert client.datasets.download("rows", tmp_path / "copy", progress=moved.append) == made
+                assert sum(moved) == made.size_bytes
+                for file in made.manifest.files:
+                    assert (tmp_path / "copy" / file.path).read_bytes() == (tmp_path / "set" / file.path).read_bytes()
+                assert (tmp_path / "copy" / ".notes").read_bytes() == b"mine"
+                assert client.datasets.upload(tmp_path / "copy", "rows").name == made.name
+                result = CliRunner().invoke(
+                    cli, ["datasets", "download", "rows/1", str(tmp_path / "again"), "--registry", registry.address]
+                )
+                assert result.output.startswith("rows/1: 2 files, "), result.output
+                assert (tmp_path / "again/more/test.jsonl").is_file()
+                client.datasets.download("rows", tmp_path / "part", include=["test*"])
+                assert [file.name for file in (tmp_path / "part").rglob("*.jsonl")] == ["test.jsonl"]
+                with pytest.raises(InvalidArgument, match=r"(?s)no file of the version fits \*\.csv.*more/test\.jsonl"):
+                    client.datasets.download("rows", tmp_path / "none", include=["*.csv"])
+                assert not (tmp_path / "none").exists()
+
+        await asyncio.to_thread(use)
+
+
+def test_rows_are_asked_for_in_large_pages_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page costs a process that reads from the first row on, so who reads on gets a thousand rows at once."""
+    asked: list[rows_pb2.ListDatasetRowsRequest] = []
+
+    def listed(request: rows_pb2.ListDatasetRowsRequest, **_: object) -> rows_pb2.ListDatasetRowsResponse:
+        asked.append(copy.deepcopy(request))
+        return rows_pb2.ListDatasetRowsResponse(next_page_token="more" if len(asked) < 3 else "")
+
+    with client_of("127.0.0.1:1") as client:
+        stub: Any = SimpleNamespace(ListDatasetRows=listed)
+        monkeypatch.setattr(Connections, "registry", replace(client.datasets._connections.registry, stub=stub))
+        assert list(client.datasets.rows("rows/1")) == []
+    assert [(each.page_size, each.page_token) for each in asked] == [(0, ""), (1000, "more"), (1000, "more")]
 
 
 @on_loop
@@ -156,5 +210,14 @@ async def test_a_person_sees_what_is_in_a_data_set(tmp_path: Path) -> None:
         code, text = await run("list", "--tag", "cute", "--shape", "IMAGE_LABEL")
         assert text.splitlines()[1].split()[:2] == ["pets", "pets/1"]
         code, text = await run("show", "pets")
-        assert "format:  IMAGES" in text
+        assert [line.split()[0] for line in text.splitlines()[:4]] == ["name:", "tags:", "metadata:", "rows:"]
+        assert "IMAGES" in text
         assert (await run("update", "pets"))[0] != 0
+        code, text = await run("diff", "good/1", "good/2")
+        assert (code, text.splitlines()[0].split()) == (1, ["WHAT", "GOOD/1", "GOOD/2"])
+        assert {"split.validation_ratio", "split.seed"} <= {line.split()[0] for line in text.splitlines()}
+        assert (await run("diff", "good/2", "good", "--json")) == (0, "")
+        code, text = await run("diff", "good", "pets", "--json")
+        files = {each["what"]: each["one"] for each in map(json.loads, text.splitlines()) if "file " in each["what"]}
+        assert set(files) == {"file good.jsonl", "file cat/1.png", "file dog/1.png"}
+        assert files["file cat/1.png"] is None

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from services.launcher import free_ports
+from services.stores.ports import free_ports
 from tests.support import fake_scheduler
 from tests.support.exposition import Page
 from tests.support.fake_scheduler import FakeScheduler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tests.support.registry_process import RegistryProcess
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge import Client, Conflict, FailedPrecondition, InvalidArgument
-from tuneforge.checks import Check
+from tuneforge.checks import Check, report_json
 from tuneforge.cli.app import cli
 from tuneforge.model_values import ModelFacts, ModelFilter, SizeClass
 
@@ -114,8 +114,16 @@ def test_links_that_lead_out_are_not_followed(client: Client, tmp_path: Path) ->
     assert client.models.import_folder(snapshot, "tiny").name.endswith("/versions/1")
 
 
+def assert_each(client: Client, address: str, steps: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Runs commands one after the other: each succeeds and prints what is expected of it."""
+    for arguments, expected in steps:
+        done = run(client, address, *arguments)
+        assert done.exit_code == 0, (arguments, done.output)
+        assert expected in done.output, (arguments, done.output)
+
+
 def test_commands(client: Client, address: str, tmp_path: Path) -> None:
-    """create, import with a base or a seed, update, list with filters, card, profile, validation."""
+    """create, import with a base or a seed, update, list with filters, card, profile, delete."""
     tiny = make_tiny_model(tmp_path / "tiny")
     adapter = make_tiny_adapter(tmp_path / "adapter")
     steps = [
@@ -135,12 +143,57 @@ def test_commands(client: Client, address: str, tmp_path: Path) -> None:
         (("models", "profile", "tuned/1", "--precision", "fp16"), "memory by rule"),
         (("models", "profile", "base/1", "--document"), '"memory_gb": 0.01'),
     ]
-    for arguments, expected in steps:
-        done = run(client, address, *arguments)
-        assert done.exit_code == 0, (arguments, done.output)
-        assert expected in done.output, (arguments, done.output)
+    assert_each(client, address, steps)
     assert "place" not in run(client, address, "models", "list", "--tag", "red").output
     assert run(client, address, "models", "list", "--task", "telepathy").exit_code != 0
+    client.aliases.set("base", "production", "1")
+    gone = run(client, address, "models", "delete", "drawn", "place", "base", "--force")
+    assert (gone.exit_code, gone.output.splitlines()) == (
+        1,
+        ["deleted drawn with 1 versions", "deleted place with 0 versions"],
+    )
+    assert "alias" in str(gone.exception)
+
+
+def test_aliases_by_command(client: Client, address: str, tmp_path: Path) -> None:
+    """MODEL@ALIAS is understood wherever an alias is named; models and versions show theirs."""
+    client.models.import_folder(make_tiny_model(tmp_path / "tiny"), "base")
+    client.models.import_adapter(make_tiny_adapter(tmp_path / "adapter"), "tuned", base="base/1")
+    steps = [
+        (("aliases", "set", "base@production", "1"), "base@production -> base/1"),
+        (("aliases", "set", "tuned", "staging", "1"), "tuned@staging -> tuned/1"),
+        (("models", "show", "base"), "production -> base/1"),
+        (("models", "show", "tuned@staging"), "aliases:      staging"),
+        (("models", "versions", "base"), "base/1   production"),
+        (("aliases", "list"), "tuned@staging"),
+        (("aliases", "list", "tuned"), "staging  tuned/1"),
+        (("aliases", "log", "tuned@staging"), "set"),
+        (("aliases", "show", "--json", "tuned@staging"), "tuned/versions/1"),
+        (("aliases", "set", "--reason", "a@b", "tuned@staging", "1"), "tuned@staging -> tuned/1"),
+        (("aliases", "set", "tuned@staging", "tuned@staging", "--reason", "again"), "tuned@staging -> tuned/1"),
+        (("aliases", "rollback", "tuned@staging", "--to-move", "1"), "tuned@staging -> tuned/1"),
+    ]
+    assert_each(client, address, steps)
+
+
+def test_versions_are_compared_and_brought_by_command(client: Client, address: str, tmp_path: Path) -> None:
+    """Diff tells in what two versions differ, by its exit code too; download brings the files that were asked for."""
+    tiny = make_tiny_model(tmp_path / "tiny")
+    client.models.import_folder(tiny, "base")
+    drawn = ("models", "import", str(tiny / "config.json"), "--model", "drawn", "--config-only", "--seed", "7")
+    assert_each(client, address, [(drawn, "drawn/1"), (("aliases", "set", "base@production", "1"), "base/1")])
+    different = run(client, address, "models", "diff", "base", "drawn/1")
+    assert different.exit_code == 1
+    assert {"seed", "file"} <= {line.split()[0] for line in different.output.splitlines()}
+    assert_each(client, address, [(("models", "diff", "base", "base@production"), "are the same")])
+    part = tmp_path / "part"
+    assert "1 files" in run(client, address, "models", "download", "base", str(part), "--include", "toke*g.json").output
+    assert {file.name for file in part.iterdir()} == {"tokenizer_config.json"}
+
+
+def test_reports_and_certificates_by_command(client: Client, address: str, tmp_path: Path) -> None:
+    """Validation fails without a report and after a failed check; certificate shows the steps in their order."""
+    client.models.import_folder(make_tiny_model(tmp_path / "tiny"), "base")
     assert run(client, address, "models", "validation", "base/1").exit_code == 1
     checks = [Check(name="safety", passed=True, message="Fine.")]
     client.models.add_validation("base/1", checks)
@@ -156,3 +209,20 @@ def test_commands(client: Client, address: str, tmp_path: Path) -> None:
     assert "Slow." in run(client, address, "models", "validation", "base/1").output
     shown = run(client, address, "models", "certificate", "base/1").output.splitlines()
     assert [line.partition(":")[0] for line in shown] == ["passed", "found", "job", "step_9", "step_10", "step_11"]
+
+
+def test_a_report_that_was_made_elsewhere_is_kept(client: Client, address: str, tmp_path: Path) -> None:
+    """As `tuneforge validate` writes it, under who made it; what is no report is refused in words and not kept."""
+    client.models.import_folder(make_tiny_model(tmp_path / "tiny"), "base")
+    kept = tmp_path / "report.json"
+    kept.write_text(
+        report_json("base/1", [Check(name="red_team", passed=True, score=0.5, message="Quiet.")], {"a": "b"})
+    )
+    recorded = run(client, address, "models", "validation", "base/1", "--record", str(kept), "--source", "red team")
+    assert (recorded.exit_code, recorded.output.endswith("Summary: 1/1 checks passed\n")) == (0, True)
+    newest = next(client.models.validations("base/1"))
+    assert (newest.checks[0].score, newest.not_run, newest.source) == (0.5, {"a": "b"}, "red team")
+    for wrong, words in (('{"checks": [{"verdict": 1}]}', 'no field named "verdict"'), ("{}", "checks"), ("[", "JSON")):
+        kept.write_text(wrong)
+        refused = run(client, address, "models", "validation", "base/1", "--record", str(kept))
+        assert (refused.exit_code, words in str(refused.exception)) == (1, True), refused.exception

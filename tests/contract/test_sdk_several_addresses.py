@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.launcher import free_ports
+from services.stores.ports import free_ports
 from tests.contract.test_sdk_watch import some_events
 from tests.support import fake_scheduler
 from tests.support.certificates import make_certificates

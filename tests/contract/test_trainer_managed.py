@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from services.grpckit.errors import ServiceError
-from services.launcher import free_ports
 from services.registry.signing.keys import Signer
+from services.stores.ports import free_ports
 from tests.support.node_register import TOKEN, NodeRegister, serving
 from tests.support.registry_process import RegistryProcess
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer, scripted_spec

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher import free_ports
+from services.stores.ports import free_ports
 from tests.support.exposition import Page
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer, scripted_spec
 from tuneforge.v1 import trainer_pb2

@@ -15,11 +15,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.heavy
 def test_scheduler_runs_without_torch(tmp_path: Path) -> None:
     """An environment made by the extra `scheduler` has no torch, and the scheduler becomes ready in it."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    install = f"{python} -m pip install -q -c {ROOT}/constraints.txt -e {ROOT}[scheduler]"
-    subprocess.run(install.split(), check=True, stderr=subprocess.PIPE)
-    listed = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
+    python = str(tmp_path / "venv/bin/python")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    install = ["install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[scheduler]"]
+    subprocess.run([*pip, *install], check=True, stderr=subprocess.PIPE)
+    listed = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout
     for package in ("torch", "transformers", "peft", "bitsandbytes", "accelerate"):
         assert f"\n{package}=" not in f"\n{listed}"
     env = {key: value for key, value in os.environ.items() if not key.startswith(("TUNEFORGE_", "PYTHONPATH"))}

@@ -2,22 +2,26 @@
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from services.trainer.engine.checkpoints import newest_step, place_of
+from services.trainer.engine.losses import LossSum, supervised_loss
+from services.trainer.engine.tasks import language
 from services.trainer.engine.training import train
 from services.trainer.engine.training_task import Fault, RunResult, TrainingFault
 from tests.support.tiny_model import make_tiny_model
 from tests.support.training_run import SPEC, Killed, RecordingSink, never, tiny_inputs
 from tuneforge.errors import Reason
-from tuneforge.specs.spec import FullMethod, Guards, LearningRateSchedule, Optimization
+from tuneforge.specs.spec import Evaluation, FullMethod, Guards, LearningRateSchedule, Optimization
 from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
 
@@ -83,6 +87,28 @@ def test_an_explosion_is_seen_at_the_same_step_after_a_resume(tmp_path: Path) ->
         train(replace(task, attempt=2), resumed, never)
     assert fault.value.metadata["step"] == str(last)
     assert len(resumed.steps) <= 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_validation_loss_that_is_no_number_ends_the_run(
+    bad: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no lowest loss and nothing to publish; the state before it stays, from which another job can begin."""
+    spec = replace(SPEC, evaluation=Evaluation(every_steps=3, use_best=True))
+    task, sink = tiny_inputs(tmp_path, spec), RecordingSink()
+
+    def broken(model: Any, batch: Any) -> LossSum:
+        found = supervised_loss(model, batch)
+        is_measured = not model.training and len(sink.steps) >= 6
+        return replace(found, sum=found.sum * bad) if is_measured else found
+
+    monkeypatch.setattr(language, "supervised_loss", broken)
+    with pytest.raises(TrainingFault, match="validation loss") as fault:
+        train(replace(task, validation=task.train), sink, never)
+    assert (fault.value.reason, fault.value.fault) == (Reason.LOSS_NOT_FINITE, Fault.USER)
+    assert [each.step for each in sink.of(events_pb2.EvaluationMetrics)] == [3]
+    assert newest_step(task.checkpoints) == 4
+    assert not task.output.exists()
 
 
 def test_a_run_without_gradients_ends_at_once(tmp_path: Path) -> None:

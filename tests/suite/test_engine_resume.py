@@ -193,6 +193,21 @@ def test_other_versions_rows_or_specs_are_refused(tmp_path: Path, monkeypatch: p
     assert torch.get_num_threads() == 2
 
 
+def test_the_progress_of_another_release_is_refused(tmp_path: Path) -> None:
+    """A checkpoint that verifies and says what this release does not know is no fault of the code."""
+    task = tiny_inputs(tmp_path)
+    with pytest.raises(Killed):
+        train(task, RecordingSink(killed_after=3), never)
+    (found,) = checkpoints.saved(task.checkpoints)
+    assert isinstance(found, checkpoints.SavedCheckpoint)
+    saved = checkpoints.load(found)
+    facts = {**saved.facts, "progress": {**saved.facts["progress"], "surprise": 1}}
+    checkpoints.save(task.checkpoints, replace(saved, facts=facts), keep_last=1)
+    with pytest.raises(TrainingFault, match="surprise") as caught:
+        train(replace(task, attempt=2), RecordingSink(), never)
+    assert caught.value.reason is Reason.RESUME_MISMATCH
+
+
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from services.modelkit.adapters import load_adapter
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.loading import load_base
+from services.trainer.engine import beginnings, training
+from services.trainer.engine.methods import prepare_model
 from services.trainer.engine.tasks import language
 from services.trainer.engine.training import preload, train
 from services.trainer.engine.training_task import (
@@ -170,16 +172,17 @@ def test_parts_add_up_in_bf16_too(method: Method, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [LoraMethod(rank=4), QloraMethod(lora=LoraMethod(rank=4)), FullMethod()])
 def test_how_a_base_is_stored_does_not_matter(method: Method, tmp_path: Path) -> None:
-    """The same weights in a bfloat16 file and in a float32 file give the same first loss, to the last bit.
+    """The same weights in files of three formats give the same first loss, to the last bit, and all learn.
 
     Later ones differ slightly: beside bfloat16 layers, PEFT rounds the first values of an adapter.
     """
     losses = []
-    for name in ("bfloat16", "float32"):
+    for name in ("bfloat16", "float32", "float16"):
         folder = tmp_path / name
         tiny_inputs(folder)
         path = folder / "base" / "model.safetensors"
-        weights = {key: tensor.to(torch.bfloat16) for key, tensor in load_file(path).items()}
+        # What both formats of 16 bits hold.
+        weights = {key: tensor.to(torch.bfloat16).to(torch.float16) for key, tensor in load_file(path).items()}
         stored = {key: tensor.to(getattr(torch, name)) for key, tensor in weights.items()}
         save_file(stored, path, metadata={"format": "pt"})
         config = folder / "base" / "config.json"
@@ -187,8 +190,9 @@ def test_how_a_base_is_stored_does_not_matter(method: Method, tmp_path: Path) ->
         sink = RecordingSink()
         train(tiny_inputs(folder, replace(SPEC, method=method, compute=ComputeType.BF16)), sink, never)
         losses.append([step.loss for step in sink.steps])
-    assert losses[0][0] == losses[1][0]
+    assert losses[0][0] == losses[1][0] == losses[2][0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert losses[1] == losses[2]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
@@ -207,6 +211,27 @@ def test_other_families_are_trained_too(family: str, method: Method, tmp_path: P
     assert result.result is RunResult.SUCCEEDED
     # Random weights of usual size: a frozen head bounds how far adapters get.
     assert sink.steps[-1].loss < sink.steps[0].loss - (1.0 if isinstance(method, FullMethod) else 0.1)
+
+
+@pytest.mark.parametrize(
+    "method", [LoraMethod(rank=4), QloraMethod(lora=LoraMethod(rank=4)), INT8, FullMethod(freeze_layers=1)]
+)
+def test_what_is_frozen_stays_bit_for_bit(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a run every weight that is not to move is what was loaded, and each that is to move has moved."""
+    prepared: list[Any] = []
+
+    def kept(*arguments: Any) -> Any:
+        found = prepare_model(*arguments)
+        prepared.append((found.model, {name: p.detach().clone() for name, p in found.model.named_parameters()}))
+        return found
+
+    monkeypatch.setattr(training, "prepare_model", kept)
+    train(tiny_inputs(tmp_path, replace(SPEC, method=method)), RecordingSink(), never)
+    ((model, before),) = prepared
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert 0 < len(moved) < len(before)
+    assert isinstance(method, FullMethod) or all("lora_" in name for name in moved)
 
 
 def test_the_validation_loss_is_the_mean_over_tokens(tmp_path: Path) -> None:
@@ -342,16 +367,24 @@ def test_conversations_need_a_chat_template(tmp_path: Path) -> None:
     assert "chat template" in fault.message
 
 
-def test_a_damaged_base_is_not_read(tmp_path: Path) -> None:
-    """A byte that changed after the manifest was made ends the run with the file's name, before weights are read."""
-    task = tiny_inputs(tmp_path)
-    weights = task.base[0].folder / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("model.safetensors", -1), ("tokenizer.json", 0), ("tokenizer_config.json", 0), ("config.json", 0)],
+)
+def test_a_damaged_base_is_not_read(name: str, place: int, tmp_path: Path) -> None:
+    """A byte that changed after the manifest was made ends the run with the file's name, whatever it breaks first.
+
+    It is no fault of the model: a damaged copy is fetched again.
+    """
+    task, sink = tiny_inputs(tmp_path), RecordingSink()
+    file = task.base[0].folder / name
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
     with pytest.raises(IntegrityError) as caught:
-        train(task, RecordingSink(), never)
-    assert caught.value.path == "model.safetensors"
+        train(task, sink, never)
+    assert caught.value.path == name
+    assert not sink.steps
 
 
 def test_malformed_rows_are_named(tmp_path: Path) -> None:
@@ -417,6 +450,16 @@ def test_memory_that_runs_out_is_named(error: Exception, tmp_path: Path, monkeyp
     fault = fault_of(tiny_inputs(tmp_path))
     assert (fault.reason, fault.fault) == (Reason.OUT_OF_MEMORY, Fault.USER)
     assert "rows_per_micro_batch" in fault.cure
+
+
+def test_bfloat16_that_is_not_native_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is computed as asked, and the run says that it is slow."""
+    monkeypatch.setattr(beginnings, "computes_bf16", lambda _device: False)
+    sink = RecordingSink()
+    optimization = replace(SPEC.optimization, max_steps=1)
+    task = tiny_inputs(tmp_path, replace(SPEC, compute=ComputeType.BF16, optimization=optimization))
+    assert train(task, sink, never).result is RunResult.SUCCEEDED
+    assert any("BF16 is not native" in line.message for line in sink.of(events_pb2.LogLine))
 
 
 def test_float16_on_a_cpu_is_told_and_replaced(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.loading import load_base
+from services.trainer.engine import checkpoints
 from services.trainer.engine.training import train
 from services.trainer.engine.training_task import Fault, RunResult, TrainingFault, TrainingInputs
 from tests.support.task_rows import write_task_rows
@@ -36,6 +38,7 @@ from tuneforge.v1 import events_pb2, spec_pb2
 
 LONGER = replace(SPEC, optimization=replace(SPEC.optimization, max_steps=40, learning_rate=5e-3, warmup_ratio=0.0))
 METHODS: list[Method] = [LoraMethod(rank=8), FullMethod()]
+TASKS: list[Task] = [SupervisedTask(), ContinuedPretrainingTask(), PreferenceTask(), RewardModelTask()]
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +130,51 @@ def test_a_base_from_configuration_alone_is_pretrained(tmp_path: Path) -> None:
         folder=task.output, manifest=result.artifact, kind="model", ref_version="", digest=result.artifact.digest
     )
     assert load_base([made], dtype=torch.float32).initial_weights is None
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["lora", "full"])
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+def test_the_parts_of_a_step_add_up_to_the_step(task: Task, method: Method, tmp_path: Path) -> None:
+    """Row by row or all at once: loss, gradient and figures of a step are the same, whatever the task counts."""
+    found = []
+    for rows in (1, 4):
+        optimization = replace(SPEC.optimization, max_steps=2, learning_rate=1e-3, rows_per_micro_batch=rows)
+        asked = replace(SPEC, task=task, method=method, optimization=optimization)
+        sink = RecordingSink()
+        train(inputs_of(tmp_path / str(rows), asked), sink, never)
+        figures = [list(each.values.values()) for each in sink.of(events_pb2.TaskMetrics)]
+        found.append(([(step.loss, step.grad_norm) for step in sink.steps], figures))
+    assert len(found[0][0]) == 2
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    for one_figures, others in zip(found[0][1], found[1][1], strict=True):
+        assert one_figures == pytest.approx(others, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+def test_every_task_is_measured_ends_early_and_gives_its_best(task: Task, tmp_path: Path) -> None:
+    """A loss on other rows, samples beside it where the model writes, the end in time, the weights of the best step."""
+    prompts = () if isinstance(task, RewardModelTask) else ("Say cat 0.",)
+    evaluation = Evaluation(
+        every_steps=2, patience=2, use_best=True, min_improvement=100.0, prompts=prompts, max_new_tokens=2
+    )
+    asked = replace(SPEC, task=task, method=FullMethod(), evaluation=evaluation)
+    inputs, sink = inputs_of(tmp_path, asked), RecordingSink()
+    result = train(replace(inputs, validation=inputs.train), sink, never)
+    assert (result.result, result.step) == (RunResult.SUCCEEDED, 6)
+    measured = sink.of(events_pb2.EvaluationMetrics)
+    assert [(each.step, each.is_best, each.rows) for each in measured] == [
+        (2, True, 10),
+        (4, False, 10),
+        (6, False, 10),
+    ]
+    assert [each.step for each in sink.of(events_pb2.Sample)] == [step for step in (2, 4, 6) for _ in prompts]
+    best = checkpoints.load_step(inputs.checkpoints, 2)
+    assert best is not None
+    written = load_file(inputs.output / "model.safetensors")
+    for name, tensor in best.tensors["weights"].items():
+        assert torch.equal(written[name], tensor), name
+    assert result.metrics["best_evaluation_loss"] == measured[0].loss
 
 
 @pytest.mark.parametrize(

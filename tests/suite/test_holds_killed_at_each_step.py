@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import grpc
 import pytest
 
-from services.launcher import free_ports
+from tests.support.killed_at import LIMIT_S, Mortal, killed_at
 from tests.support.registry import PROJECT, RunningRegistry, running_registry
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge.v1 import datasets_pb2, jobs_pb2, scheduler_pb2, spec_pb2
@@ -27,44 +22,30 @@ from tuneforge.v1 import retention_pb2 as pb
 from tuneforge.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 JOB = f"{PROJECT}/jobs/one"
-LIMIT_S = 60.0
 
 
-@contextmanager
-def scheduler(folder: Path, registry: str, *command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Runs a scheduler as a process; yields it and its address."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+def scheduler(folder: Path, registry: str, step: int = 0) -> AbstractContextManager[Mortal]:
+    """Runs a scheduler, which dies at a step; 0: never."""
     settings = {
         "TUNEFORGE_DATA": str(folder),
         "TUNEFORGE_REGISTRY_ADDRESS": registry,
-        "TUNEFORGE_SCHEDULER_LISTEN": address,
+        "TUNEFORGE_SCHEDULER_LISTEN": "127.0.0.1:0",
         "TUNEFORGE_SCHEDULER_METRICS_LISTEN": "",
     }
-    with (folder / "scheduler.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command], env=os.environ | settings, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline(), (folder / "scheduler.log").read_text()
-        yield process, address
-    finally:
-        process.kill()
-        process.communicate()
+    return killed_at(step, "services.scheduler", settings, folder / "scheduler.log")
 
 
 def was_killed_at(step: int, folder: Path, registry: str, spec: spec_pb2.TrainingSpec) -> bool:
     """Creates and cancels a job at a scheduler that dies at a step; returns whether it died."""
-    command = ("tests.support.killed_at", str(step), "services.scheduler")
-    with scheduler(folder, registry, *command) as (process, address), grpc.insecure_channel(address) as channel:
+    with scheduler(folder, registry, step) as service, grpc.insecure_channel(service.address) as channel:
         stub = SchedulerServiceStub(channel)
         stub.ListJobs(scheduler_pb2.ListJobsRequest(parent=PROJECT))
-        process.send_signal(signal.SIGUSR1)
+        service.arm()
         try:
             stub.CreateJob(scheduler_pb2.CreateJobRequest(parent=PROJECT, job_id="one", spec=spec))
             stub.CancelJob(scheduler_pb2.CancelJobRequest(name=JOB))
         except grpc.RpcError:
-            assert process.wait(LIMIT_S) == -signal.SIGKILL
+            service.expect_killed()
             return True
         return False
 
@@ -109,8 +90,8 @@ async def _each_step(tmp_path: Path) -> None:
             folder.mkdir()
             died = await asyncio.to_thread(was_killed_at, step, folder, registry.address, spec)
             held_after = await holders(registry, versions) != [[], []]
-            with scheduler(folder, registry.address, "services.scheduler") as (_, address):
-                is_needed = await asyncio.to_thread(needs, address)
+            with scheduler(folder, registry.address) as service:
+                is_needed = await asyncio.to_thread(needs, service.address)
                 seen.add((is_needed, held_after))
                 assert held_after or not is_needed, "a job was there, and what it reads was not held"
                 wanted = [[JOB], [JOB]] if is_needed else [[], []]

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.launcher import Suite, free_ports
+from services.launcher import Suite
+from services.stores.ports import free_ports
 from tests.support.exposition import Page
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tuneforge.manifest import Manifest, verify

@@ -9,19 +9,15 @@ import asyncio
 import hashlib
 import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import grpc
 import pytest
 
-from services.launcher import free_ports
 from services.registry.promotions.settings import PromotionSettings
+from tests.support.killed_at import killed_at
 from tests.support.registry import PROJECT, RunningRegistry, running_registry
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.v1 import promotions_pb2 as pb
@@ -30,7 +26,6 @@ from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 MODEL = f"{PROJECT}/models/tiny"
 VERSION = f"{MODEL}/versions/1"
 PLACE = "support/router/tickets/tiny-1"
-LIMIT_S = 60.0
 POLL_S = 0.3
 """Longer than the work takes: each question is two steps of its own, at which a kill would prove nothing."""
 BUSY = {pb.PROMOTION_STATE_IN_PROGRESS, pb.PROMOTION_STATE_DELETING}
@@ -65,34 +60,27 @@ def is_visible(deploy: Path) -> bool:
 
 def was_killed_at(step: int, folder: Path, name: str) -> bool:
     """Runs the operation on a registry that dies at a step; returns whether it died."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
     settings = {
         "TUNEFORGE_DATA": str(folder),
-        "TUNEFORGE_REGISTRY_LISTEN": address,
+        "TUNEFORGE_REGISTRY_LISTEN": "127.0.0.1:0",
         "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
         "TUNEFORGE_REGISTRY_RESERVE_BYTES": "0",
         "TUNEFORGE_REGISTRY_DEPLOY_LOCATION": str(folder / "deploy"),
         "TUNEFORGE_REGISTRY_COLLECT_EVERY_S": "0",
     }
-    command = [sys.executable, "-m", "tests.support.killed_at", str(step), "services.registry"]
-    with (folder / "registry.log").open("ab") as log:
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline(), (folder / "registry.log").read_text()
-        with grpc.insecure_channel(address) as channel:
-            stub = RegistryServiceStub(channel)
-            stub.GetPromotion(ASK)  # whatever the first call of a process does is not what is tested
-            process.send_signal(signal.SIGUSR1)
-            try:
-                act(stub, name)
-            except grpc.RpcError:
-                assert process.wait(LIMIT_S) == -signal.SIGKILL
-                return True
-            return False
-    finally:
-        process.kill()
-        process.communicate()
+    with (
+        killed_at(step, "services.registry", settings, folder / "registry.log") as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        stub = RegistryServiceStub(channel)
+        stub.GetPromotion(ASK)  # whatever the first call of a process does is not what is tested
+        service.arm()
+        try:
+            act(stub, name)
+        except grpc.RpcError:
+            service.expect_killed()
+            return True
+        return False
 
 
 async def settled(registry: RunningRegistry) -> pb.Promotion:

@@ -14,7 +14,8 @@ import minio
 import psutil
 import pytest
 
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from services.stores.real import BUCKET, RealStores
 from services.stores.seaweedfs import REGION
 from tests.support.suite import connect, tiny_inputs

@@ -9,13 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +18,8 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from services.launcher import free_ports
 from tests.support.event_loop import on_loop
+from tests.support.killed_at import LIMIT_S, killed_at
 from tests.support.registry import PROJECT, RunningRegistry, folder_files, pieces, running_registry
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model, write_rows
 from tuneforge.v1 import aliases_pb2, blobs_pb2, datasets_pb2, events_pb2, models_pb2, types_pb2
@@ -33,7 +28,6 @@ from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 CONTENT = bytes(range(256)) * 1200
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 MODEL = f"{PROJECT}/models/base"
-LIMIT_S = 60.0
 UNNAMED = pytest.param("unnamed upload", 8, marks=pytest.mark.heavy)  # on disk it does what "upload" does
 
 Act = Callable[[RegistryServiceStub], Message]
@@ -135,37 +129,25 @@ async def _prepared(registry: RunningRegistry, folder: Path) -> dict[str, Operat
     }
 
 
-@contextmanager
-def _registry_killed_at(step: int, data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+def _acted_until_killed(operation: Operation, step: int, data: Path) -> bool:
+    """Acts on a registry that dies at a step; returns whether it died."""
     settings = {
         "TUNEFORGE_DATA": str(data.parent),
-        "TUNEFORGE_REGISTRY_LISTEN": address,
+        "TUNEFORGE_REGISTRY_LISTEN": "127.0.0.1:0",
         "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
         "TUNEFORGE_REGISTRY_RESERVE_BYTES": "0",
     }
-    command = [sys.executable, "-m", "tests.support.killed_at", str(step), "services.registry"]
-    with (data.parent / "registry.log").open("ab") as log:
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline(), (data.parent / "registry.log").read_text()
-        yield address, process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _acted_until_killed(operation: Operation, step: int, data: Path) -> bool:
-    """Acts on a registry that dies at a step; returns whether it died."""
-    with _registry_killed_at(step, data) as (address, process), grpc.insecure_channel(address) as channel:
+    with (
+        killed_at(step, "services.registry", settings, data.parent / "registry.log") as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
         stub = RegistryServiceStub(channel)
         operation.count(stub)  # whatever the first call of a process does is not what is tested
-        process.send_signal(signal.SIGUSR1)
+        service.arm()
         try:
             operation.act(stub)
         except grpc.RpcError:
-            assert process.wait(LIMIT_S) == -signal.SIGKILL
+            service.expect_killed()
             return True
         return False
 

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc
 import pytest
 
-from services.launcher import free_ports
 from tests.support.elsewhere import Elsewhere, dataset_request, elsewhere
 from tests.support.event_loop import on_loop
+from tests.support.killed_at import LIMIT_S, killed_at
 from tests.support.registry import PROJECT, running_registry
 from tuneforge.v1 import datasets_pb2, lineage_pb2, sources_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
-
-LIMIT_S = 60.0
 
 DATASET = f"{PROJECT}/datasets/greetings"
 
@@ -41,33 +35,26 @@ def fetched(stub: RegistryServiceStub, request: sources_pb2.ImportDatasetVersion
 
 def was_killed(step: int, data: Path, request: sources_pb2.ImportDatasetVersionRequest, sources: Path) -> bool:
     """Imports at a registry that dies at a step; returns whether it died."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
     settings = {
         "TUNEFORGE_DATA": str(data.parent),
-        "TUNEFORGE_REGISTRY_LISTEN": address,
+        "TUNEFORGE_REGISTRY_LISTEN": "127.0.0.1:0",
         "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
         "TUNEFORGE_REGISTRY_RESERVE_BYTES": "0",
         "TUNEFORGE_REGISTRY_SOURCES_FILE": str(sources),
     }
-    command = [sys.executable, "-m", "tests.support.killed_at", str(step), "services.registry"]
-    with (data.parent / "registry.log").open("ab") as log:
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline(), (data.parent / "registry.log").read_text()
-        with grpc.insecure_channel(address) as channel:
-            stub = RegistryServiceStub(channel)
-            versions(stub)  # whatever the first call of a process does is not what is tested
-            process.send_signal(signal.SIGUSR1)
-            try:
-                fetched(stub, request)
-            except grpc.RpcError:
-                assert process.wait(LIMIT_S) == -signal.SIGKILL
-                return True
-            return False
-    finally:
-        process.kill()
-        process.communicate()
+    with (
+        killed_at(step, "services.registry", settings, data.parent / "registry.log") as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        stub = RegistryServiceStub(channel)
+        versions(stub)  # whatever the first call of a process does is not what is tested
+        service.arm()
+        try:
+            fetched(stub, request)
+        except grpc.RpcError:
+            service.expect_killed()
+            return True
+        return False
 
 
 async def check_after(there: Elsewhere, folder: Path, uri: str, *, is_killed: bool) -> None:

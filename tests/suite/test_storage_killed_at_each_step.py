@@ -10,11 +10,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +18,11 @@ import grpc
 import pytest
 import urllib3
 
-from services.launcher import free_ports
 from services.registry.blobs.home import new_place
 from services.registry.blobs.s3 import S3Store
 from services.registry.blobs.settings import StorageSettings
 from tests.support.event_loop import on_loop
+from tests.support.killed_at import LIMIT_S, killed_at
 from tests.support.registry import PROJECT, RunningRegistry, pieces, running_registry
 from tests.support.seaweedfs import EACH_HOME, s3_of_test
 from tests.support.tiny_model import write_rows
@@ -35,7 +31,6 @@ from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
 CONTENT = bytes(range(256)) * 4400  # above what goes through the registry
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +99,10 @@ def _stored(data: Path) -> list[str]:
     return sorted(place.rpartition("/")[2].partition(".")[0] for place in places)
 
 
-def _environment(data: Path, address: str) -> dict[str, str]:
+def _settings(data: Path) -> dict[str, str]:
     settings = {
         "TUNEFORGE_DATA": str(data.parent),
-        "TUNEFORGE_REGISTRY_LISTEN": address,
+        "TUNEFORGE_REGISTRY_LISTEN": "127.0.0.1:0",
         "TUNEFORGE_REGISTRY_METRICS_LISTEN": "",
         "TUNEFORGE_REGISTRY_RESERVE_BYTES": "0",
         "TUNEFORGE_REGISTRY_GRACE_S": "0",
@@ -121,37 +116,22 @@ def _environment(data: Path, address: str) -> dict[str, str]:
             "AWS_ACCESS_KEY_ID": s3.credentials.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.credentials.secret_key,
         }
-    return os.environ | settings
-
-
-@contextmanager
-def _registry_killed_at(step: int, data: Path) -> Iterator[tuple[RegistryServiceStub, subprocess.Popen[str]]]:
-    address = f"127.0.0.1:{free_ports(1)[0]}"
-    command = [sys.executable, "-m", "tests.support.killed_at", str(step), "services.registry"]
-    with (data.parent / "registry.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, env=_environment(data, address), stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline(), (data.parent / "registry.log").read_text()
-        with grpc.insecure_channel(address) as channel:
-            stub = RegistryServiceStub(channel)
-            stub.ListDatasets(datasets_pb2.ListDatasetsRequest(parent=PROJECT))  # the first call of a process
-            yield stub, process
-    finally:
-        process.kill()
-        process.communicate()
+    return settings
 
 
 def _until_killed(act: Callable[[RegistryServiceStub], object], step: int, data: Path) -> bool:
     """Acts on a registry that dies at a step; returns whether it died."""
-    with _registry_killed_at(step, data) as (stub, process):
-        process.send_signal(signal.SIGUSR1)
+    with (
+        killed_at(step, "services.registry", _settings(data), data.parent / "registry.log") as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        stub = RegistryServiceStub(channel)
+        stub.ListDatasets(datasets_pb2.ListDatasetsRequest(parent=PROJECT))  # the first call of a process
+        service.arm()
         try:
             act(stub)
         except grpc.RpcError:
-            assert process.wait(LIMIT_S) == -signal.SIGKILL
+            service.expect_killed()
             return True
         return False
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import grpc
 import pytest
 
-from services.launcher import free_ports
+from services.stores.ports import free_ports
 from tests.contract.test_scheduler_sweeps import GRID, NAME, RATES, bowl, spec
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import FakeRegistry, serve_registry
 from tests.support.fake_trainer import FakeTrainer, serve_trainer
+from tests.support.killed_at import Mortal, killed_at
 from tests.support.trial_pilot import piloted
 from tests.unit.scheduler_sweeps.spaces import plan_of
 from tuneforge.v1 import jobs_pb2, scheduler_pb2, scheduler_pb2_grpc, sweeps_pb2
@@ -25,30 +23,22 @@ from tuneforge.v1 import jobs_pb2, scheduler_pb2, scheduler_pb2_grpc, sweeps_pb2
 pytestmark = pytest.mark.heavy
 
 
-class Process:
-    """A scheduler in a process of its own, over one folder, on one port."""
+class Schedulers:
+    """Schedulers one after the other, each in a process of its own, over one folder, on one port."""
 
     def __init__(self, folder: Path, registry: str) -> None:
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
-        self._env = {
-            **os.environ,
+        self._folder = folder
+        self._settings = {
             "TUNEFORGE_SCHEDULER_LISTEN": self.address,
             "TUNEFORGE_DATA": str(folder),
             "TUNEFORGE_REGISTRY_ADDRESS": registry,
             "TUNEFORGE_SCHEDULER_METRICS_LISTEN": "",
         }
 
-    def _begin(self, kill_at: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.support.killed_at", str(kill_at), "services.scheduler"]
-        return subprocess.Popen(command, env=self._env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    async def start(self, kill_at: int) -> subprocess.Popen[bytes]:
-        """Starts it; it kills itself at its n-th step on disk once it was told to count; 0: never."""
-        process = self._begin(kill_at)
-        async with grpc.aio.insecure_channel(self.address) as channel:
-            stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
-            await stub.ListNodes(scheduler_pb2.ListNodesRequest(), wait_for_ready=True, timeout=30)
-        return process
+    def started(self, kill_at: int) -> AbstractContextManager[Mortal]:
+        """Runs one; it kills itself at its n-th step on disk once it was told to count; 0: never."""
+        return killed_at(kill_at, "services.scheduler", self._settings, self._folder / "scheduler.log")
 
 
 async def beats(trainer: FakeTrainer, address: str) -> None:
@@ -66,41 +56,37 @@ async def beats(trainer: FakeTrainer, address: str) -> None:
 async def test_a_sweep_survives_a_kill_at_every_step(tmp_path: Path) -> None:
     """Each start is killed a few steps later than the one before, until a start comes to the end of the sweep."""
     async with serve_registry(FakeRegistry()) as registry, serve_trainer(FakeTrainer()) as trainer:
-        runner = Process(tmp_path, registry.address)
-        async with piloted(trainer, bowl, evaluations=2) as pilot:
-            process = await runner.start(0)
-            beating = asyncio.create_task(beats(trainer, runner.address))
+        schedulers = Schedulers(tmp_path, registry.address)
+        async with (
+            piloted(trainer, bowl, evaluations=2) as pilot,
+            grpc.aio.insecure_channel(schedulers.address) as channel,
+        ):
+            stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+            plan = plan_of(RATES, 3, algorithm=GRID)
+            with schedulers.started(0):
+                beating = asyncio.create_task(beats(trainer, schedulers.address))
+                request = sweeps_pb2.CreateSweepRequest(parent="projects/p", sweep_id="s", spec=spec(), plan=plan)
+                await stub.CreateSweep(request, wait_for_ready=True, timeout=30)
+            kills = 0
             try:
-                async with grpc.aio.insecure_channel(runner.address) as channel:
-                    stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
-                    plan = plan_of(RATES, 3, algorithm=GRID)
-                    request = sweeps_pb2.CreateSweepRequest(parent="projects/p", sweep_id="s", spec=spec(), plan=plan)
-                    await stub.CreateSweep(request)
-                    kills = 0
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    for kill_at in range(5, 60, 9):
-                        process = await runner.start(kill_at)
-                        process.send_signal(signal.SIGUSR1)
-                        if not await ended(stub, process):
-                            kills += 1
-                            continue
-                        break
-                    else:
-                        process = await runner.start(0)
-                        assert await ended(stub, process)
-                    assert kills >= 3
-                    await assert_whole(stub, pilot.specs)
+                for kill_at in (*range(5, 60, 9), 0):
+                    with schedulers.started(kill_at) as process:
+                        process.arm()
+                        if await ended(stub, process):
+                            await assert_whole(stub, pilot.specs)
+                            break
+                        kills += 1
+                else:
+                    raise AssertionError("the sweep never came to its end")
             finally:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
-                process.kill()
-                process.wait()
+            assert kills >= 3
 
 
-async def ended(stub: scheduler_pb2_grpc.SchedulerServiceAsyncStub, process: subprocess.Popen[bytes]) -> bool:
+async def ended(stub: scheduler_pb2_grpc.SchedulerServiceAsyncStub, process: Mortal) -> bool:
     """Waits for the end of the sweep or of the process; returns whether it was the sweep's."""
-    while process.poll() is None:
+    while process.process.exitcode is None:
         try:
             found = await stub.GetSweep(sweeps_pb2.GetSweepRequest(name=NAME), timeout=5)
         except grpc.aio.AioRpcError:

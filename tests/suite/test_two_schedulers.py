@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher import Suite, free_ports
+from services.launcher import Suite
+from services.stores.ports import free_ports
 from tests.support.postgres import TestDatabases
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client

@@ -74,6 +74,8 @@ class FakeRegistry:
     hold_calls: int = 0
     is_old: bool = False
     """It is of a release that holds for one holder a call."""
+    refused_holders: set[str] = field(default_factory=set)
+    """Releases that name one of them are refused."""
     held: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when `holds` was changed by a call."""
     deleted: set[str] = field(default_factory=set)
@@ -137,6 +139,8 @@ class _Servicer(registry_pb2_grpc.RegistryServiceServicer):
     async def ReleaseVersions(self, request: retention_pb2.ReleaseVersionsRequest, context: Any) -> Any:
         await self._answering(context)
         others = [(each.holder, each.versions) for each in request.others]
+        if self.fake.refused_holders & {request.holder, *(holder for holder, _ in others)}:
+            await context.abort_with_status(RichStatus(ServiceError("PERMISSION_DENIED", "not of your projects"), "r"))
         for holder, versions in [(request.holder, request.versions), *others]:
             gone = {pair for pair in self.fake.holds if pair[0] == holder and (not versions or pair[1] in versions)}
             self.fake.holds -= gone

@@ -1,8 +1,16 @@
-"""Runs a service that kills itself at its n-th step on disk: `python -m tests.support.killed_at 5 services.registry`.
+"""Runs a service that kills itself at its n-th step on disk.
+
+    with killed_at(5, "services.registry", settings, log) as service:
+        ...                    # calls at `service.address`
+        service.arm()          # from here on steps are counted
+        ...                    # a call that breaks off
+        service.expect_killed()
 
 A step is what a crash may come before or after: a file opened for writing, renamed or removed, a folder made, a sync to
-disk, a commit (before and after it). Steps are counted from the signal SIGUSR1 on, so that a test decides what is
-counted; each one is told on stderr. A test goes through n = 1, 2, ... until nothing is left to kill.
+disk, a commit (before and after it). Each one is told in the log. A test goes through n = 1, 2, ... until nothing is
+left to kill.
+
+The services are forked from one process that has imported them: to import them takes longer than all that they then do.
 """
 
 from __future__ import annotations
@@ -12,13 +20,73 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
+SERVICES = ("services.registry", "services.scheduler")
+LIMIT_S = 60.0
+"""Seconds after which a service that should have died has not."""
+
+FORKS = get_context("forkserver")
+"""Processes that begin with everything imported."""
+FORKS.set_forkserver_preload([__name__, *(f"{service}.__main__" for service in SERVICES)])
+
 _CHANGES = frozenset({"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"})
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+@dataclass(frozen=True, slots=True)
+class Mortal:
+    """A service that dies at its step."""
+
+    process: ForkServerProcess
+    address: str
+    """`host:port` that it takes calls at."""
+
+    def arm(self) -> None:
+        """Begins to count."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGUSR1)
+
+    def expect_killed(self) -> None:
+        """Waits for its end; fails when that was another one than the step's."""
+        self.process.join(LIMIT_S)
+        assert self.process.exitcode == -signal.SIGKILL
+
+
+@contextmanager
+def killed_at(step: int, service: str, settings: Mapping[str, str], log: Path) -> Iterator[Mortal]:
+    """Runs a service until the block ends, or until it comes to a step.
+
+    Args:
+        step: Number of the step at which it dies, from 1; 0: never.
+        service: Its module, one of `SERVICES`.
+        settings: Environment on top of ours.
+        log: File that its standard error is added to.
+    """
+    hearing, saying = FORKS.Pipe(duplex=False)
+    environment = {**os.environ, **settings}
+    process = FORKS.Process(target=_run, args=(step, service, environment, log, saying))
+    with hearing:
+        process.start()
+        saying.close()
+        try:
+            with open(hearing.fileno(), closefd=False) as output:
+                line = output.readline()
+            assert line, log.read_text()
+            yield Mortal(process, line.split(" listening on ")[1].split()[0])
+        finally:
+            process.kill()
+            process.join()
+            process.close()
 
 
 class _Steps:
@@ -64,14 +132,15 @@ def _count(steps: _Steps) -> None:
     sys.addaudithook(audit)
 
 
-def run() -> None:
-    """Serves until the step or SIGTERM."""
-    kill_at, service = int(sys.argv[1]), sys.argv[2]
+def _run(kill_at: int, service: str, environment: dict[str, str], log: Path, saying: Connection) -> None:
+    """Serves, in the forked process, until the step or SIGTERM."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.dup2(saying.fileno(), sys.stdout.fileno())
+    saying.close()
     steps = _Steps(kill_at)
     signal.signal(signal.SIGUSR1, steps.arm)
     _count(steps)
     sys.exit(asyncio.run(importlib.import_module(f"{service}.__main__").main()))
-
-
-if __name__ == "__main__":
-    run()

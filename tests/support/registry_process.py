@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.launcher import free_ports
 from services.registry.signing.keys import KEY_FILE, Signer
+from services.stores.ports import free_ports
 from tests.support.postgres import environment_of
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from tests.support.postgres import environment_of
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client

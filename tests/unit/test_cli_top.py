@@ -105,6 +105,16 @@ def test_a_narrow_terminal_keeps_what_counts(width: int) -> None:
     assert any(line.startswith("next") for line in lines)
 
 
+@pytest.mark.parametrize("width", [79, 100, 120])
+def test_a_long_reason_takes_nothing_from_the_names(width: int) -> None:
+    """The sentence is cut; name, state and times beside it are whole."""
+    change = jobs_pb2.Job(name="projects/p/jobs/x")
+    change.last_change.message = "It waits " * 40
+    waits = replace(job("a-rather-long-name", JobState.PAUSED), last_change=job_from_proto(change).last_change)
+    (row,) = [line for line in printed(scene(jobs=(waits,)), width) if line.startswith("a-rather-long-name ")]
+    assert all(part in row for part in ("PAUSED", "0:30", "It waits"))
+
+
 def test_a_low_terminal_counts_what_it_cannot_show() -> None:
     """Lists are cut to the height, and a line says how many more there are."""
     many = tuple(job(f"j{number:03}", JobState.QUEUED, start_s=number) for number in range(300))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 import threading
@@ -16,8 +17,17 @@ import pytest
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from services.grpckit.database import Database, FolderLocked, PostgresAddress, Rank, SchemaTooNew, StartRefused, sqlite
-from services.grpckit.database.writer import LONGEST_RUN_S, PATIENT_PER_COMMIT
+from services.grpckit.database import (
+    Database,
+    FolderLocked,
+    PostgresAddress,
+    Rank,
+    SchemaTooNew,
+    StartRefused,
+    sqlite,
+    writer,
+)
+from services.grpckit.database.writer import LONGEST_RUN_S, PATIENT_PER_COMMIT, PROMPT_RUN_S, USUAL_PER_COMMIT
 from services.grpckit.errors import Reason, ServiceError
 from tests.support.postgres import TestDatabases
 
@@ -195,8 +205,9 @@ def test_a_failed_write_undoes_itself_and_not_its_neighbours(database: Database)
     assert database.read_sync(_count) == 2
 
 
-def test_writes_that_wait_share_a_commit(database: Database) -> None:
+def test_writes_that_wait_share_a_commit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred writes queued behind one transaction take one more transaction, not a hundred."""
+    monkeypatch.setattr(writer, "LONGEST_RUN_S", math.inf)  # on a slow machine a hundred would be cut for their time
 
     async def burst() -> None:
         gate = threading.Event()
@@ -282,6 +293,42 @@ def test_a_prompt_write_that_comes_during_a_commit_ends_it_early(database: Datab
 
     asyncio.run(burst())
     assert order.index(40) == PATIENT_PER_COMMIT
+
+
+def test_a_commit_with_a_prompt_write_takes_few_others(database: Database) -> None:
+    """Whoever waits for the prompt one waits for the end of the commit."""
+    commits: dict[int, int] = {}
+
+    def note(number: int) -> Callable[[Connection], int]:
+        def run(connection: Connection) -> int:
+            commits[number] = database.commits
+            until = time.thread_time() + (PROMPT_RUN_S / USUAL_PER_COMMIT if number else 0.0)
+            while time.thread_time() < until:
+                pass
+            return _insert(number)(connection)
+
+        return run
+
+    async def burst() -> None:
+        running, gate = threading.Event(), threading.Event()
+
+        def hold(_: Connection) -> None:
+            running.set()
+            gate.wait()
+
+        first = asyncio.ensure_future(database.write(hold))
+        await asyncio.to_thread(running.wait)
+        pending = asyncio.gather(
+            *(database.write(note(number)) for number in range(1, 9)), database.write(note(0), rank=Rank.PROMPT)
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await first
+        await pending
+
+    asyncio.run(burst())
+    assert list(commits.values()).count(commits[0]) == 1 + USUAL_PER_COMMIT
+    assert database.read_sync(_count) == 9
 
 
 def test_slow_patient_writes_do_not_keep_usual_ones_waiting(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from typing import Any, cast
 import pytest
 import torch
 
-from services.trainer.admission import CheckpointInput
-from services.trainer.durable import DurableCheckpoints, bring_best, bring_checkpoint
+from services.trainer.admission import CheckpointInput, StartRequest
+from services.trainer.durable import DurableCheckpoints, begins_from, bring_best, bring_checkpoint, bring_state
 from services.trainer.engine import checkpoints
 from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint
+from services.trainer.engine.training_task import Fault, TrainingFault
 from services.trainer.events import EventLog, parse
 from services.trainer.node_cache import NodeCache
 from services.trainer.spool import SpoolReader
@@ -23,6 +25,7 @@ from tuneforge.blobs import BlobClient
 from tuneforge.errors import NotFound, Reason, TuneforgeError, Unavailable
 from tuneforge.manifest import Manifest
 from tuneforge.names import AttemptName
+from tuneforge.specs.spec import Evaluation, LoraMethod, TrainingSpec
 from tuneforge.v1 import events_pb2
 
 JOB = "projects/p/jobs/j"
@@ -250,3 +253,50 @@ def test_the_best_one_comes_along(tmp_path: Path) -> None:
         bring_best(candidates, folder, cache, store.connect, Patience())
         assert [each.step for each in checkpoints.saved(folder) if isinstance(each, SavedCheckpoint)] == [3, 1]
         store.blobs.clear()
+
+
+def branch(*candidates: CheckpointInput) -> StartRequest:
+    """Returns what starts a job that ends with its best weights, with these checkpoints."""
+    spec = TrainingSpec(method=LoraMethod(), evaluation=Evaluation(every_steps=1, use_best=True))
+    return StartRequest(
+        name=AttemptName("p", "branch", 1),
+        node_rank=0,
+        world_size=1,
+        rendezvous="",
+        token="",
+        manager_token="",
+        spec=spec,
+        base=(),
+        train=None,
+        validation=None,
+        checkpoints=candidates,
+        problems=(),
+        content=b"",
+    )
+
+
+def test_a_branch_brings_the_best_one_of_the_other_job(tmp_path: Path) -> None:
+    """It begins from the one that it names; the best before that comes beside it, and is never where it begins."""
+    store, folder, cache = Store(), tmp_path / "two/checkpoints", NodeCache(tmp_path / "two/cache")
+    first = Node(tmp_path / "one", store)
+    candidates: list[CheckpointInput] = []
+    for step in (1, 3):
+        first.save(step, best=1)
+        candidates.insert(0, input_of(first, step))
+        first.sink.finish(lambda: True)
+    first.end()
+    folder.parent.mkdir()
+    request = branch(*candidates)
+    assert begins_from(request) == candidates[0]
+    weights = {digest: store.blobs.pop(digest) for digest in [file.sha256 for file in candidates[0].manifest.files]}
+    with pytest.raises(TrainingFault, match="checkpoints/3, from which the run begins, cannot be had") as caught:
+        bring_state(request, folder, cache, store.connect, Patience())
+    assert (caught.value.reason, caught.value.fault) == (Reason.INTEGRITY, Fault.INFRASTRUCTURE)
+    store.blobs.update(weights)
+    bring_state(request, folder, cache, store.connect, Patience())
+    assert [each.step for each in checkpoints.saved(folder) if isinstance(each, SavedCheckpoint)] == [3, 1]
+    shutil.rmtree(checkpoints.place_of(folder, 3))
+    for digest in weights:
+        del store.blobs[digest]
+    with pytest.raises(TrainingFault, match="checkpoints/3, from which the run begins, cannot be had"):
+        bring_state(request, folder, cache, store.connect, Patience())

@@ -104,6 +104,40 @@ async def test_what_has_ended_is_taken_back_without_a_comparison() -> None:
 
 
 @on_loop
+async def test_what_needs_nothing_costs_no_comparison() -> None:
+    """A thing that has ended in the very write that made it holds nothing: nothing is compared for its sake."""
+    keeper, things = Keeper(), Things()
+    holding = of(keeper, things)
+    compared, released = 0, asyncio.Event()
+
+    async def held() -> Held:
+        nonlocal compared
+        compared += 1
+        return await Keeper.held(keeper)
+
+    async def release(held: Mapping[str, Collection[str]]) -> None:
+        await Keeper.release(keeper, held)
+        released.set()
+
+    keeper.held, keeper.release = held, release  # type: ignore[method-assign]
+    rounds = asyncio.create_task(holding.run_for_ever())
+
+    async def write() -> None:
+        holding.ended([JOB])
+        for _ in range(20):  # it is told before the write has come back
+            await asyncio.sleep(0)
+
+    await keeper.waiting.wait()
+    await holding.make(JOB, [], write)
+    async with asyncio.timeout(10):
+        await released.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert compared == 1
+    rounds.cancel()
+
+
+@on_loop
 async def test_what_is_refused_is_not_written() -> None:
     """No hold, no thing; and a thing that cannot be written gives its hold back in the next round."""
     keeper, things = Keeper(), Things()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from sqlalchemy import Connection
 from services.grpckit.database import Database, PostgresAddress
 from services.grpckit.migrations import known_revisions
 from services.registry.tables import METADATA
+from tests.support.killed_migration import migrate_until
 from tests.support.postgres import TestDatabases
 from tests.support.released import RELEASED, ServiceSchema, fill, released_rows, rows_of, schema_of
 
@@ -73,48 +72,12 @@ def test_a_released_database_keeps_every_row(service: str, tmp_path: Path, postg
         assert_kept(database, schema)
 
 
-REVISION_PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-from sqlalchemy import event
-from sqlalchemy.engine import Engine, make_url
-from services.grpckit.database import Database, PostgresAddress
-
-path, migrations, head, service, url, left = sys.argv[1:]
-left = int(left)
-
-@event.listens_for(Engine, "before_cursor_execute")
-def count(connection, cursor, statement, *rest):
-    global left
-    if statement.lstrip().upper().startswith(("CREATE", "ALTER", "INSERT", "UPDATE", "DROP")):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-postgres = PostgresAddress(url=make_url(url)) if url else None
-database = Database(Path(path), migrations=Path(migrations), schema_head=head, service=service, postgres=postgres)
-database.open()
-database.close()
-print(left)
-"""
-"""Opens a database and is killed before a statement that changes something; prints what was left when it was not."""
-
-
-def migrate_until(schema: ServiceSchema, path: Path, postgres: PostgresAddress | None, left: int) -> int | None:
-    """Migrates in a process that is killed after `left` statements; returns how many it did not need, or None."""
-    url = postgres.url.render_as_string() if postgres else ""
-    arguments = [str(path), str(schema.migrations), schema.head, schema.service, url, str(left)]
-    done = subprocess.run([sys.executable, "-c", REVISION_PROGRAM, *arguments], capture_output=True, text=True)
-    assert done.returncode in {0, -9}, done.stderr
-    return int(done.stdout) if done.returncode == 0 else None
-
-
 def test_a_killed_migration_goes_on(tmp_path: Path, postgres: PostgresAddress | None) -> None:
     """Killed again and again, each time a few statements later, it still comes to its end with every row."""
     schema, path = schema_of("registry"), tmp_path / "data" / "db"
     fill(schema, path, postgres)
     kills = [migrate_until(schema, path, postgres, left) for left in (1, 9)]
-    assert kills == [None, None]
+    assert kills == [False, False]
     with opened(schema.database(path, postgres)) as database:
         assert_kept(database, schema)
 
@@ -131,7 +94,7 @@ def test_a_migration_may_be_killed_anywhere(tmp_path: Path, each_database: str, 
             databases: TestDatabases = request.getfixturevalue("postgres_databases")
             postgres = databases.empty()
         fill(schema, path, postgres)
-        is_done = migrate_until(schema, path, postgres, left) is not None
+        is_done = migrate_until(schema, path, postgres, left)
         with opened(schema.database(path, postgres)) as database:
             assert_kept(database, schema)
         if is_done:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData, create_engine, func, select
 
 from services.grpckit import request_memory
 from services.grpckit.errors import Reason, ServiceError
-from services.grpckit.request_memory import KEPT_S, LONGEST_ID, RequestScope, remember
+from services.grpckit.request_memory import KEPT_S, LONGEST_ID, RequestScope, recall, remember
 
 SCOPE = RequestScope(principal="local", project="p", method="CreateJob")
 
@@ -94,6 +94,23 @@ def test_memory_ends_after_a_day(connection: Connection, monkeypatch: pytest.Mon
     assert remember(connection, scope=SCOPE, request_id="old", request=b"other", make=work) == b"answer 2"
     table = request_memory.table(MetaData())
     assert connection.execute(select(func.count()).select_from(table)).scalar_one() == 1
+
+
+def test_an_id_ends_at_one_moment(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repetition while its second ends is a repetition; one whose deletion was undone is a new call, and no fault."""
+    work = _Work()
+    began_s = 10**9
+    monkeypatch.setattr(time, "time", lambda: began_s)
+    remember(connection, scope=SCOPE, request_id="old", request=b"body", make=work)
+    moments = iter([began_s + KEPT_S - 1, began_s + KEPT_S])
+    monkeypatch.setattr(time, "time", lambda: next(moments))
+    assert remember(connection, scope=SCOPE, request_id="old", request=b"body", make=work) == b"answer 1"
+    monkeypatch.setattr(time, "time", lambda: began_s + KEPT_S)
+    undone = connection.begin_nested()
+    remember(connection, scope=SCOPE, request_id="other", request=b"body", make=work)
+    undone.rollback()
+    assert recall(connection, scope=SCOPE, request_id="old", request=b"body") is None
+    assert remember(connection, scope=SCOPE, request_id="old", request=b"body", make=work) == b"answer 3"
 
 
 def test_an_id_that_is_too_long_is_refused(connection: Connection) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import random
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,16 @@ from sqlalchemy.exc import DBAPIError
 from services.grpckit.database import Database
 from services.scheduler.jobs import TERMINAL, TRANSITIONS, AttemptEnd, AttemptState, Failure, JobState, RetryPolicy
 from services.scheduler.queue_view import QueueView
-from services.scheduler.records import ActiveJob, Attempt, Needs, NewJob, Pinned, Ref
+from services.scheduler.records import ActiveJob, Attempt, Checkpoint, Needs, NewJob, Origin, Pinned, Ref
 from services.scheduler.service import MIGRATIONS, SCHEMA_HEAD
 from services.scheduler.store import active, outbox, placing, tables
 from services.scheduler.store import attempts as attempt_store
+from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store import events as event_store
 from services.scheduler.store import jobs as job_store
 from services.scheduler.store import nodes as node_store
 from services.scheduler.store.transaction import Transaction, database_clock
-from services.scheduler.wire.events import Batch
+from services.scheduler.wire.events import Batch, Copied
 from tests.support.postgres import postgres_of
 from tuneforge.names import JobName
 from tuneforge.v1 import events_pb2
@@ -323,6 +325,31 @@ def test_placements_that_share_a_write_are_told_apart(database: Database) -> Non
     found = database.read_sync(lambda db: [job_store.load(db, number) for number in (1, 2, 3, 4)])
     assert [job.state for job in found] == [JobState.STARTING, JobState.CANCELLED, JobState.STARTING, JobState.STARTING]
     assert [job.token for job in found] == [tokens[0], 0, tokens[1], tokens[3]]
+
+
+def test_who_made_the_durable_checkpoint_is_known(database: Database) -> None:
+    """Another node may have come further before, without a copy: nothing goes on from there."""
+
+    def run(db: Any) -> list[ActiveJob]:
+        tx = Transaction(db, 0)
+        node_store.register(tx, NODE, 10_000)
+        job_store.add(tx, new_job(JobName("p", "a")), None)
+        for attempt, (node, step) in enumerate([("n1", 50), ("n2", 10)], start=1):
+            (part,) = placing.place(tx, placing.Placing(job=1, nodes=[node], why="room"))
+            assert part.name.attempt == attempt
+            made = Checkpoint(step=step, attempt=attempt, node=node, digest="d", size_bytes=1, create_ms=0)
+            checkpoint_store.keep_saved(tx, 1, [made])
+            job_store.advance(tx, 1, job_store.Step(to=JobState.QUEUED, reason="R", message="M"))
+        copied = Copied(step=10, manifest=b"", digest="d", size_bytes=1, time_ms=0)
+        checkpoint_store.keep_durable(tx, 1, "n2", 2, [copied])
+        origin = Origin(name="projects/p/jobs/a/checkpoints/10", manifest=b"")
+        job_store.add(tx, replace(new_job(JobName("p", "v")), origin=origin, verifies=b"v"), None)
+        job_store.add(tx, replace(new_job(JobName("p", "branch")), origin=origin), None)
+        return active.all_jobs(db)
+
+    found, verification, branch = database.write_sync(run)
+    assert (verification.durable_node, branch.durable_node) == ("n2", None)
+    assert (found.checkpoint_node, found.durable_node, found.durable_step) == ("n1", "n2", 10)
 
 
 def test_batch_with_a_hole_is_refused_whole(database: Database) -> None:

@@ -68,7 +68,11 @@ def test_the_page_runs_and_loads_nothing() -> None:
 
 
 def test_a_sweep_without_values_has_a_page() -> None:
-    """Nothing to draw is said, not drawn."""
+    """Nothing to draw is said, not drawn, and so is why no importance is known."""
     page = page_of(0)
+    assert "it takes four trials" not in page
+    sweep, trials = sweep_with(0)
+    page = sweep_report(sweep, trials, Importances(shares={}, round=1, trials=0))
+    assert "it takes four trials" in page
     assert "fewer than two" in page
     assert "None of" not in page

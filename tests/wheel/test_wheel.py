@@ -63,10 +63,11 @@ def test_the_wheel_has_all_of_the_package_and_its_types(wheel: Path) -> None:
 def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
     """With its declared dependencies and nothing else, the package imports whole and the command runs."""
     environment = tmp_path / "venv"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     programs = environment / "bin"
-    install = ["-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)]
-    subprocess.run([str(programs / "python"), *install], check=True, capture_output=True)
+    install = ["install", "--quiet", "--no-compile", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python")]
+    subprocess.run([*pip, *install], check=True, capture_output=True)
     program = [str(programs / "python"), "-I", "-c", CHECK]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,12 @@
 """`tuneforge aliases`."""
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.connection import CommandGroup, ConnectedCommand, Connection, json_option
 from tuneforge.cli.output import print_fields, print_json, print_rows, printable, short
 from tuneforge.cli.stopping import stoppable
 
@@ -38,28 +39,53 @@ reason_option = click.option("--reason", default="", help="Why, for the log.")
 force_option = click.option("--force", is_flag=True, help="Against gates that refuse (admins; the log tells of it).")
 
 
-@click.group(cls=CommandGroup)
+class _AliasCommand(ConnectedCommand):
+    """A command whose first arguments are MODEL ALIAS, or MODEL@ALIAS as it is printed everywhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Divides the short form, which may stand behind options."""
+        options = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
+        with_value = {name for each in options for name in each.opts}
+        takes_alias = any(parameter.name == "alias" for parameter in self.params)
+        place = 0
+        while place < len(args) and args[place].startswith("-"):
+            place += 2 if args[place] in with_value else 1
+        if takes_alias and place < len(args) and re.fullmatch(r"[^@]+@[^@]+", args[place]):
+            args = [*args[:place], *args[place].split("@"), *args[place + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+class AliasGroup(CommandGroup):
+    """Commands that name an alias, in either form."""
+
+    command_class = _AliasCommand
+
+
+@click.group(cls=AliasGroup)
 def aliases() -> None:
-    """Names such as `production` that point to versions of a model, and the log of where they pointed when."""
+    """Names such as `production` that point to versions of a model, and the log of where they pointed when.
+
+    MODEL ALIAS may be written MODEL@ALIAS too.
+    """
 
 
 @aliases.command("list")
-@click.argument("model")
+@click.argument("model", required=False)
 @json_option
 @click.pass_obj
-def list_aliases(connection: Connection, model: str, as_json: bool) -> None:
-    """List the aliases of a model."""
+def list_aliases(connection: Connection, model: str | None, as_json: bool) -> None:
+    """List the aliases of a model, or of all in the project."""
     with connection.client() as client:
         print_rows(
             client.aliases.list(model),
             [
-                ("alias", lambda row: row.name.rpartition("/")[2]),
+                ("alias", lambda row: row.name.rpartition("/")[2] if model else short(row.name)),
                 ("version", lambda row: short(row.version)),
                 ("moved", lambda row: row.update_time),
                 ("etag", lambda row: row.etag),
             ],
             as_json=as_json,
-            nothing=f"no aliases; make one: tuneforge aliases set {model} production VERSION",
+            nothing=f"no aliases; make one: tuneforge aliases set {model or 'MODEL'} production VERSION",
         )
 
 

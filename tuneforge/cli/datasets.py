@@ -11,6 +11,8 @@ from typing import Final, Self
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.differences import diff_command
+from tuneforge.cli.downloads import download_command
 from tuneforge.cli.imports import AGAIN, origin
 from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size, transfer
 from tuneforge.cli.stopping import Stopped, note_advice
@@ -71,6 +73,10 @@ class _Upload:
 @click.group(cls=CommandGroup)
 def datasets() -> None:
     """Rows to learn from."""
+
+
+datasets.add_command(diff_command("datasets"))
+datasets.add_command(download_command("datasets"))
 
 
 @datasets.command()
@@ -182,12 +188,16 @@ def show(connection: Connection, version: str, as_json: bool) -> None:
 
     with connection.client() as client:
         found = client.datasets.version(version)
-    if as_json:
-        print_json(found)
-        return
+        if as_json:
+            print_json(found)
+            return
+        about = client.datasets.get(found.name.partition("/versions/")[0])
     print_fields(
         [
             ("name", found.name),
+            ("description", about.description),
+            ("tags", ", ".join(about.tags)),
+            ("metadata", about.metadata),
             ("revoked", revoked(found.revocations)),
             ("rows", found.rows),
             ("shape", found.shape),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneforge.cli.aliases import expected_option, reason_option
+from tuneforge.cli.aliases import AliasGroup, expected_option, reason_option
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
 from tuneforge.cli.output import print_json, print_rows, printable, short
 
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from tuneforge.gate_values import Gate, GatePolicy, GateReport
 
 
-@click.group(cls=CommandGroup)
+@click.group(cls=AliasGroup)
 def gates() -> None:
-    """What has to hold before an alias may be moved."""
+    """What has to hold before an alias may be moved.
+
+    MODEL ALIAS may be written MODEL@ALIAS too.
+    """
 
 
 @gates.command()

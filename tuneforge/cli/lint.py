@@ -20,14 +20,19 @@ _SHOWN: Final = 20
 _NOTHING: Final = ("none", "error", "warning", "info")
 
 
+_config_option = click.option(
+    "--config", default="", metavar="NAME", help="Of a folder whose README.md names several; else its default."
+)
+
+
 def _length_options(command: Any) -> Any:
     """For both commands."""
     command = click.option(
         "--overlong",
-        type=click.Choice(["drop", "truncate", "refuse"]),
+        type=click.Choice(["drop", "truncate", "refuse", "split"]),
         default="drop",
         show_default=True,
-        help="What happens to longer rows.",
+        help="What happens to longer rows; `split` is what continued pre-training does.",
     )(command)
     return click.option(
         "--max-tokens", type=click.IntRange(1, 1 << 20), default=1024, show_default=True, help="Most tokens of a row."
@@ -49,7 +54,7 @@ def _list_checks(context: click.Context, _parameter: click.Parameter, is_asked: 
 @click.command(cls=ConnectedCommand)
 @click.argument("rows", nargs=-1, required=True, metavar="FILE...|DATASET[/VERSION]")
 @click.option("--validation", multiple=True, metavar="FILE|DATASET[/VERSION]", help="Rows that are measured with.")
-@click.option("--config", default="", metavar="NAME", help="Of a folder whose README.md names several.")
+@_config_option
 @click.option("--model", metavar="MODEL[/VERSION|@ALIAS]|FOLDER", help="Its tokenizer and chat template are used.")
 @_length_options
 @click.option("--check", "checks", multiple=True, metavar="NAME", help="Run only these checks or groups of checks.")
@@ -66,7 +71,8 @@ def _list_checks(context: click.Context, _parameter: click.Parameter, is_asked: 
 def lint(context: click.Context, /, **options: Any) -> None:
     """Say what is wrong with rows: files on disk, without any service, or a version at the registry.
 
-    Exits with 1 when something as bad as --fail-on was found. Secrets and personal data are told by kind and place,
+    Of a folder it looks at what an upload would take: one configuration, where the card (README.md) names some. Exits
+    with 1 when something as bad as --fail-on was found. Secrets and personal data are told by kind and place,
     never shown.
     """
     from tuneforge.linting import LintOptions, Severity
@@ -92,6 +98,7 @@ def lint(context: click.Context, /, **options: Any) -> None:
 @click.command(cls=ConnectedCommand)
 @click.argument("rows", nargs=-1, required=True, metavar="FILE...|DATASET[/VERSION]")
 @click.option("--row", required=True, metavar="N|ID", help="Number of the row, from 1, or the beginning of its id.")
+@_config_option
 @click.option("--model", required=True, metavar="MODEL[/VERSION|@ALIAS]|FOLDER", help="Whose tokens are drawn.")
 @_length_options
 @click.option("--rejected", is_flag=True, help="Of a pair of answers, the rejected one.")
@@ -109,8 +116,9 @@ def preview(connection: Connection, /, **options: Any) -> None:
     wanted: int | str = int(row) if row.isdecimal() and len(row) < 12 else row
     drawing: dict[str, Any] = {"length": _length(options), "rejected": options["rejected"]}
     if _are_files(rows):
-        drawn = preview_file_row(rows, wanted, model=_folder(model), **drawing)
+        drawn = preview_file_row(rows, wanted, model=_folder(model), config=options["config"], **drawing)
     else:
+        _refuse_config(options["config"])
         with connection.client() as client:
             drawn = client.datasets.preview(_one(rows, "version"), wanted, model=model, **drawing)
     if options["as_json"]:
@@ -212,8 +220,7 @@ def _found(
             config=config,
             on_progress=tell,
         )
-    if config:
-        raise click.UsageError("--config is for a folder on disk: a version has the files of one configuration.")
+    _refuse_config(config)
     client = stack.enter_context(connection.client())
     return client.datasets.lint(
         _one(rows, "version"),
@@ -229,6 +236,11 @@ def _are_files(rows: Sequence[str]) -> bool:
     if len(rows) > 1 or Path(rows[0]).exists():
         return True
     return rows[0].startswith((".", "/", "~")) or bool(Path(rows[0]).suffix) or rows[0].count("/") not in {0, 1, 3, 5}
+
+
+def _refuse_config(config: str) -> None:
+    if config:
+        raise click.UsageError("--config is for a folder on disk: a version has the files of one configuration.")
 
 
 def _one(values: Sequence[str], name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -148,15 +149,26 @@ def profile(connection: Connection, /, version: str, as_json: bool, **flags: Any
 
 @click.command()
 @click.argument("version", metavar="MODEL[/VERSION|@ALIAS]")
+@click.option(
+    "--record", type=click.Path(path_type=Path), metavar="FILE", help="First keep this report, a file of `validate`."
+)
+@click.option("--source", default="", metavar="NAME", help="Who made the report that is kept.  [default: the caller]")
 @json_option
 @click.pass_context
-def validation(context: click.Context, version: str, as_json: bool) -> None:
+def validation(context: click.Context, version: str, record: Path | None, source: str, as_json: bool) -> None:
     """Print the newest validation report of a version; exit code 1 when a check failed or there is no report.
 
-    Proofs of resumes are reports too and stand apart: see `certificate`.
+    --record keeps one that was made elsewhere, as `tuneforge validate --output FILE.json` writes it; gates may ask for
+    its checks. Proofs of resumes are reports too and stand apart: see `certificate`.
     """
     connection: Connection = context.obj
     with connection.client() as client:
+        if record is not None:
+            from tuneforge._check_wire import report_from_json
+            from tuneforge.json_files import read_json_file
+
+            checks, not_run = report_from_json(read_json_file(record))
+            client.models.add_validation(version, checks, source=source, not_run=not_run)
         reports = client.models.validations(version)
         report = next((each for each in reports if any(check.name != _PROOF for check in each.checks)), None)
     if report is None:

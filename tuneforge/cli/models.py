@@ -1,18 +1,20 @@
 """`tuneforge models`."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuneforge.cli.connection import CommandGroup, Connection, json_option
+from tuneforge.cli.differences import diff_command
+from tuneforge.cli.downloads import download_command
 from tuneforge.cli.imports import ModelImport, origin
 from tuneforge.cli.merging import merge
 from tuneforge.cli.model_facts import card, certificate, create, filter_of, filter_options, profile, update, validation
-from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size, transfer
-from tuneforge.cli.stopping import stoppable
+from tuneforge.cli.output import print_fields, print_json, print_rows, revoked, short, size
 
 if TYPE_CHECKING:
+    from tuneforge.client import Client
     from tuneforge.models import Model, ModelVersion
 
 
@@ -21,7 +23,17 @@ def models() -> None:
     """Models and their versions; see `aliases` for the names that point to them."""
 
 
-for command in (card, certificate, create, merge, profile, update, validation):
+for command in (
+    card,
+    certificate,
+    create,
+    diff_command("models"),
+    download_command("models"),
+    merge,
+    profile,
+    update,
+    validation,
+):
     models.add_command(command)
 
 
@@ -78,20 +90,30 @@ def show(connection: Connection, model: str, as_json: bool) -> None:
     is_version = "@" in model or model.count("/") in {1, 5}
     with connection.client() as client:
         found = client.models.version(model) if is_version else client.models.get(model)
-    if as_json:
-        print_json(found)
-    else:
-        print_fields(_fields(found))
+        if as_json:
+            print_json(found)
+        else:
+            print_fields(_fields(found, _aliases_by_version(client, found.name.partition("/versions/")[0])))
 
 
-def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
+def _aliases_by_version(client: "Client", model: str) -> dict[str, list[str]]:
+    """Returns version -> the aliases that name it now."""
+    found: dict[str, list[str]] = {}
+    for alias in client.aliases.list(model):
+        found.setdefault(alias.version, []).append(alias.name.rpartition("/")[2])
+    return found
+
+
+def _fields(found: "Model | ModelVersion", aliases: Mapping[str, Sequence[str]]) -> list[tuple[str, object]]:
     from tuneforge.models import Model
 
     if isinstance(found, Model):
+        named = [f"{alias} -> {short(version)}" for version, each in aliases.items() for alias in each]
         return [
             ("name", found.name),
             ("description", found.description),
             ("latest", found.latest_version),
+            ("aliases", ", ".join(sorted(named))),
             ("created", found.create_time),
             ("creator", found.creator),
             *_said(found),
@@ -99,6 +121,7 @@ def _fields(found: "Model | ModelVersion") -> list[tuple[str, object]]:
     lineage = found.lineage
     return [
         ("name", found.name),
+        ("aliases", ", ".join(aliases.get(found.name, ()))),
         ("tainted by", revoked(found.taints)),
         ("kind", found.kind),
         ("task", found.task),
@@ -134,10 +157,12 @@ def _said(found: "Model | ModelVersion") -> list[tuple[str, object]]:
 def versions(connection: Connection, /, model: str, as_json: bool, **flags: Any) -> None:
     """List the versions of a model, newest first unless sorted otherwise."""
     with connection.client() as client:
+        aliases = {} if as_json else _aliases_by_version(client, model)
         print_rows(
             client.models.versions(model, filter_of(flags), order_by=flags["order_by"]),
             [
                 ("version", lambda row: short(row.name)),
+                ("aliases", lambda row: ", ".join(aliases.get(row.name, ())) or None),
                 ("kind", lambda row: row.kind),
                 ("base", lambda row: short(row.lineage.base.version) if row.lineage.base else "-"),
                 ("job", lambda row: short(row.lineage.job)),
@@ -148,24 +173,6 @@ def versions(connection: Connection, /, model: str, as_json: bool, **flags: Any)
             as_json=as_json,
             nothing=f"no versions; import one: tuneforge models import FOLDER --model {model}",
         )
-
-
-@models.command()
-@click.argument("version", metavar="MODEL[/VERSION|@ALIAS]")
-@click.argument("folder", type=click.Path(path_type=Path))
-@json_option
-@click.pass_obj
-def download(connection: Connection, version: str, folder: Path, as_json: bool) -> None:
-    """Bring the files of a version into a folder, each verified by its digest."""
-    again = "stopped: files that are whole stay, parts are hidden; run the command again to go on"
-    with stoppable(again), connection.client() as client:
-        total = client.models.version(version).size_bytes
-        with transfer("downloading", total=total) as progress:
-            found = client.models.download(version, folder, progress=progress)
-    if as_json:
-        print_json(found)
-    else:
-        click.echo(f"{short(found.name)}: {len(found.manifest.files)} files, {size(found.size_bytes)} in {folder}")
 
 
 def _tell(version: "ModelVersion", *, as_json: bool) -> None:

@@ -54,24 +54,28 @@ def attach_retention(group: click.Group) -> None:
 
 def _delete_command(kind: str) -> click.Command:
     @click.command("delete", cls=ConnectedCommand)
-    @click.argument("name")
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
     @click.option("--force", is_flag=True, help="With a whole one: its versions too. What is needed is refused anyway.")
     @click.option("--reason", default="", help="Why; kept for ever.")
     @json_option
     @click.pass_obj
-    def delete(connection: Connection, name: str, force: bool, reason: str, as_json: bool) -> None:
-        """Delete a version (NAME/3), or the whole of NAME. Numbers are never given again; bytes go later."""
+    def delete(connection: Connection, names: tuple[str, ...], force: bool, reason: str, as_json: bool) -> None:
+        """Delete versions (NAME/3), or the whole of NAME. Numbers are never given again; bytes go later.
+
+        In the order given, until one is refused.
+        """
         with connection.client() as client:
             keeping = _of(client, kind)
-            if "/" in name.removeprefix("projects/") and not re.fullmatch(r"projects/[^/]+/[^/]+/[^/]+", name):
-                done = keeping.delete_version(name, reason=reason)
-            else:
-                done = keeping.delete(name, force=force, reason=reason)
-        if as_json:
-            print_json(done)
-        else:
-            versions = "" if "/versions/" in done.name else f" with {done.num_versions} versions"
-            click.echo(f"deleted {short(done.name)}{versions}")
+            for name in names:
+                if "/" in name.removeprefix("projects/") and not re.fullmatch(r"projects/[^/]+/[^/]+/[^/]+", name):
+                    done = keeping.delete_version(name, reason=reason)
+                else:
+                    done = keeping.delete(name, force=force, reason=reason)
+                if as_json:
+                    print_json(done)
+                else:
+                    versions = "" if "/versions/" in done.name else f" with {done.num_versions} versions"
+                    click.echo(f"deleted {short(done.name)}{versions}")
 
     return delete
 

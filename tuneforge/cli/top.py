@@ -25,7 +25,7 @@ _PIPE_WIDTH = 120
 _SEQUENCE = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
 """What arrow and function keys send."""
 _LEAST_S = 0.3
-"""Shortest pause between two looks, however much changes."""
+"""Shortest pause between two frames, however much changes."""
 
 
 @click.command(cls=ConnectedCommand)
@@ -81,10 +81,10 @@ def _show(gathering: "Gathering", console: "Console", every_s: float) -> None:
 
     def ask() -> None:
         while not stop.is_set():
-            gathering.changes.seen.clear()
+            gathering.live.seen.clear()
             latest[:] = [gathering.gather()]
             stop.wait(_LEAST_S)
-            gathering.changes.seen.wait(every_s)
+            gathering.live.seen.wait(every_s)
 
     asking = threading.Thread(target=ask, name="top-asking", daemon=True)
     asking.start()
@@ -97,7 +97,7 @@ def _show(gathering: "Gathering", console: "Console", every_s: float) -> None:
         pass
     finally:
         stop.set()
-        gathering.changes.close()
+        gathering.live.close()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SPARK = 12
 """Characters of a curve of losses."""
 _STYLES = {"READY": "green", "RUNNING": "cyan", "UNREACHABLE": "red", "DRAINING": "yellow", "PAUSED": "yellow"}
+_SENTENCES = ("why", "held")
+"""Columns of sentences, which are cut before any other."""
 Column = tuple[str, int, bool]
 """Heading, width of the terminal from which on it is shown, and whether it is a number."""
 
@@ -74,7 +76,11 @@ def _head(scene: Scene) -> Text:
 def _table(title: str, columns: Sequence[Column], width: int) -> tuple[Table, list[int]]:
     """Returns an empty table and which of the columns it has."""
     shown = [index for index, (_, least, _) in enumerate(columns) if width >= least]
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1))
+    has_sentence = any(columns[index][0] in _SENTENCES for index in shown)  # it gets what the others leave
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1),
+        expand=has_sentence,
+    )  # fmt: skip
     for index in shown:
         heading, _, is_number = columns[index]
         table.add_column(
@@ -83,6 +89,7 @@ def _table(title: str, columns: Sequence[Column], width: int) -> tuple[Table, li
             no_wrap=True,
             overflow="ellipsis",
             header_style="bright_black",
+            ratio=1 if heading in _SENTENCES else None,
         )
     return table, shown
 

@@ -12,12 +12,13 @@ from tuneforge.cli.progress import Progress
 from tuneforge.client import Client
 from tuneforge.errors import PermissionDenied, TuneforgeError
 from tuneforge.explanation_values import JobExplanation
-from tuneforge.job_changes import JobsWatch
 from tuneforge.job_filters import JobOrder
 from tuneforge.job_values import Job, JobState
 from tuneforge.jobs import Jobs, WatchOptions
 from tuneforge.nodes import Node
 from tuneforge.queue_values import Queue
+from tuneforge.queue_watch import QueueView, QueueWatch
+from tuneforge.queues import Queues
 
 Thing = TypeVar("Thing")
 
@@ -28,6 +29,8 @@ LISTED_MOST = 200
 """Jobs of each list that are asked for; a terminal shows fewer."""
 _JOIN_S = 2.0
 """How long a thread that reads is waited for."""
+_AGAIN_S = 2.0
+"""Pause before a watch that was refused is opened again."""
 FOLLOWED_MOST = 16
 """Running jobs whose events are followed."""
 EXPLAINED_MOST = 5
@@ -85,6 +88,8 @@ class Follower:
         self._seq = 0
         self.caught_up = threading.Event()
         """Set once everything that was known when it began has been read."""
+        self.has_failed = False
+        """Whether it reads no more, although the job may go on."""
         options = WatchOptions(give_up_after_s=float("inf"), on_break=self._broke)
         self._watch = jobs.watch(job.name, options=options)
         self._thread = threading.Thread(target=self._run, name=f"top-{job.id}", daemon=True)
@@ -100,6 +105,7 @@ class Follower:
                     self.caught_up.set()
         except (TuneforgeError, ValueError) as error:  # the channel may be closed while it is opened again
             self._broke(error)
+            self.has_failed = True
         finally:
             self.caught_up.set()
 
@@ -121,44 +127,105 @@ class Follower:
         self._thread.join(timeout=_JOIN_S)
 
 
-class Changes:
-    """Tells, from a thread of its own, that some job has changed."""
+class Live:
+    """The queue as the scheduler tells it, read in a thread of its own for as long as it is not closed."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, queues: Queues) -> None:
         self.seen = threading.Event()
-        """Set with each change; whoever has looked clears it."""
-        self._watch: JobsWatch = jobs.watch_all(skip_snapshot=True, options=WatchOptions(give_up_after_s=float("inf")))
-        self._thread = threading.Thread(target=self._run, name="top-changes", daemon=True)
+        """Set with each thing that is told; whoever has looked clears it."""
+        self.view: QueueView | None = None
+        """The newest one; None: nothing is told at the moment."""
+        self._queues = queues
+        self._stop = threading.Event()
+        self._watch = self._open()
+        self._thread = threading.Thread(target=self._run, name="top-queue", daemon=True)
         self._thread.start()
 
+    def _open(self) -> QueueWatch:
+        return self._queues.watch(options=WatchOptions(give_up_after_s=float("inf"), on_break=self._broke))
+
     def _run(self) -> None:
-        try:
-            for _ in self._watch:
-                self.seen.set()
-        except (TuneforgeError, ValueError):  # the channel may be closed while it is opened again
-            return  # the picture is drawn at its pace all the same
+        while not self._stop.is_set():
+            try:
+                for view in self._watch:
+                    self.view = view
+                    self.seen.set()
+            except TuneforgeError as error:  # nobody has answered since it began, or the caller may not watch
+                self._broke(error)
+            except ValueError:  # the channel was closed while it was opened again
+                return
+            self._stop.wait(_AGAIN_S)
+            self._watch = self._open()
+
+    def _broke(self, _: TuneforgeError) -> None:
+        self.view = None
+        self.seen.set()
 
     def close(self) -> None:
         """Ends the watch."""
+        self._stop.set()
         self._watch.close()
         self.seen.set()
         self._thread.join(timeout=_JOIN_S)
 
 
-class Gathering:
-    """Asks the scheduler again and again; what cannot be had stays as it was, and says since when."""
+def _shape(view: QueueView | None) -> object:
+    """Returns what of a queue calls for a new look at everything: all but steps and usage, which come by themselves."""
+    if view is None:
+        return None
+    jobs = frozenset((each.job, each.state, each.position, each.nodes) for each in view.entries.values())
+    shares = frozenset((each.project, each.weight, each.hold) for each in view.shares.values())
+    return jobs, shares, frozenset((each.name, each.state, each.slots) for each in view.nodes.values())
 
-    def __init__(self, client: Client, scheduler: str, *, explains_every_s: float = 4.0) -> None:
+
+def _with_step(job: Job, view: QueueView | None) -> Job:
+    told = view.entries.get(job.name) if view is not None else None
+    return job if told is None else replace(job, step=told.step, total_steps=told.total_steps)
+
+
+class Gathering:
+    """Joins what streams tell with what is asked for when they show something new, or when they are silent.
+
+    What cannot be had stays as it was, and says since when.
+
+    Args:
+        client: To the scheduler.
+        scheduler: Its address.
+        explains_every_s: Least seconds between two explanations of the same jobs.
+        asks_every_s: Most seconds after which all is asked for again: forecasts and reasons drift.
+    """
+
+    def __init__(
+        self, client: Client, scheduler: str, *, explains_every_s: float = 4.0, asks_every_s: float = 5.0
+    ) -> None:
         self._client = client
         self._explains_every_s = explains_every_s
         self._explained_at = float("-inf")
         self._followers: dict[str, Follower] = {}
-        self.changes = Changes(client.jobs)
+        self._asks_every_s = asks_every_s
+        self._asked_at = float("-inf")
+        self._shape: object = None
+        """Of the queue when everything was asked for last."""
+        self.live = Live(client.queues)
         self._scene = Scene(time=datetime.now(UTC), scheduler=scheduler, project=client.project)
 
     def gather(self) -> Scene:
         """Returns the moment: with what is new, or with why nothing is."""
-        now = datetime.now(UTC)
+        now, view, known = datetime.now(UTC), self.live.view, self._scene
+        shape = _shape(view)
+        is_new = shape is None or shape != self._shape or bool(known.problem)
+        if is_new or time.monotonic() - self._asked_at >= self._asks_every_s:
+            known = self._ask(now)
+            self._shape, self._asked_at = shape, time.monotonic()
+        self._scene = replace(
+            known,
+            time=now,
+            jobs=tuple(_with_step(job, view) for job in known.jobs),
+            progress={name: follower.picture() for name, follower in self._followers.items()},
+        )
+        return self._scene
+
+    def _ask(self, now: datetime) -> Scene:
         known = self._scene
         try:
             listed = self._client.jobs.list
@@ -170,10 +237,9 @@ class Gathering:
             explanations = self._explain(jobs)
         except TuneforgeError as error:
             since = known.problem_since or now
-            self._scene = replace(known, time=now, problem=str(error), problem_since=since)
-            return self._scene
+            return replace(known, problem=str(error), problem_since=since)
         self._follow([job for job in jobs if job.state is JobState.RUNNING][:FOLLOWED_MOST])
-        self._scene = Scene(
+        return Scene(
             time=now,
             scheduler=known.scheduler,
             project=known.project,
@@ -181,9 +247,7 @@ class Gathering:
             jobs=jobs,
             queues=queues,
             explanations=explanations,
-            progress={name: follower.picture() for name, follower in self._followers.items()},
         )
-        return self._scene
 
     def settle(self, timeout_s: float) -> None:
         """Waits until the events that there are have been read, at most so long."""
@@ -192,8 +256,8 @@ class Gathering:
             follower.caught_up.wait(max(0.0, give_up_at - time.monotonic()))
 
     def close(self) -> None:
-        """Ends the reading of events and of changes."""
-        self.changes.close()
+        """Ends the reading of events and of the queue."""
+        self.live.close()
         for follower in self._followers.values():
             follower.close()
 
@@ -209,7 +273,7 @@ class Gathering:
 
     def _follow(self, running: Sequence[Job]) -> None:
         names = {job.name for job in running}
-        for name in self._followers.keys() - names:
+        for name in [name for name, each in self._followers.items() if name not in names or each.has_failed]:
             self._followers.pop(name).close()
         for job in running:
             if job.name not in self._followers:

@@ -53,11 +53,14 @@ class Budget(threading.local):
     def spend(self, value: Any) -> None:
         """Counts a text or a container, without what is in it."""
         if isinstance(value, str | list | tuple | dict | range):
-            size = len(value)
-            self.fits(size)
-            self._total -= size
-            if self._total < 0:
-                raise jinja2.exceptions.SecurityError("it handles too much text in all, as an endless loop would")
+            self.spend_size(len(value))
+
+    def spend_size(self, size: int) -> None:
+        """Counts a text or a container of so many characters or elements."""
+        self.fits(size)
+        self._total -= size
+        if self._total < 0:
+            raise jinja2.exceptions.SecurityError("it handles too much text in all, as an endless loop would")
 
     def measured(self, value: Any) -> int:
         """Returns about how long a value is as text, what is in it twice twice; refuses one that is too large."""
@@ -95,9 +98,8 @@ class Budget(threading.local):
             size += len(piece)
             self.fits(size)
             kept.append(piece)
-        text = "".join(kept)
-        self.spend(text)
-        return text
+        self.spend_size(size)
+        return "".join(kept)
 
     def check_percent(self, text: str, values: Any) -> None:
         """Refuses `text % values` when it would be too large; counts generously."""

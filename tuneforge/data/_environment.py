@@ -65,9 +65,10 @@ class _Counting(jinja2.visitor.NodeTransformer):
     def visit_For(self, node: jinja2.nodes.For) -> jinja2.nodes.For:
         """Counts each iteration, and each test of an item that is passed over."""
         self.generic_visit(node)
-        node.body.insert(0, jinja2.nodes.ExprStmt(_call("step", [], node.lineno), lineno=node.lineno))
+        step = jinja2.nodes.EnvironmentAttribute("step", lineno=node.lineno)
+        node.body.insert(0, jinja2.nodes.ExprStmt(step, lineno=node.lineno))
         if node.test is not None:
-            node.test = jinja2.nodes.And(_call("step", [], node.lineno), node.test, lineno=node.lineno)
+            node.test = jinja2.nodes.And(step, node.test, lineno=node.lineno)
         return node
 
     def visit_Concat(self, node: jinja2.nodes.Concat) -> jinja2.nodes.Call:
@@ -120,8 +121,10 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.filters.pop(name, None)
         self.filters = {name: _bounded(name, function, budget) for name, function in self.filters.items()}
 
+    @property
     def step(self) -> bool:
-        """Called in every iteration of a loop; the call itself is counted."""
+        """Counts an iteration of a loop, each of which reads it: a call would go through the sandbox's own checks."""
+        self.budget.step()
         return True
 
     def join_texts(self, *values: Any) -> str:
@@ -176,6 +179,9 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         """Computes `left operator right`, or refuses a result that would be huge."""
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):  # what templates do most
+            self.budget.spend_size(len(left) + len(right))
+            return left + right
         if operator == "**" and (abs(left) > _MAX_REPEAT or abs(right) > 64):
             raise jinja2.exceptions.SecurityError("a power in it is too large")
         if operator == "*":

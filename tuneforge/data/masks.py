@@ -5,17 +5,24 @@ beginning-of-text token, if it has one and the text does not begin with it.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tuneforge.data.faults import OverlongRow, RenderingCode, RenderingError
-from tuneforge.data.rendering import ChatFormat
+from tuneforge.data.rendering import ChatFormat, Rendering
 from tuneforge.data.rows import Row, Turn
 from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.specs.spec import OverlongPolicy
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
+
+_ROWS_AT_ONCE: Final = 256
+"""Rows whose tokens are made together: enough for all cores, and some hundred kilobytes of text."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +67,22 @@ def mark(row: Row, tokenizer: "Tokenizer", chat_format: ChatFormat) -> MarkedRow
         RenderingError: the template cannot write the row.
     """
     rendering = chat_format.render_row(row)
-    encoding = tokenizer.encode(rendering.text, add_special_tokens=False)
+    return _marked(row, rendering, tokenizer.encode(rendering.text, add_special_tokens=False), tokenizer, chat_format)
+
+
+def _marked(
+    row: Row, rendering: Rendering, encoding: "Encoding", tokenizer: "Tokenizer", chat_format: ChatFormat
+) -> MarkedRow:
     prefix = _text_prefix(rendering.text, tokenizer, chat_format) if not row.is_chat else ()
-    supervised = [*(False for _ in prefix), *_marks(encoding.offsets, rendering.supervised)]
+    offsets = encoding.offsets
+    supervised = [*(False for _ in prefix), *_marks(offsets, rendering.supervised)]
     if supervised:
         supervised[0] = False
     return MarkedRow(
         text=rendering.text,
         ids=(*prefix, *encoding.ids),
         supervised=tuple(supervised),
-        offsets=(*((0, 0) for _ in prefix), *encoding.offsets),
+        offsets=(*((0, 0) for _ in prefix), *offsets),
         prefix=len(prefix),
     )
 
@@ -141,6 +154,62 @@ def encode(
     return fit(mark(row, tokenizer, chat_format), row.line, max_tokens, overlong)
 
 
+def encode_all(
+    rows: Iterable[Row],
+    tokenizer: "Tokenizer",
+    chat_format: ChatFormat,
+    max_tokens: int,
+    overlong: OverlongPolicy = OverlongPolicy.DROP,
+) -> Iterator[EncodedRow | None]:
+    """Makes the tokens of many rows, in order and each as `encode` does, with the other cores' help.
+
+    Arguments as for `encode`. What a row makes it raise, or reading the rows does, comes in its place in the order.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
+
+        def finished(batch: _Batch) -> Iterator[EncodedRow | None]:
+            for (row, rendering), encoding in zip(batch.rendered, batch.encodings.result(), strict=True):
+                marked = _marked(row, rendering, encoding, tokenizer, chat_format)
+                yield fit(marked, row.line, max_tokens, overlong)
+            if batch.error is not None:
+                raise batch.error
+
+        before: _Batch | None = None
+        remaining = iter(rows)
+        while before is None or before.is_more:
+            rendered, error = _rendered(remaining, chat_format)
+            texts = [rendering.text for _, rendering in rendered]
+            # Its own code holds no lock of the interpreter: meanwhile the next texts are written.
+            encodings = pool.submit(tokenizer.encode_batch, texts, add_special_tokens=False)
+            batch = _Batch(rendered, encodings, error, is_more=len(rendered) == _ROWS_AT_ONCE and error is None)
+            if before is not None:
+                yield from finished(before)
+            before = batch
+        yield from finished(before)
+
+
+class _Batch(NamedTuple):
+    """Rows whose tokens are made together."""
+
+    rendered: list[tuple[Row, Rendering]]
+    encodings: "Future[list[Encoding]]"
+    error: Exception | None
+    """What ended them, after the last one."""
+    is_more: bool
+    """Whether others may follow."""
+
+
+def _rendered(rows: Iterator[Row], chat_format: ChatFormat) -> tuple[list[tuple[Row, Rendering]], Exception | None]:
+    """Returns the next rows as texts, and what came in the way of more."""
+    rendered: list[tuple[Row, Rendering]] = []
+    try:
+        for row in islice(rows, _ROWS_AT_ONCE):
+            rendered.append((row, chat_format.render_row(row)))  # noqa: PERF401 - what came before a fault stays
+    except Exception as error:  # noqa: BLE001 - raised again, after what came before it
+        return rendered, error
+    return rendered, None
+
+
 def encode_prompt(
     prompt: str | Sequence[Turn], tokenizer: "Tokenizer", chat_format: ChatFormat, character_limit: int | None = None
 ) -> list[int]:
@@ -176,20 +245,26 @@ def _text_prefix(text: str, tokenizer: "Tokenizer", chat_format: ChatFormat) -> 
 
 
 def _marks(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Tells for each token, given by its span of characters, whether it lies in one of `spans` (in order)."""
-    marks = []
-    span = 0
-    for start, end in offsets:
-        while span < len(spans) and end > spans[span][1]:
-            span += 1
-        if span == len(spans):
-            marks.append(False)
-            continue
-        first, last = spans[span]
+    """Tells for each token, given by its span of characters (in order), whether it lies in one of `spans`."""
+    marks = [False] * len(offsets)
+    for first, last in spans:
+        begin = bisect_left(offsets, (first, first))
         # Some tokenizers trim white space from offsets: a token of nothing else is then empty and lies at its own end.
-        is_inside = first <= start and end <= last if start < end else first < end <= last
-        marks.append(is_inside)
+        while begin < len(offsets) and offsets[begin][1] <= first:
+            begin += 1
+        end = bisect_right(offsets, last, lo=begin, key=itemgetter(1))
+        marks[begin:end] = [True] * (end - begin)
     return marks
 
 
-__all__ = ["EncodedRow", "MarkedRow", "encode", "encode_prompt", "fit", "load_tokenizer", "mark", "pieces"]
+__all__ = [
+    "EncodedRow",
+    "MarkedRow",
+    "encode",
+    "encode_all",
+    "encode_prompt",
+    "fit",
+    "load_tokenizer",
+    "mark",
+    "pieces",
+]

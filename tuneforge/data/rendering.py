@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tuneforge.data._outline import Outline, stand_in
 from tuneforge.data._sentinels import SENTINEL, messages_of, sentinel, with_sentinels
 from tuneforge.data.faults import MissingExtra, RenderingCode, RenderingError
 from tuneforge.data.rows import Row, Turn
@@ -27,6 +28,9 @@ TRAINING_TIME: Final = dt.datetime(2024, 7, 26, tzinfo=dt.UTC)
 resume. The date is the fall-back that Llama 3's own template names."""
 
 _SENTINEL_PATTERN: Final = re.compile(f"{SENTINEL}[0-9]+{SENTINEL}")
+
+_MOST_OUTLINES: Final = 256
+"""Orders of speakers that are remembered for a model."""
 
 Tools = Sequence[Mapping[str, Any]]
 """What a conversation may call, as templates take it."""
@@ -124,8 +128,37 @@ class ChatFormat:
         return self._render_conversation(row)
 
     def _render_conversation(self, row: Row) -> Rendering:
-        turns, tools = row.turns, row.tools
-        text = self._render(messages_of(turns), tools, add_generation_prompt=False)
+        turns = row.turns
+        text = self._render(messages_of(turns), row.tools, add_generation_prompt=False)
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        outline = None if row.tools else self._outline(turns)
+        spans = outline.spans([turn.content for turn in turns], text) if outline else None
+        if spans is None:
+            spans = self._spans(turns, row.tools, text)
+        learned = (span for index, span in zip(answers, spans, strict=True) if index >= row.context_turns)
+        return Rendering(text=text, supervised=tuple(learned))
+
+    def _outline(self, turns: Sequence[Turn]) -> Outline | None:
+        """Returns what the template writes around turns that only speak; None where they do more, or it does."""
+        if any(turn.tool_calls or turn.tool_call_id or turn.name for turn in turns):
+            return None
+        roles = tuple(turn.role for turn in turns)
+        if roles not in self._outlines and len(self._outlines) < _MOST_OUTLINES:
+            same = [Turn(role=role, content=stand_in(index)) for index, role in enumerate(roles)]
+            answers = [index for index, role in enumerate(roles) if role == "assistant"]
+            try:
+                text = self._render(messages_of(same), (), add_generation_prompt=False)
+                self._outlines[roles] = Outline.of(text, self._spans(same, (), text), answers)
+            except RenderingError:  # the row itself tells what is wrong
+                self._outlines[roles] = None
+        return self._outlines.get(roles)
+
+    @functools.cached_property
+    def _outlines(self) -> dict[tuple[str, ...], Outline | None]:
+        return {}
+
+    def _spans(self, turns: Sequence[Turn], tools: Tools, text: str) -> list[tuple[int, int]]:
+        """Finds what is learned of a text, one span for each answer."""
         places = self._content_places(turns, tools, text)
         answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
         end_token = self._first_control_token(text[places[-1][1] :])
@@ -143,8 +176,7 @@ class ChatFormat:
             before = spans[-1][1] if spans else 0
             begin = self._answer_start(turns[:index], tools, text, (before, start))
             spans.append((begin, stop + len(end_token) if is_ended else end))
-        learned = (span for index, span in zip(answers, spans, strict=True) if index >= row.context_turns)
-        return Rendering(text=text, supervised=tuple(learned))
+        return spans
 
     def _content_places(self, turns: Sequence[Turn], tools: Tools, text: str) -> list[tuple[int, int]]:
         """Finds where each assistant's content stands in the rendered text, up to the name of the last tool it calls.

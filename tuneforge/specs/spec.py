@@ -229,7 +229,7 @@ class Optimization:
     epochs: float | None = None
     """Passes over the rows, > 0. None with no `max_steps`: 3 for supervised fine-tuning, else 1."""
     max_steps: int | None = None
-    """Optimiser steps, >= 1; instead of `epochs`."""
+    """Optimiser steps, 1 to 1000000000; instead of `epochs`."""
     decay_ratio: float | None = None
     """With WSD: share of all steps over which the rate falls at the end, (0, 1]. None: 0.2."""
     decay_every_steps: int = 0

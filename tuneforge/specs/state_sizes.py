@@ -131,9 +131,10 @@ def input_side(tensor: TensorShape, architecture: Architecture) -> int:
 
 def weights_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     """Returns the bytes of all weights of the base in the formats that a run keeps them in."""
-    packed = _packed_names(spec, architecture)
+    packed, matrices = _packed_names(spec, architecture), _matrices(architecture)
     head = sum(math.prod(shape) for shape in _reward_head(spec, architecture)) * FP32
-    return round(sum(_kept_bytes(tensor, spec, packed) for tensor in _base_tensors(spec, architecture))) + head
+    kept = (_kept_bytes(tensor, spec, packed, matrices) for tensor in _base_tensors(spec, architecture))
+    return round(sum(kept)) + head
 
 
 def mapped_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
@@ -144,8 +145,11 @@ def mapped_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     """
     if _stored_format(architecture) != _loaded_format(spec, architecture):
         return 0
-    packed, loaded = _packed_names(spec, architecture), _loaded_format(spec, architecture)
-    is_converted = [_kept_bytes(tensor, spec, packed) != tensor.size * loaded for tensor in architecture.tensors]
+    packed, matrices = _packed_names(spec, architecture), _matrices(architecture)
+    loaded = _loaded_format(spec, architecture)
+    is_converted = [
+        _kept_bytes(tensor, spec, packed, matrices) != tensor.size * loaded for tensor in architecture.tensors
+    ]
     if all(is_converted):
         return 0
     return sum(tensor.size * loaded for tensor, is_it in zip(architecture.tensors, is_converted, strict=True) if is_it)
@@ -157,13 +161,24 @@ def loading_bytes(spec: TrainingSpec, architecture: Architecture) -> int:
     return architecture.parameters * (stored if stored == loaded else stored + loaded)
 
 
-def _kept_bytes(tensor: TensorShape, spec: TrainingSpec, packed: frozenset[str]) -> float:
+def _kept_bytes(tensor: TensorShape, spec: TrainingSpec, packed: frozenset[str], matrices: frozenset[str]) -> float:
     """Returns the bytes of one weight as a run keeps it (see `precision` of the engine)."""
     if tensor.name in packed and isinstance(spec.method, QloraMethod):
         return tensor.size * PACKED_BYTES[spec.method.quantization]
-    is_matrix = len(tensor.shape) == 2 and (tensor.is_in_block or tensor.name.startswith(_VOCABULARY_HEAD))
-    is_halved = spec.lora is not None and spec.compute in HALF and is_matrix
+    depth = spec.method.freeze_layers if isinstance(spec.method, FullMethod) else 0
+    is_still = spec.lora is not None or is_frozen(tensor.name, depth)
+    is_halved = is_still and spec.compute in HALF and tensor.name.rpartition(".")[0] in matrices
     return tensor.size * (BF16 if is_halved else FP32)
+
+
+def _matrices(architecture: Architecture) -> frozenset[str]:
+    """Returns the names of the layers that are matrices: of these the bias has the format of the weight."""
+    found = (tensor for tensor in architecture.tensors if len(tensor.shape) == 2)
+    return frozenset(
+        tensor.name.rpartition(".")[0]
+        for tensor in found
+        if tensor.is_in_block or tensor.name.startswith(_VOCABULARY_HEAD)
+    )
 
 
 def _packed_names(spec: TrainingSpec, architecture: Architecture) -> frozenset[str]:

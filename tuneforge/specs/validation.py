@@ -35,6 +35,10 @@ from tuneforge.specs.task_rules import task_violations
 MAX_TOKENS_RANGE = (8, 131_072)
 ROWS_PER_STEP_MAX = 65_536
 EPOCHS_MAX = 10_000.0
+STEPS_MAX = 1_000_000_000
+CPU_MILLIS_MAX = 1_000_000_000
+"""A million cores."""
+MEMORY_BYTES_MAX = 2**60
 LEARNING_RATE_MAX = 100.0
 """Far above any rate that learns: a mistake of units."""
 SAMPLE_PROMPTS_MAX = 16
@@ -188,17 +192,15 @@ def _optimization(optimization: Optimization) -> Iterator[FieldViolation]:
         yield FieldViolation(
             f"{prefix}.rows_per_step", f"is {rows}: use 1 to {ROWS_PER_STEP_MAX}, or 0 for the default"
         )
-    yield from _count(f"{prefix}.rows_per_micro_batch", optimization.rows_per_micro_batch, minimum=0)
-    if optimization.rows_per_micro_batch > ROWS_PER_STEP_MAX:
-        found = optimization.rows_per_micro_batch
-        yield FieldViolation(f"{prefix}.rows_per_micro_batch", f"is {found}: use at most {ROWS_PER_STEP_MAX}")
+    micro_rows = optimization.rows_per_micro_batch
+    yield from _count(f"{prefix}.rows_per_micro_batch", micro_rows, minimum=0, maximum=ROWS_PER_STEP_MAX)
     if optimization.epochs is not None and optimization.max_steps is not None:
         yield FieldViolation(f"{prefix}.epochs", "is set beside `max_steps`: set one of them")
     elif optimization.epochs is not None and not 0 < optimization.epochs <= EPOCHS_MAX:
         allowed = f"use a number > 0, at most {EPOCHS_MAX:g}"
         yield FieldViolation(f"{prefix}.epochs", f"is {optimization.epochs}: {allowed}")
     elif optimization.max_steps is not None:
-        yield from _count(f"{prefix}.max_steps", optimization.max_steps, minimum=1)
+        yield from _count(f"{prefix}.max_steps", optimization.max_steps, minimum=1, maximum=STEPS_MAX)
 
 
 def _decay(optimization: Optimization) -> Iterator[FieldViolation]:
@@ -309,8 +311,8 @@ def _resources(resources: Resources) -> Iterator[FieldViolation]:
             "resources.devices_per_node",
             f"is {devices}: use 0 or 1; for more devices ask for more `resources.nodes`, with one trainer a device",
         )
-    yield from _count("resources.cpu_millis", resources.cpu_millis, minimum=0)
-    yield from _count("resources.memory_bytes", resources.memory_bytes, minimum=0)
+    yield from _count("resources.cpu_millis", resources.cpu_millis, minimum=0, maximum=CPU_MILLIS_MAX)
+    yield from _count("resources.memory_bytes", resources.memory_bytes, minimum=0, maximum=MEMORY_BYTES_MAX)
     low, high = LOST_AFTER_RANGE_S
     if resources.lost_after_s is not None and not low <= resources.lost_after_s <= high:
         yield FieldViolation(
@@ -324,6 +326,8 @@ def _number(path: str, value: float, allowed: str) -> Iterator[FieldViolation]:
         yield FieldViolation(path, f"is {value}: {allowed}")
 
 
-def _count(path: str, value: int, *, minimum: int) -> Iterator[FieldViolation]:
+def _count(path: str, value: int, *, minimum: int, maximum: int | None = None) -> Iterator[FieldViolation]:
     if value < minimum:
         yield FieldViolation(path, f"is {value}: use {minimum} or more")
+    elif maximum is not None and value > maximum:
+        yield FieldViolation(path, f"is {value}: use at most {maximum}")

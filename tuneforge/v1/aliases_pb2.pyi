@@ -193,7 +193,7 @@ class ListAliasesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
-    """Required. `projects/{project}/models/{model}`."""
+    """Required. `projects/{project}` or `projects/{project}/models/{model}`: whose aliases are listed."""
     page_size: _builtins.int
     """Most entries in the answer; 0 = 50, more than 1000 is cut to 1000."""
     page_token: _builtins.str

@@ -164,6 +164,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Failure of an attempt (infrastructure fault): another process that trains with this one has ended, or does not answer."""
     ERROR_REASON_GANG_MIXED: _ErrorReason.ValueType  # 161
     """Failure of an attempt (user fault): nodes that are to train together differ in versions or in their kind of processor."""
+    ERROR_REASON_DEVICE_LOST: _ErrorReason.ValueType  # 209
+    """Failure of an attempt (infrastructure fault): the accelerator has failed, or its driver does not answer."""
     ERROR_REASON_MERGE_DIVERGED: _ErrorReason.ValueType  # 165
     """Failure of an attempt (user fault): a merged model says something else than its adapter at more positions than
     `output.merge.min_agreement` allows.
@@ -329,6 +331,8 @@ ERROR_REASON_GANG_BROKEN: ErrorReason.ValueType  # 160
 """Failure of an attempt (infrastructure fault): another process that trains with this one has ended, or does not answer."""
 ERROR_REASON_GANG_MIXED: ErrorReason.ValueType  # 161
 """Failure of an attempt (user fault): nodes that are to train together differ in versions or in their kind of processor."""
+ERROR_REASON_DEVICE_LOST: ErrorReason.ValueType  # 209
+"""Failure of an attempt (infrastructure fault): the accelerator has failed, or its driver does not answer."""
 ERROR_REASON_MERGE_DIVERGED: ErrorReason.ValueType  # 165
 """Failure of an attempt (user fault): a merged model says something else than its adapter at more positions than
 `output.merge.min_agreement` allows.

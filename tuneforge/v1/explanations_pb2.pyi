@@ -101,7 +101,9 @@ class _BlockerReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Blocker
     BLOCKER_REASON_STILL_HELD: _BlockerReason.ValueType  # 20
     """It was asked to leave its nodes, or it is being cancelled, and still holds them."""
     BLOCKER_REASON_UNLIKE_NODES: _BlockerReason.ValueType  # 21
-    """Enough nodes have room, and too few of them are alike: they differ in devices, versions or processor."""
+    """Enough nodes have room, and too few of them are alike: they differ in devices, versions or processor. Or none is like
+    the node where the checkpoint was made that the job goes on from.
+    """
 
 class BlockerReason(_BlockerReason, metaclass=_BlockerReasonEnumTypeWrapper):
     """Why a job waits, as a stable word."""
@@ -149,7 +151,9 @@ BLOCKER_REASON_NODES_AWAY: BlockerReason.ValueType  # 19
 BLOCKER_REASON_STILL_HELD: BlockerReason.ValueType  # 20
 """It was asked to leave its nodes, or it is being cancelled, and still holds them."""
 BLOCKER_REASON_UNLIKE_NODES: BlockerReason.ValueType  # 21
-"""Enough nodes have room, and too few of them are alike: they differ in devices, versions or processor."""
+"""Enough nodes have room, and too few of them are alike: they differ in devices, versions or processor. Or none is like
+the node where the checkpoint was made that the job goes on from.
+"""
 Global___BlockerReason: _TypeAlias = BlockerReason  # noqa: Y015
 
 class _ForecastEvent:

@@ -730,7 +730,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListAliases(self, request, context):
-        """Lists the aliases of a model by id. Idempotent.
+        """Lists the aliases of a model, or of all models of a project, by model and id. Idempotent.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
@@ -1175,7 +1175,7 @@ class RegistryServiceServicer(object):
         """Lists the promotions of a project by model and version. Idempotent.
 
         Errors:
-        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+        INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a state is none.
         INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

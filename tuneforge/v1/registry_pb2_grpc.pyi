@@ -231,7 +231,7 @@ class RegistryServiceStub:
       NOT_FOUND `NOT_FOUND`: list the model's aliases; at that moment it did not exist.
     """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasesRequest, _aliases_pb2.ListAliasesResponse]
-    """Lists the aliases of a model by id. Idempotent.
+    """Lists the aliases of a model, or of all models of a project, by model and id. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
@@ -550,7 +550,7 @@ class RegistryServiceStub:
     """Lists the promotions of a project by model and version. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a state is none.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     QueryLineage: _grpc.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]
@@ -976,7 +976,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
       NOT_FOUND `NOT_FOUND`: list the model's aliases; at that moment it did not exist.
     """
     ListAliases: _aio.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasesRequest, _aliases_pb2.ListAliasesResponse]  # type: ignore[assignment]
-    """Lists the aliases of a model by id. Idempotent.
+    """Lists the aliases of a model, or of all models of a project, by model and id. Idempotent.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
@@ -1295,7 +1295,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists the promotions of a project by model and version. Idempotent.
 
     Errors:
-      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+      INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a state is none.
       INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
     """
     QueryLineage: _aio.UnaryUnaryMultiCallable[_lineage_pb2.QueryLineageRequest, _lineage_pb2.QueryLineageResponse]  # type: ignore[assignment]
@@ -1844,7 +1844,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aliases_pb2.ListAliasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aliases_pb2.ListAliasesResponse, _abc.Awaitable[_aliases_pb2.ListAliasesResponse]]:
-        """Lists the aliases of a model by id. Idempotent.
+        """Lists the aliases of a model, or of all models of a project, by model and id. Idempotent.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
@@ -2349,7 +2349,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the promotions of a project by model and version. Idempotent.
 
         Errors:
-          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative.
+          INVALID_ARGUMENT `INVALID_FIELD`: the page size is negative, or a state is none.
           INVALID_ARGUMENT `INVALID_PAGE_TOKEN`: start again without a token.
         """
 

@@ -465,7 +465,8 @@ class SchedulerServiceServicer(object):
 
     def RerunJob(self, request, context):
         """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
-        Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+        Labels, policy of retries and `ttl` are taken over too; moments are not, nor what it waited for once it has run.
+        Idempotent by `request_id`.
 
         Errors:
         INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
@@ -474,6 +475,7 @@ class SchedulerServiceServicer(object):
         ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
         FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
         FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+        FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
         FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
@@ -674,6 +676,7 @@ class SchedulerServiceServicer(object):
         INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
         NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
         FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+        FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -691,6 +694,8 @@ class SchedulerServiceServicer(object):
         ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
         INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
         FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+        FAILED_PRECONDITION `QUOTA_TOO_SMALL`: a trial asks for more devices than the quota of its project allows at once. (Where
+        as many jobs of the project wait as may, a trial begins once one of them has started.)
         UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -168,7 +168,8 @@ class SchedulerServiceStub:
     """
     RerunJob: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RerunJobRequest, _jobs_pb2.Job]
     """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
-    Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+    Labels, policy of retries and `ttl` are taken over too; moments are not, nor what it waited for once it has run.
+    Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
@@ -177,6 +178,7 @@ class SchedulerServiceStub:
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
       FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
       FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
@@ -317,6 +319,7 @@ class SchedulerServiceStub:
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
       FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     CreateSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.CreateSweepRequest, _sweeps_pb2.Sweep]
@@ -330,6 +333,8 @@ class SchedulerServiceStub:
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
       INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`: a trial asks for more devices than the quota of its project allows at once. (Where
+        as many jobs of the project wait as may, a trial begins once one of them has started.)
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     GetSweep: _grpc.UnaryUnaryMultiCallable[_sweeps_pb2.GetSweepRequest, _sweeps_pb2.Sweep]
@@ -614,7 +619,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     RerunJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RerunJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
-    Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+    Labels, policy of retries and `ttl` are taken over too; moments are not, nor what it waited for once it has run.
+    Idempotent by `request_id`.
 
     Errors:
       INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
@@ -623,6 +629,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
       FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
       FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
       FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
@@ -763,6 +770,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
       NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
       FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     CreateSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.CreateSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
@@ -776,6 +784,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
       ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
       INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
       FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+      FAILED_PRECONDITION `QUOTA_TOO_SMALL`: a trial asks for more devices than the quota of its project allows at once. (Where
+        as many jobs of the project wait as may, a trial begins once one of them has started.)
       UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
     """
     GetSweep: _aio.UnaryUnaryMultiCallable[_sweeps_pb2.GetSweepRequest, _sweeps_pb2.Sweep]  # type: ignore[assignment]
@@ -1129,7 +1139,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Makes a new job with the pinned spec of one that has ended: the same versions by the same digests, or the newest ones.
-        Labels, policy of retries and `ttl` are taken over too. Idempotent by `request_id`.
+        Labels, policy of retries and `ttl` are taken over too; moments are not, nor what it waited for once it has run.
+        Idempotent by `request_id`.
 
         Errors:
           INVALID_ARGUMENT `INVALID_FIELD`: what it names is gone, or the job is a verification; the message says which.
@@ -1138,6 +1149,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS `ALREADY_EXISTS`: choose another job id, or none.
           FAILED_PRECONDITION `WRONG_STATE`: it has not ended; the metadata has its `state`.
           FAILED_PRECONDITION `DOES_NOT_FIT`: no known node could hold it any more.
+          FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
           FAILED_PRECONDITION `REVOKED`: its data or its base were revoked since.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
@@ -1368,6 +1380,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT `REQUEST_ID_REUSED`: send a new request id.
           NOT_FOUND `NOT_FOUND`: list the job's checkpoints; or its base or its rows were deleted since, as the message says.
           FAILED_PRECONDITION `WRONG_STATE`: the checkpoint was not copied to the blob store; the metadata has `state`.
+          FAILED_PRECONDITION `QUOTA_TOO_SMALL`, RESOURCE_EXHAUSTED `QUOTA_EXCEEDED`: as for `CreateJob`.
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
 
@@ -1387,6 +1400,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS `ALREADY_EXISTS`: choose another sweep id, or none.
           INVALID_ARGUMENT `LINEAGE_DEPTH`: the base stands on more than 14 adapters; merge them into a whole model first.
           FAILED_PRECONDITION `REVOKED`: the data is revoked, or the base was made from such data. Use other data.
+          FAILED_PRECONDITION `QUOTA_TOO_SMALL`: a trial asks for more devices than the quota of its project allows at once. (Where
+            as many jobs of the project wait as may, a trial begins once one of them has started.)
           UNAVAILABLE `PEER_UNAVAILABLE`: the registry does not answer; retry.
         """
 

@@ -827,7 +827,7 @@ class Optimization(_message.Message):
     epochs: _builtins.float
     """Passes over the rows, > 0, at most 10000; a fraction ends in the middle of a pass."""
     max_steps: _builtins.int
-    """Optimiser steps, >= 1."""
+    """Optimiser steps, 1 to 1000000000."""
     decay_ratio: _builtins.float
     """With WSD: share of all steps over which the rate falls at the end, 0 < r <= 1. Unset: 0.2."""
     decay_every_steps: _builtins.int
@@ -1137,11 +1137,11 @@ class Resources(_message.Message):
     """
     cpu_millis: _builtins.int
     """CPU share on each node in thousandths of a core: what is kept free for an attempt, and what it gets at most. A node that
-    may not make control groups rounds it up to whole cores. 0: the node's default for one attempt, and no limit.
+    may not make control groups rounds it up to whole cores. At most 1000000000. 0: the node's default for one attempt, and no limit.
     """
     memory_bytes: _builtins.int
     """Host memory on each node in bytes: what is kept free for an attempt, and what it gets at most; one that needs more ends
-    as OUT_OF_MEMORY. 0: no request, and no limit.
+    as OUT_OF_MEMORY. At most 2^60. 0: no request, and no limit.
     """
     @_builtins.property
     def node_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

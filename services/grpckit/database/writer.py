@@ -33,11 +33,12 @@ T = TypeVar("T")
 
 WRITES_PER_COMMIT = 256
 """Writes that share one commit at most: keeps the wait of the first one bounded when writers never pause."""
-LONGEST_RUN_S = 0.02
-"""Processor seconds after which a running commit takes no further write, other than those it takes in any case."""
-USUAL_PER_COMMIT, PATIENT_PER_COMMIT = 4, 8
+LONGEST_RUN_S, PROMPT_RUN_S = 0.02, 0.005
+"""Processor seconds after which a running commit takes no further write, other than those it takes in any case; and the
+same of one with prompt writes, which wait for its end."""
+USUAL_PER_COMMIT, PATIENT_PER_COMMIT = 2, 1
 """Usual and patient writes that a commit takes whatever else waits, so that none are ever put off for ever; once a
-prompt write waits, it takes no more of them."""
+prompt write waits, it takes no more of them. A patient one may be a group."""
 CAREFUL_COMMITS = 64
 """Commits with a savepoint around each write after one in which a write failed: failures come in swarms."""
 PATIENCE_S = 5.0
@@ -241,7 +242,7 @@ class Writer:
         """
         if len(batch) == 1:  # its failure undoes the transaction
             return [_Outcome(value=batch[0].run(connection))]
-        until = time.thread_time() + LONGEST_RUN_S
+        until = time.thread_time() + (PROMPT_RUN_S if batch[0].rank is Rank.PROMPT else LONGEST_RUN_S)
         run = self._run_in_savepoint if self._careful else self._run_freely
         self._careful -= self._careful > 0
         outcomes: list[_Outcome] = []

@@ -15,14 +15,14 @@ from services.grpckit.errors import FieldViolation, Reason, ServiceError, invali
 from services.grpckit.pages import cut
 from services.registry.aliases import log, requests, store, wire
 from services.registry.aliases.resources import UNGATED, Alias, AliasChange, AliasMove, MoveKind, Verdict
-from services.registry.aliases.watch import AliasFeed, WatchRequest
+from services.registry.aliases.watch import AliasFeed, WatchRequest, scope_of
 from services.registry.calls import Context, page_of_request, size_bytes
 from services.registry.gates import wire as gate_wire
 from services.registry.gates.calls import GateCalls
 from services.registry.gates.examination import StaleFacts, gate_failed, gather
 from services.registry.gates.rules import Facts
 from services.registry.library import Library, now_us
-from tuneforge.names import AliasName, ModelName
+from tuneforge.names import AliasName
 from tuneforge.v1 import aliases_pb2
 
 _EXAMINATIONS = 5
@@ -82,11 +82,11 @@ class AliasCalls(GateCalls):
     async def ListAliases(
         self, request: aliases_pb2.ListAliasesRequest, context: Context
     ) -> aliases_pb2.ListAliasesResponse:
-        """Lists the aliases of a model."""
-        name = ModelName.parse(request.parent)
+        """Lists the aliases of a model or of a project."""
+        scope = scope_of(request.parent)
         page = page_of_request(request)
-        rows = await self._database.read(lambda c: store.list_aliases(c, name, page))
-        entries, token = cut(rows, page, lambda row: row.name.alias)
+        rows = await self._database.read(lambda c: store.list_aliases(c, scope, page))
+        entries, token = cut(rows, page, lambda row: f"{row.name.model}/{row.name.alias}")
         return aliases_pb2.ListAliasesResponse(aliases=map(wire.alias_to_proto, entries), next_page_token=token)
 
     async def SetAlias(self, request: aliases_pb2.SetAliasRequest, context: Context) -> aliases_pb2.Alias:

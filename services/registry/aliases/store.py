@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, literal, select, tuple_, update
 
 from services.grpckit.errors import Reason, ServiceError, not_found
 from services.grpckit.pages import Page
@@ -59,22 +59,27 @@ def find_alias(connection: Connection, name: AliasName, *, lock: bool = False) -
     return None if row is None else alias_of(row)
 
 
-def list_aliases(connection: Connection, model: ModelName, page: Page) -> list[Alias]:
-    """Returns a page's aliases by id, and one more when there are more.
+def list_aliases(connection: Connection, scope: ModelName | str, page: Page) -> list[Alias]:
+    """Returns a page's aliases by model and id, and one more when there are more.
+
+    Args:
+        connection: To read with.
+        scope: A model, or a project's id for all of its models.
+        page: Which.
 
     Raises:
         ServiceError: `NOT_FOUND`: there is no such model.
     """
-    get_collection(connection, model)
     table = ALIASES.c
-    rows = connection.execute(
-        select(ALIASES)
-        .where(table.project == model.project, table.model == model.model, table.alias > (page.after or ""))
-        .where(table.version.is_not(None))
-        .order_by(table.alias)
-        .limit(page.size + 1)
-    )
-    return [alias_of(row) for row in rows]
+    project = scope.project if isinstance(scope, ModelName) else scope
+    wanted = [table.project == project, table.version.is_not(None)]
+    if isinstance(scope, ModelName):
+        get_collection(connection, scope)
+        wanted.append(table.model == scope.model)
+    model, _, alias = (page.after or "").partition("/")
+    after = tuple_(table.model, table.alias) > tuple_(literal(model), literal(alias))
+    order = select(ALIASES).where(*wanted, after).order_by(table.model, table.alias)
+    return [alias_of(row) for row in connection.execute(order.limit(page.size + 1))]
 
 
 def check_etag(move: AliasMove, current: Alias | None) -> None:

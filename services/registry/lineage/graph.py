@@ -84,8 +84,9 @@ def everything(
 ) -> set[int]:
     """Returns all that is reached from some things by edges of some roles, these included, in every project."""
     here, there = _ENDS[direction]
-    followed = ", ".join(f"'{role.value}'" for role in sorted(roles))
-    is_followed = f"role IN ({followed})"
+    # Those that are left out are named: to look a role up among eight, row by row, costs a tenth of a walk over all.
+    left_out = ", ".join(f"'{role.value}'" for role in sorted(frozenset(Role).difference(roles)))
+    is_followed = f"role NOT IN ({left_out})" if left_out else "1 = 1"
     ((things,),) = rows(connection, f"SELECT coalesce(max(id), 0) FROM {LINEAGE_NODES.name}")  # noqa: S608
     many = max(_FEW, _MANY * things) if direction is Direction.DESCENDANTS else math.inf
     seen = set(numbers)

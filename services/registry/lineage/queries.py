@@ -12,12 +12,23 @@ from sqlalchemy import Connection, String, cast, func, select, tuple_
 from services.grpckit.errors import not_found
 from services.grpckit.pages import Page
 from services.registry.lineage import revocations, store
-from services.registry.lineage.graph import Direction, Walk, batches, everything, shortest
+from services.registry.lineage.graph import Direction, Walk, batches, everything, rows, shortest
 from services.registry.lineage.sight import Sight
 from services.registry.lineage.things import LEARNED, Kind, Role, Thing, thing_of
 from services.registry.tables import ALIASES, DATASET_VERSIONS, MODEL_VERSIONS
 from services.registry.tables.lineage import LINEAGE_EDGES, LINEAGE_NODES
 from tuneforge.names import DatasetVersionName, ModelVersionName
+
+_FEW_LEFT = 1000
+"""Things that are looked at one by one, in place of all versions of the models that are asked for."""
+
+# Built once. The targets are read from the aliases themselves, not from the graph.
+_MODEL = "projects/" + ALIASES.c.project + "/models/" + ALIASES.c.model
+_TARGETS = (
+    select(ALIASES.c.project, ALIASES.c.model, ALIASES.c.alias, LINEAGE_NODES.c.id, LINEAGE_NODES.c.name)
+    .join(LINEAGE_NODES, LINEAGE_NODES.c.name == _MODEL + "/versions/" + cast(ALIASES.c.version, String))
+    .where(ALIASES.c.version.is_not(None))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,20 +152,11 @@ def downstream(connection: Connection, name: str) -> tuple[set[int], Counter[str
 def affected_aliases(connection: Connection, name: str, sight: Sight) -> list[Affected]:
     """Returns the aliases whose version learned from a thing, by name, each with the version it could move to.
 
-    The targets are read from the aliases themselves, not from the graph.
-
     Raises:
         ServiceError: `NOT_FOUND`.
     """
     reached = everything(connection, start_of(connection, name), Direction.DESCENDANTS, roles=LEARNED)
-    slash = "projects/"
-    version = slash + ALIASES.c.project + "/models/" + ALIASES.c.model + "/versions/" + cast(ALIASES.c.version, String)
-    named = connection.execute(
-        select(ALIASES.c.project, ALIASES.c.model, ALIASES.c.alias, LINEAGE_NODES.c.id, LINEAGE_NODES.c.name)
-        .join(LINEAGE_NODES, LINEAGE_NODES.c.name == version)
-        .where(ALIASES.c.version.is_not(None))
-    )
-    hit = [row for row in named if row.id in reached]
+    hit = [row for row in connection.execute(_TARGETS) if row.id in reached]
     seen = set(sight(connection, {row.id for row in hit}))
     hit = [row for row in hit if row.id in seen]
     reached |= revocations.tainted_numbers(connection)  # from here on: what is no target
@@ -242,7 +244,8 @@ def _versions(connection: Connection, names: Collection[str]) -> dict[str, tuple
 def _suggestions(connection: Connection, models: Collection[str], unfit: Collection[int]) -> dict[str, str]:
     """Returns the newest version of each model that is there and fit; models without one are left out."""
     found: dict[str, str] = {}
-    newest = {model: _newest(connection, model, unfit) for model in models}
+    left = _collections_left(connection, unfit)
+    newest = {model: _newest(connection, model, unfit) for model in models if left is None or model in left}
     while newest := {model: number for model, number in newest.items() if number}:
         names = {number: thing.name for number, thing in store.things(connection, list(newest.values())).items()}
         versions = _versions(connection, list(names.values()))
@@ -254,6 +257,15 @@ def _suggestions(connection: Connection, models: Collection[str], unfit: Collect
             if not is_there[number]
         }
     return found
+
+
+def _collections_left(connection: Connection, unfit: Collection[int]) -> set[str] | None:
+    """Returns the collections of what is fit where that is little, else None: in no other can a version be found."""
+    ((things,),) = rows(connection, f"SELECT coalesce(max(id), 0) FROM {LINEAGE_NODES.name}")  # noqa: S608
+    if things - len(unfit) > _FEW_LEFT:
+        return None
+    fit = [number for number in range(1, things + 1) if number not in unfit]
+    return {thing.collection for thing in store.things(connection, fit).values()}
 
 
 def _newest(connection: Connection, model: str, unfit: Collection[int], below: int = 2**62) -> int:

@@ -5,7 +5,7 @@ from tuneforge._lint_wire import MOST_FINDINGS, MOST_TOKENS, options_of
 from tuneforge.data.lint.checks import chosen
 from tuneforge.data.lint.lookup import SHORTEST_ID
 from tuneforge.data.lint.options import UnknownCheck
-from tuneforge.v1 import lint_pb2
+from tuneforge.v1 import lint_pb2, spec_pb2
 
 
 def check_lint(request: lint_pb2.LintDatasetVersionRequest) -> None:
@@ -14,7 +14,7 @@ def check_lint(request: lint_pb2.LintDatasetVersionRequest) -> None:
     Raises:
         ServiceError: `INVALID_FIELD` with all of them.
     """
-    violations = _length_violations(request.max_tokens)
+    violations = _length_violations(request)
     if not 0 <= request.max_findings_per_code <= MOST_FINDINGS:
         problem = f"is {request.max_findings_per_code}; give 0 to {MOST_FINDINGS}"
         violations.append(FieldViolation("max_findings_per_code", problem))
@@ -32,7 +32,7 @@ def check_preview(request: lint_pb2.PreviewDatasetRowRequest) -> None:
     Raises:
         ServiceError: `INVALID_FIELD` with all that is wrong.
     """
-    violations = _length_violations(request.max_tokens)
+    violations = _length_violations(request)
     kind = request.WhichOneof("row")
     if kind is None:
         violations.append(FieldViolation("row", "is not set; give `number` or `row_id`"))
@@ -49,7 +49,13 @@ def _is_row_id(text: str) -> bool:
     return SHORTEST_ID <= len(text) <= 64 and not set(text) - set("0123456789abcdefABCDEF")
 
 
-def _length_violations(max_tokens: int) -> list[FieldViolation]:
-    if 0 <= max_tokens <= MOST_TOKENS:
-        return []
-    return [FieldViolation("max_tokens", f"is {max_tokens}; give 1 to {MOST_TOKENS}, or 0 for 1024")]
+def _length_violations(
+    request: lint_pb2.LintDatasetVersionRequest | lint_pb2.PreviewDatasetRowRequest,
+) -> list[FieldViolation]:
+    violations = []
+    if not 0 <= request.max_tokens <= MOST_TOKENS:
+        problem = f"is {request.max_tokens}; give 1 to {MOST_TOKENS}, or 0 for 1024"
+        violations.append(FieldViolation("max_tokens", problem))
+    if request.overlong not in spec_pb2.OverlongPolicy.DESCRIPTOR.values_by_number:
+        violations.append(FieldViolation("overlong", f"is {request.overlong}; give DROP, TRUNCATE, REFUSE or SPLIT"))
+    return violations

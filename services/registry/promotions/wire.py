@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from services.grpckit.errors import FieldViolation, invalid_fields
 from services.registry.promotions.resources import Promotion, PromotionChange, PromotionState
 from services.registry.promotions.store import name_of
 from services.registry.wire import timestamp
@@ -20,9 +21,21 @@ def manifest_of_record(record: bytes) -> Manifest:
 
 
 def states_of(numbers: Iterable[int]) -> list[PromotionState]:
-    """Converts the states of a request; numbers that mean nothing are left out."""
-    names = (pb.PromotionState.Name(number) for number in numbers if number in pb.PromotionState.values() and number)  # type: ignore[arg-type]
-    return [PromotionState(name.removeprefix(_PREFIX)) for name in names]
+    """Converts the states of a request.
+
+    Raises:
+        ServiceError: `INVALID_FIELD`: one is none.
+    """
+    names: dict[int, str] = {number: name for name, number in pb.PromotionState.items() if number}
+    asked = list(numbers)
+    violations = [
+        FieldViolation(f"states[{place}]", f"is {number}, which is no state of a promotion")
+        for place, number in enumerate(asked)
+        if number not in names
+    ]
+    if violations:
+        raise invalid_fields(violations)
+    return [PromotionState(names[number].removeprefix(_PREFIX)) for number in asked]
 
 
 def promotion_to_proto(promotion: Promotion, changes: Iterable[PromotionChange] = ()) -> pb.Promotion:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from services.grpckit import context
 from services.grpckit.errors import ServiceError
 from services.grpckit.logging import get_logger
+from services.scheduler.clock_jumps import ClockJumps
 from services.scheduler.compaction.rules import CompactionPolicy
 from services.scheduler.ledger import Ledger
 from services.scheduler.store import compaction as store
@@ -21,6 +22,7 @@ class Compactor:
     """The work of thinning out."""
 
     ledger: Ledger
+    jumps: ClockJumps
     policy: CompactionPolicy
     _damaged: set[int] = field(default_factory=set)
     """Jobs whose logs are not those that were recorded: they stay as they are, for whoever looks into it."""
@@ -40,7 +42,9 @@ class Compactor:
     async def round(self) -> int:
         """Thins out what is due now; returns how many events were taken out."""
         removed = 0
-        while due := await self.ledger.read_now(lambda db, now_ms: store.due(db, now_ms, self.policy, JOBS_PER_LOOK)):
+        limit = JOBS_PER_LOOK + len(self._damaged)  # those are due for ever, and first
+        while not await self.jumps.has_jumped():  # else the loop has yet to note it, and logs look older than they are
+            due = await self.ledger.read_now(lambda db, now_ms: store.due(db, now_ms, self.policy, limit))
             worked = False
             for job in due:
                 if job not in self._damaged:

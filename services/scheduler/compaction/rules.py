@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tuneforge.v1 import events_pb2
@@ -33,6 +33,22 @@ class CompactionPolicy:
     def is_on(self) -> bool:
         """Whether anything is ever thinned out."""
         return self.after_s > 0 or self.above_bytes > 0
+
+
+def ended_before_ms(now_ms: int, after_s: float, jumps: Iterable[tuple[int, int]]) -> int:
+    """Returns before which moment a job must have ended for its log to be so old by a clock that nobody sets.
+
+    Args:
+        now_ms: Now.
+        after_s: Age of a log, in seconds.
+        jumps: What the clock said after each jump and how far it went forward, the newest first.
+    """
+    found = now_ms - round(after_s * 1000)
+    for at_ms, jump_ms in jumps:
+        if found > at_ms:
+            break
+        found = min(found - jump_ms, at_ms)  # set back, the same moments come twice: they are those after the jump
+    return found
 
 
 def stays(event: events_pb2.Event, policy: CompactionPolicy, checkpoints: Collection[int]) -> bool:

@@ -57,6 +57,8 @@ _CURES = {
     Lack.DEVICES: "Start such a node, or change `resources.devices_per_node` or `scheduling.device_kinds`.",
     Lack.MEMORY: "Start a larger node, or make the run smaller: `tuneforge jobs estimate` shows what takes how much.",
     Lack.CPU: "Start a larger node, or ask for less with `resources.cpu`.",
+    Lack.UNLIKE_NODES: "Start a node like it, or a new job from the checkpoint: `tuneforge jobs submit "
+    "--from-checkpoint`.",
 }
 
 
@@ -98,7 +100,10 @@ def _no_nodes(job: Waiting, said: Sequence[Finding]) -> Blocker | None:
     if len(able) + len(away_able) >= job.parts:
         each = away_able[0]
         message = f"The nodes that could hold it are away: nodes/{each.node} {each.why_not}."
-        return Blocker(reason=Reason.NODES_AWAY, message=message, cure="Bring them back, or wait until they answer.")
+        cure = "Bring them back, or wait until they answer."
+        if any(each.lack is Lack.UNLIKE_NODES for each in answering):
+            cure += f" Or: {_CURES[Lack.UNLIKE_NODES]}"
+        return Blocker(reason=Reason.NODES_AWAY, message=message, cure=cure)
     if able:
         message = f"It needs {job.parts} nodes at once; {len(able)} that answer could hold a part."
         cure = f"Start {job.parts - len(able)} more such nodes, or ask for fewer with `resources.nodes`."
@@ -148,7 +153,8 @@ def _quota(job: Waiting, moment: Moment, decisions: Sequence[Decision]) -> Itera
     if project.max_jobs is not None and len(mine) + len(soon) >= project.max_jobs:
         yield Blocker(
             reason=Reason.PROJECT_JOBS,
-            message=f"Project {job.project} runs {len(mine) + len(soon)} jobs at once and may run {project.max_jobs}.",
+            message=f"Project {job.project} runs {_many(len(mine) + len(soon), 'job')} at once "
+            f"and may run {project.max_jobs}.",
             cure="Wait for one of them to end, pause one, or have the quota raised.",
             jobs=names,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.scheduler.decisions import waited_for
 from services.scheduler.foresight import blockers
 from services.scheduler.foresight.blockers import Blocker, Reason
 from services.scheduler.foresight.forecast import Outlook, Outlooks
-from services.scheduler.foresight.moment import Moment, starts_at_ms
+from services.scheduler.foresight.moment import Moment, starts_at_ms, unmet
 from services.scheduler.foresight.nodes_said import Finding, findings
 from services.scheduler.foresight.places import Place, duration, place_of
 from services.scheduler.foresight.promises import Event, Quality, Span, widened
@@ -23,6 +24,8 @@ from services.scheduler.records import ActiveJob, Job
 
 MOST = 10
 """Jobs that a list of an answer names."""
+_NAMED = 3
+"""Jobs that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +109,13 @@ def explain(job: Job, view: View) -> Explanation:
     said = _said(active, waiting, running, moment)
     place = None if waiting is None else place_of(waiting, view.order, moment.queue)
     found = _blockers(job, active, waiting, running, view, said)
-    told = None if job.state in {JobState.PAUSED, *LEAVING} and running is None else told_of(job.number, view)
+    is_open = job.is_unreachable or job.is_stalled or (job.state in {JobState.PAUSED, *LEAVING} and running is None)
+    told = None if is_open else told_of(job.number, view)
     return Explanation(
         name=str(job.name),
         state=job.state,
         reason=job.reason,
-        summary=_summary(job, found, place, told, running),
+        summary=" ".join([_summary(job, found, place, told, running), *_troubles(job, active)]),
         observe_ms=now_ms,
         blockers=found,
         place=place,
@@ -121,6 +125,15 @@ def explain(job: Job, view: View) -> Explanation:
         findings=said,
         may_overtake=0 if place is None or waiting is None else _overtaking(waiting, view),
     )
+
+
+def _troubles(job: Job, active: ActiveJob) -> Iterator[str]:
+    """Gives what is wrong with the attempt of a job that has a node, as sentences."""
+    if job.is_unreachable:
+        after = duration(active.lost_after_ms / 1000)
+        yield f"Its node does not answer: the attempt may still be running there; another one follows after {after}."
+    if job.is_stalled:
+        yield "It makes no progress: its log (`tuneforge jobs watch`) says where its threads stand."
 
 
 def _said(active: ActiveJob, waiting: Waiting | None, running: Running | None, moment: Moment) -> tuple[Finding, ...]:
@@ -199,24 +212,37 @@ def _blockers(
         message = f"Its attempt still holds {nodes} and is about to leave: {job.message}"
         return (Blocker(reason=Reason.STILL_HELD, message=message, cure="Nothing is to be done: it leaves in time."),)
     if job.state is JobState.BLOCKED:
-        return (_dependency(active, view.moment),)
+        return (dependency(active, view.moment),)
     if job.state is JobState.PAUSED:
         return (_paused(job, active.goes_on_ms),)
     if job.state is JobState.QUEUED:
-        return (_not_yet(active, job, view.moment.queue.now_ms),)
+        return (not_yet(active, view.moment.queue.now_ms, job.message),)
     return ()
 
 
-def _dependency(active: ActiveJob, moment: Moment) -> Blocker:
-    number = active.depends_on
-    name, state = moment.seen.dependencies.get(number, ("another job", None)) if number is not None else ("", None)
-    said = f" in state {state}" if state is not None else ""
+def dependency(active: ActiveJob, moment: Moment) -> Blocker:
+    """Returns which jobs a BLOCKED one waits for."""
+    numbers = tuple(sorted(unmet(active, moment.seen) or waited_for(active)))
+    found = [(each, *_named(each, moment)) for each in numbers[:_NAMED]]
+    said = [f"{'the output of ' * (each == active.depends_on)}{name}{state}" for each, name, state in found]
+    if len(numbers) > _NAMED:
+        said.append(f"{len(numbers) - _NAMED} others")
+    first = found[0][1].rpartition("/")[2] if found else "JOB"
     return Blocker(
         reason=Reason.DEPENDENCY,
-        message=f"It waits for the output of {name}{said}.",
-        cure=f"See what that job waits for: `tuneforge jobs explain {name.rpartition('/')[2]}`.",
-        jobs=() if number is None else (number,),
+        message=f"It waits for {' and for '.join(said)}.",
+        cure=f"See what that job waits for: `tuneforge jobs explain {first}`.",
+        jobs=numbers,
     )
+
+
+def _named(number: int, moment: Moment) -> tuple[str, str]:
+    """Returns the name of a job that another one waits for, and its state in words."""
+    job = moment.jobs.get(number)
+    if job is not None:
+        return str(job.name), f" in state {job.state}"
+    name, state = moment.seen.dependencies.get(number, ("another job", None))
+    return name, f" in state {state}" if state is not None else ""
 
 
 def _paused(job: Job, goes_on_ms: int | None) -> Blocker:
@@ -232,13 +258,14 @@ def _paused(job: Job, goes_on_ms: int | None) -> Blocker:
     )
 
 
-def _not_yet(active: ActiveJob, job: Job, now_ms: int) -> Blocker:
+def not_yet(active: ActiveJob, now_ms: int, said: str = "") -> Blocker:
+    """Returns why a queued job does not wait for a node yet; `said` is the sentence of its last change."""
     left = duration((starts_at_ms(active) - now_ms) / 1000)
     if active.start_after_ms > max(now_ms, active.not_before_ms):
         message = f"It is not to start for another {left}, by its `scheduling.start_after`."
         return Blocker(reason=Reason.START_AFTER, message=message, cure="Wait, or create it without that time.")
     if active.not_before_ms > now_ms:
-        message = f"Its next attempt comes in {left}: {job.message}"
+        message = f"Its next attempt comes in {left}: {said}"
         return Blocker(reason=Reason.RETRY_WAIT, message=message, cure="Wait; the pause grows with each fault.")
     message = "The scheduler has not looked at it yet."
     return Blocker(reason=Reason.OTHERS_FIRST, message=message, cure="Ask again in a moment.")

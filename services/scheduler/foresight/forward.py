@@ -53,9 +53,9 @@ class Later:
 
     waiting: Waiting
     at_ms: int | None = None
-    """When it comes; None: with the end of `after`."""
-    after: int | None = None
-    """Job that has to end first."""
+    """When it comes at the earliest; None: never."""
+    after: frozenset[int] = frozenset()
+    """Jobs that all have to end first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class Forward:
     _usage: dict[str, tuple[float, int]] = field(default_factory=dict)
     _events: list[tuple[int, int, int, int]] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
-    _later: dict[int, Waiting] = field(default_factory=dict)
+    _later: dict[int, Later] = field(default_factory=dict)
     _followers: dict[int, list[int]] = field(default_factory=dict)
     _look: tuple[int, float] = (-1, 0.0)
     """When the next look is due, and the pause after it."""
@@ -179,11 +179,14 @@ class Forward:
         for each in self.situation.later:
             number = each.waiting.job
             self.courses[number] = Course()
-            self._later[number] = each.waiting
-            if each.at_ms is not None:
-                heapq.heappush(self._events, (max(each.at_ms, self.now_ms + 1), _ARRIVES, number, 0))
-            elif each.after is not None:
-                self._followers.setdefault(each.after, []).append(number)
+            self._later[number] = each
+            for other in each.after:
+                self._followers.setdefault(other, []).append(number)
+            self._push_arrival(each)
+
+    def _push_arrival(self, later: Later) -> None:
+        if later.at_ms is not None and not later.after:
+            heapq.heappush(self._events, (max(later.at_ms, self.now_ms), _ARRIVES, later.waiting.job, 0))
 
     def _take_over(self, job: Running) -> None:
         """Takes over a job that runs already."""
@@ -215,7 +218,7 @@ class Forward:
             return
         self._moved_ms = self.now_ms
         if kind == _ARRIVES:
-            self._waiting[job] = replace(self._later.pop(job), queued_ms=self.now_ms)
+            self._waiting[job] = replace(self._later.pop(job).waiting, queued_ms=self.now_ms)
             return
         attempt = self._running.get(job)
         if attempt is None or attempt.number != number:
@@ -231,7 +234,9 @@ class Forward:
         if kind == _ENDS:
             self.courses[job].end_ms = self.now_ms
             for follower in self._followers.pop(job, ()):
-                self._waiting[follower] = replace(self._later.pop(follower), queued_ms=self.now_ms)
+                later = self._later[follower]
+                self._later[follower] = replace(later, after=later.after - {job})
+                self._push_arrival(self._later[follower])
         elif job not in self.situation.gone:
             attained_ms = attempt.waiting.attained_ms + attempt.devices * (self.now_ms - attempt.since_ms)
             self._waiting[job] = replace(attempt.waiting, queued_ms=self.now_ms, attained_ms=attained_ms)

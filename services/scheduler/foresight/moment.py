@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from services.scheduler.decisions import waited_for
 from services.scheduler.foresight.forward import Later, Pace, Situation
 from services.scheduler.foresight.run_times import RunTime
 from services.scheduler.jobs import HELD, LIVE_ATTEMPT, JobState
@@ -83,10 +84,20 @@ def _comes(job: ActiveJob, held: set[int]) -> bool:
     return job.number in held or job.state in {JobState.BLOCKED, JobState.QUEUED}
 
 
+def unmet(job: ActiveJob, seen: Observation) -> tuple[int, ...]:
+    """Returns the numbers of the jobs that a BLOCKED one still waits for."""
+    return tuple(each for each in waited_for(job) if _state_of(each, seen) is not JobState.SUCCEEDED)
+
+
+def _state_of(dependency: int, seen: Observation) -> JobState | None:
+    return seen.dependencies[dependency][1] if dependency in seen.dependencies else None
+
+
 def _later(seen: Observation, job: ActiveJob, waiting: Waiting) -> Later:
     at_ms = starts_at_ms(job)
     if job.state is JobState.BLOCKED:
-        return Later(waiting=waiting, after=job.depends_on)
+        after = (each for each in unmet(job, seen) if _state_of(each, seen) is not JobState.PUBLISHING)
+        return Later(waiting=waiting, at_ms=max(at_ms, seen.now_ms), after=frozenset(after))
     return Later(waiting=waiting, at_ms=at_ms if at_ms > seen.now_ms else None)
 
 

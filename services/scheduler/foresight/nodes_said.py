@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from services.scheduler.placement import gigabytes, shortage
+from services.scheduler.placement import gigabytes, kind_of, shortage
 from services.scheduler.planning.queue import Queue, Waiting
 from services.scheduler.planning.rooms import Rooms
 from services.scheduler.records import Needs, Node
@@ -19,6 +19,7 @@ class Lack(StrEnum):
     DEVICES = "DEVICES"
     MEMORY = "MEMORY"
     CPU = "CPU"
+    UNLIKE_NODES = "UNLIKE_NODES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +51,17 @@ def findings(needs: Needs, waiting: Waiting | None, queue: Queue, nodes: Sequenc
     """
     rooms = {room.node: room for room in queue.rooms}
     space = Rooms(queue.rooms)
+    home = next((node for node in nodes if waiting is not None and node.node == waiting.like), None)
     found = []
     for node in sorted(nodes, key=lambda each: each.node):
         lack = shortage(needs, node)
+        is_unlike = home is not None and kind_of(needs, node.capacity) != kind_of(needs, home.capacity)
         room = rooms.get(node.node)
         if lack is not None:
             missing = f"; it lacks {gigabytes(lack.missing_bytes)}" if lack.missing_bytes else ""
             why = lack.what + missing
+        elif home is not None and is_unlike:
+            why = f"computes other numbers than nodes/{home.node}, where its checkpoint was made"
         elif room is None:
             why = _away(node, queue.now_ms)
         else:
@@ -64,10 +69,10 @@ def findings(needs: Needs, waiting: Waiting | None, queue: Queue, nodes: Sequenc
         found.append(
             Finding(
                 node=node.node,
-                could_hold=lack is None,
+                could_hold=lack is None and not is_unlike,
                 is_away=room is None,
                 why_not=why,
-                lack=_kind(needs, node) if lack is not None else None,
+                lack=_kind(needs, node) if lack is not None else Lack.UNLIKE_NODES if is_unlike else None,
                 free_slots=room.free if room is not None else 0,
                 slots=node.capacity.slots,
                 missing_bytes=lack.missing_bytes if lack is not None else 0,

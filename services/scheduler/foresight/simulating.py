@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from services.scheduler.decisions import waited_for
 from services.scheduler.foresight import blockers
 from services.scheduler.foresight.blockers import Blocker
-from services.scheduler.foresight.explaining import Told, View, told
+from services.scheduler.foresight.explaining import Told, View, dependency, not_yet, told
 from services.scheduler.foresight.forecast import Outlooks, foresee, ordered
 from services.scheduler.foresight.moment import Moment, moment_of
 from services.scheduler.foresight.nodes_said import Finding, findings
@@ -53,7 +54,10 @@ class Simulated:
 
 def with_job(moment: Moment, new: ActiveJob, time: RunTime) -> Moment:
     """Returns the moment as it would be with one job more."""
-    seen = replace(moment.seen, jobs=(*moment.seen.jobs, new))
+    others = [moment.jobs[number] for number in waited_for(new) if number in moment.jobs]
+    known = {job.number: (str(job.name), job.state) for job in others}
+    dependencies = {**moment.seen.dependencies, **known}
+    seen = replace(moment.seen, jobs=(*moment.seen.jobs, new), dependencies=dependencies)
     return moment_of(seen, {**moment.times, new.number: time})
 
 
@@ -71,9 +75,10 @@ def as_stored(new: NewJob, number: int, now_ms: int, moment: Moment) -> ActiveJo
     return ActiveJob(
         number=number,
         name=new.name,
-        state=JobState.BLOCKED if new.pinned is None else JobState.QUEUED,
+        state=JobState.BLOCKED if new.pinned is None or new.waits_for else JobState.QUEUED,
         token=0,
         depends_on=waits_for,
+        waits_for=tuple(new.waits_for),
         not_before_ms=0,
         lost_after_ms=new.lost_after_ms,
         needs=new.needs,
@@ -110,7 +115,10 @@ def simulate(new: ActiveJob, time: RunTime, before: View, qualities: Mapping[Eve
         for number, each in after.by_job.items()
         if new.number in each.stopped_for and number in costs
     ]
-    found = () if waiting is None else blockers.of_waiting(waiting, moment, decisions, said)
+    if waiting is not None:
+        found = blockers.of_waiting(waiting, moment, decisions, said)
+    else:
+        found = (dependency(new, moment) if new.state is JobState.BLOCKED else not_yet(new, moment.queue.now_ms),)
     return Simulated(
         told=told(outlook, time, after, qualities),
         raw=after,

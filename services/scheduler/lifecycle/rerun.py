@@ -15,6 +15,7 @@ from services.scheduler.verbs import Call, Verbs, answered
 from services.scheduler.wire.scheduling import scheduling_from_bytes
 from services.scheduler.wire.specs import spec_from_bytes
 from tuneforge.names import DatasetVersionName, JobName
+from tuneforge.specs.scheduling import Scheduling
 from tuneforge.specs.spec import DataSource
 
 
@@ -84,10 +85,16 @@ def _draft(job: Job, job_id: str, actor: str, *, repin: bool) -> Draft:
         unknown_enums=(),
         labels=job.labels,
         creator=actor,
-        scheduling=replace(scheduling_from_bytes(job.scheduling), deadline=None, start_after=None),
+        scheduling=_still_asked(job),
         message=job.spec,
         from_checkpoint=job.origin.name if job.origin is not None else "",
     )
+
+
+def _still_asked(job: Job) -> Scheduling:
+    """Returns when and where it is to run again: moments are over, and so are waits once it has had an attempt."""
+    asked = replace(scheduling_from_bytes(job.scheduling), deadline=None, start_after=None)
+    return replace(asked, depends_on=()) if job.attempt else asked
 
 
 def _newest(source: DataSource) -> DataSource:

@@ -6,11 +6,12 @@ time since its first step. So it does not matter how far the clocks of nodes are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from services.scheduler.jobs import HELD, LEAVING, LIVE_ATTEMPT, AttemptState, JobState
 from services.scheduler.observation import Observation
-from services.scheduler.placement import host_bytes_on, shortage
+from services.scheduler.placement import host_bytes_on, kind_of, shortage
 from services.scheduler.planning.queue import Queue, Room, Running, Waiting
 from services.scheduler.planning.work import unsaved_part
 from services.scheduler.records import ActiveJob, Attempt, Needs, Node
@@ -19,15 +20,18 @@ from services.scheduler.records import ActiveJob, Attempt, Needs, Node
 def queue_of(seen: Observation) -> Queue:
     """Returns the moment as a plan looks at it."""
     rooms = {node.node: node for node in seen.nodes if node.takes_work(seen.now_ms) and node.node in seen.reported}
-    places = _places_on(tuple(rooms.values()))
+    places = _places_on(tuple(rooms.values()), seen.nodes)
     parts = parts_by_job(seen)
     away = frozenset(node.node for node in seen.nodes if node.is_away(seen.now_ms))
     running = [_running(seen, job, parts[job.number], away) for job in seen.jobs if job.number in parts]
     used = _used(seen, rooms)
+    now_ms, queued = seen.now_ms, JobState.QUEUED  # a long queue is mostly this one loop
     waiting = [
-        _waiting(seen, job, places)
+        known[3]
+        if (known := _kept.get(job.number)) is not None and known[0] is job and known[1] is places
+        else _waiting(seen, job, places)
         for job in seen.jobs
-        if job.state is JobState.QUEUED and job.not_before_ms <= seen.now_ms and job.start_after_ms <= seen.now_ms
+        if job.state is queued and job.not_before_ms <= now_ms and job.start_after_ms <= now_ms
     ]
     return Queue(
         now_ms=seen.now_ms,
@@ -54,13 +58,20 @@ def parts_by_job(seen: Observation) -> dict[int, list[Attempt]]:
 class _Places:
     """Which nodes could hold a job if they were idle; asked once for each demand."""
 
-    def __init__(self, nodes: tuple[Node, ...]) -> None:
+    def __init__(self, nodes: tuple[Node, ...], known: Iterable[Node]) -> None:
         self._nodes = nodes
+        self._capacities = {node.node: node.capacity for node in known}
         self._known: dict[object, frozenset[str] | None] = {}
 
-    def of(self, needs: Needs) -> frozenset[str] | None:
-        """Returns the nodes, or None when they are all."""
+    def home(self, job: ActiveJob) -> str | None:
+        """Returns the node whose kind a job goes on with: it made the state that the blob store has. None: none."""
+        capacity = self._capacities.get(job.durable_node or "")
+        return job.durable_node if capacity is not None and capacity.software else None
+
+    def of(self, needs: Needs, home: str | None) -> frozenset[str] | None:
+        """Returns the nodes, those that are like one if it is given, or None when they are all."""
         demand = (
+            home,
             needs.devices, needs.peak_bytes, needs.device_peak_bytes, needs.beside_bytes, needs.host_bytes,
             needs.cpu_millis, needs.device_kinds,
             needs.exclude_nodes, tuple(needs.labels.items()), tuple(needs.exclude_labels.items()),
@@ -70,7 +81,12 @@ class _Places:
         except KeyError:
             if len(self._known) >= _KEPT_MOST:
                 self._known.clear()
-            able = frozenset(node.node for node in self._nodes if shortage(needs, node) is None)
+            kind = None if home is None else kind_of(needs, self._capacities[home])
+            able = frozenset(
+                node.node
+                for node in self._nodes
+                if shortage(needs, node) is None and (kind is None or kind_of(needs, node.capacity) == kind)
+            )
             found = self._known[demand] = None if len(able) == len(self._nodes) else able
             return found
 
@@ -79,12 +95,17 @@ _newest_places: list[tuple[object, _Places]] = []
 """The places of the newest round, with what they follow from: heartbeats change none of it."""
 
 
-def _places_on(nodes: tuple[Node, ...]) -> _Places:
-    """Returns the places on some nodes; the same object while nothing changes that a job's needs are held against."""
-    same = [(node.node, node.capacity, node.labels) for node in nodes]
+def _places_on(nodes: tuple[Node, ...], known: Iterable[Node]) -> _Places:
+    """Returns the places on some nodes; the same object while nothing changes that a job's needs are held against.
+
+    Args:
+        nodes: Those that take work.
+        known: All of them.
+    """
+    same = [(node.node, node.capacity, node.labels) for node in nodes], [(node.node, node.capacity) for node in known]
     if _newest_places and (newest := _newest_places[0])[0] == same:
         return newest[1]
-    places = _Places(nodes)
+    places = _Places(nodes, known)
     _newest_places[:] = [(same, places)]
     return places
 
@@ -96,12 +117,12 @@ _KEPT_MOST = 100_000
 
 
 def _waiting(seen: Observation, job: ActiveJob, places: _Places) -> Waiting:
+    """Returns what is not kept as it is."""
     known = _kept.get(job.number)
-    if known is not None and known[0] is job and known[1] is places:
-        return known[3]
-    nodes = places.of(job.needs)
-    is_same = known is not None and known[0] is job and known[2] == nodes
-    made = known[3] if known is not None and is_same else _new_waiting(seen, job, nodes)
+    home = places.home(job)
+    nodes = places.of(job.needs, home)
+    is_same = known is not None and known[0] is job and known[2] == nodes and known[3].like == home
+    made = known[3] if known is not None and is_same else replace(_new_waiting(seen, job, nodes), like=home)
     if job.deadline_ms is None:  # else it depends on the time
         if len(_kept) >= _KEPT_MOST:
             _kept.clear()
@@ -234,7 +255,7 @@ def _room(node: Node, used: list[int]) -> Room:
         free_bytes=capacity.memory_bytes - used[2],
         peaks_on_host=not capacity.device_bytes,
         software=capacity.software,
-        device=" + ".join(sorted(set(capacity.device_models))),
+        device=capacity.device_names,
     )
 
 

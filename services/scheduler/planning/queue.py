@@ -81,6 +81,9 @@ class Waiting:
     """Nodes that could hold a part; None: any that has the slots."""
     prefers: str | None = None
     """Node with its newest checkpoint."""
+    like: str | None = None
+    """Node that `nodes` are like, for a state in the blob store was made there and goes on where the same numbers are
+    computed; None: any kind will do."""
     cpu_millis: int = 0
     """CPU share on each of them in thousandths of a core; 0: that of its slots."""
     host_bytes: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from services.grpckit.errors import Reason, ServiceError
@@ -18,28 +20,47 @@ def devices_of(needs: Needs) -> int:
     return needs.nodes * max(1, 1 if needs.devices is None else needs.devices)
 
 
-def require_room(connection: Connection, new: NewJob, *, locks: bool = False) -> None:
-    """Refuses a job that its project's quota has no room for.
+def require_room(connection: Connection, *news: NewJob, locks: bool = False) -> None:
+    """Refuses jobs of one project that its quota has no room for.
 
     Args:
         connection: To the database.
-        new: The job.
+        news: The jobs.
         locks: Lets other jobs of the project wait until this transaction is over, so that two do not take one place.
 
     Raises:
-        ServiceError: QUOTA_TOO_SMALL, it could never start; QUOTA_EXCEEDED, too many wait now.
+        ServiceError: QUOTA_TOO_SMALL, one could never start; QUOTA_EXCEEDED, too many wait now.
     """
-    project = new.name.project
+    project = news[0].name.project
     limits = queue_store.find(connection, project, locks=locks)
-    if (wanted := devices_of(new.needs)) > limits.max_devices > 0:
-        raise _too_large(project, wanted, limits)
-    if limits.max_waiting_jobs and (used := usage.jobs_in(connection, project, WAITING)) >= limits.max_waiting_jobs:
-        quota, limit = "max_waiting_jobs", limits.max_waiting_jobs
+    _require_devices(news, limits)
+    quota, limit = "max_waiting_jobs", limits.max_waiting_jobs
+    if limit and (used := usage.jobs_in(connection, project, WAITING)) + len(news) > limit:
         raise ServiceError(
             Reason.QUOTA_EXCEEDED,
             f"{used} jobs of the project {project} wait, {limit} may",
             metadata={"name": _queue(project), "quota": quota, "limit": str(limit), "used": str(used)},
         )
+
+
+def require_devices(connection: Connection, new: NewJob) -> None:
+    """Refuses a job that could never start by its project's quota.
+
+    Raises:
+        ServiceError: QUOTA_TOO_SMALL.
+    """
+    _require_devices([new], queue_store.find(connection, new.name.project))
+
+
+def is_full(connection: Connection, project: str) -> bool:
+    """Returns whether as many jobs of a project wait as may."""
+    most = queue_store.find(connection, project).max_waiting_jobs
+    return bool(most) and usage.jobs_in(connection, project, WAITING) >= most
+
+
+def _require_devices(news: Sequence[NewJob], limits: Limits) -> None:
+    if (wanted := max(devices_of(new.needs) for new in news)) > limits.max_devices > 0:
+        raise _too_large(news[0].name.project, wanted, limits)
 
 
 def _too_large(project: str, wanted: int, limits: Limits) -> ServiceError:

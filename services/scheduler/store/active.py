@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, select
 
-from services.scheduler.jobs import HELD, TERMINAL, JobState
+from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.records import ActiveJob
 from services.scheduler.store import checkpoints
 from services.scheduler.store.jobs import NOT_ENDED, budget_of, spent_of
 from services.scheduler.store.needs import needs_of
 from services.scheduler.store.tables import job_dependencies, jobs
-from tuneforge.names import JobName
+from tuneforge.names import CheckpointName, JobName
 
 _COLUMNS = (
     "number", "project", "job_id", "state", "attempt", "token", "depends_on", "not_before_ms", "lost_after_ms",
@@ -30,9 +30,9 @@ _COLUMNS = (
 )  # fmt: skip
 Broken = dict[int, Exception]
 """Jobs whose row cannot be read, by number, with what was raised."""
-_ACTIVE = select(*(jobs.c[name] for name in _COLUMNS))
+_VERIFIED = case((jobs.c.verifies.is_not(None), jobs.c.origin_name)).label("verified")
+_ACTIVE = select(*[*(jobs.c[name] for name in _COLUMNS), _VERIFIED])
 _TRIED = select(jobs.c.number).where(jobs.c.attempt > 0)
-_HOLDING = select(jobs.c.number).where(jobs.c.state.in_([str(state) for state in HELD]))
 
 
 def all_jobs(connection: Connection, broken: Broken | None = None) -> list[ActiveJob]:
@@ -70,7 +70,9 @@ class _Saved:
     """What is saved of jobs' runs, by number."""
 
     nodes: Mapping[int, str]
-    durable_steps: Mapping[int, int]
+    durable: Mapping[int, tuple[int, str | None]]
+    """Step of the newest checkpoint in the blob store, and the node that made it; of a verification 0, and the node
+    that made what it verifies."""
     waits_for: Mapping[int, tuple[int, ...]]
 
 
@@ -80,7 +82,7 @@ class _Reading:
     def __init__(self, condition: ColumnElement[bool]) -> None:
         blocked = select(jobs.c.number).where(jobs.c.state == str(JobState.BLOCKED), condition)
         self._nodes = checkpoints.newest_nodes_query(_TRIED.where(condition))
-        self._durable = checkpoints.durable_steps_query(_HOLDING.where(condition))
+        self._durable = checkpoints.durable_query(_TRIED.where(condition))
         self._waits = select(job_dependencies).where(job_dependencies.c.job.in_(blocked))
         self._jobs = _ACTIVE.where(condition)
 
@@ -90,12 +92,15 @@ class _Reading:
         waits_for: dict[int, tuple[int, ...]] = {}
         for row in connection.execute(self._waits, values):
             waits_for[row.job] = (*waits_for.get(row.job, ()), row.depends_on)
-        saved = _Saved(
-            nodes={row.job: row.node for row in connection.execute(self._nodes, values)},
-            durable_steps={row.job: row.step for row in connection.execute(self._durable, values)},
-            waits_for=waits_for,
-        )
-        return connection.execute(self._jobs, values).all(), saved
+        rows = connection.execute(self._jobs, values).all()
+        durable: dict[int, tuple[int, str | None]] = {
+            row.job: (row.step, row.node) for row in connection.execute(self._durable, values)
+        }
+        for row in rows:
+            if row.verified:
+                durable[row.number] = 0, checkpoints.made_by(connection, CheckpointName.parse(row.verified))
+        nodes = {row.job: row.node for row in connection.execute(self._nodes, values)}
+        return rows, _Saved(nodes=nodes, durable=durable, waits_for=waits_for)
 
 
 _ALL = _Reading(jobs.c.state.in_(NOT_ENDED))
@@ -115,6 +120,7 @@ def _active_jobs(rows: Iterable[Row[Any]], saved: _Saved, broken: Broken | None)
 
 
 def _active_job(row: Row[Any], saved: _Saved) -> ActiveJob:
+    durable_step, durable_node = saved.durable.get(row.number, (0, None))
     return ActiveJob(
         number=row.number,
         name=JobName(row.project, row.job_id),
@@ -139,5 +145,6 @@ def _active_job(row: Row[Any], saved: _Saved) -> ActiveJob:
         predicted_ms=row.predicted_ms,
         step=row.step,
         total_steps=row.total_steps,
-        durable_step=saved.durable_steps.get(row.number, 0),
+        durable_step=durable_step,
+        durable_node=durable_node,
     )

@@ -6,16 +6,16 @@ that causes it, and told in that order (`blob_holds`), so that no crash leaves o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, update
 
 from services.scheduler.jobs import TERMINAL, JobState
-from services.scheduler.records import Checkpoint
+from services.scheduler.records import Checkpoint, Origin
 from services.scheduler.store import changes
-from services.scheduler.store.tables import blob_holds, checkpoints, jobs
+from services.scheduler.store.tables import attempts, blob_holds, checkpoints, jobs
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.events import Copied
 from services.scheduler.wire.specs import spec_from_bytes
@@ -88,7 +88,7 @@ def release_old(tx: Transaction, job: int) -> None:
     """Lets go of copies in the blob store, but for the newest, the best, pinned ones, and what a job begins from."""
     policy = _policy(tx.connection, job)
     durable = [each for each in list_newest(tx.connection, job, None, None) if each.manifest is not None]
-    begun_from = origins(tx.connection)
+    begun_from = needed_by_jobs(tx.connection)
     for checkpoint in durable[policy.keep_last :]:
         name = str(policy.name.checkpoint(checkpoint.step))
         if not checkpoint.is_pinned and checkpoint.step != policy.best_step and name not in begun_from:
@@ -153,22 +153,58 @@ def newest_nodes_query(numbers: Select[int]) -> Any:
     return select(_TABLE.job, _TABLE.node).where(_TABLE.job.in_(numbers), _TABLE.node != "").order_by(_TABLE.step)
 
 
-def durable_steps_query(numbers: Select[int]) -> Any:
-    """Returns a query of the steps of selected jobs' newest checkpoints in the blob store; jobs without are missing."""
-    newest = select(_TABLE.job, func.max(_TABLE.step).label("step"))
-    return newest.where(_TABLE.job.in_(numbers), _TABLE.manifest.is_not(None)).group_by(_TABLE.job)
+def durable_query(numbers: Select[int]) -> Any:
+    """Returns a query of the checkpoints of jobs in the blob store, oldest first: steps, and the nodes that made them.
+
+    That is not where the newest one is: an attempt on another node may have come further, and lost it.
+    """
+    return _MADE.where(_TABLE.job.in_(numbers), _TABLE.manifest.is_not(None)).order_by(_TABLE.step)
 
 
-def origins(connection: Connection) -> Collection[str]:
-    """Returns the checkpoints of other jobs that jobs which have not ended begin from."""
-    rows = connection.execute(select(jobs.c.origin_name).where(_LIVE, jobs.c.origin_name.is_not(None)))
-    return set(rows.scalars())
+def made_by(connection: Connection, name: CheckpointName) -> str | None:
+    """Returns the node that made a checkpoint; None: it is gone."""
+    job = _number(connection, name)
+    row = connection.execute(_MADE.where(_TABLE.job == job, _TABLE.step == name.step)).one_or_none()
+    return None if row is None else str(row.node)
 
 
-def begun_from(connection: Connection, name: str) -> list[str]:
-    """Returns the names of jobs that begin from a checkpoint and have not ended."""
-    rows = connection.execute(select(jobs.c.project, jobs.c.job_id).where(_LIVE, jobs.c.origin_name == name))
-    return [str(JobName(row.project, row.job_id)) for row in rows]
+_MADE = select(_TABLE.job, _TABLE.step, attempts.c.node).join_from(
+    checkpoints,
+    attempts,
+    and_(attempts.c.job == _TABLE.job, attempts.c.attempt == _TABLE.attempt, attempts.c.node_rank == 0),
+)
+
+
+def needed_by_jobs(connection: Connection) -> Mapping[str, Sequence[str]]:
+    """Returns the checkpoints of other jobs that jobs which have not ended need, each with the names of these jobs.
+
+    They begin from it, or it is the best one before that, whose weights may become their result.
+    """
+    columns = jobs.c.project, jobs.c.job_id, jobs.c.origin_name, jobs.c.best_step
+    needed: dict[str, list[str]] = {}
+    for row in connection.execute(select(*columns).where(_LIVE, jobs.c.origin_name.is_not(None))):
+        begin = CheckpointName.parse(row.origin_name)
+        for step in {begin.step, best_before(begin, row.best_step) or begin.step}:
+            needed.setdefault(str(begin.parent.checkpoint(step)), []).append(str(JobName(row.project, row.job_id)))
+    return needed
+
+
+def best_before(begin: CheckpointName, best_step: int) -> int:
+    """Returns the step whose checkpoint a job may need beside that which it begins from; 0: none, or one of its own.
+
+    Args:
+        begin: Where it begins.
+        best_step: Step of its lowest validation loss so far.
+    """
+    return best_step if best_step < begin.step else 0
+
+
+def with_best(connection: Connection, origin: Origin, best_step: int) -> Origin:
+    """Returns where a job begins with the best checkpoint before that, if the blob store has it; arguments as above."""
+    begin = CheckpointName.parse(origin.name)
+    step = best_before(begin, best_step)
+    found = find_by_name(connection, begin.parent.checkpoint(step)) if step else None
+    return replace(origin, best_step=step, best=found.manifest if found else None)
 
 
 def pending_holds(connection: Connection) -> list[BlobHold]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import update
+from sqlalchemy import Connection, insert, select, update
 
 from services.scheduler.store import changes, nodes
 from services.scheduler.store.jobs import NOT_ENDED
-from services.scheduler.store.tables import attempts, jobs, usage
+from services.scheduler.store.tables import attempts, clock_jumps, jobs, usage
 from services.scheduler.store.tables import nodes as node_rows
 from services.scheduler.store.transaction import Transaction
 
@@ -25,6 +25,7 @@ def move(tx: Transaction, jump_ms: int, ttl_ms: int) -> None:
     before_ms = tx.now_ms - jump_ms
     run, job, node = tx.connection.execute, jobs.c, node_rows.c
     nodes.grace(tx, ttl_ms)
+    run(insert(clock_jumps).values(at_ms=tx.now_ms, jump_ms=jump_ms))
     run(update(node_rows).where(node.unreachable_ms <= before_ms).values(unreachable_ms=node.unreachable_ms + jump_ms))
     run(
         update(attempts)
@@ -42,6 +43,12 @@ def move(tx: Transaction, jump_ms: int, ttl_ms: int) -> None:
         .values(expire_ms=job.expire_ms + jump_ms)
     )
     run(update(usage).where(usage.c.as_of_ms <= before_ms).values(as_of_ms=usage.c.as_of_ms + jump_ms))
+
+
+def jumps(connection: Connection) -> list[tuple[int, int]]:
+    """Returns what the clock said after each jump and how far it went forward, the newest first."""
+    query = select(clock_jumps.c.at_ms, clock_jumps.c.jump_ms).order_by(clock_jumps.c.id.desc())
+    return [(row.at_ms, row.jump_ms) for row in connection.execute(query)]
 
 
 def begin(tx: Transaction, ttl_ms: int) -> None:

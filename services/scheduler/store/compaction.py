@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
-from services.scheduler.compaction.rules import NEWEST_MIN, CompactionPolicy, stays
+from services.scheduler.compaction.rules import NEWEST_MIN, CompactionPolicy, ended_before_ms, stays
 from services.scheduler.jobs import TERMINAL
-from services.scheduler.store import changes
+from services.scheduler.store import changes, clocks
 from services.scheduler.store.tables import checkpoints, chunks, jobs
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire import batch_bytes
@@ -43,11 +43,11 @@ class Part:
 
 def due(connection: Connection, now_ms: int, policy: CompactionPolicy, limit: int) -> list[int]:
     """Returns numbers of ended jobs whose logs are to be thinned out, those that ended first before the others."""
-    ended_before_ms = now_ms - round(policy.after_s * 1000) if policy.after_s > 0 else 0
+    before_ms = ended_before_ms(now_ms, policy.after_s, clocks.jumps(connection)) if policy.after_s > 0 else 0
     if policy.above_bytes > 0:
         total = connection.execute(select(func.coalesce(func.sum(jobs.c.log_bytes), 0))).scalar_one()
-        ended_before_ms = now_ms + 1 if total > policy.above_bytes else ended_before_ms
-    if ended_before_ms <= 0:
+        before_ms = now_ms + 1 if total > policy.above_bytes else before_ms
+    if before_ms <= 0:
         return []
     other = jobs.alias()
     name = "projects/" + jobs.c.project + "/jobs/" + jobs.c.job_id + "/checkpoints/%"
@@ -55,7 +55,7 @@ def due(connection: Connection, now_ms: int, policy: CompactionPolicy, limit: in
     query = select(jobs.c.number).where(
         jobs.c.state.in_(_ENDED),
         jobs.c.removal.is_(None),
-        jobs.c.end_ms < ended_before_ms,
+        jobs.c.end_ms < before_ms,
         jobs.c.compacted_seq < jobs.c.latest_seq - _newest(policy),
         ~is_needed,
     )

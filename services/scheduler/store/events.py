@@ -147,11 +147,6 @@ def chain(head: bytes, encoded: Sequence[bytes]) -> list[bytes]:
     return heads
 
 
-def append_state(tx: Transaction, job: int, change: wire.Change) -> None:
-    """Adds a change of the job's state, in the transaction that makes the change."""
-    append(tx, job, lambda seq: wire.state_event(change, seq, tx.now_ms))
-
-
 def append_warning(tx: Transaction, job: int, name: str, message: str) -> None:
     """Adds a line of the scheduler's own."""
     append(tx, job, lambda seq: wire.warning_event(name, message, seq, tx.now_ms))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC
 from typing import Any
@@ -28,28 +28,52 @@ from tuneforge.names import JobName
 
 def add(tx: Transaction, new: NewJob, depends_on: int | None) -> Job | None:
     """Stores a job, QUEUED or BLOCKED, with its first event; None when its name is taken."""
-    key = {"project": new.name.project, "job_id": new.name.job}
-    if tx.connection.execute(_TAKEN, key).one_or_none() is not None:
+    added = add_all(tx, [(new, depends_on)])
+    return None if added is None else added[0]
+
+
+def add_all(tx: Transaction, news: Sequence[tuple[NewJob, int | None]]) -> list[Job] | None:
+    """Stores jobs of one project by the same statements; None, and nothing is stored, when a name is taken.
+
+    Args:
+        tx: The transaction.
+        news: Each with the number of the job whose output it waits for.
+    """
+    by_id = {new.name.job: new for new, _ in news}
+    names = {"project": news[0][0].name.project, "job_ids": list(by_id)}
+    if len(by_id) < len(news) or tx.connection.execute(_TAKEN, names).first() is not None:
         return None
+    begun = {new.name.job: _begun(tx, new, depends_on) for new, depends_on in news}
+    rows = tx.connection.execute(_INSERT, [columns for columns, _ in begun.values()])
+    stored = {row.job_id: job_of(row) for row in rows}
+    added = [stored[job_id] for job_id in by_id]
+    _add_labels(tx, added)
+    events.write(tx, *(begun[job.name.job][1].chunk_of(job.number) for job in added))
+    waits = [{"job": job.number, "depends_on": other} for job in added for other in by_id[job.name.job].waits_for]
+    if waits:
+        tx.connection.execute(insert(job_dependencies), waits)
+    tx.turned.update(job.number for job in added)
+    tx.ended.update((job.number, str(job.name)) for job in added if job.state in TERMINAL)
+    return added
+
+
+def _begun(tx: Transaction, new: NewJob, depends_on: int | None) -> tuple[dict[str, Any], events.Beginning]:
+    """Returns the columns of a new job, and the beginning of its log."""
     state, reason, message = _first_state(new, tx.now_ms)
     change = wire.Change(job=str(new.name), source="", target=str(state), reason=reason, message=message)
     first = events.begin(tx, str(new.name), lambda seq: wire.state_event(change, seq, tx.now_ms))
     columns = _new_columns(tx, new, depends_on) | {"state": str(state), "reason": reason, "message": message}
-    row = tx.connection.execute(_INSERT, columns | dict(first.columns)).one()
-    number: int = row.number
+    return columns | dict(first.columns), first
+
+
+def _add_labels(tx: Transaction, added: Sequence[Job]) -> None:
     rows = [
-        {"project": new.name.project, "key": key, "value": value, "job": number} for key, value in new.labels.items()
+        {"project": job.name.project, "key": key, "value": value, "job": job.number}
+        for job in added
+        for key, value in job.labels.items()
     ]
     if rows:
         tx.connection.execute(insert(job_labels), rows)
-    events.write(tx, first.chunk_of(number))
-    if new.waits_for:
-        waits = [{"job": number, "depends_on": other} for other in new.waits_for]
-        tx.connection.execute(insert(job_dependencies), waits)
-    tx.turned.add(number)
-    if state in TERMINAL:
-        tx.ended[number] = str(new.name)
-    return job_of(row)
 
 
 def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[str, Any]:
@@ -73,6 +97,7 @@ def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[s
         keep_checkpoints=new.keep_checkpoints,
         origin_name=new.origin.name if new.origin else None,
         origin_manifest=new.origin.manifest if new.origin else None,
+        best_step=new.origin.best_step if new.origin else 0,
         verifies=new.verifies,
         budget=None if new.budget is None else wire.budget_bytes(new.budget),
         retry=new.retry,
@@ -81,7 +106,7 @@ def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[s
         ttl_ms=new.ttl_ms,
         trial=new.trial,
         rows_at_once=new.rows_at_once,
-        **(_reused_values(tx, new, new.reuses) if new.reuses is not None else {}),
+        **_reused_values(tx, new, new.reuses),
         create_ms=tx.now_ms,
         queued_ms=tx.now_ms,
         predicted_ms=wire.predicted_ms(new.resource_estimate),
@@ -91,11 +116,15 @@ def _new_columns(tx: Transaction, new: NewJob, depends_on: int | None) -> dict[s
     )
 
 
-_TAKEN = select(jobs.c.number).where(jobs.c.project == bindparam("project"), jobs.c.job_id == bindparam("job_id"))
+_TAKEN = select(jobs.c.number).where(
+    jobs.c.project == bindparam("project"), jobs.c.job_id.in_(bindparam("job_ids", expanding=True))
+)
 _INSERT = insert(jobs).returning(jobs, false().label("is_unreachable"), false().label("is_stalled"))
 
 
-def _reused_values(tx: Transaction, new: NewJob, reused: Reused) -> dict[str, Any]:
+def _reused_values(tx: Transaction, new: NewJob, reused: Reused | None) -> dict[str, Any]:
+    if reused is None:
+        return dict.fromkeys(("reused_from", "version", "digest", "end_ms", "expire_ms"))
     return {
         "reused_from": reused.job,
         "version": reused.version,

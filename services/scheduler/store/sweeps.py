@@ -109,8 +109,11 @@ def find(connection: Connection, name: SweepName) -> int | None:
 
 def going_on(connection: Connection) -> list[int]:
     """Returns the numbers of the sweeps that have not ended, oldest first."""
-    query = select(sweeps.c.number).where(sweeps.c.state.in_(_GOING_ON)).order_by(sweeps.c.number)
-    return [int(number) for number in connection.execute(query).scalars()]
+    return [int(number) for number in connection.execute(_NUMBERS_GOING_ON).scalars()]
+
+
+# Made once: it is asked for again and again while jobs change.
+_NUMBERS_GOING_ON = select(sweeps.c.number).where(sweeps.c.state.in_(_GOING_ON)).order_by(sweeps.c.number)
 
 
 def list_newest(connection: Connection, project: str, before: int | None, limit: int) -> list[int]:

@@ -236,22 +236,10 @@ nodes = Table(
     Column("lease_until_ms", BigInteger, nullable=False),
     Column("unreachable_ms", BigInteger, comment="since when its lease is overdue"),
     Column("manager_token", String(64), nullable=False),
-    Column("heard_by", String(32), nullable=False, default="", comment="process that heard it last, of several"),
-    Column("held", LargeBinary, comment="HeartbeatRequest with what it holds, where several processes hear nodes"),
     Column("drain_ms", BigInteger, comment="since when it is to take no new work; NULL: it is not drained"),
     Column("drain_deadline_ms", BigInteger, comment="when what still runs on it is asked to leave; NULL: never"),
     Column("drain_reason", Text),
     Column("drain_actor", String(256)),
-)
-
-leaders = Table(
-    "leaders",
-    metadata,
-    Column("name", String(32), primary_key=True, comment="what is led"),
-    Column("holder", String(32), nullable=False, comment="random identity of a process"),
-    Column("address", Text, nullable=False),
-    Column("until_ms", BigInteger, nullable=False),
-    Column("epoch", BigInteger, nullable=False, comment="grows with each change of the leader"),
 )
 
 outbox = Table(
@@ -290,6 +278,14 @@ counters = Table(
     metadata,
     Column("name", String(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+clock_jumps = Table(
+    "clock_jumps",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False, comment="what the clock said when it had been set"),
+    Column("jump_ms", BigInteger, nullable=False, comment="how far it was set forward; below 0: back"),
 )
 
 queues = Table(

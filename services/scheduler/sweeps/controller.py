@@ -24,6 +24,7 @@ from services.scheduler.jobs import TERMINAL
 from services.scheduler.ledger import Ledger
 from services.scheduler.lifecycle.options import Options, Reuse
 from services.scheduler.lifecycle.reuse import Reusing, Stale, standing_in
+from services.scheduler.queues.entering import is_full, require_room
 from services.scheduler.records import NewJob
 from services.scheduler.store import events as event_store
 from services.scheduler.store import sweeps as sweep_store
@@ -38,7 +39,7 @@ from services.scheduler.wire.sweep_drafts import trial_draft
 from services.scheduler.wire.sweeps import MetricReader
 from tuneforge.names import new_id
 
-REFUSED = frozenset({"INVALID_FIELD", "DOES_NOT_FIT", "REVOKED", "LINEAGE_DEPTH", "NOT_FOUND"})
+REFUSED = frozenset({"INVALID_FIELD", "DOES_NOT_FIT", "REVOKED", "LINEAGE_DEPTH", "NOT_FOUND", "QUOTA_TOO_SMALL"})
 """Answers to a trial's job that stay the same: the trial has failed. All others are asked for again."""
 CHUNKS_PER_READ = 64
 FAULT_PAUSE_S = 1.0
@@ -145,8 +146,9 @@ class SweepController:
         if seen is None or not actions:
             return False
         done = [await self._act(seen, action) for action in actions]
-        self.tell()
-        return any(done)
+        if is_changed := any(done):
+            self.tell()
+        return is_changed
 
     async def _read_logs(self, number: int) -> None:
         """Brings what the jobs of open trials have reported into their trials."""
@@ -184,7 +186,9 @@ class SweepController:
         return await self.ledger.write(lambda tx: _change(tx, number, action))
 
     async def _propose(self, seen: Standings, action: Propose) -> bool:
-        number, question = seen.sweep.number, action.question
+        number, question, project = seen.sweep.number, action.question, seen.sweep.name.project
+        if await self.ledger.look(lambda db: is_full(db, project)):
+            return False  # it begins once another job of the project has started
         point = await asyncio.to_thread(propose, question)
         if point is None:
             why = f"Every point of the space of round {action.round} was tried."
@@ -253,8 +257,11 @@ def _begin(tx: Transaction, new: trial_store.NewTrial, job: NewJob) -> bool:
 
     Raises:
         Stale: the job whose result it was to have is gone.
+        ServiceError: QUOTA_TOO_SMALL or QUOTA_EXCEEDED.
     """
-    if job.reuses is not None:
+    if job.reuses is None:
+        require_room(tx.connection, job, locks=True)
+    else:
         standing_in(tx.connection, job, _REUSE, frozenset({job.reuses.number}))
     return trial_store.begin(tx, new, job)
 

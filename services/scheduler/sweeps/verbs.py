@@ -11,6 +11,7 @@ from services.grpckit.holding import Holding
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Ledger
 from services.scheduler.nodes import label_problems
+from services.scheduler.queues.entering import require_devices
 from services.scheduler.store import sweeps as sweep_store
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.sweeps.checking import checked, combinations
@@ -85,6 +86,7 @@ class SweepVerbs:
             raise invalid_fields(problems)
         if await self.ledger.read(lambda db: sweep_store.find(db, name)) is not None:
             raise _taken(name)
+        await self.ledger.look(lambda db: require_devices(db, admitted))
         points = combinations(plan)
         return NewSweep(
             name=name,

@@ -58,13 +58,13 @@ class Board(Audience):
         seen = self._look()
         if seen is None:
             return False
+        self.time_ms = seen.now_ms
         now = things_of(seen)
         changed = {key: thing for key, thing in now.items() if key not in self._things or self._things[key][1] != thing}
         left = [key for key in self._things if key not in now]
         if not changed and not left and self.version:
             return False
         self.version += 1
-        self.time_ms = seen.now_ms
         self._take(changed, left)
         return True
 
@@ -78,14 +78,21 @@ class Board(Audience):
         while len(self._gone) > GONE_KEPT:
             _, (self._floor, _) = self._gone.popitem(last=False)
 
+    def _begin(self) -> None:
+        self._refresh()  # nobody is shown what was there when the last one left
+
+    def _refresh(self) -> bool:
+        try:
+            return self.update()
+        except Exception:  # noqa: BLE001 - one look that fails must not end what all watchers wait for
+            _log.error("the queue could not be shown", exc_info=True)
+            return False
+
     async def _run(self) -> None:
+        took_s = 0.0
         while True:
+            await asyncio.sleep(max(self._pause_s, 10 * took_s))
             began = time.monotonic()
-            try:
-                is_new = self.update()
-            except Exception:  # noqa: BLE001 - one look that fails must not end what all watchers wait for
-                _log.error("the queue could not be shown", exc_info=True)
-                is_new = False
-            if is_new or self._broadcast.is_draining:
+            if self._refresh() or self._broadcast.is_draining:
                 self.wake()
-            await asyncio.sleep(max(self._pause_s, 10 * (time.monotonic() - began)))
+            took_s = time.monotonic() - began

@@ -81,7 +81,7 @@ def _share(seen: Observation, project: str, standing: Standing, counts: tuple[in
 def _node(node: Node, taken: int) -> watching_pb2.QueueNode:
     return watching_pb2.QueueNode(
         name=str(NodeName(node.node)),
-        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{node.state}"),
+        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{node.shown_state}"),
         slots=len(node.capacity.device_bytes) or node.capacity.slots,
         taken=taken,
     )

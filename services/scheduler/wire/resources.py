@@ -178,13 +178,12 @@ def node_to_proto(node: Node, held: Iterable[Any] = ()) -> nodes_pb2.Node:
         node: The node as it is stored.
         held: The attempts that it named in its last heartbeat.
     """
-    state = "DRAINING" if node.drain is not None and node.state == "READY" else node.state
     return nodes_pb2.Node(
         name=str(NodeName(node.node)),
         address=node.address,
         capacity=nodes_pb2.NodeCapacity.FromString(node.capacity_message),
         labels=dict(node.labels),
-        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{state}"),
+        state=nodes_pb2.NodeState.Value(f"NODE_STATE_{node.shown_state}"),
         is_managed=True,
         attempts=held,
         lease_expire_time=timestamp(node.lease_until_ms),

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import torch
+
+from services.modelkit.hardware import computes_bf16
 from services.trainer.engine import reports
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.methods import PreparedModel
@@ -12,13 +15,15 @@ from tuneforge.specs.wire import spec_to_proto
 from tuneforge.v1 import events_pb2
 
 
-def tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, sink: EventSink) -> None:
+def tell_what_was_replaced(spec: TrainingSpec, resolution: Resolution, device: torch.device, sink: EventSink) -> None:
     """Warns of what the device does not have."""
     wanted, used = spec.optimization.optimizer, resolution.spec.optimization.optimizer
     if used is not wanted:
         reports.warn(sink, f"The optimiser {wanted} pages its state to the host's memory; without a GPU it is {used}.")
     if spec.compute is ComputeType.FP16 and resolution.spec.compute is not ComputeType.FP16:
         reports.warn(sink, f"FP16 is for GPUs; this processor computes in {resolution.spec.compute.name}.")
+    if spec.compute is ComputeType.BF16 and not computes_bf16(device):
+        reports.warn(sink, "BF16 is not native to this device: its products are slower than those of FP32.")
 
 
 def tell_what_was_lowered(decided: Resolution, resolution: Resolution, sink: EventSink) -> None:

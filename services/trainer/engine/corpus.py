@@ -2,7 +2,7 @@
 # ruff: noqa: N806, N815  (tensors carry their shape in upper case at the end of their names)
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +142,9 @@ class Corpus:
         return cls(examples=FlatExamples(**entry.arrays), **entry.facts)
 
 
-Encode = Callable[[Row], EncodedRow | None]
-"""Makes the tokens of a text; None for one that the over-length policy drops."""
+Encode = Callable[[Iterator[Row]], Iterator[EncodedRow | None]]
+"""Makes the tokens of texts, in order; None for one that the over-length policy drops. What it raises is of the text
+after those that it has made tokens of."""
 
 
 def read_corpus(
@@ -159,7 +160,7 @@ def read_corpus(
 
     Args:
         paths: Files in any format that `tuneforge.data` reads.
-        encode: Makes the tokens of a text.
+        encode: Makes the tokens of texts.
         shapes: Shapes of the rows that the task learns from.
         piece_tokens: Longer texts become several examples of so many tokens; None: they stay whole.
         choice: Which rows of them are taken.
@@ -175,11 +176,11 @@ def read_corpus(
     digest = hashlib.sha256()
     ends: Counter[int] = Counter()
     is_chat = False
-    for number, texts in enumerate(_rows(paths, shapes, choice)):
+    for number, (texts, found) in enumerate(_encoded(_rows(paths, shapes, choice), encode)):
         if number % 256 == 255:
             check_stop()
         is_chat = texts[0].is_chat
-        encoded = [each for text in texts if (each := _encoded(text, encode)) is not None]
+        encoded = [each for each in found if each is not None]
         if len(encoded) < len(texts):
             dropped += 1
             continue
@@ -220,9 +221,25 @@ def _rows(paths: Sequence[Path], shapes: Collection[RowShape], choice: RowChoice
         raise TrainingFault(Reason.INVALID_DATA, f"{problem.file}{place}: {problem.message}", problem.cure) from error
 
 
-def _encoded(row: Row, encode: Encode) -> EncodedRow | None:
+def _encoded(
+    rows: Iterator[tuple[Row, ...]], encode: Encode
+) -> Iterator[tuple[tuple[Row, ...], list[EncodedRow | None]]]:
+    """Yields the texts of each row with their tokens."""
+    taken: deque[tuple[Row, ...]] = deque()
+
+    def texts() -> Iterator[Row]:
+        for row in rows:
+            taken.append(row)
+            yield from row
+
+    encoded = encode(texts())
+    found: list[EncodedRow | None] = []
     try:
-        return encode(row)
+        for each in encoded:
+            found.append(each)
+            if len(found) == len(taken[0]):
+                yield taken.popleft(), found
+                found = []
     except OverlongRow as error:
         raise TrainingFault(
             Reason.INVALID_DATA,
@@ -231,6 +248,7 @@ def _encoded(row: Row, encode: Encode) -> EncodedRow | None:
             metadata={"line": str(error.line), "tokens": str(error.tokens), "max_tokens": str(error.max_tokens)},
         ) from error
     except RenderingError as error:
+        row = taken[0][len(found)]
         message = f"Line {row.line}: {error.message}"
         uses_tools = bool(row.tools) or any(turn.tool_calls for turn in row.turns)
         reason = Reason.INVALID_MODEL if uses_tools and error.code in _DROPPED else Reason.INVALID_DATA

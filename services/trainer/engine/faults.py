@@ -14,11 +14,21 @@ from services.trainer.engine.training_task import Fault, TrainingFault
 from tuneforge.data.faults import RenderingError
 from tuneforge.errors import Reason
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words on a CPU and on a GPU
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Torch's words on a CPU and on a GPU."""
 _SOURCE_PLACE = re.compile(r"\[[^\]\s]*\.(?:cc|cpp|h|hpp):\d+\]\s*")
 _NO_SPACE = "No space left on device"
 _GANG_WORDS = ("/gloo/", "Connection closed by peer", "Connection reset by peer")
 """Of a lost process, as gloo tells it; NCCL and the store raise errors of their own kind."""
+_DEVICE_WORDS = (
+    *("CUDA error", "HIP error", "NVIDIA driver", "No CUDA GPUs are available", "No HIP GPUs are available"),
+    *("CUDA driver initialization failed", "CUDA unknown error", "Unexpected error from cudaGetDeviceCount"),
+)
+_PROGRAM_WORDS = re.compile(
+    r"device-side assert|illegal|misaligned|invalid|no kernel image|not.supported", re.IGNORECASE
+)
+"""Of what a program has done to its device: that would happen again. Looked for in the first line alone, since torch
+ends every error of CUDA with a line on device-side assertions."""
 
 
 @contextlib.contextmanager
@@ -29,7 +39,7 @@ def faults_named(out_of_memory: Callable[[str], TrainingFault]) -> Iterator[None
         out_of_memory: Makes the fault of an allocator that refused, from what it said.
 
     Raises:
-        TrainingFault: OUT_OF_MEMORY, DISK_FULL, INVALID_MODEL or GANG_BROKEN.
+        TrainingFault: OUT_OF_MEMORY, DISK_FULL, INVALID_MODEL, GANG_BROKEN or DEVICE_LOST.
     """
     try:
         yield
@@ -38,10 +48,12 @@ def faults_named(out_of_memory: Callable[[str], TrainingFault]) -> Iterator[None
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, DistError) or _says(error, *_GANG_WORDS):
             raise gang_broken(str(error)) from error
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, *_NO_MEMORY):
-            raise
         detail = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise out_of_memory(detail) from error
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _says(error, *_NO_MEMORY):
+            raise out_of_memory(detail) from error
+        if _says(error, *_DEVICE_WORDS) and not _PROGRAM_WORDS.search(detail):
+            raise device_lost(detail) from error
+        raise
     except (OSError, SafetensorError) as error:
         if not is_disk_full(error):
             raise
@@ -61,6 +73,17 @@ def gang_broken(detail: str) -> TrainingFault:
         "Look at the other parts of the attempt for the cause.",
         Fault.INFRASTRUCTURE,
         metadata={"detail": said},
+    )
+
+
+def device_lost(detail: str) -> TrainingFault:
+    """Returns the fault of an accelerator that has failed, or that is not to be had."""
+    return TrainingFault(
+        Reason.DEVICE_LOST,
+        f"The accelerator does not compute any more ({detail}).",
+        "Look at the node's device and driver; the job goes on from its last checkpoint.",
+        Fault.INFRASTRUCTURE,
+        metadata={"detail": detail},
     )
 
 

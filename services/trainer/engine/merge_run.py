@@ -7,7 +7,7 @@ import torch
 
 from services.modelkit.adapters import CONFIG_FILE, WEIGHTS_FILE
 from services.modelkit.initialization import INITIAL_WEIGHTS
-from services.modelkit.loading import max_positions, read_config, stop_ids
+from services.modelkit.loading import max_positions, read_config
 from services.trainer.engine import evaluation, reports
 from services.trainer.engine.documents import write_documents
 from services.trainer.engine.merged import (
@@ -32,7 +32,6 @@ from services.trainer.engine.training_task import (
     TrainingResult,
 )
 from tuneforge.checks import Check
-from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.errors import Reason
 from tuneforge.manifest import build
 from tuneforge.specs.defaults import MIN_AGREEMENT
@@ -128,15 +127,13 @@ def _diverged(check: Check) -> TrainingFault:
 def _answers(resolution: Resolution, texts: Texts, made: MergedModel, folder: Path) -> list[tuple[str, str]]:
     """Asks the merged model what it would be asked at the end of a run."""
     config = read_config(folder)
-    ends = stop_ids(folder, config, load_tokenizer(folder))
-    end_token = texts.train.end_token
 
     def sample(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         return evaluation.complete(
             made.model,
             prompts,
             max_new_tokens=new_tokens,
-            end_tokens=ends if end_token is None else ends | {end_token},
+            end_tokens=texts.end_tokens,
             compute=ComputeType.FP32,
         )
 

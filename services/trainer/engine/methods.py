@@ -14,12 +14,13 @@ from services.modelkit.adapters import attach_lora
 from services.modelkit.artifacts import LocalArtifact
 from services.modelkit.faults import InvalidModel
 from services.modelkit.layers import decoder_blocks, decoder_linears, linear_names
-from services.modelkit.loading import LoadedBase, load_base, read_config
+from services.modelkit.loading import LoadedModel, load_model, read_config, stop_ids, verified
 from services.modelkit.reward import HEAD, with_reward_head
 from services.trainer.engine import row_attention
 from services.trainer.engine.precision import set_formats
 from services.trainer.engine.recompute import apply_recompute
 from services.trainer.engine.training_task import TrainingFault
+from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.errors import Reason
 from tuneforge.specs.freezing import is_frozen
 from tuneforge.specs.spec import ComputeType, FullMethod, LoraMethod, QloraMethod, RewardModelTask, TrainingSpec
@@ -31,8 +32,8 @@ class PreparedModel:
 
     model: Any
     """The model; with adapters, PEFT's wrapping of it."""
-    base: LoadedBase
-    """What it was loaded from, with its tokenizer."""
+    base: LoadedModel
+    """What it was loaded from."""
     trainable_parameters: int
     """Weights that move."""
     total_parameters: int
@@ -55,26 +56,27 @@ def prepare_model(layers: Sequence[LocalArtifact], spec: TrainingSpec, device: t
     """
     quantization = spec.method.quantization if isinstance(spec.method, QloraMethod) else None
     try:
-        base = load_base(
-            layers,
-            dtype=load_format(layers, spec.compute, is_frozen=spec.lora is not None),
-            quantization=quantization,
-            device=device,
-        )
+        dtype = load_format(layers, spec.compute, is_frozen=spec.lora is not None)
+        with verified(layers):  # the last bytes are read while adapters are made
+            base = load_model(layers, dtype, quantization, device)
+            return _prepared(base, spec)
     except InvalidModel as error:
         raise TrainingFault(Reason.INVALID_MODEL, error.message, error.cure) from error
+
+
+def _prepared(base: LoadedModel, spec: TrainingSpec) -> PreparedModel:
     model = base.model
     choose_attention(model)
     head = HEAD if isinstance(spec.task, RewardModelTask) else None
     if head:
-        model = with_reward_head(model, spec.seed or 0, base.stop_ids)
+        model = with_reward_head(model, spec.seed or 0, stop_ids(base.folder, load_tokenizer(base.folder)))
     total = sum(_size(parameter) for parameter in model.parameters())
     linear = sum(_size(layer.weight) for _, _, layer in decoder_linears(model))
     if isinstance(spec.method, FullMethod):
         freeze(model, spec.method.freeze_layers)
     elif spec.lora is not None:
         check_adapters(model, spec.lora)
-        _check_magnitudes(layers, spec.lora)
+        _check_magnitudes(base.layers, spec.lora)
         model = attach_lora(model, spec.lora, spec.seed or 0, head=head)
     set_formats(model, spec.compute)
     apply_recompute(base.model, spec.optimization.recompute)

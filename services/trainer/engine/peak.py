@@ -40,6 +40,7 @@ def reset_peaks(device: torch.device) -> None:
     with contextlib.suppress(OSError):
         _CLEAR_REFS.write_text(_RESET_PEAK)
     if device.type == "cuda":
+        torch.cuda.init()  # nothing has used the device yet, and without it there is no allocator to be asked
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -52,14 +52,18 @@ def cheapest_that_fits(
 ) -> ActivationRecompute:
     """Returns the policy with the least computation whose estimated peak is within some bytes; FULL when none is."""
     for policy in (ActivationRecompute.NONE, ActivationRecompute.SELECTIVE):
-        shaped = replace(
-            spec,
-            data=replace(spec.data, max_tokens=micro_batch_tokens),
-            optimization=replace(spec.optimization, rows_per_micro_batch=1, recompute=policy),
-        )
-        if estimate(shaped, architecture).total_bytes <= room_bytes:
+        if estimate(shaped(spec, micro_batch_tokens, policy), architecture).total_bytes <= room_bytes:
             return policy
     return ActivationRecompute.FULL
+
+
+def shaped(spec: TrainingSpec, micro_batch_tokens: int, policy: ActivationRecompute) -> TrainingSpec:
+    """Returns a spec for the memory estimate: so many tokens at once, under a policy."""
+    return replace(
+        spec,
+        data=replace(spec.data, max_tokens=micro_batch_tokens),
+        optimization=replace(spec.optimization, rows_per_micro_batch=1, recompute=policy),
+    )
 
 
 def apply_recompute(model: Any, policy: ActivationRecompute) -> None:

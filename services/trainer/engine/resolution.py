@@ -97,11 +97,16 @@ class Resolution:
             spec = spec_from_proto(json_format.ParseDict(content["spec"], spec_pb2.TrainingSpec()))
             return cls(**{**content, "spec": spec})
         except (json_format.ParseError, KeyError, TypeError) as error:
-            raise TrainingFault(
-                Reason.RESUME_MISMATCH,
-                f"The checkpoint was made by another release of Tuneforge: {error}.",
-                "Resume with the release that made it, or start a new job.",
-            ) from error
+            raise of_another_release(error) from error
+
+
+def of_another_release(error: Exception) -> TrainingFault:
+    """Returns the fault of a checkpoint that verifies and says what this release does not know."""
+    return TrainingFault(
+        Reason.RESUME_MISMATCH,
+        f"The checkpoint was made by another release of Tuneforge: {error}.",
+        "Resume with the release that made it, or start a new job.",
+    )
 
 
 def asked(spec: TrainingSpec) -> str:

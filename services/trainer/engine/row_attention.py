@@ -11,6 +11,7 @@ import inspect
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -21,6 +22,9 @@ NAME = "tuneforge_rows"
 """Name of the implementation in transformers."""
 _BOUNDS = "cu_seq_lens_q"
 _LONGEST = "max_length_q"
+_HALF = (torch.bfloat16, torch.float16)
+_TAKES = frozenset(inspect.signature(varlen_attn).parameters)
+"""Options of the kernel, which differ between releases of torch; looked up here, outside of what may be compiled."""
 
 
 def register() -> None:
@@ -72,8 +76,11 @@ def attend(
             module, query_BHTD, key_BHTD, value_BHTD, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
         return output, None
-    if query_BHTD.is_cuda and query_BHTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
-        return _varlen(query_BHTD, key_BHTD, value_BHTD, bounds_R, kwargs[_LONGEST], scaling), None
+    dtype = products_dtype(query_BHTD)
+    if query_BHTD.is_cuda and dtype in _HALF and not dropout:
+        # Rotating puts queries and keys into the float32 of the residual stream, which the kernel does not take.
+        halves = (each.to(dtype) for each in (query_BHTD, key_BHTD, value_BHTD))
+        return packed_attention(*halves, bounds_R=bounds_R, longest=kwargs[_LONGEST], scaling=scaling), None
     groups = query_BHTD.shape[1] // key_BHTD.shape[1]
     lengths = bounds_R.diff().tolist()
     rows = zip(*(each.split(lengths, dim=2) for each in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
@@ -86,38 +93,46 @@ def attend(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _varlen(
+def products_dtype(query: torch.Tensor) -> torch.dtype:
+    """Returns the number format that attention is computed in: autocast's where that is on, else the query's own."""
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+
+
+def packed_attention(
     query_BHTD: torch.Tensor,
     key_BHTD: torch.Tensor,
     value_BHTD: torch.Tensor,
+    *,
     bounds_R: torch.Tensor,
     longest: int,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Calls the kernel for rows of different lengths; one line only. Unproven: no GPU has run it yet."""
-    from torch.nn.attention.varlen import varlen_attn
+    """Calls the kernel for rows of different lengths. Unproven: no GPU has run it yet.
 
-    takes = inspect.signature(varlen_attn).parameters
+    Args:
+        query_BHTD: One line, in bfloat16 or float16.
+        key_BHTD: Of perhaps fewer heads.
+        value_BHTD: As many.
+        bounds_R: Where each row begins, and where the last one ends; int32.
+        longest: Tokens of the longest row.
+        scaling: Of the scores; None: one over the root of the width.
+
+    Returns:
+        Shape (B, T, H, D).
+    """
     # Releases of torch tell a causal mask in two ways, and not all take grouped heads.
-    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in takes else {"is_causal": True}
-    scale: dict[str, Any] = {"scale": scaling} if "scale" in takes else {}
+    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _TAKES else {"is_causal": True}
     groups = query_BHTD.shape[1] // key_BHTD.shape[1]
     query, key, value = (each[0].transpose(0, 1) for each in (query_BHTD, key_BHTD, value_BHTD))
-    if groups > 1 and "enable_gqa" in takes:
-        causal["enable_gqa"] = True
+    if groups > 1 and "enable_gqa" in _TAKES:
+        options["enable_gqa"] = True
     elif groups > 1:
         key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
-    if not scale and scaling is not None:
+    if "scale" in _TAKES:
+        options["scale"] = scaling
+    elif scaling is not None:
         query = query * (scaling * query.shape[-1] ** 0.5)
-    output: torch.Tensor = varlen_attn(
-        query.contiguous(),
-        key.contiguous(),
-        value.contiguous(),
-        bounds_R,
-        bounds_R,
-        longest,
-        longest,
-        **causal,
-        **scale,
-    )
+    rows = (each.contiguous() for each in (query, key, value))
+    output: torch.Tensor = varlen_attn(*rows, bounds_R, bounds_R, longest, longest, **options)
     return output[None]

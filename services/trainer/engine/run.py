@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from services.trainer.engine.corpus import Corpus
 from services.trainer.engine.curve import Point
 from services.trainer.engine.plan import StepPlan
+from services.trainer.engine.resolution import of_another_release
 from tuneforge.specs.spec import TrainingSpec
 
 
@@ -46,6 +47,18 @@ class Progress:
     """Lowest median of them so far."""
     has_gradient: bool = False
     """Whether any step so far had a gradient."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Reads what a checkpoint has.
+
+        Raises:
+            TrainingFault: RESUME_MISMATCH, when another release wrote it.
+        """
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise of_another_release(error) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from tuneforge.manifest import ManifestFile
@@ -88,6 +90,12 @@ def _pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[memoryview]:
     text += b" " * (-len(text) % _ALIGNED)
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for _, tensor in ordered:
-        content = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        content = bytes_of(tensor).data
         for start in range(0, len(content), _PIECE_BYTES):
             yield content[start : start + _PIECE_BYTES]
+
+
+def bytes_of(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Returns the memory of a tensor of the CPU; of a copy, when its numbers do not lie one after the other."""
+    content: npt.NDArray[np.uint8] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return content

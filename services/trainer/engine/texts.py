@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.modelkit.loading import TOKENIZER_FILES
+from services.modelkit.loading import TOKENIZER_FILES, check_vocabulary, read_config, stop_ids
 from services.trainer.engine.corpus import Corpus, read_corpus
 from services.trainer.engine.token_cache import key_of
 from services.trainer.engine.training_task import RowChoice, TrainingFault, TrainingInputs
 from tuneforge.data.learnable import shapes_of
-from tuneforge.data.masks import encode, encode_prompt
+from tuneforge.data.masks import encode_all, encode_prompt
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Turn
 from tuneforge.data.vocabulary import load_tokenizer
@@ -40,12 +40,14 @@ class Texts:
             check_stop: Called now and then while rows are read; may raise to end it.
 
         Raises:
+            InvalidModel: The tokenizer has more words than the base knows.
             RenderingError: The base has no tokenizer that can be used.
             TrainingFault: INVALID_DATA, NOTHING_TO_LEARN when no row is left, or DATA_LEAK.
         """
         self._spec = spec
         self._folder = folder = task.base[0].folder
         self._tokenizer_files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+        self._vocab_size = read_config(folder).get("vocab_size")
         self._cache = task.tokens
         share = spec.data.train_fraction or 1.0
         learned = replace(task.train_rows, share=share, seed=spec.seed or 0) if share < 1 else task.train_rows
@@ -62,19 +64,28 @@ class Texts:
 
     @functools.cached_property
     def _tokenizer(self) -> "Tokenizer":
-        return load_tokenizer(self._folder)  # a tenth of a second that rows from the cache do without
+        tokenizer = load_tokenizer(self._folder)  # a tenth of a second that rows from the cache do without
+        if self._vocab_size is not None:
+            check_vocabulary(tokenizer, self._vocab_size)
+        return tokenizer
 
     @functools.cached_property
     def _format(self) -> ChatFormat:
         return ChatFormat.load(self._folder, self._tokenizer)
+
+    @functools.cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end a completion: those of the base, and the one that most rows to learn from end with."""
+        ends = stop_ids(self._folder, self._tokenizer)
+        return ends if self.train.end_token is None else ends | {self.train.end_token}
 
     def _read(self, name: str, paths: Sequence[Path], choice: RowChoice, check_stop: Callable[[], None]) -> Corpus:
         data = self._spec.data
         overlong = data.overlong or OverlongPolicy.DROP
 
         def read() -> Corpus:
-            encode_text = partial(
-                encode,
+            encode_rows = partial(
+                encode_all,
                 tokenizer=self._tokenizer,
                 chat_format=self._format,
                 max_tokens=data.max_tokens,
@@ -82,7 +93,7 @@ class Texts:
             )
             return read_corpus(
                 paths,
-                encode_text,
+                encode_rows,
                 shapes=shapes_of(self._spec.task),
                 piece_tokens=data.max_tokens if overlong is OverlongPolicy.SPLIT else None,
                 choice=choice,
@@ -117,6 +128,7 @@ class Texts:
                 "side": choice.side.value,
                 **({"share": choice.share, "seed": choice.seed} if choice.share < 1 else {}),
                 "tokenizer": [path.name for path in self._tokenizer_files],
+                "vocab_size": self._vocab_size,
             },
             [*paths, *self._tokenizer_files],
         )

@@ -1,8 +1,9 @@
 """Rows as tokens, kept on disk by the digests of all that made them.
 
-Making tokens costs a millisecond a row; a second attempt, a second job over the same rows and every trial of a sweep
-read them back instead. An entry is one file of flat arrays, mapped into memory, so attempts on one node share its
-pages. Nothing in the cache is trusted: an entry that is not what its checksum says is removed and made anew.
+Making tokens of many rows takes longer than many a short run; a second attempt, a second job over the same rows and
+every trial of a sweep read them back instead. An entry is one file of flat arrays, mapped into memory, so attempts on
+one node share its pages. Nothing in the cache is trusted: an entry that is not what its checksum says is removed and
+made anew.
 
 The cache knows no task: what an entry holds is a few arrays and some facts, by names that the caller gives them.
 """

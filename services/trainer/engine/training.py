@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from services.modelkit.loading import read_config
+from services.modelkit.faults import InvalidModel
+from services.modelkit.loading import damage_first, read_config
 from services.trainer.engine import beginnings, checkpoints, gang_state, reports
 from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.faults import faults_named
@@ -56,6 +57,7 @@ from services.trainer.engine.training_task import (
     TrainingResult,
 )
 from services.trainer.engine.verbs import Engine, EngineOptions
+from tuneforge.data.faults import RenderingError
 from tuneforge.errors import Reason
 from tuneforge.manifest import IntegrityError
 from tuneforge.specs.architecture import Architecture
@@ -117,13 +119,14 @@ def _train(task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
 
 def _train_with(gang: Gang, task: TrainingInputs, sink: EventSink, stop: Stop) -> TrainingResult:
     device = torch.device(task.device)
-    spec = _defaults(task)
     found = gang_state.shared(gang, _newest_checkpoint(task.checkpoints, sink) if gang.is_first else None)
     check_stop = partial(_check_stop, stop, found.step if found else 0)
-    texts = Texts(task, spec, check_stop)
+    with damage_first(task.base, (InvalidModel, RenderingError, TrainingFault, LookupError, TypeError)):
+        spec = _defaults(task)
+        texts = Texts(task, spec, check_stop)
     decided = _resolution(gang, task, spec, found, texts)
     resolution = lowered(decided, task.rows_at_once)
-    beginnings.tell_what_was_replaced(spec, resolution, sink)
+    beginnings.tell_what_was_replaced(spec, resolution, device, sink)
     beginnings.tell_what_was_lowered(decided, resolution, sink)
     # Checkpoints may be asked for at another pace than before, and guards be stricter: that changes no number.
     resolution = replace(
@@ -327,7 +330,6 @@ def _engine_options(
     task: TrainingInputs, resolution: Resolution, prepared: PreparedModel, texts: Texts, device: torch.device
 ) -> EngineOptions:
     optimization, config = resolution.spec.optimization, prepared.base.model.config
-    end_token = texts.train.end_token
     share = attention_share(
         width=config.hidden_size, layers=config.num_hidden_layers, linear_parameters=prepared.linear_parameters
     )
@@ -345,7 +347,7 @@ def _engine_options(
         optimizer=optimization.optimizer,
         weight_decay=optimization.weight_decay or 0.0,
         max_grad_norm=optimization.max_grad_norm or 0.0,
-        end_tokens=prepared.base.stop_ids | ({end_token} if end_token is not None else frozenset()),
+        end_tokens=lambda: texts.end_tokens,
         checkpoints=task.checkpoints,
         keep_last=resolution.spec.checkpointing.keep_last,
         attempt=task.attempt,
@@ -388,6 +390,7 @@ def _begin(engine: Engine, run: Run, found: checkpoints.Checkpoint | None, sink:
             "Resume on a node like the first one, or start a new job.",
             metadata={"expected": str(drawn), "found": str(run.facts["initial_weights"])},
         )
+    progress = Progress.from_json(found.facts["progress"])
     engine.restore(found)
     sink.emit(events_pb2.ResumedFrom(step=found.step, attempt=found.attempt, digest=found.digest))
-    return Progress(**found.facts["progress"])
+    return progress

@@ -48,8 +48,8 @@ class EngineOptions:
     """Decoupled weight decay, >= 0."""
     max_grad_norm: float
     """Norm that gradients are scaled down to, 0 = no clipping."""
-    end_tokens: frozenset[int]
-    """Tokens that end a completion."""
+    end_tokens: Callable[[], frozenset[int]]
+    """Returns the tokens that end a completion; asked by `sample`, not before."""
     checkpoints: Path
     """The job's checkpoints."""
     keep_last: int
@@ -203,7 +203,7 @@ class Engine:
             evaluation.complete,
             prompts=prompts,
             max_new_tokens=max_new_tokens,
-            end_tokens=self._options.end_tokens,
+            end_tokens=self._options.end_tokens(),
             compute=self._options.compute,
             beat=self._options.beat,
             agree=lambda tokens: self._gang.share(tokens.cpu()).to(tokens.device),
@@ -211,11 +211,18 @@ class Engine:
         return self._spread.measure(complete)
 
     def evaluate(self, examples: Sequence[Example]) -> StepLoss:
-        """Returns the mean loss over some rows, without learning from them."""
+        """Returns the mean loss over some rows, without learning from them.
+
+        Raises:
+            TrainingFault: LOSS_NOT_FINITE.
+        """
         options = self._options
-        return self._spread.measure(
+        found = self._spread.measure(
             evaluation.evaluate, self._task, examples, options.limits, options.compute, options.beat, self._gang
         )
+        if not math.isfinite(found.loss):
+            raise _not_finite("validation loss", found.loss)
+        return found
 
 
 def _not_finite(what: str, value: float) -> TrainingFault:

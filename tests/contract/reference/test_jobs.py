@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.fake_registry import BASE, DATA
@@ -117,6 +119,9 @@ async def test_003_36_a_job_lives_as_its_states_say(tmp_path: Path) -> None:
         assert done.version.version.startswith("projects/p/models/good/versions/")
         assert done.end_time.seconds
         assert stage.trainer.starts == [held.request.name]
+        steps = [event.step for event in await stage.all_events("good") if event.HasField("step")]
+        assert [each.step for each in steps] == [1, 2, 3, 4]
+        assert [each.loss for each in steps] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
         await stage.create("bad")
         failure = types_pb2.Failure(
             reason=errors_pb2.ERROR_REASON_INVALID_DATA, message="row 3 has no answer", fault=types_pb2.FAULT_CLASS_USER

@@ -1,4 +1,4 @@
-"""Reference cases of what is fetched from elsewhere: 003-09, and 002-03, 002-04 as far as they fetch weights."""
+"""Reference cases of what is fetched from elsewhere: 003-09, 002-17; of 002-03 and 002-04 that weights are fetched."""
 
 import json
 from pathlib import Path
@@ -60,3 +60,15 @@ async def test_a_loader_runs_once(case_id: str, tmp_path: Path) -> None:
             again = await followed(registry.stub.ImportModelVersion(request))
             assert (again.version, len(there.hub.asked)) == (first.version, num_asked)
             assert first.version.name == f"{model}/versions/1"
+
+
+@pytest.mark.parametrize("case_id", ["002-17"], ids=["002-17"])
+@on_loop
+async def test_an_address_without_its_host_is_told_by_name(case_id: str, tmp_path: Path) -> None:
+    """The first part of a path, taken for a host, is the word that the answer names; nothing is asked for."""
+    with elsewhere(tmp_path / "there") as there:
+        async with running_registry(tmp_path / "data", sources=there.settings()) as registry:
+            request = dataset_request(await registry.dataset(), "https://substratusai/hf-llm-trainer")
+            error = await refused(followed(registry.stub.ImportDatasetVersion(request)), Reason.URL_NOT_ALLOWED)
+            assert "the host substratusai is not on the operator's list" in error.message, case_id
+        assert not there.files.asked

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.grpckit.parent import END_WITH_PARENT
-from services.launcher import free_ports
+from services.stores.ports import free_ports
 from services.trainer.adoption import ProcessIdentity, is_alive
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client

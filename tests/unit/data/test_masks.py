@@ -1,13 +1,16 @@
 """Tokens of completions are labels, tokens of prompts never are, and special tokens are added once."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.data.faults import OverlongRow, RenderingError
-from tuneforge.data.masks import EncodedRow, _marks, encode, encode_prompt, load_tokenizer
+from tuneforge.data.masks import EncodedRow, _marks, encode, encode_all, encode_prompt, load_tokenizer
 from tuneforge.data.rendering import ChatFormat
 from tuneforge.data.rows import Row, RowShape, Turn
 from tuneforge.specs.spec import OverlongPolicy
@@ -98,6 +101,41 @@ def test_overlong_rows_follow_the_policy(folder: Path) -> None:
     assert encode(CHAT, tokenizer, chat_format, first_label, OverlongPolicy.TRUNCATE) is None
     with pytest.raises(OverlongRow, match=f"line 3: The row has {length} tokens, but at most 10"):
         encode(CHAT, tokenizer, chat_format, 10, OverlongPolicy.REFUSE)
+
+
+def test_many_rows_have_the_tokens_of_each(folder: Path) -> None:
+    """Made together, they are what each gives by itself, in order, those that are dropped too."""
+    tokenizer, chat_format = load_tokenizer(folder), ChatFormat.load(folder)
+    rows = [
+        Row(id="", line=number, shape=RowShape.MESSAGES, turns=(*TURNS, *TURNS)) if number % 7 == 0 else CHAT
+        for number in range(600)
+    ]
+    most = len(_encoded(folder, CHAT).ids)
+    found = list(encode_all(iter(rows), tokenizer, chat_format, most))
+    assert found == [encode(row, tokenizer, chat_format, most) for row in rows]
+    assert found.count(None) == 86
+
+
+@pytest.mark.parametrize("place", [0, 255, 256, 300])
+def test_a_fault_comes_in_its_place(place: int, folder: Path) -> None:
+    """Rows before one that cannot be written, or cannot be read, have their tokens; of two faults the first is told."""
+    tokenizer, chat_format = load_tokenizer(folder), ChatFormat.load(folder)
+    broken = replace(CHAT, turns=(Turn(role="user", content="<|im_end|>"), TURNS[1]))
+
+    def rows() -> Iterator[Row]:
+        yield from [CHAT] * place
+        yield broken
+        raise OSError("the disk")
+
+    made = encode_all(rows(), tokenizer, chat_format, 500)
+    assert len(list(islice(made, place))) == place
+    with pytest.raises(RenderingError, match="control token"):
+        next(made)
+    longer = encode_all(rows(), tokenizer, chat_format, 10, OverlongPolicy.REFUSE)
+    with pytest.raises(OverlongRow if place else RenderingError):
+        next(longer)
+    with pytest.raises(OSError, match="the disk"):
+        list(encode_all((row for row in rows() if row is not broken), tokenizer, chat_format, 500))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.tiny_model import make_tiny_model
 from tests.unit.data import templates
 from tuneforge.data.faults import RenderingError
-from tuneforge.data.rendering import ChatFormat
+from tuneforge.data.rendering import ChatFormat, Rendering
 from tuneforge.data.rows import Row, RowShape, Turn
 
 CONTROL = frozenset(
@@ -47,6 +49,37 @@ def _learned(template: str, turns: tuple[Turn, ...]) -> list[str]:
 def test_every_answer_and_its_end_is_learned(template: str, expected: list[str]) -> None:
     """Each assistant's turn is found with its end token, also where the same words stand in other turns."""
     assert _learned(template, _conversation("yes", "yes", "no, yes", "no, yes")) == expected
+
+
+FAMILIES = [
+    getattr(templates, name) for name in ("SMOLLM2", "LLAMA3", "MISTRAL", "GEMMA", "QWEN3", "GENERATION_TAGS", "PHI3")
+]
+
+
+@given(
+    template=st.sampled_from(FAMILIES),
+    contents=st.lists(st.sampled_from(("yes", " no ", "\nyes", "a</think>b", "\ue0010\ue001")), min_size=2, max_size=6),
+    system=st.sampled_from(("", "yes")),
+)
+def test_what_is_remembered_of_a_template_changes_nothing(template: str, contents: list[str], system: str) -> None:
+    """The second text of an order of speakers, found by its outline, is learned as one that is found turn by turn."""
+    turns = _conversation(*contents[: len(contents) // 2 * 2], system=system)
+    row = Row(id="", line=1, shape=RowShape.MESSAGES, turns=turns)
+    one_by_one, remembering = _chat_format(template), _chat_format(template)
+    roles = tuple(turn.role for turn in turns)
+    one_by_one._outlines[roles] = None
+
+    def written(chat_format: ChatFormat) -> Rendering | str:
+        try:
+            return chat_format.render_row(row)
+        except RenderingError as error:
+            return str(error)
+
+    expected = written(one_by_one)
+    assert written(remembering) == expected
+    assert written(remembering) == expected
+    if not isinstance(expected, str):
+        assert remembering._outlines[roles] is not None
 
 
 @pytest.mark.parametrize("template", [templates.SMOLLM2, templates.LLAMA3, templates.MISTRAL])

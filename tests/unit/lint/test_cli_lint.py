@@ -55,7 +55,7 @@ def test_json_is_one_object_a_line(train: str) -> None:
 
 
 def test_one_configuration_of_a_folder_is_looked_at(tmp_path: Path) -> None:
-    """--config takes the files that an upload would; one that the card does not name is refused with those it does."""
+    """The files that an upload would take: of --config or of the default; else those that there are are named."""
     card = (
         "---\nconfigs:\n- config_name: short\n  data_files: a.jsonl\n- config_name: long\n  data_files: b.jsonl\n---\n"
     )
@@ -66,7 +66,16 @@ def test_one_configuration_of_a_folder_is_looked_at(tmp_path: Path) -> None:
     assert "2 rows:" in _run("lint", str(tmp_path), "--config", "long").output
     with pytest.raises(InvalidArgument, match="there are short, long"):
         CliRunner().invoke(cli, ["datasets", "lint", str(tmp_path), "--config", "other"], catch_exceptions=False)
-    assert "--config is for a folder" in _run("lint", "rows/3", "--config", "short").output
+    with pytest.raises(InvalidArgument, match="choose one of short, long"):
+        CliRunner().invoke(cli, ["datasets", "lint", str(tmp_path)], catch_exceptions=False)
+    model = str(make_tiny_model(tmp_path / ".model"))
+    second = ("preview", str(tmp_path), "--row", "2", "--model", model, "--plain")
+    assert "[d<|im_end|>]" in _run(*second, "--config", "long").output
+    assert "no row 2" in str(_run(*second, "--config", "short").exception)
+    (tmp_path / "README.md").write_text(card.replace("long\n", "long\n  default: true\n"))
+    assert "2 rows:" in _run("lint", str(tmp_path)).output
+    for command in (("lint", "rows/3"), ("preview", "rows/3", "--row", "1", "--model", "tiny")):
+        assert "--config is for a folder" in _run(*command, "--config", "short").output
 
 
 def test_many_findings_of_a_code_are_shortened_unless_all_are_asked_for(tmp_path: Path) -> None:
@@ -105,6 +114,8 @@ def test_a_row_is_drawn_in_plain_form_and_as_json(tmp_path: Path, train: str) ->
     cut = _run("preview", train, "--row", "13", "--model", model, "--max-tokens", "80", "--overlong", "truncate")
     assert "truncated: 168 tokens" in cut.output
     assert "]{" in cut.output
+    split = _run("preview", train, "--row", "13", "--model", model, "--max-tokens", "80", "--overlong", "split")
+    assert (split.exit_code, "168 tokens" in split.output, "{" in split.output.partition("\n")[2]) == (0, True, False)
     drawn = json.loads(_run("preview", train, "--row", "1", "--model", model, "--json").output)
     assert sum(token["fate"] == "LEARNED" for token in drawn["tokens"]) == 19
     by_id = _run("preview", train, "--row", drawn["row_id"][:8], "--model", model, "--json")

@@ -25,7 +25,7 @@ from tuneforge.data.lint import (
     lint,
     preview,
 )
-from tuneforge.data.masks import encode
+from tuneforge.data.masks import encode_all
 from tuneforge.data.rows import to_row
 from tuneforge.data.vocabulary import load_tokenizer
 from tuneforge.specs.spec import OverlongPolicy
@@ -73,7 +73,7 @@ def test_the_trainers_labels_are_the_previews_learned_tokens(
     path, text_model = _write(tmp_path / "rows.jsonl", rows), TextModel.load(model)
     drawn = _previews(path, text_model, LengthPolicy(max_tokens=max_tokens, overlong=overlong))
     encode_row = partial(
-        encode,
+        encode_all,
         tokenizer=load_tokenizer(model),
         chat_format=text_model.chat_format,
         max_tokens=max_tokens,

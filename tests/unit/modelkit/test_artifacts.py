@@ -1,10 +1,12 @@
 """Artifacts come into the cache once, whole or not at all, and what is damaged is found and brought anew."""
 
+import mmap
 import threading
 from pathlib import Path
 
 import pytest
 
+from services.modelkit import artifacts
 from services.modelkit.artifacts import LocalArtifact, artifact_folder, discard, fetch
 from tests.support.tiny_model import make_tiny_model
 from tuneforge.manifest import IntegrityError, Manifest, build, verify
@@ -96,3 +98,22 @@ def test_a_changed_byte_is_refused_by_name_and_cured(source: _FolderSource, mani
     discard(manifest, tmp_path / "cache")
     discard(manifest, tmp_path / "cache")
     verify(fetch(manifest, source, tmp_path / "cache"), manifest)
+
+
+@pytest.mark.parametrize("size", [0, 1, mmap.PAGESIZE, mmap.PAGESIZE + 1, 3 * mmap.PAGESIZE])
+def test_a_file_is_checked_to_its_last_byte(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is mapped in pieces: the digest is that of the whole, and each byte counts."""
+    monkeypatch.setattr(artifacts, "_MAPPED_BYTES", mmap.PAGESIZE)
+    (tmp_path / "weights").write_bytes(bytes(number % 251 for number in range(size)))
+    manifest = build(tmp_path)
+    found = LocalArtifact(folder=tmp_path, manifest=manifest, kind="model", ref_version="", digest=manifest.digest)
+    found.verify()
+    for place in {0, size // 2, size - 1} if size else ():
+        content = bytearray((tmp_path / "weights").read_bytes())
+        content[place] ^= 1
+        (tmp_path / "weights").write_bytes(content)
+        with pytest.raises(IntegrityError, match="weights"):
+            found.verify()
+        content[place] ^= 1
+        (tmp_path / "weights").write_bytes(content)
+    found.verify()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from services.modelkit.adapters import load_adapter
 from services.modelkit.artifacts import LocalArtifact
@@ -116,6 +117,25 @@ def test_broken_weights_are_refused(base: LocalArtifact) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InvalidModel, match="cannot be loaded"):
         load_base([artifact(base.folder)], dtype=torch.float32)
+
+
+def test_files_of_two_models_are_refused_by_name(base: LocalArtifact) -> None:
+    """A weight of another shape is named with both; a tokenizer with more words than the model knows is told."""
+    path = base.folder / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(weights | {name: weights[name][:-1].clone()}, path, metadata={"format": "pt"})
+    rows, columns = weights[name].shape
+    with pytest.raises(InvalidModel, match=rf"q_proj\.weight has the shape \({rows - 1}, {columns}\)"):
+        load_base([artifact(base.folder, "model")], dtype=torch.float32)
+    narrow = {each: tensor[:20].clone() for each, tensor in weights.items() if "embed" in each or "lm_head" in each}
+    save_file(weights | narrow, path, metadata={"format": "pt"})
+    config = json.loads((base.folder / "config.json").read_text())
+    for padding, words in ((None, "the model's embedding 20 rows"), (config["eos_token_id"], "cannot be loaded")):
+        changed = config | {"vocab_size": 20, "pad_token_id": padding}
+        (base.folder / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(InvalidModel, match=words):
+            load_base([artifact(base.folder, "model")], dtype=torch.float32)
 
 
 def test_layers_begin_with_a_whole_model(base: LocalArtifact, adapter: LocalArtifact) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scheduler.calibration import Interval
-from services.scheduler.foresight.blockers import Reason, of_waiting
+from services.scheduler.foresight.blockers import Blocker, Reason, of_waiting
 from services.scheduler.foresight.explaining import View, preemptors
 from services.scheduler.foresight.forecast import foresee, ordered
 from services.scheduler.foresight.moment import moment_of
@@ -89,10 +89,15 @@ def viewed(jobs: list[ActiveJob], nodes: list[Node], attempts: list[Attempt] | N
 
 def reasons(view: View, number: int) -> list[Reason]:
     """Returns why a job that waits for a node has none."""
+    return [each.reason for each in blocked(view, number)]
+
+
+def blocked(view: View, number: int) -> tuple[Blocker, ...]:
+    """Returns what keeps a job that waits for a node from it."""
     queue = view.moment.queue
     waiting = next(each for each in queue.waiting if each.job == number)
     said = findings(view.moment.jobs[number].needs, waiting, queue, view.moment.seen.nodes)
-    return [each.reason for each in of_waiting(waiting, view.moment, view.decisions, said)]
+    return of_waiting(waiting, view.moment, view.decisions, said)
 
 
 WAITING = st.tuples(
@@ -217,6 +222,26 @@ def test_a_gang_that_no_nodes_alike_could_hold_is_told_so_while_they_are_busy() 
     assert reasons(viewed([holder, gang], [old, same], [attempt]), 1) == [Reason.SLOTS_TAKEN]
 
 
+@pytest.mark.parametrize("parts", [1, 2], ids=["one node", "gang"])
+def test_a_state_goes_on_where_the_same_numbers_are_computed(parts: int) -> None:
+    """A job with a durable checkpoint waits for nodes like the one that made it; without one any node will do."""
+    old, new, other, third = (
+        node(name, capacity=replace(node(name).capacity, software=software))
+        for name, software in (("a", "torch 2.11"), ("b", "torch 2.13"), ("c", "torch 2.13"), ("d", "torch 2.11"))
+    )
+    away = replace(old, lease_until_ms=NOW_MS - 1, state="UNREACHABLE")
+    waits = job(1, needs=Needs(nodes=parts), checkpoint_node="b", durable_node="a", durable_step=10)
+    view = viewed([waits], [away, new, other])
+    assert reasons(view, 1) == ([Reason.NODES_AWAY] if parts == 1 else [Reason.UNLIKE_NODES])
+    assert all("--from-checkpoint" in each.cure for each in blocked(view, 1)), "that node may never come back"
+    assert not [each for each in view.decisions if isinstance(each, Begin)]
+    (begin,) = [each for each in viewed([waits], [old, new, other, third]).decisions if isinstance(each, Begin)]
+    assert {place for place, _ in begin.parts} <= {"a", "d"}
+    for free in (replace(waits, durable_node=None), replace(waits, durable_node="gone")):
+        (begin,) = [each for each in viewed([free], [away, new, other]).decisions if isinstance(each, Begin)]
+        assert {place for place, _ in begin.parts} <= {"b", "c"}
+
+
 def test_memory_that_lacks_is_told_in_bytes() -> None:
     """The finding of a node names what it has, what it lacks, and how many bytes that is."""
     view = viewed([job(1, needs=Needs(peak_bytes=10_100_000_000))], [node("a")])
@@ -308,6 +333,17 @@ def test_a_simulation_tells_whom_it_stops_and_delays() -> None:
     assert found.nodes == ("a",)
     low = simulate(replace(new, priority=-1), AN_HOUR, view, {})
     assert (low.displaced, low.delayed) == ((), ())
+
+
+@pytest.mark.parametrize("state", [JobState.PUBLISHING, JobState.PAUSED])
+def test_a_simulated_job_waits_as_a_stored_one_does(state: JobState) -> None:
+    """After one that only publishes it starts at once; after one that is paused nobody knows when."""
+    after = job(2, state=JobState.BLOCKED, depends_on=1)
+    first = job(1, state=state)
+    found = simulate(after, AN_HOUR, viewed([first], [node("a")]), {})
+    stored = viewed([first, after], [node("a")], dependencies={1: (str(first.name), state)})
+    assert stored.outlooks.of(2).start == found.raw.of(2).start
+    assert (found.told.start is None) == (state is JobState.PAUSED)
 
 
 def test_later_turns_are_computed_from_the_work_before_them() -> None:

@@ -114,12 +114,19 @@ def test_it_begins_from_unlike_nodes_and_running_jobs() -> None:
 
 
 def test_a_job_comes_later_or_after_another() -> None:
-    """A job with a time starts then, one that waits for another starts with its end; what never ends has no end."""
-    queue = Queue(now_ms=0, waiting=(waits(1),), rooms=(Room(node="a", slots=2, free=2),))
-    later = (Later(waiting=waits(2), at_ms=7000), Later(waiting=waits(3), after=1))
-    found = Forward(Situation(queue=queue, left_ms={1: 100.0, 3: 10.0}, later=later)).run()
+    """A job with a time starts then, one that waits for others once all have ended; what never ends has no end."""
+    queue = Queue(now_ms=0, waiting=(waits(1), waits(4)), rooms=(Room(node="a", slots=5, free=5),))
+    later = (
+        Later(waiting=waits(2), at_ms=7000),
+        Later(waiting=waits(3), at_ms=0, after=frozenset({1})),
+        Later(waiting=waits(5), at_ms=0, after=frozenset({3, 4})),
+        Later(waiting=waits(6), at_ms=900, after=frozenset({1})),
+        Later(waiting=waits(7), at_ms=0, after=frozenset({1, 2})),
+    )
+    found = Forward(Situation(queue=queue, left_ms={1: 100.0, 3: 10.0, 4: 500.0, 5: 1.0, 6: 1.0}, later=later)).run()
     assert (found[3].start_ms, found[3].end_ms) == (100, 110)
     assert (found[2].start_ms, found[2].end_ms) == (7000, None)
+    assert (found[5].start_ms, found[6].start_ms, found[7].start_ms) == (500, 900, None)
 
 
 def test_who_gives_way_says_for_whom() -> None:

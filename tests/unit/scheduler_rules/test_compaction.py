@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from services.scheduler.compaction.rules import CompactionPolicy, stays
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.scheduler.compaction.rules import CompactionPolicy, ended_before_ms, stays
 from tuneforge.v1 import events_pb2
 
 POLICY = CompactionPolicy(after_s=1.0, keep_every=10)
@@ -38,3 +41,24 @@ def test_what_tells_the_story_stays() -> None:
         events_pb2.Event(task=events_pb2.TaskMetrics(step=7)),
     ):
         assert not stays(event, POLICY, ())
+
+
+@given(
+    ends=st.lists(st.integers(1, 100), min_size=1),
+    sets=st.lists(st.tuples(st.integers(1, 100), st.integers(-50, 200)), max_size=4, unique_by=lambda each: each[0]),
+    age_ms=st.integers(1, 100),
+)
+def test_an_age_is_the_same_by_a_clock_that_is_set(ends: list[int], sets: list[tuple[int, int]], age_ms: int) -> None:
+    """Nothing younger is ever due; what is older is, where no moment came twice."""
+    sets.sort()
+
+    def said(steady_ms: int) -> int:
+        return 1000 + steady_ms + sum(jump_ms for at_ms, jump_ms in sets if at_ms <= steady_ms)
+
+    jumps = [(said(at_ms), jump_ms) for at_ms, jump_ms in sets]
+    before_ms = ended_before_ms(said(101), age_ms / 1000, reversed(jumps))
+    goes_back = any(jump_ms < 0 for _, jump_ms in sets)
+    for end in ends:
+        is_due, is_old = said(end) < before_ms, 101 - end > age_ms
+        assert is_old or not is_due
+        assert is_due or not is_old or goes_back

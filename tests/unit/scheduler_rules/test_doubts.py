@@ -45,6 +45,24 @@ def test_a_byte_of_memory_is_said() -> None:
         assert len(doubts(spec, {"": MEMORY}, Scheduling(), [])) == count
 
 
+@pytest.mark.parametrize(
+    ("asked", "devices", "said"),
+    [(1, None, ""), (2, None, ""), (3, None, "at most 2 of the 4 known ones"), (5, None, ""), (3, 0, "")],
+)
+def test_nodes_that_are_not_alike_are_said(asked: int, devices: int | None, said: str) -> None:
+    """Of a gang, where enough nodes could hold a part; on the CPU other accelerators beside it do not count."""
+    kinds = [("torch 2.11", "H200"), ("torch 2.11", "H200"), ("torch 2.11", "H100"), ("torch 2.13", "H100")]
+    nodes = [
+        replace(one, capacity=replace(one.capacity, software=software, device_models=(device,)))
+        for number, (software, device) in enumerate(kinds)
+        for one in [node(f"n{number}", device_bytes=(10**10,))]
+    ]
+    spec = TrainingSpec(resources=Resources(nodes=asked, devices_per_node=devices))
+    found = doubts(spec, {}, Scheduling(), nodes)
+    assert len(found) == bool(said)
+    assert said in "".join(found)
+
+
 def predicted(*, step_s: float, **sizes: int) -> Prediction:
     """Returns what a run of a thousand steps would take."""
     moment = Interval(expected=step_s, lowest=step_s, highest=step_s)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from services.trainer.engine import checkpoints
+from services.trainer.engine import checkpoint_writer, checkpoints
 from services.trainer.engine.checkpoint_writer import CheckpointWriter
 from services.trainer.engine.checkpoints import Checkpoint, SavedCheckpoint, load, saved
-from services.trainer.engine.tensor_file import write_tensors
+from services.trainer.engine.tensor_file import bytes_of, write_tensors
 from services.trainer.engine.training_task import TrainingFault
 from tests.unit.trainer_engine.test_checkpoints import newest, steps
 from tuneforge.errors import Reason
@@ -62,6 +62,7 @@ def test_the_state_may_change_while_it_is_written(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(checkpoints, "save", waits)
     writer, weight = CheckpointWriter(tmp_path, keep_last=2), torch.full((3,), 1.0)
     writer.begin(state(1, weight), ())
+    writer.release()
     weight.fill_(2.0)
     assert writer.ended() == []
     may_write.set()
@@ -72,6 +73,53 @@ def test_the_state_may_change_while_it_is_written(tmp_path: Path, monkeypatch: p
     assert torch.equal(load(newest(tmp_path)).tensors["weights"]["w"], torch.full((3,), 2.0))
     assert (first.step, second.step) == (1, 2)
     assert writer.ended(wait=True) == []
+
+
+def test_an_update_waits_for_the_copy_and_for_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run computes while its state is copied; what it waits for then is told as time that it stood still."""
+    copying, may_copy = threading.Event(), threading.Event()
+
+    def waits(tensor: torch.Tensor) -> object:
+        copying.set()
+        assert may_copy.wait(60)
+        return bytes_of(tensor)
+
+    monkeypatch.setattr(checkpoint_writer, "bytes_of", waits)
+    writer, weight = CheckpointWriter(tmp_path, keep_last=2), torch.full((3,), 1.0)
+    writer.begin(state(1, weight), ())
+    assert copying.wait(60)
+
+    begun = threading.Event()
+
+    def moves() -> None:
+        begun.set()
+        writer.release()
+        weight.fill_(2.0)
+
+    update = threading.Thread(target=moves)
+    update.start()
+    assert begun.wait(60)
+    update.join(0.1)
+    assert update.is_alive()
+    may_copy.set()
+    update.join()
+    (ended,) = writer.ended(wait=True)
+    assert 0.05 <= ended.blocked_seconds <= ended.written_seconds
+    assert torch.equal(load(newest(tmp_path)).tensors["weights"]["w"], torch.full((3,), 1.0))
+
+
+def test_a_copy_that_fails_lets_the_run_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went wrong is the result of the save; no update waits for ever."""
+
+    def fails(tensor: torch.Tensor) -> object:
+        raise MemoryError(f"no room for {tensor.shape}")
+
+    monkeypatch.setattr(checkpoint_writer, "bytes_of", fails)
+    writer = CheckpointWriter(tmp_path, keep_last=2)
+    writer.begin(state(1, torch.ones(2)), ())
+    writer.release()
+    (ended,) = writer.ended(wait=True)
+    assert isinstance(ended.result, MemoryError)
 
 
 def test_one_write_at_a_time(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows as tokens: what is learned, what is left out, and a digest over all of it."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def encode(row: Row) -> EncodedRow | None:
 
 def read(path: Path) -> Corpus:
     """Reads a file with the encoding above."""
-    return read_corpus([path], encode, check_stop=lambda: None)
+    return read_corpus([path], partial(map, encode), check_stop=lambda: None)
 
 
 def test_rows_become_examples(tmp_path: Path) -> None:
@@ -45,9 +46,9 @@ def test_the_end_token_is_that_of_whole_rows(tmp_path: Path) -> None:
 def test_files_follow_each_other(tmp_path: Path) -> None:
     """Two files are read in the order of their names, and their order is part of the digest."""
     one, two = write_rows(tmp_path / "one.jsonl", 1), write_rows(tmp_path / "two.jsonl", 4)
-    corpora = [read_corpus(paths, encode, check_stop=lambda: None) for paths in ([one, two], [two, one])]
+    corpora = [read_corpus(paths, partial(map, encode), check_stop=lambda: None) for paths in ([one, two], [two, one])]
     two.rename(tmp_path / "a.jsonl")
-    corpora.append(read_corpus([one, tmp_path / "a.jsonl"], encode, check_stop=lambda: None))
+    corpora.append(read_corpus([one, tmp_path / "a.jsonl"], partial(map, encode), check_stop=lambda: None))
     assert [len(corpus.examples) for corpus in corpora] == [4, 4, 4]
     assert corpora[0].digest == corpora[1].digest != corpora[2].digest
 
@@ -55,7 +56,8 @@ def test_files_follow_each_other(tmp_path: Path) -> None:
 def test_a_row_without_anything_to_learn_is_left_out(tmp_path: Path) -> None:
     """A row whose only learned token is its first gives no example."""
     path = write_rows(tmp_path / "rows.jsonl", 2)
-    corpus = read_corpus([path], lambda _row: EncodedRow(ids=(1, 2), supervised=(True, False)), check_stop=lambda: None)
+    no_label = EncodedRow(ids=(1, 2), supervised=(True, False))
+    corpus = read_corpus([path], partial(map, lambda _row: no_label), check_stop=lambda: None)
     assert (list(corpus.examples), corpus.end_token) == ([], None)
 
 
@@ -74,7 +76,7 @@ def test_rows_that_cannot_be_encoded_are_named(error: Exception, words: str, tmp
 
     path = write_rows(tmp_path / "rows.jsonl", 2)
     with pytest.raises(TrainingFault) as caught:
-        read_corpus([path], refuse, check_stop=lambda: None)
+        read_corpus([path], partial(map, refuse), check_stop=lambda: None)
     assert caught.value.reason is Reason.INVALID_DATA
     assert words in caught.value.message
     assert caught.value.cure
@@ -83,7 +85,7 @@ def test_rows_that_cannot_be_encoded_are_named(error: Exception, words: str, tmp
 def test_reading_can_be_stopped(tmp_path: Path) -> None:
     """Whoever reads a long file is asked every 256 rows whether to go on."""
     path, calls = write_rows(tmp_path / "rows.jsonl", 600), []
-    read_corpus([path], encode, check_stop=lambda: calls.append(1))
+    read_corpus([path], partial(map, encode), check_stop=lambda: calls.append(1))
     assert len(calls) == 2
 
 

@@ -1,6 +1,7 @@
 """Which rows a run takes: the side of a divided version that it asks for, and only shapes that it can learn."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,8 @@ LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 def taken(paths: list[Path], choice: RowChoice = ALL_ROWS) -> Corpus:
     """Reads files with any encoding."""
-    return read_corpus(
-        paths, lambda _row: EncodedRow(ids=(1, 2), supervised=(False, True)), choice=choice, check_stop=lambda: None
-    )
+    one_label = EncodedRow(ids=(1, 2), supervised=(False, True))
+    return read_corpus(paths, partial(map, lambda _row: one_label), choice=choice, check_stop=lambda: None)
 
 
 def test_each_side_is_taken_once(tmp_path: Path) -> None:

@@ -94,6 +94,50 @@ def test_recompute_keeps_rows_apart() -> None:
         assert torch.equal(value, expected[name]), name
 
 
+def test_queries_come_in_float32_and_are_computed_in_the_format_of_the_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The trap: rotated beside a float32 residual stream they are float32, which the kernel of a GPU does not take."""
+    model, seen = with_row_attention("qwen2"), set()
+    found = row_attention.products_dtype
+
+    def noted(query: torch.Tensor) -> torch.dtype:
+        seen.add((query.dtype, found(query)))
+        return found(query)
+
+    monkeypatch.setattr(row_attention, "products_dtype", noted)
+    supervised_loss(model, line_batch(examples([9, 14])))
+    with autocast(ComputeType.BF16, torch.device("cpu")):
+        supervised_loss(model, line_batch(examples([9, 14])))
+    assert seen == {(torch.float32, torch.float32), (torch.float32, torch.bfloat16)}
+
+
+@pytest.mark.parametrize("takes", [{"window_size", "scale", "enable_gqa"}, {"window_size", "scale"}, {"is_causal"}])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_kernel_gets_what_its_release_takes(groups: int, takes: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, causal mask, grouped heads and scale reach it in the words of each release, with the rows' own result."""
+    torch.manual_seed(0)
+    lengths, bounds = [5, 1, 9], torch.tensor([0, 5, 6, 15], dtype=torch.int32)
+    query, key, value = (torch.randn(1, heads, 15, 8) for heads in (4, 4 // groups, 4 // groups))
+
+    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *places: Any, **options: Any) -> torch.Tensor:
+        assert options.keys() <= takes
+        assert options.pop("window_size", None) == (-1, 0) or options.pop("is_causal", False)
+        assert [each.tolist() for each in places[:2]] == [bounds.tolist()] * 2
+        assert places[2:] == (9, 9)
+        assert all(each.is_contiguous() for each in (q, k, v))
+        rows = zip(*(each.transpose(0, 1).split(lengths, dim=1) for each in (q, k, v)), strict=True)
+        outputs = [torch.nn.functional.scaled_dot_product_attention(*row, is_causal=True, **options) for row in rows]
+        return torch.cat(outputs, dim=1).transpose(0, 1)
+
+    monkeypatch.setattr(row_attention, "varlen_attn", kernel)
+    monkeypatch.setattr(row_attention, "_TAKES", frozenset(takes))
+    found = row_attention.packed_attention(query, key, value, bounds_R=bounds, longest=9, scaling=0.2)
+    told = {"cu_seq_lens_q": bounds, "max_length_q": 9}
+    expected, _ = row_attention.attend(torch.nn.Module(), query, key, value, None, scaling=0.2, **told)
+    torch.testing.assert_close(found, expected)
+
+
 def test_lines_are_packed_by_best_fit() -> None:
     """Where rows are computed alone, a step's rows are packed into as few lines as best fit finds, none twice."""
     rows = examples([60, 40, 35, 30, 20, 10, 5])

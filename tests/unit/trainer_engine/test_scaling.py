@@ -33,7 +33,7 @@ def engine_of(compute: ComputeType, folder: Path) -> Engine:
         optimizer=Optimizer.ADAMW,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        end_tokens=frozenset(),
+        end_tokens=frozenset,
         checkpoints=folder,
         keep_last=2,
         attempt=1,

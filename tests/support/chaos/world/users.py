@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from services.grpckit.errors import ServiceError, invalid_fields
-from services.scheduler import dependencies, verbs
+from services.scheduler import dependencies
 from services.scheduler.records import Needs
 from services.scheduler.service import Scheduler
 from services.scheduler.store.transaction import Transaction
+from services.scheduler.storing import store
 from services.scheduler.verbs import Call
 from tests.support.chaos.world.script import Wish
 from tests.unit.test_scheduler_store import new_job
@@ -86,12 +87,13 @@ def _verb(scheduler: Scheduler, world: World, wish: Wish) -> Awaitable[bytes]:
     script = world.story.jobs[wish.job]
     new = replace(new_job(name), needs=Needs(nodes=script.nodes), lost_after_ms=4000)
 
-    def store(tx: Transaction) -> bytes:
-        if not script.after:
-            return verbs.store(tx, new)
+    if not script.after:
+        return ours.storing.store(new, call)
+
+    def make(tx: Transaction) -> bytes:
         waits = dependencies.look_up(tx.connection, "p", [f"projects/p/jobs/{script.after}"])
         if waits.problems:
             raise invalid_fields(waits.problems)
-        return verbs.store(tx, replace(new, waits_for=waits.unmet))
+        return store(tx, replace(new, waits_for=waits.unmet))[0]
 
-    return ours._change(call, store)
+    return ours._change(call, make)

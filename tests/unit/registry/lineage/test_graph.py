@@ -84,7 +84,9 @@ def test_revocation_misses_no_alias_and_taints_what_learned(
     name = data.draw(st.sampled_from(sorted({*versions, *(v.partition("/versions/")[0] for v in versions)})))
     reached = history.reached(name, up=False, roles=LEARNING)
     must_move = {alias: version for alias, version in history.aliases.items() if version in reached}
-    listed = shared.do(lambda c: queries.affected_aliases(c, name, ALL))
+    with pytest.MonkeyPatch.context() as patch:  # few are left to move to, or many
+        patch.setattr(queries, "_FEW_LEFT", data.draw(st.sampled_from((0, 1000))))
+        listed = shared.do(lambda c: queries.affected_aliases(c, name, ALL))
     assert {each.name: each.version for each in listed} == must_move
     for each in listed:
         fit = [v for v in history.versions(each.name.partition("/aliases/")[0]) if v not in reached]
