@@ -3,6 +3,7 @@
     upload ADDRESS FILE          through the SDK
     download ADDRESS DIGEST SIZE FILE
     copy FROM TO                 the peer: read, hash, write and sync, as plainly as can be
+    wire ADDRESS FILE            the ceiling of an upload: to `benchmarks.blob_wire`
     put ENDPOINT BUCKET FILE     the peer in S3: hash, then the minio client's upload
     get ENDPOINT BUCKET FILE     the peer in S3: the minio client's download, then hash
 
@@ -17,6 +18,8 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _PIECE_BYTES = 1024 * 1024
@@ -31,6 +34,26 @@ def copy(source: Path, destination: Path) -> str:
             writing.write(piece)
         os.fsync(writing.fileno())
     return hasher.hexdigest()
+
+
+def over_wire(address: str, file: Path) -> str:
+    """Sends a file over a bare stream, hashed beside, and returns its digest."""
+    import grpc
+
+    from benchmarks.blob_wire import METHOD, SERVICE
+    from tuneforge.v1.blobs_pb2 import UploadBlobRequest
+
+    def messages() -> Iterator[UploadBlobRequest]:
+        with file.open("rb", buffering=0) as reading:
+            while piece := reading.read(_PIECE_BYTES):
+                yield UploadBlobRequest(data=piece)
+
+    with ThreadPoolExecutor(1) as beside, grpc.insecure_channel(address) as channel:
+        digest = beside.submit(_digest, file)
+        found: bytes = channel.stream_unary(f"/{SERVICE}/{METHOD}", UploadBlobRequest.SerializeToString)(messages())
+        if found.decode() != digest.result():
+            raise AssertionError("the bytes that came are not those that went")
+        return digest.result()
 
 
 def in_s3(action: str, endpoint: str, bucket: str, file: Path) -> str:
@@ -65,6 +88,8 @@ def main(arguments: list[str]) -> None:
     began, digest = time.perf_counter(), ""
     if action == "copy":
         digest = copy(Path(rest[0]), Path(rest[1]))
+    elif action == "wire":
+        digest = over_wire(rest[0], Path(rest[1]))
     elif action in {"put", "get"}:
         digest = in_s3(action, rest[0], rest[1], Path(rest[2]))
     else:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from benchmarks.blobs import MOST_MB, RegistryProcess, measure, write_file
 from benchmarks.record import Record
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from tests.support.seaweedfs import S3Server
 
 SIZE_BYTES = 512 * 10**6

@@ -19,7 +19,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.record import Record
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 
 MEASURED = ("registry", "scheduler", "inference")
 ROUNDS = 5

@@ -1,6 +1,6 @@
 """Runs of small models for the memory benchmark: each in a process forked from one that has imported all of it.
 
-`python -m benchmarks.memory_runs FOLDER [cuda:0]` trains each configuration for three steps and prints one JSON line
+`python -m benchmarks.memory_runs FOLDER` trains each configuration for three steps and prints one JSON line
 for it: what was predicted, and what the run's own peak was. Random weights: memory does not know the difference.
 """
 
@@ -99,14 +99,14 @@ class _Silence:
         """Takes no note."""
 
 
-def main(folder: Path, device: str) -> int:
+def main(folder: Path) -> int:
     """Prints a line for each case."""
     training.preload()
     for case in CASES:
         base = forked(lambda case=case: make_base(folder, case))
         if base is None:
             return 1
-        line = forked(lambda case=case, base=base: _train(folder, Path(base), case, device))
+        line = forked(lambda case=case, base=base: _train(folder, Path(base), case))
         if line is None:
             return 1
         print(line, flush=True)
@@ -178,7 +178,7 @@ def _rows(folder: Path, tokens: int) -> Path:
     return path
 
 
-def spec_of(case: Case, device: str) -> TrainingSpec:
+def spec_of(case: Case) -> TrainingSpec:
     """Returns the spec of a case."""
     return TrainingSpec(
         method=case.method,
@@ -188,13 +188,13 @@ def spec_of(case: Case, device: str) -> TrainingSpec:
         ),
         compute=case.compute,
         checkpointing=Checkpointing(every_steps=1),
-        resources=Resources(devices_per_node=0 if device == "cpu" else 1),
+        resources=Resources(devices_per_node=0),
         guards=Guards(allow_no_effect=True),
     )
 
 
-def _train(folder: Path, base: Path, case: Case, device: str) -> str:
-    manifest, spec = build(base), spec_of(case, device)
+def _train(folder: Path, base: Path, case: Case) -> str:
+    manifest, spec = build(base), spec_of(case)
     artifact = LocalArtifact(folder=base, manifest=manifest, kind="model", ref_version="", digest=manifest.digest)
     place = folder / f"run-{os.getpid()}"
     task = TrainingInputs(
@@ -205,7 +205,6 @@ def _train(folder: Path, base: Path, case: Case, device: str) -> str:
         attempt=1,
         output=place / "output",
         threads=2,
-        device=device,
     )
     predicted = estimate(spec, architecture_of(base))
     result = training.train(task, _Silence(), lambda: None)
@@ -216,12 +215,12 @@ def _train(folder: Path, base: Path, case: Case, device: str) -> str:
             "predicted": predicted.total_bytes,
             "granted": predicted.highest_bytes,
             "real": result.metrics["peak_memory_bytes"],
-            "peer": _accelerate(architecture_of(base), spec),
+            "peer": accelerate_bytes(architecture_of(base), spec),
         }
     )
 
 
-def _accelerate(architecture: Architecture, spec: TrainingSpec) -> int:
+def accelerate_bytes(architecture: Architecture, spec: TrainingSpec) -> int:
     """Returns what `accelerate estimate-memory` says of training with Adam: four times the weights in their format."""
     size = 2 if spec.compute is ComputeType.BF16 else 4
     return 4 * size * architecture.parameters
@@ -240,4 +239,4 @@ def architecture_of(base: Path) -> Architecture:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "cpu"))
+    sys.exit(main(Path(sys.argv[1])))

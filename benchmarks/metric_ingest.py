@@ -26,7 +26,8 @@ from benchmarks.mlflow_server import MlflowServer, mlflow_server
 from benchmarks.queue_load import PARENT, QuickNode, Trainer, served
 from benchmarks.queue_scale import prepare
 from benchmarks.record import Record
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from tuneforge.v1 import events_pb2, nodes_pb2, scheduler_pb2, scheduler_pb2_grpc, spec_pb2, trainer_pb2
 
 RUNS = 8

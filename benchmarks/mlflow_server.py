@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from services.stores.programs import end_program, free_ports, last_lines
+from services.stores.ports import free_ports
+from services.stores.programs import end_program, last_lines
 
 VENV = Path(".tuneforge/peers/mlflow")
 START_LIMIT_S = 120.0

@@ -40,7 +40,8 @@ from benchmarks.queue_decisions import measure_decisions
 from benchmarks.queue_history import add_ended_jobs
 from benchmarks.queue_load import PARENT, call, creation, probe, quick_nodes, spec_of, submit
 from benchmarks.record import Record
-from services.launcher import METRICS_OFFSET, SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import METRICS_OFFSET, free_ports
 from services.stores.postgres import LocalPostgres
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client

@@ -37,7 +37,8 @@ from benchmarks.mlflow_server import MlflowClient, mlflow_server
 from benchmarks.record import Record
 from benchmarks.registry_fill import ALIAS, PROJECT, fill_registry, model_id
 from benchmarks.registry_load import CLIENTS, Ask, Load, measure
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from services.stores.postgres import LocalPostgres
 from tuneforge.v1 import aliases_pb2, datasets_pb2, lineage_pb2, models_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub

@@ -26,7 +26,8 @@ import psutil
 
 from benchmarks.record import Record
 from examples import smollm2
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from tests.support.tiny_model import make_tiny_model
 from tuneforge import Client
 from tuneforge.events import Resolved, StepMetrics

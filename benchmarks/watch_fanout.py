@@ -21,7 +21,8 @@ import grpc
 
 from benchmarks.record import Record
 from benchmarks.watch_thousand import run_many
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
+from services.stores.ports import free_ports
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client, JobHandle
 from tuneforge.v1 import scheduler_pb2

@@ -20,9 +20,10 @@ import torch
 
 from benchmarks.gpu.shapes import QWEN_7B, random_model, tiny
 from benchmarks.record import Record
-from services.launcher import SERVICES, Suite, free_ports
+from services.launcher import SERVICES, Suite
 from services.modelkit.adapters import save_model
 from services.modelkit.loading import TOKENIZER_FILES
+from services.stores.ports import free_ports
 from tests.support.tiny_model import make_tiny_model
 from tuneforge import Client
 from tuneforge.events import StepMetrics

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from services.modelkit.initialization import INITIALIZATION
 
 BF16_FLOPS = 790e12
 """Dense bfloat16 products of an H200 as measured, operations a second."""
@@ -66,6 +70,7 @@ def _qwen(name: str, width: int, inner: int, blocks: int, heads: int, kv_heads: 
 
 
 QWEN_7B = _qwen("Qwen2.5-7B", 3584, 18944, 28, 28, 4, is_tied=False)
+QWEN_1P5B = _qwen("Qwen2.5-1.5B", 1536, 8960, 28, 12, 2, is_tied=True)
 QWEN_0P5B = _qwen("Qwen2.5-0.5B", 896, 4864, 24, 14, 2, is_tied=True)
 SMOLLM2_135M = Shape(
     name="SmolLM2-135M",
@@ -119,3 +124,13 @@ def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
             return model_class(model_class.config_class(**shape.config))
     finally:
         torch.set_default_dtype(before)
+
+
+def write_config(shape: Shape, folder: Path) -> Path:
+    """Writes a model without weight files, for whoever asks a folder what it would be; returns the folder."""
+    import transformers
+
+    config = getattr(transformers, shape.architecture).config_class(**shape.config, architectures=[shape.architecture])
+    config.save_pretrained(folder)
+    (folder / INITIALIZATION).write_text(json.dumps({"seed": 0}))
+    return folder

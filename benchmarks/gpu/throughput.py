@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.shapes import Shape, random_model
+from benchmarks.gpu.shapes import Shape, random_model, write_config
 from services.modelkit.adapters import attach_lora
 from services.modelkit.layers import decoder_linears
 from services.modelkit.quantization import quantize_nf4
@@ -22,12 +24,23 @@ from services.trainer.engine.batches import BatchLimits, attention_share
 from services.trainer.engine.corpus import Example
 from services.trainer.engine.methods import can_share_beginnings, choose_attention
 from services.trainer.engine.precision import set_formats
-from services.trainer.engine.recompute import apply_recompute
+from services.trainer.engine.recompute import apply_recompute, resolve_recompute
 from services.trainer.engine.tasks.language import LanguageTask
 from services.trainer.engine.verbs import Engine, EngineOptions
-from tuneforge.specs.spec import ActivationRecompute, ComputeType, LoraMethod, Optimizer
+from tuneforge.specs.spec import (
+    ActivationRecompute,
+    ComputeType,
+    FullMethod,
+    LoraMethod,
+    Method,
+    Optimizer,
+    QloraMethod,
+    TrainingSpec,
+)
 
 LEARNING_RATE = 1e-4
+LORA = LoraMethod(rank=16)
+METHODS: dict[str, Method] = {"lora": LORA, "qlora": QloraMethod(lora=LORA), "full": FullMethod()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +57,13 @@ class Setting:
     """Tokens behind one optimiser step, about."""
     steps: int
     """Steps that are timed, after two that warm up."""
-    recompute: ActivationRecompute = ActivationRecompute.NONE
-    """What ours computes again."""
     compiles: bool = False
     """Whether the decoder blocks are compiled, each by itself."""
+
+    @property
+    def spec(self) -> TrainingSpec:
+        """What the memory estimate is asked for; it chooses what is computed again."""
+        return TrainingSpec(method=METHODS[self.method], compute=ComputeType.BF16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +78,8 @@ class Throughput:
     """Loss of the first step, before any weight has moved."""
     grad_norm: float
     """Smallest norm of a step's gradient."""
+    recompute: ActivationRecompute
+    """What was computed again."""
 
 
 def make_rows(setting: Setting) -> list[list[Example]]:
@@ -86,6 +104,28 @@ def make_rows(setting: Setting) -> list[list[Example]]:
 
 def ours(setting: Setting, steps: Sequence[Sequence[Example]], device: torch.device) -> Throughput:
     """Trains with our engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine, recompute = make_engine(setting, device, Path(folder))
+        return _timed(partial(one_step, engine), steps, device, recompute)
+
+
+def one_step(engine: Engine, rows: Sequence[Example]) -> tuple[float, float]:
+    """Makes a step; returns its loss and the norm of its gradient."""
+    loss = engine.forward_backward(rows).loss
+    return loss, engine.optim_step(LEARNING_RATE)
+
+
+def make_engine(setting: Setting, device: torch.device, folder: Path) -> tuple[Engine, ActivationRecompute]:
+    """Returns our engine over random weights, and what its memory estimate has it compute again.
+
+    Args:
+        setting: The row.
+        device: Where it computes.
+        folder: For its checkpoints.
+    """
+    recompute = resolve_recompute(
+        setting.spec, write_config(setting.shape, folder / "base"), device, setting.tokens_at_once
+    )
     compute = ComputeType.BF16
     frozen = setting.method != "full"
     model = random_model(setting.shape, device, torch.bfloat16 if frozen else torch.float32)
@@ -96,9 +136,9 @@ def ours(setting: Setting, steps: Sequence[Sequence[Example]], device: torch.dev
         model.requires_grad_(False)
         if setting.method == "qlora":
             model = base = quantize_nf4(model, torch.bfloat16, device)
-        model = attach_lora(model, LoraMethod(rank=16), 0)
+        model = attach_lora(model, LORA, 0)
     set_formats(model, compute)
-    apply_recompute(base, setting.recompute)
+    apply_recompute(base, recompute)
     if setting.compiles:
         for block in base.base_model.layers:
             block.compile(dynamic=True)
@@ -112,27 +152,20 @@ def ours(setting: Setting, steps: Sequence[Sequence[Example]], device: torch.dev
         can_share=can_share,
         rows_apart=can_share,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        options = EngineOptions(
-            device=device,
-            compute=compute,
-            limits=limits,
-            optimizer=Optimizer.ADAMW,
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            end_tokens=frozenset(),
-            checkpoints=Path(folder),
-            keep_last=1,
-            attempt=1,
-            beat=lambda: None,
-        )
-        engine = Engine(model, LanguageTask(), options)
-
-        def step(rows: Sequence[Example]) -> tuple[float, float]:
-            loss = engine.forward_backward(rows).loss
-            return loss, engine.optim_step(LEARNING_RATE)
-
-        return _timed(step, steps, device)
+    options = EngineOptions(
+        device=device,
+        compute=compute,
+        limits=limits,
+        optimizer=Optimizer.ADAMW,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        end_tokens=frozenset,
+        checkpoints=folder / "checkpoints",
+        keep_last=1,
+        attempt=1,
+        beat=lambda: None,
+    )
+    return Engine(model, LanguageTask(), options), recompute
 
 
 def peer(setting: Setting, steps: Sequence[Sequence[Example]], device: torch.device) -> Throughput:
@@ -144,7 +177,7 @@ def peer(setting: Setting, steps: Sequence[Sequence[Example]], device: torch.dev
         model.requires_grad_(False)
         if setting.method == "qlora":
             model = quantize_nf4(model, torch.bfloat16, device)
-        model = attach_lora(model, LoraMethod(rank=16), 0)
+        model = attach_lora(model, LORA, 0)
     inner: Any = model.get_base_model() if frozen else model
     apply_recompute(inner, ActivationRecompute.FULL)  # what gradient checkpointing is there
     model.train()
@@ -165,7 +198,7 @@ def peer(setting: Setting, steps: Sequence[Sequence[Example]], device: torch.dev
         optimizer.zero_grad()
         return total, norm
 
-    return _timed(step, steps, device)
+    return _timed(step, steps, device, ActivationRecompute.FULL)
 
 
 def _filled_up(rows: Sequence[Example], device: torch.device) -> dict[str, torch.Tensor]:
@@ -183,10 +216,15 @@ def _filled_up(rows: Sequence[Example], device: torch.device) -> dict[str, torch
 
 
 def _timed(
-    step: Callable[[Sequence[Example]], tuple[float, float]], steps: Sequence[Sequence[Example]], device: torch.device
+    step: Callable[[Sequence[Example]], tuple[float, float]],
+    steps: Sequence[Sequence[Example]],
+    device: torch.device,
+    recompute: ActivationRecompute,
 ) -> Throughput:
     is_gpu = device.type == "cuda"
     if is_gpu:
+        gc.collect()  # else the model before would count too
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     rates, losses, norms = [], [], []
     for rows in steps:
@@ -198,4 +236,10 @@ def _timed(
         losses.append(loss)
         norms.append(norm)
     peak = torch.cuda.max_memory_allocated(device) if is_gpu else 0
-    return Throughput(tokens_s=median(rates[2:]), peak_bytes=peak, first_loss=losses[0], grad_norm=min(norms))
+    return Throughput(
+        tokens_s=median(rates[2:]),
+        peak_bytes=peak,
+        first_loss=losses[0],
+        grad_norm=min(norms),
+        recompute=recompute,
+    )
