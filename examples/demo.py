@@ -22,7 +22,8 @@ from pathlib import Path
 
 from examples import smollm2
 from examples.scoring import Score, score
-from services.launcher import SERVICES, StartFailed, Suite, free_ports
+from services.launcher import SERVICES, StartFailed, Suite
+from services.stores.ports import free_ports
 from tuneforge import Client, Deployment, GenerationOptions, JobHandle, TuneforgeError, charts
 from tuneforge.events import DeviceMetrics, EvaluationMetrics, Sample, StepMetrics
 
