@@ -7,11 +7,14 @@ method; what they do with a call is in `calls.py`.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 
 from services.grpckit.calls import Call, Gate, Handler, Method
+
+_FIRST_MESSAGE_S = 1.0
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -76,6 +79,17 @@ def _one_answer(behaviour: Callable[..., Awaitable[Any]], method: Method) -> Cal
     return answer
 
 
+async def _first_message(requests: AsyncIterator[Any]) -> None:
+    """Waits a moment for what the client sends first, before it is refused.
+
+    An asyncio client whose first write is under way when the refusal comes is told INTERNAL in its place:
+    https://github.com/grpc/grpc/issues/36066.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_MESSAGE_S):
+            await anext(requests, None)
+
+
 def _many_answers(behaviour: Callable[..., AsyncIterator[Any]], method: Method) -> Callable[..., AsyncIterator[Any]]:
     async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
         call = Call(method, context)
@@ -87,6 +101,8 @@ def _many_answers(behaviour: Callable[..., AsyncIterator[Any]], method: Method) 
         except BaseException as error:
             # A client that leaves shows as CancelledError where the handler awaits, but as GeneratorExit here, at the
             # `yield`; then the inner generator knows nothing yet and must be closed, or its `finally` runs much later.
+            if responses is None and method.streams_request:
+                await _first_message(request)
             await call.fail(error)
             raise
         finally:

@@ -9,11 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from services.grpckit import logging
+from services.grpckit import interceptors, logging
 from services.grpckit.auth import Policy
 from services.grpckit.server import Server
 from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import running_server, serve_in_process
+from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
 from tests.support.sample_service import POLICIES, Sample, Text, definition, stub
 from tuneforge.errors import TuneforgeError, from_rpc_error
@@ -298,6 +299,34 @@ async def test_a_method_whose_row_is_lost_is_denied() -> None:
         error = await _outcome(channel, "Say", "ok")
         assert isinstance(error, TuneforgeError)
         assert error.reason == "PERMISSION_DENIED"
+
+
+@on_loop
+async def test_a_client_that_streams_is_refused_once_its_first_message_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal that crossed the client's first write would be told to an asyncio client as INTERNAL."""
+    speak = asyncio.Event()
+
+    async def slow() -> AsyncIterator[Any]:
+        await speak.wait()
+        yield Text(value="projects/p/ok")
+
+    async with (
+        running_server(definition(Sample()), SETTINGS) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        server._gate.policies = {"/tuneforge.test.v1.SampleService/Say": Policy("samples.read", "value")}
+        monkeypatch.setattr(interceptors, "_FIRST_MESSAGE_S", 60.0)
+        call = stub(channel).Chat(slow())
+        await call.wait_for_connection()
+        assert await _outcome(channel, "Say", "ok") == ["projects/p/ok"]  # by now a refusal would have come
+        assert not call.done()
+        speak.set()
+        assert (await refusal(call.read(), "PERMISSION_DENIED")).reason == "PERMISSION_DENIED"
+        monkeypatch.setattr(interceptors, "_FIRST_MESSAGE_S", 0.1)
+        speak.clear()
+        silent = stub(channel).Chat(slow())
+        assert (await refusal(silent.read(), "PERMISSION_DENIED")).reason == "PERMISSION_DENIED"
+        speak.set()  # or the client's side would wait for ever
 
 
 @on_loop
