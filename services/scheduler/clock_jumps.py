@@ -45,6 +45,8 @@ class ClockJumps:
     ledger: Ledger
     ttl_ms: int
     """How long a lease lasts."""
+    newest: int
+    """Events of each log that are never thinned out."""
     steady: Callable[[], float] = _loop_time
     """Seconds by a clock that nobody sets."""
     _last: tuple[int, float, float] | None = None
@@ -56,7 +58,7 @@ class ClockJumps:
         seen = await look()
         if jump_ms := self._jump_ms(began, seen.now_ms):
             _log.warning("the database's clock has jumped; leases and waits go on as they were", seconds=jump_ms / 1000)
-            await self.ledger.write(lambda tx: clocks.move(tx, jump_ms, self.ttl_ms))
+            await self.ledger.write(lambda tx: clocks.move(tx, jump_ms, self.ttl_ms, self.newest))
             began = self.steady()
             seen = await look()
         self._last = seen.now_ms, began, self.steady()

@@ -238,7 +238,7 @@ def _reconciler(
         order=settings.order,
         effects=Effects(timing, chance, wake.set),
         aside=PuttingAside(ledger=ledger),
-        jumps=ClockJumps(ledger=ledger, ttl_ms=nodes.ttl_ms),
+        jumps=ClockJumps(ledger=ledger, ttl_ms=nodes.ttl_ms, newest=settings.compaction.newest),
         wake=wake,
     )
 

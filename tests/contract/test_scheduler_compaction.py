@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from services.scheduler.compaction.compactor import Compactor
 from services.scheduler.compaction.rules import CompactionPolicy
+from services.scheduler.store import clocks, removal
 from services.scheduler.store import compaction as store
 from tests.support.answers import refusal
 from tests.support.event_loop import on_loop
@@ -117,6 +118,39 @@ async def test_a_clock_that_is_set_makes_no_log_older(tmp_path: Path) -> None:
         stage.clock.advance(POLICY.after_s / 2 + 1)
         await stage.scheduler.reconciler.look()
         assert await compactor(stage).round() > 200
+
+
+@on_loop
+async def test_jumps_are_kept_as_long_as_a_log_may_be_older(tmp_path: Path) -> None:
+    """Each stays while a log from before it is to be thinned out, set forward or back, and goes with the next one."""
+    async with staged(tmp_path) as stage:
+        assert stage.scheduler is not None
+        jumps = stage.scheduler.reconciler.jumps
+        jumps.newest = POLICY.newest
+        await set_by(stage, DAY_S)
+        assert await set_by(stage, -DAY_S / 2) == [], "no log is there"
+        await finished(stage, 270)
+        assert await set_by(stage, DAY_S) == [DAY_S]
+        assert await set_by(stage, -DAY_S / 2) == [-DAY_S / 2, DAY_S], "they are needed"
+        stage.clock.advance(POLICY.after_s + 1)
+        await stage.scheduler.reconciler.look()
+        assert await compactor(stage).round() > 200
+        stage.clock.advance(DAY_S)
+        await stage.create("j2")
+        await stage.cancel("j2")
+        jumps.newest = 0
+        await stage.scheduler.ledger.write(lambda tx: removal.begin(tx, 1))
+        assert await set_by(stage, 60) == [60], "the log that is left ended after the others"
+
+
+async def set_by(stage: Stage, seconds: float) -> list[float]:
+    """Sets the clock, lets the loop see it, and returns the jumps that are kept, in seconds, the newest first."""
+    assert stage.scheduler is not None
+    await stage.scheduler.reconciler.look()
+    stage.clock.jump(seconds)
+    for _ in range(2):
+        await stage.scheduler.reconciler.look()
+    return [jump_ms / 1000 for _, jump_ms in await stage.scheduler.ledger.read(clocks.jumps)]
 
 
 @on_loop

@@ -30,6 +30,11 @@ class CompactionPolicy:
     """How often it is looked for logs that are due, in seconds."""
 
     @property
+    def newest(self) -> int:
+        """So many of the newest events of each job stay as they are."""
+        return max(self.keep_newest, NEWEST_MIN)
+
+    @property
     def is_on(self) -> bool:
         """Whether anything is ever thinned out."""
         return self.after_s > 0 or self.above_bytes > 0
@@ -44,10 +49,12 @@ def ended_before_ms(now_ms: int, after_s: float, jumps: Iterable[tuple[int, int]
         jumps: What the clock said after each jump and how far it went forward, the newest first.
     """
     found = now_ms - round(after_s * 1000)
+    first_again_ms = now_ms
     for at_ms, jump_ms in jumps:
         if found > at_ms:
             break
-        found = min(found - jump_ms, at_ms)  # set back, the same moments come twice: they are those after the jump
+        first_again_ms = min(first_again_ms, at_ms)
+        found = min(found - jump_ms, first_again_ms)  # set back, moments come twice: they are those after the jumps
     return found
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
+from services.scheduler.jobs import TERMINAL
 from services.scheduler.store import changes, nodes
 from services.scheduler.store.jobs import NOT_ENDED
 from services.scheduler.store.tables import attempts, clock_jumps, jobs, usage
 from services.scheduler.store.tables import nodes as node_rows
 from services.scheduler.store.transaction import Transaction
 
+_ENDED = [str(state) for state in TERMINAL]
 
-def move(tx: Transaction, jump_ms: int, ttl_ms: int) -> None:
+
+def move(tx: Transaction, jump_ms: int, ttl_ms: int, newest: int) -> None:
     """Moves what runs, waits or is kept for a while, so that it lasts as long as it would have.
 
     What was written after a jump forward is told by its own moments. After a jump backward it cannot be told: a wait
@@ -21,6 +24,7 @@ def move(tx: Transaction, jump_ms: int, ttl_ms: int) -> None:
         tx: The transaction.
         jump_ms: How far the clock went forward; below 0: backward.
         ttl_ms: How long a lease lasts: each gets all of it, as at a start.
+        newest: Events of each log that are never thinned out.
     """
     before_ms = tx.now_ms - jump_ms
     run, job, node = tx.connection.execute, jobs.c, node_rows.c
@@ -43,6 +47,25 @@ def move(tx: Transaction, jump_ms: int, ttl_ms: int) -> None:
         .values(expire_ms=job.expire_ms + jump_ms)
     )
     run(update(usage).where(usage.c.as_of_ms <= before_ms).values(as_of_ms=usage.c.as_of_ms + jump_ms))
+    forget(tx, newest)
+
+
+def forget(tx: Transaction, newest: int) -> None:
+    """Takes out the jumps before which no log ended that is there and is still to be thinned out: none is so old.
+
+    Args:
+        tx: The transaction.
+        newest: Events of each log that are never thinned out.
+    """
+    job, jump = jobs.c, clock_jumps.c
+    to_do = (job.state.in_(_ENDED), job.removal.is_(None), job.compacted_seq < job.latest_seq - newest)
+    gone = delete(clock_jumps)
+    if (oldest_ms := tx.connection.execute(select(func.min(job.end_ms)).where(*to_do)).scalar_one()) is not None:
+        # What the clock said just before a jump is the latest that a log from before it may have as its end.
+        concerns_it = or_(jump.at_ms >= oldest_ms, jump.at_ms - jump.jump_ms >= oldest_ms)
+        needed = select(func.min(jump.id)).where(concerns_it).scalar_subquery()
+        gone = gone.where(jump.id < func.coalesce(needed, jump.id + 1))
+    tx.connection.execute(gone)
 
 
 def jumps(connection: Connection) -> list[tuple[int, int]]:

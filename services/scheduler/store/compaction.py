@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
-from services.scheduler.compaction.rules import NEWEST_MIN, CompactionPolicy, ended_before_ms, stays
+from services.scheduler.compaction.rules import CompactionPolicy, ended_before_ms, stays
 from services.scheduler.jobs import TERMINAL
 from services.scheduler.store import changes, clocks
 from services.scheduler.store.tables import checkpoints, chunks, jobs
@@ -56,7 +56,7 @@ def due(connection: Connection, now_ms: int, policy: CompactionPolicy, limit: in
         jobs.c.state.in_(_ENDED),
         jobs.c.removal.is_(None),
         jobs.c.end_ms < before_ms,
-        jobs.c.compacted_seq < jobs.c.latest_seq - _newest(policy),
+        jobs.c.compacted_seq < jobs.c.latest_seq - policy.newest,
         ~is_needed,
     )
     return list(connection.execute(query.order_by(jobs.c.end_ms).limit(limit)).scalars())
@@ -69,7 +69,7 @@ def thin_out_part(tx: Transaction, job: int, policy: CompactionPolicy) -> Part:
         RecordBroken: an event is not the one that was recorded; nothing was changed.
     """
     row = tx.connection.execute(select(jobs).where(jobs.c.number == job).with_for_update()).one()
-    target = row.latest_seq - _newest(policy)
+    target = row.latest_seq - policy.newest
     if row.state not in _ENDED or row.compacted_seq >= target:
         return Part(0, is_last=True)
     found = tx.connection.execute(
@@ -104,10 +104,6 @@ def thin_out_part(tx: Transaction, job: int, policy: CompactionPolicy) -> Part:
         )
     )
     return Part(len(old) - len(kept), is_last=through >= target)
-
-
-def _newest(policy: CompactionPolicy) -> int:
-    return max(policy.keep_newest, NEWEST_MIN)
 
 
 _Marked = tuple[events_pb2.Event, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.scheduler.compaction.rules import CompactionPolicy, ended_before_ms, stays
@@ -43,6 +43,7 @@ def test_what_tells_the_story_stays() -> None:
         assert not stays(event, POLICY, ())
 
 
+@example(ends=[62], sets=[(50, -20), (60, -25)], age_ms=50)
 @given(
     ends=st.lists(st.integers(1, 100), min_size=1),
     sets=st.lists(st.tuples(st.integers(1, 100), st.integers(-50, 200)), max_size=4, unique_by=lambda each: each[0]),
