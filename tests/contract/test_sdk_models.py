@@ -222,7 +222,15 @@ def test_a_report_that_was_made_elsewhere_is_kept(client: Client, address: str, 
     assert (recorded.exit_code, recorded.output.endswith("Summary: 1/1 checks passed\n")) == (0, True)
     newest = next(client.models.validations("base/1"))
     assert (newest.checks[0].score, newest.not_run, newest.source) == (0.5, {"a": "b"}, "red team")
-    for wrong, words in (('{"checks": [{"verdict": 1}]}', 'no field named "verdict"'), ("{}", "checks"), ("[", "JSON")):
+    not_finite = '{"checks": [{"check_name": "fine", "score": 1}, {"check_name": "red_team", "%s": %s}]}'
+    for wrong, words in (
+        ('{"checks": [{"verdict": 1}]}', 'no field named "verdict"'),
+        ("{}", "checks"),
+        ("[", "JSON"),
+        (not_finite % ("score", "NaN"), "the score of the check 'red_team' is nan, no finite number"),
+        (not_finite % ("threshold", "-1e999"), "the threshold of the check 'red_team' is -inf, no finite number"),
+        (not_finite % ("score", '"Infinity"'), "the score of the check 'red_team' is Infinity, no finite number"),
+    ):
         kept.write_text(wrong)
         refused = run(client, address, "models", "validation", "base/1", "--record", str(kept))
         assert (refused.exit_code, words in str(refused.exception)) == (1, True), refused.exception
