@@ -80,8 +80,10 @@ class Origin:
     best_step: int = 0
     """Step of the lowest validation loss that its job had computed by then; 0: not known. Where a job is stored it is
     that job's own, until it finds a lower one."""
+    best_name: str = ""
+    """Name of the checkpoint of that step; found when an attempt is started, empty: none is needed."""
     best: bytes | None = None
-    """Serialised `Manifest` of the checkpoint of that step; found when an attempt is started, None: there is none."""
+    """Serialised `Manifest` of it; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,7 +237,7 @@ def bring_state(request: StartRequest, folder: Path, cache: NodeCache, connect: 
 def begins_from(request: StartRequest) -> CheckpointInput | None:
     """Returns the checkpoint of another job that the run begins from; None when it begins at the beginning.
 
-    It is the first of another job; a second one is only the best before it.
+    It is the first of another job; a second one, of that job or of an earlier one, is only the best before it.
     """
     return next((each for each in request.checkpoints if not _is_own(each, request)), None)
 

@@ -135,8 +135,8 @@ class StartAttemptRequest(_message.Message):
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointInput]:
         """Checkpoints in the blob store that the attempt may go on from, the best first. The first one that can be fetched and
         verifies is taken, unless the node has one of the job that is as new. Empty: what the node has, or the beginning.
-        Of another job there is the one that the run begins from, and perhaps a second one, the best before that: its
-        weights may be the result (`evaluation.use_best`).
+        Of other jobs there is the one that the run begins from, and perhaps a second one, the best before that: its weights
+        may be the result (`evaluation.use_best`). Along a chain of branches it may be of an earlier job than the first.
         """
 
     def __init__(

@@ -6,7 +6,8 @@ that causes it, and told in that order (`blob_holds`), so that no crash leaves o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,10 +97,11 @@ def release_old(tx: Transaction, job: int) -> None:
 
 
 def release_origin(tx: Transaction, name: str) -> None:
-    """Lets go of a checkpoint that a job began from which has ended, unless something else keeps it."""
-    job = _number(tx.connection, CheckpointName.parse(name))
-    if job is not None:
-        release_old(tx, job)
+    """Lets go of what a job that began from a checkpoint needed and has ended, unless something else keeps it."""
+    for begin in _beginnings(tx.connection, CheckpointName.parse(name)):
+        job = _number(tx.connection, begin)
+        if job is not None:
+            release_old(tx, job)
 
 
 def release(tx: Transaction, job: int, name: str, step: int) -> None:
@@ -182,29 +184,48 @@ def needed_by_jobs(connection: Connection) -> Mapping[str, Sequence[str]]:
     """
     columns = jobs.c.project, jobs.c.job_id, jobs.c.origin_name, jobs.c.best_step
     needed: dict[str, list[str]] = {}
+    best_of = functools.cache(lambda begin, best_step: best_before(connection, begin, best_step))
     for row in connection.execute(select(*columns).where(_LIVE, jobs.c.origin_name.is_not(None))):
         begin = CheckpointName.parse(row.origin_name)
-        for step in {begin.step, best_before(begin, row.best_step) or begin.step}:
-            needed.setdefault(str(begin.parent.checkpoint(step)), []).append(str(JobName(row.project, row.job_id)))
+        for name in {begin, best_of(begin, row.best_step) or begin}:
+            needed.setdefault(str(name), []).append(str(JobName(row.project, row.job_id)))
     return needed
 
 
-def best_before(begin: CheckpointName, best_step: int) -> int:
-    """Returns the step whose checkpoint a job may need beside that which it begins from; 0: none, or one of its own.
+def best_before(connection: Connection, begin: CheckpointName, best_step: int) -> CheckpointName | None:
+    """Returns the checkpoint that a job may need beside that which it begins from; None: none, or one of its own.
+
+    It is of the job that it begins from, or of one that this one began from in its turn: steps count on along branches.
 
     Args:
+        connection: The database.
         begin: Where it begins.
         best_step: Step of its lowest validation loss so far.
     """
-    return best_step if best_step < begin.step else 0
+    if not 0 < best_step < begin.step:
+        return None
+    saved_by = begin
+    for earlier in _beginnings(connection, begin):
+        if earlier.step < best_step:
+            break
+        saved_by = earlier
+    return saved_by.parent.checkpoint(best_step)
+
+
+def _beginnings(connection: Connection, begin: CheckpointName) -> Iterator[CheckpointName]:
+    """Yields a checkpoint, then the one that its job began from, and so on to the job that began at the beginning."""
+    found: str | None = str(begin)
+    while found is not None:
+        yield (name := CheckpointName.parse(found))
+        query = select(jobs.c.origin_name).where(jobs.c.project == name.project, jobs.c.job_id == name.job)
+        found = connection.execute(query).scalar_one_or_none()
 
 
 def with_best(connection: Connection, origin: Origin, best_step: int) -> Origin:
     """Returns where a job begins with the best checkpoint before that, if the blob store has it; arguments as above."""
-    begin = CheckpointName.parse(origin.name)
-    step = best_before(begin, best_step)
-    found = find_by_name(connection, begin.parent.checkpoint(step)) if step else None
-    return replace(origin, best_step=step, best=found.manifest if found else None)
+    name = best_before(connection, CheckpointName.parse(origin.name), best_step)
+    found = find_by_name(connection, name) if name else None
+    return replace(origin, best_name=str(name or ""), best=found.manifest if found else None)
 
 
 def pending_holds(connection: Connection) -> list[BlobHold]:

@@ -17,7 +17,7 @@ from services.scheduler.store import checkpoints as checkpoint_store
 from services.scheduler.store.sweep_tables import sweeps, trials
 from services.scheduler.store.tables import attempts, checkpoints, chunks, job_dependencies, job_labels, jobs
 from services.scheduler.store.transaction import Transaction
-from tuneforge.names import JobName, SweepName
+from tuneforge.names import CheckpointName, JobName, SweepName
 
 CHUNKS_AT_ONCE = 200
 """Chunks of events taken out in one transaction: some ten milliseconds."""
@@ -45,10 +45,18 @@ def holder_of(connection: Connection, job: Job) -> tuple[str, str] | None:
         select(jobs.c.project, jobs.c.job_id, waits.label("waits")).where(live, or_(begins, waits)).limit(1)
     ).one_or_none()
     if found is None:
-        return None
+        return _needs_weights(connection, job)
     other = str(JobName(found.project, found.job_id))
     how = "waits for it" if found.waits else "begins from a checkpoint of it"
     return other, f"{other} {how} and has not ended"
+
+
+def _needs_weights(connection: Connection, job: Job) -> tuple[str, str] | None:
+    """Returns who began from a branch of a job and may end with the weights of one of its checkpoints, and why."""
+    for name, others in checkpoint_store.needed_by_jobs(connection).items():
+        if CheckpointName.parse(name).parent == job.name:
+            return others[0], f"{others[0]} may end with the weights of its checkpoint {name} and has not ended"
+    return None
 
 
 def begin(tx: Transaction, job: int) -> None:

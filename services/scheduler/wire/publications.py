@@ -77,8 +77,8 @@ def start_request(
         manifest = types_pb2.Manifest.FromString(job.origin.manifest)
         request.checkpoints.add(name=job.origin.name, manifest=manifest)
         if job.origin.best is not None:
-            best_name = CheckpointName.parse(job.origin.name).parent.checkpoint(job.origin.best_step)
-            request.checkpoints.add(name=str(best_name), manifest=types_pb2.Manifest.FromString(job.origin.best))
+            lowest = types_pb2.Manifest.FromString(job.origin.best)
+            request.checkpoints.add(name=job.origin.best_name, manifest=lowest)
     request.newest_known_step = max([checkpoint.step for checkpoint in known] + _origin_step(job), default=0)
     request.rows_at_once = attempt.rows_at_once
     if job.verifies is not None:
