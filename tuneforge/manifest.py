@@ -228,7 +228,8 @@ def verify(
         sha256: Returns the digest of a file's content.
 
     Raises:
-        IntegrityError: A file is missing, has another size or content, is a link, or is not in the manifest.
+        IntegrityError: A file is missing, has another size or content, is a link, cannot be read, or is not in the
+            manifest.
     """
     try:
         found = {path: size for path, size in files_below(folder).items() if path not in exclude}
@@ -242,7 +243,10 @@ def verify(
             raise IntegrityError(file.path, f"sha256 {file.sha256}", "no file")
         if size != file.size_bytes:
             raise IntegrityError(file.path, f"{file.size_bytes} bytes", f"{size} bytes")
-        digest = sha256(folder / file.path)
+        try:
+            digest = sha256(folder / file.path)
+        except OSError as error:
+            raise IntegrityError(file.path, "a readable file", error.strerror or str(error)) from None
         if digest != file.sha256:
             raise IntegrityError(file.path, f"sha256 {file.sha256}", f"sha256 {digest}")
     if found:

@@ -8,7 +8,6 @@ loads an artifact calls `verify`, and a damaged copy is discarded and fetched an
 import contextlib
 import dataclasses
 import hashlib
-import mmap
 import os
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from typing import Final, Literal, Protocol
 from tuneforge.manifest import IntegrityError, Manifest, check_path, verify
 
 ArtifactKind = Literal["model", "adapter"]
-_MAPPED_BYTES: Final = 32 * 1024 * 1024
+_PIECE_BYTES: Final = 16 * 1024 * 1024
 """What a check adds to the memory of its process."""
 
 
@@ -47,19 +46,20 @@ class LocalArtifact:
 
 
 def _sha256(path: Path) -> str:
-    """Returns the digest of a file that others load at the same time, as they do: mapped into memory.
+    """Returns the digest of a file that others load at the same time, in large pieces.
 
     A read of each small piece would ask for the interpreter's lock, for which a thread waits 5 ms while another one
-    computes; so the check of a model took longer than its load, beside which it runs.
+    computes; so the check of a model took longer than its load, beside which it runs. Nor is the file mapped: a disk
+    that cannot be read, or a file that is cut meanwhile, would end the process by SIGBUS.
+
+    Raises:
+        OSError: The disk cannot be read.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        for start in range(0, size, _MAPPED_BYTES):
-            with mmap.mmap(
-                file.fileno(), min(_MAPPED_BYTES, size - start), access=mmap.ACCESS_READ, offset=start
-            ) as part:
-                digest.update(part)
+    with path.open("rb", buffering=0) as file:
+        piece = memoryview(bytearray(max(1, min(_PIECE_BYTES, os.fstat(file.fileno()).st_size))))
+        while count := file.readinto(piece):
+            digest.update(piece[:count])
     return digest.hexdigest()
 
 

@@ -102,8 +102,8 @@ def test_a_changed_byte_is_refused_by_name_and_cured(source: _FolderSource, mani
 
 @pytest.mark.parametrize("size", [0, 1, mmap.PAGESIZE, mmap.PAGESIZE + 1, 3 * mmap.PAGESIZE])
 def test_a_file_is_checked_to_its_last_byte(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is mapped in pieces: the digest is that of the whole, and each byte counts."""
-    monkeypatch.setattr(artifacts, "_MAPPED_BYTES", mmap.PAGESIZE)
+    """It is read in pieces: the digest is that of the whole, and each byte counts."""
+    monkeypatch.setattr(artifacts, "_PIECE_BYTES", mmap.PAGESIZE)
     (tmp_path / "weights").write_bytes(bytes(number % 251 for number in range(size)))
     manifest = build(tmp_path)
     found = LocalArtifact(folder=tmp_path, manifest=manifest, kind="model", ref_version="", digest=manifest.digest)
@@ -117,3 +117,34 @@ def test_a_file_is_checked_to_its_last_byte(size: int, tmp_path: Path, monkeypat
         content[place] ^= 1
         (tmp_path / "weights").write_bytes(content)
     found.verify()
+
+
+def test_a_disk_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """The file is named and why; the process lives on."""
+    (tmp_path / "weights").write_bytes(b"some")
+    manifest, unreadable = build(tmp_path), Path("/proc/self/mem")  # address 0 answers as a broken disk does
+    with pytest.raises(IntegrityError, match="weights: expected a readable file, found Input/output error"):
+        verify(tmp_path, manifest, sha256=lambda _: artifacts._sha256(unreadable))
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    """Wherever the reading has come by then: the file is named, and the process lives on."""
+    weights, begins = tmp_path / "weights", threading.Event()
+    with weights.open("wb") as file:
+        file.truncate(8 * artifacts._PIECE_BYTES)
+    manifest = build(tmp_path)
+
+    def cut() -> None:
+        begins.wait()
+        with weights.open("r+b") as file:
+            file.truncate(1)
+
+    def read(path: Path) -> str:
+        begins.set()
+        return artifacts._sha256(path)
+
+    cutting = threading.Thread(target=cut)
+    cutting.start()
+    with pytest.raises(IntegrityError, match="weights"):
+        verify(tmp_path, manifest, sha256=read)
+    cutting.join()
