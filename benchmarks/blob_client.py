@@ -3,7 +3,8 @@
     upload ADDRESS FILE          through the SDK
     download ADDRESS DIGEST SIZE FILE
     copy FROM TO                 the peer: read, hash, write and sync, as plainly as can be
-    wire ADDRESS FILE            the ceiling of an upload: to `benchmarks.blob_wire`
+    wire ADDRESS FILE            the ceiling of an upload by gRPC: to `benchmarks.blob_wire`
+    socket ADDRESS FILE          the ceiling of any upload: to `benchmarks.blob_socket`
     put ENDPOINT BUCKET FILE     the peer in S3: hash, then the minio client's upload
     get ENDPOINT BUCKET FILE     the peer in S3: the minio client's download, then hash
 
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import resource
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -56,6 +58,19 @@ def over_wire(address: str, file: Path) -> str:
         return digest.result()
 
 
+def over_socket(address: str, file: Path) -> str:
+    """Sends a file over a bare socket, hashed beside, and returns its digest."""
+    host, port = address.rsplit(":", 1)
+    with ThreadPoolExecutor(1) as beside, socket.create_connection((host, int(port))) as connection:
+        digest = beside.submit(_digest, file)
+        connection.sendall(f"{file.stat().st_size}\n".encode())
+        with file.open("rb") as reading:
+            connection.sendfile(reading)
+        if connection.recv(64, socket.MSG_WAITALL).decode() != digest.result():
+            raise AssertionError("the bytes that came are not those that went")
+        return digest.result()
+
+
 def in_s3(action: str, endpoint: str, bucket: str, file: Path) -> str:
     """Moves a file as a plain user of the minio client does, and returns its digest."""
     import minio
@@ -90,6 +105,8 @@ def main(arguments: list[str]) -> None:
         digest = copy(Path(rest[0]), Path(rest[1]))
     elif action == "wire":
         digest = over_wire(rest[0], Path(rest[1]))
+    elif action == "socket":
+        digest = over_socket(rest[0], Path(rest[1]))
     elif action in {"put", "get"}:
         digest = in_s3(action, rest[0], rest[1], Path(rest[2]))
     else:

@@ -1,10 +1,11 @@
 """Upload and download of a gigabyte through the registry on one disk, beside a plain copy of the file with hashing.
 
 Registry and client are processes of their own, whose peak memory is read. Each round copies, uploads and downloads a
-fresh file, so that nothing is stored already; the file is in the page cache, and before each of them as much memory is
-used and given back, so that all of them write into pages that the machine has at hand. Upload and download verify the
+fresh file, so that nothing is stored already; the file is in the page cache, and all free memory has been used once, so
+that all of them write into pages that the machine has at hand. Upload and download verify the
 digest on both sides and sync the file; the copy hashes once and syncs. The limit of an upload is the bare stream of
-`benchmarks.blob_wire`, with the same hashing and writing and nothing of the registry.
+`benchmarks.blob_wire`, with the same hashing and writing and nothing of the registry; that of any transfer is the bare
+socket of `benchmarks.blob_socket`.
 """
 
 from __future__ import annotations
@@ -38,18 +39,20 @@ def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
         size_bytes: Of the file.
         rounds: How many.
     """
-    rates: dict[str, list[float]] = {"copy": [], "wire": [], "upload": [], "download": []}
+    rates: dict[str, list[float]] = {"copy": [], "socket": [], "wire": [], "upload": [], "download": []}
     client_mb = 0.0
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
+        _touch_memory(folder)
         ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         environment = Suite(data=folder / "data", ports=ports).environment("registry")
         with (
             RegistryProcess(environment) as registry,
             RegistryProcess(environment, "benchmarks.blob_wire", str(folder / "wire")) as wire,
+            RegistryProcess(environment, "benchmarks.blob_socket", str(folder / "socket")) as socket,
         ):
             for number in range(rounds + 1):
-                results = _round(folder, size_bytes, (registry.address, wire.address), number)
+                results = _round(folder, size_bytes, (registry.address, wire.address, socket.address), number)
                 if not number:  # the first round warms processes and disk
                     continue
                 for name, result in results.items():
@@ -74,6 +77,7 @@ def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
         | {
             "upload_of_wire": medians["upload"] / medians["wire"],
             "wire_of_copy": medians["wire"] / medians["copy"],
+            "socket_of_copy": medians["socket"] / medians["copy"],
             "registry_peak_mb": registry_mb,
             "client_peak_mb": client_mb,
             "at_most_mb": MOST_MB,
@@ -82,32 +86,31 @@ def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
     )
 
 
-def _round(folder: Path, size_bytes: int, addresses: tuple[str, str], number: int) -> dict[str, dict[str, Any]]:
+def _round(folder: Path, size_bytes: int, addresses: tuple[str, str, str], number: int) -> dict[str, dict[str, Any]]:
     """Moves a fresh file in each way; returns what each of them took.
 
     Args:
         folder: For all files.
         size_bytes: Of the file.
-        addresses: Of the registry and of `benchmarks.blob_wire`.
+        addresses: Of the registry, of `benchmarks.blob_wire` and of `benchmarks.blob_socket`.
         number: Of the round.
     """
-    registry, wire = addresses
+    registry, wire, socket = addresses
     file, back = folder / "content", folder / "back"
     write_file(file, size_bytes, seed=number)
     results: dict[str, dict[str, Any]] = {}
     for name, arguments in (
         ("copy", ("copy", file, folder / "copy")),
+        ("socket", ("socket", socket, file)),
         ("wire", ("wire", wire, file)),
         ("upload", ("upload", registry, file)),
     ):
-        _touch_memory(folder, size_bytes)
         results[name] = measure(*arguments)
-    _touch_memory(folder, size_bytes)
     digest = results["copy"]["digest"]
     results["download"] = measure("download", registry, digest, size_bytes, back)
     if any(result["digest"] != digest for result in results.values()) or back.stat().st_size != size_bytes:
         raise AssertionError("the bytes that came are not those that went")
-    for path in (back, folder / "copy", folder / "wire"):
+    for path in (back, folder / "copy", folder / "wire", folder / "socket"):
         path.unlink()
     return results
 
@@ -148,10 +151,20 @@ def measure(*arguments: object) -> dict[str, Any]:
     return result
 
 
-def _touch_memory(folder: Path, size_bytes: int) -> None:
-    """Writes and removes a file: on a virtual machine, memory that was never used costs several times a write."""
-    write_file(folder / "touched", size_bytes, seed=0)
-    (folder / "touched").unlink()
+def _touch_memory(folder: Path) -> None:
+    """Fills the free memory with the cache of an empty file, once.
+
+    On a virtual machine, writing into memory that it never used costs several times a write, and the ways that a file
+    takes need different amounts of it.
+    """
+    file = folder / "touched"
+    file.touch()
+    os.truncate(file, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with file.open("rb", buffering=0) as reading:
+        piece = bytearray(_RANDOM_BYTES)
+        while reading.readinto(piece):
+            pass
+    file.unlink()
 
 
 def write_file(path: Path, size_bytes: int, *, seed: int) -> None:
