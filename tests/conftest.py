@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.support.seaweedfs", "tests.support.postgres", "tests.support.time_limit"]
 
@@ -13,6 +14,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # Threads that gRPC starts anew in the child of a fork would take the child's files for theirs.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# How long an example takes is the machine's affair; `--hypothesis-profile` goes before this.
+settings.register_profile("usual", deadline=None)
+settings.load_profile("usual")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would ignore it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-START_LIMIT_S = 30.0
+START_LIMIT_S = 120.0
 
 
 def environment(data: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tuneforge.v1 import blobs_pb2, datasets_pb2
 from tuneforge.v1.registry_pb2_grpc import RegistryServiceStub
 
 CONTENT = os.urandom(4096) * 512  # 2 MiB
-START_LIMIT_S = 30.0
+START_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)

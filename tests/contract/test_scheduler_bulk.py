@@ -69,8 +69,8 @@ async def test_a_filter_that_means_everything_has_to_be_meant(tmp_path: Path) ->
 async def test_others_write_while_many_jobs_are_changed(tmp_path: Path) -> None:
     """A call for many jobs is many transactions: one that was made after it began is answered before it ends."""
     async with staged(tmp_path) as stage:
-        await asyncio.gather(*(stage.create(f"j{number}", labels={"team": "a"}) for number in range(24)))
-        kept, bulk.AT_ONCE = bulk.AT_ONCE, 2
+        await asyncio.gather(*(stage.create(f"j{number}", labels={"team": "a"}) for number in range(60)))
+        kept, bulk.AT_ONCE = bulk.AT_ONCE, 1
         try:
             many = asyncio.ensure_future(
                 stage.stub.CancelJobs(scheduler_pb2.CancelJobsRequest(parent=P, filter=TEAM_A))
@@ -78,7 +78,7 @@ async def test_others_write_while_many_jobs_are_changed(tmp_path: Path) -> None:
             other = asyncio.ensure_future(stage.create("other"))
             done, _ = await asyncio.wait({many, other}, return_when=asyncio.FIRST_COMPLETED)
             assert done == {other}
-            assert (await many).changed == 24
+            assert (await many).changed == 60
         finally:
             bulk.AT_ONCE = kept
 

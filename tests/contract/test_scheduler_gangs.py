@@ -102,6 +102,7 @@ async def test_a_fault_of_one_part_is_that_of_the_job(tmp_path: Path) -> None:
     """Rank 1 fails by the job's own fault: rank 0 is stopped, and the job fails for that reason once it has ended."""
     async with two_nodes(tmp_path) as (stage, other):
         first, second = await both_started(stage, other)
+        await stage.until_state("RUNNING")
         reason = errors_pb2.ERROR_REASON_OUT_OF_MEMORY
         await other.end(second, FAILED, failure(reason, is_user=True))
         await stage.trainer.until(lambda: first.stops)

@@ -49,6 +49,8 @@ def environment_for(folder: Path, registry: str, **more: str) -> dict[str, str]:
         "TUNEFORGE_DATA": str(folder),
         "TUNEFORGE_SCHEDULER_LISTEN": "127.0.0.1:0",
         "TUNEFORGE_SCHEDULER_METRICS_LISTEN": "",
+        # Fake nodes do not go on sending heartbeats: however long a test takes, they are not to be missed.
+        "TUNEFORGE_SCHEDULER_LEASE_TTL_S": "600",
         "TUNEFORGE_REGISTRY_ADDRESS": registry,
         **more,
     }

@@ -103,8 +103,8 @@ async def test_a_restart_of_the_scheduler_is_survived(tmp_path: Path) -> None:
             later = await asyncio.to_thread(gathering.gather)
             assert later.problem_since == away.time
             await stage.start()
-            back, give_up_at = later, time.monotonic() + 30
-            while back.problem and time.monotonic() < give_up_at:
+            back = later
+            while back.problem:
                 back = await asyncio.to_thread(gathering.gather)
             assert back.problem == ""
             assert [job.id for job in back.jobs] == [job.id for job in before.jobs]
@@ -115,13 +115,12 @@ async def test_a_restart_of_the_scheduler_is_survived(tmp_path: Path) -> None:
 
 async def until_told(gathering: Gathering, holds: Callable[[Scene], bool]) -> Scene:
     """Looks again each time that the stream has told something, until something holds; returns that moment."""
-    async with asyncio.timeout(30):
-        while True:
-            gathering.live.seen.clear()
-            scene = await asyncio.to_thread(gathering.gather)
-            if holds(scene) and gathering.live.view is not None:
-                return scene
-            await asyncio.to_thread(gathering.live.seen.wait, 1)
+    while True:
+        gathering.live.seen.clear()
+        scene = await asyncio.to_thread(gathering.gather)
+        if holds(scene) and gathering.live.view is not None:
+            return scene
+        await asyncio.to_thread(gathering.live.seen.wait, 1)
 
 
 @on_loop
@@ -171,7 +170,7 @@ def _typed(command: list[str], *, until: str, key: str) -> tuple[str, int]:
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
-    said, has_typed, give_up_at = "", False, time.monotonic() + 50
+    said, has_typed, give_up_at = "", False, time.monotonic() + 100
     while time.monotonic() < give_up_at:
         try:
             piece = os.read(ours, 65_536)
@@ -182,4 +181,4 @@ def _typed(command: list[str], *, until: str, key: str) -> tuple[str, int]:
             has_typed = True
             os.write(ours, key.encode())
     os.close(ours)
-    return said, process.wait(timeout=20)
+    return said, process.wait()

@@ -116,7 +116,7 @@ def test_result_waits_for_the_end(client: Client, scheduler: FakeScheduler) -> N
         handle.result(timeout_s=0.1)
     scheduler.job.state = jobs_pb2.JOB_STATE_SUCCEEDED
     scheduler.job.version.version = "projects/default/models/m/versions/2"
-    version = handle.result(timeout_s=5).version
+    version = handle.result(timeout_s=100).version
     assert version is not None
     assert version.version == "projects/default/models/m/versions/2"
 

@@ -127,7 +127,7 @@ async def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
                     assert process.poll() is None
                     time.sleep(0.01)
                 process.send_signal(signal.SIGINT)
-                _, told = process.communicate(timeout=20)
+                _, told = process.communicate()
                 return process.returncode, told
 
             code, told = await asyncio.to_thread(stop)

@@ -62,7 +62,7 @@ def scraped(tmp_path: Path) -> Iterator[Scraped]:
 
 def test_figures_move_step_by_step(node: Scraped) -> None:
     """While a job runs its status is 1 and its step grows; then it has succeeded and its duration is known."""
-    name = node.start("good", steps=200, step_s=0.02)
+    name = node.start("good", steps=100_000, step_s=0.02)
     first = eventually(lambda: node.value("finetuning_training_step", "good"), "a first step")
     assert node.value(STATUS, "good") == 1
     eventually(lambda: (node.value("finetuning_training_step", "good") or 0) > first, "a later step")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
@@ -233,7 +234,7 @@ def test_full_node_refuses_until_an_attempt_ends(trainer: TrainerProcess) -> Non
 def test_stopped_attempt_saves_and_the_next_goes_on(trainer: TrainerProcess) -> None:
     """A stop without a mode saves the state; the job's next attempt begins where it ended. Stopping twice is once."""
     first, second = attempt_name("paused", 1), attempt_name("paused", 2)
-    _start(trainer, first, scripted_spec(steps=500))
+    _start(trainer, first, scripted_spec(steps=100_000))
     trainer.wait_step(first, 2)
     _stop(trainer, first)
     _stop(trainer, first)
@@ -325,14 +326,18 @@ def test_worker_that_ends_silently_is_lost(trainer: TrainerProcess) -> None:
 
 
 def test_events_are_seen_at_once(trainer: TrainerProcess) -> None:
-    """A watcher has an event within a tenth of a second of its time, but for a loaded machine's rare exceptions."""
+    """A watcher has an event within a tenth of a second of its time, or, on a machine so slow, of some plain calls."""
     name = attempt_name("prompt")
     _start(trainer, name, scripted_spec(steps=40, step_s=0.02))
-    late = []
+    late, calls = [], []
     for message in trainer.stub.WatchAttempt(trainer_pb2.WatchAttemptRequest(name=name)):
         now = time.time()
         late += [now - event.time.ToNanoseconds() / 1e9 for event in message.events]
-    assert sorted(late)[len(late) // 2] < 0.1
+    for _ in range(20):
+        began = time.time()
+        trainer.stub.GetNode(trainer_pb2.GetNodeRequest())
+        calls.append(time.time() - began)
+    assert median(late) < max(0.1, 5 * median(calls))
 
 
 def test_tokens_stay_secret(trainer: TrainerProcess) -> None:

@@ -122,7 +122,7 @@ class Stage:
             service="scheduler",
             listen="127.0.0.1:0",
             data=self.folder,
-            drain_s=0.2,
+            drain_s=30.0,
             tokens_file=self.tokens_file,
         )
         settings = SchedulerSettings(

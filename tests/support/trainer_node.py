@@ -24,7 +24,8 @@ from services.trainer.launching import WorkerLauncher
 from services.trainer.settings import TrainerSettings
 from tuneforge.v1 import events_pb2, nodes_pb2, spec_pb2, trainer_pb2, trainer_pb2_grpc
 
-DEADLINE_S = 60.0
+DEADLINE_S = 200.0
+"""Seconds: less than a test may take, so that what did not come is named."""
 Value = TypeVar("Value")
 
 
@@ -101,7 +102,7 @@ class TrainerProcess:
 
     def attempt(self, name: str) -> nodes_pb2.AttemptStatus | None:
         """Returns an attempt as `GetNode` shows it."""
-        node = self.stub.GetNode(trainer_pb2.GetNodeRequest(), timeout=10)
+        node = self.stub.GetNode(trainer_pb2.GetNodeRequest(), timeout=DEADLINE_S)
         return next((each for each in node.attempts if each.name == name), None)
 
     def worker_pid(self, name: str) -> int:

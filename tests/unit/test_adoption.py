@@ -77,7 +77,7 @@ async def _ends(identity: ProcessIdentity, kill: bool) -> bool:
         assert process.has_ended is not kill
         if kill:
             assert adoption.kill_session(identity)
-            await asyncio.wait_for(told.wait(), 10)
+            await told.wait()
         return process.has_ended
 
 

@@ -225,7 +225,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(timeout=20)
+    thread.join(timeout=200)
     assert found == [("NOT_REGULAR_FILE", 0)] * 4
 
 

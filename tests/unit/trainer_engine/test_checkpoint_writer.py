@@ -89,16 +89,21 @@ def test_an_update_waits_for_the_copy_and_for_nothing_else(tmp_path: Path, monke
     writer.begin(state(1, weight), ())
     assert copying.wait(60)
 
-    begun = threading.Event()
+    standing, release = threading.Event(), writer._snapshot.release
+
+    def stands_still() -> None:
+        standing.set()
+        release()
 
     def moves() -> None:
-        begun.set()
         writer.release()
         weight.fill_(2.0)
 
+    monkeypatch.setattr(writer._snapshot, "release", stands_still)
+
     update = threading.Thread(target=moves)
     update.start()
-    assert begun.wait(60)
+    assert standing.wait(60)
     update.join(0.1)
     assert update.is_alive()
     may_copy.set()
