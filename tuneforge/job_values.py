@@ -171,6 +171,12 @@ class Job:
         """Last part of its name."""
         return self.name.rpartition("/")[2]
 
+    @property
+    def has_no_start_in_sight(self) -> bool:
+        """Whether it is QUEUED and nothing that is known would give it a node; `client.jobs.explain` says why."""
+        told = self.forecast
+        return self.state is JobState.QUEUED and told is not None and (told.start, told.end) == (None, None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptPart:

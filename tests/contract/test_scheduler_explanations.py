@@ -268,6 +268,24 @@ def run(stage: Stage, *arguments: str) -> str:
 
 
 @on_loop
+async def test_lists_show_which_jobs_have_no_start_in_sight(tmp_path: Path) -> None:
+    """`jobs list` and `jobs show` say it of a job that no known node could hold, and not of one that waits its turn."""
+    async with staged(tmp_path) as stage:
+        assert stage.scheduler is not None
+        await stage.create("wide", spec=tiny_spec(resources=spec_pb2.Resources(nodes=2)))
+        await stage.trainer.register(stage.address)
+        await stage.create("runs")
+        await stage.trainer.started()
+        await stage.create("waits")
+        await stage.scheduler.foresight.round()
+        rows = (await asyncio.to_thread(run, stage, "jobs", "list")).splitlines()
+        states = {row.split()[0]: " ".join(row.split()[1:3]) for row in rows}
+        assert states["wide"] == "QUEUED NO_START_IN_SIGHT"
+        assert not any("NO_START" in states[name] for name in ("runs", "waits"))
+        assert "NO_START_IN_SIGHT" in await asyncio.to_thread(run, stage, "jobs", "show", "wide")
+
+
+@on_loop
 async def test_the_command_line_explains_and_simulates(tmp_path: Path) -> None:
     """`job explain`, `jobs simulate` and `jobs forecasts` say the same as the calls, for people and as JSON."""
     spec = tmp_path / "spec.json"

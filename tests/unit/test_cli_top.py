@@ -123,6 +123,19 @@ def test_a_low_terminal_counts_what_it_cannot_show() -> None:
     assert any("more" in line for line in lines)
 
 
+def test_jobs_that_nothing_would_give_a_node_are_counted() -> None:
+    """The first line has their number, and the row says so where no explanation was asked for."""
+    forecast = JobForecast(
+        start=None, end=None, basis=ForecastBasis.ESTIMATE, why="It cannot be foreseen.", make_time=NOW,
+        num_looked_at=1, num_waiting=1,
+    )  # fmt: skip
+    alone = replace(job("alone", JobState.QUEUED), forecast=forecast)
+    lines = printed(scene(jobs=(alone, job("next", JobState.QUEUED, start_s=60, end_s=700))), 120)
+    assert "waiting 2, 1 with no start in sight" in lines[0]
+    assert any(line.startswith("alone ") and "It cannot be foreseen." in line for line in lines)
+    assert "in sight" not in printed(scene(), 120)[0]
+
+
 def test_a_scheduler_that_is_away_is_said_to_be() -> None:
     """What is shown is older: since when, and why."""
     away = scene(problem="the scheduler at 127.0.0.1:7102 does not answer", problem_since=NOW - timedelta(seconds=7))

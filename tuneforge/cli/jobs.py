@@ -26,6 +26,10 @@ def _result(job: "Job") -> str:
     return short(job.version.version) if job.version else "-"
 
 
+def _waits_in_vain(job: "Job") -> list[str]:
+    return ["NO_START_IN_SIGHT"] if job.has_no_start_in_sight else []
+
+
 def _verified(job: "Job") -> str:
     """Returns which checkpoint a verification is of, and its verdict once there is one."""
     verification = job.verification
@@ -110,7 +114,7 @@ def list_jobs(connection: Connection, /, order: str, limit: int | None, as_json:
             islice(client.jobs.list(where, order=chosen), limit),
             [
                 ("job", lambda row: row.id),
-                ("state", lambda row: " ".join([row.state, *row.conditions])),
+                ("state", lambda row: " ".join([row.state, *row.conditions, *_waits_in_vain(row)])),
                 ("step", lambda row: f"{row.step}/{row.total_steps}" if row.total_steps else "-"),
                 ("base", lambda row: short(row.base.version) if row.base else "-"),
                 ("data", lambda row: short(row.train.version) if row.train else "-"),
@@ -138,7 +142,7 @@ def show(connection: Connection, job: str, as_json: bool) -> None:
         [
             ("name", found.name),
             ("state", found.state),
-            ("conditions", ", ".join(found.conditions)),
+            ("conditions", ", ".join([*found.conditions, *_waits_in_vain(found)])),
             ("because", f"{change.reason}: {change.message}" if change else None),
             ("failure", f"{failure.reason}: {failure.message}" if failure else None),
             ("cure", failure.cure if failure else None),

@@ -70,6 +70,8 @@ def _head(scene: Scene) -> Text:
     text.append(f"  {scene.time.astimezone():%H:%M:%S}  {scene.project} at {scene.scheduler}")
     text.append(f"  nodes {ready}/{len(scene.nodes)}  slots {used}/{slots}", style="cyan")
     text.append(f"  running {len(scene.running)}  waiting {len(scene.waiting)}", style="cyan")
+    if in_vain := sum(job.has_no_start_in_sight for job in scene.waiting):
+        text.append(f", {in_vain} with no start in sight", style="yellow")
     return text
 
 
@@ -205,6 +207,8 @@ def _waiting(scene: Scene, jobs: Sequence[Job], width: int, most: int) -> Table:
     for job in jobs:
         found = scene.explanations.get(job.name)
         why = found.blockers[0].message if found is not None and found.blockers else ""
+        if not why and job.forecast is not None and job.has_no_start_in_sight:
+            why = job.forecast.why
         if not why and job.last_change is not None:
             why = job.last_change.message
         start = job.forecast.start if job.forecast is not None else None

@@ -57,8 +57,6 @@ _CURES = {
     Lack.DEVICES: "Start such a node, or change `resources.devices_per_node` or `scheduling.device_kinds`.",
     Lack.MEMORY: "Start a larger node, or make the run smaller: `tuneforge jobs estimate` shows what takes how much.",
     Lack.CPU: "Start a larger node, or ask for less with `resources.cpu`.",
-    Lack.UNLIKE_NODES: "Start a node like it, or a new job from the checkpoint: `tuneforge jobs submit "
-    "--from-checkpoint`.",
 }
 
 
@@ -75,13 +73,13 @@ def of_waiting(
     """
     if any(isinstance(each, Begin) and each.job == job.job for each in decisions):
         return ()
-    if (lacking := _no_nodes(job, said)) is not None:
+    if (lacking := _no_nodes(job, said, moment)) is not None:
         return (lacking,)
     found = [*_held(job, moment), *_quota(job, moment, decisions), *_room(job, moment, decisions)]
     return tuple(found) or (_others(job, decisions),)
 
 
-def _no_nodes(job: Waiting, said: Sequence[Finding]) -> Blocker | None:
+def _no_nodes(job: Waiting, said: Sequence[Finding], moment: Moment) -> Blocker | None:
     """Returns that too few nodes could hold the job even if they were idle; None: enough could."""
     answering = [each for each in said if not each.is_away]
     if not answering:
@@ -102,7 +100,7 @@ def _no_nodes(job: Waiting, said: Sequence[Finding]) -> Blocker | None:
         message = f"The nodes that could hold it are away: nodes/{each.node} {each.why_not}."
         cure = "Bring them back, or wait until they answer."
         if any(each.lack is Lack.UNLIKE_NODES for each in answering):
-            cure += f" Or: {_CURES[Lack.UNLIKE_NODES]}"
+            cure += f" Or: {_without_it(job, moment)}"
         return Blocker(reason=Reason.NODES_AWAY, message=message, cure=cure)
     if able:
         message = f"It needs {job.parts} nodes at once; {len(able)} that answer could hold a part."
@@ -114,7 +112,19 @@ def _no_nodes(job: Waiting, said: Sequence[Finding]) -> Blocker | None:
     return Blocker(
         reason=Reason(str(lack)),
         message=f"nodes/{nearest.node} could not hold it: it {nearest.why_not}{others}.",
-        cure=_CURES[lack],
+        cure=_without_it(job, moment) if lack is Lack.UNLIKE_NODES else _CURES[lack],
+    )
+
+
+def _without_it(job: Waiting, moment: Moment) -> str:
+    """Returns what ends a wait for nodes like one that may never come back."""
+    active = moment.jobs[job.job]
+    if not active.durable_step:  # it verifies: only there the same numbers can come out
+        return "Start a node like it."
+    name = active.name.job
+    return (
+        "Start a node like it, or a new job from its checkpoint, which may run anywhere, in its place: `tuneforge jobs "
+        f"submit --from-checkpoint {name}/{active.durable_step}`, then `tuneforge jobs cancel {name}`."
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.scheduler.calibration import Interval
 from services.scheduler.foresight.blockers import Blocker, Reason, of_waiting
-from services.scheduler.foresight.explaining import View, preemptors
+from services.scheduler.foresight.explaining import View, preemptors, told_of
 from services.scheduler.foresight.forecast import foresee, ordered
 from services.scheduler.foresight.moment import moment_of
 from services.scheduler.foresight.nodes_said import findings
@@ -233,7 +233,13 @@ def test_a_state_goes_on_where_the_same_numbers_are_computed(parts: int) -> None
     waits = job(1, needs=Needs(nodes=parts), checkpoint_node="b", durable_node="a", durable_step=10)
     view = viewed([waits], [away, new, other])
     assert reasons(view, 1) == ([Reason.NODES_AWAY] if parts == 1 else [Reason.UNLIKE_NODES])
-    assert all("--from-checkpoint" in each.cure for each in blocked(view, 1)), "that node may never come back"
+    commands = "`tuneforge jobs submit --from-checkpoint j1/10`, then `tuneforge jobs cancel j1`"
+    assert all(commands in each.cure for each in blocked(view, 1)), "that node may never come back"
+    assert (found := told_of(1, view)) is not None
+    assert (found.start, "nothing that is known would give it a node" in found.why) == (None, True)
+    (only,) = blocked(viewed([replace(waits, durable_step=0)], [away, new, other]), 1)
+    assert "Start a node like it." in only.cure
+    assert "--from-checkpoint" not in only.cure, "it verifies"
     assert not [each for each in view.decisions if isinstance(each, Begin)]
     (begin,) = [each for each in viewed([waits], [old, new, other, third]).decisions if isinstance(each, Begin)]
     assert {place for place, _ in begin.parts} <= {"a", "d"}
