@@ -210,6 +210,10 @@ class Stall:
     stacks: str
     """What each thread of its process was doing; empty when it did not answer."""
     is_over: bool
+    node_rank: int = 0
+    """Rank of the node inside the attempt: of several nodes each tells what its own process was doing."""
+    node: str = ""
+    """`nodes/{node}`; empty with schedulers of earlier releases."""
 
 
 Payload = (
@@ -375,6 +379,8 @@ def _stall(message: pb.Stall) -> Stall:
         message=message.message,
         stacks=message.stacks,
         is_over=message.is_over,
+        node_rank=message.node_rank,
+        node=message.node,
     )
 
 

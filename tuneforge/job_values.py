@@ -80,7 +80,7 @@ class JobCondition(Word):
     LATE = "LATE"
     """It will not end before its deadline, or did not."""
     STALLED = "STALLED"
-    """Its attempt makes no progress; the newest `Stall` event has the stacks of its threads."""
+    """Its attempt makes no progress; the newest `Stall` events, one from each of its nodes, have the stacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

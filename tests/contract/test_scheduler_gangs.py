@@ -10,7 +10,7 @@ from tests.support.event_loop import on_loop
 from tests.support.fake_trainer import FakeTrainer, HeldAttempt, serve_trainer
 from tests.support.postgres import EACH_DATABASE
 from tests.support.scheduling import Stage, staged, tiny_spec
-from tuneforge.v1 import errors_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2, trainer_pb2, types_pb2
+from tuneforge.v1 import errors_pb2, events_pb2, jobs_pb2, nodes_pb2, scheduler_pb2, spec_pb2, trainer_pb2, types_pb2
 
 pytestmark = EACH_DATABASE
 
@@ -174,3 +174,30 @@ async def test_a_cancel_waits_for_every_node(tmp_path: Path) -> None:
         await stage.trainer.end(first, CANCELLED)
         await stage.until_state("CANCELLED")
         assert other.starts == []
+
+
+@on_loop
+async def test_a_stall_has_the_stacks_of_every_node(tmp_path: Path) -> None:
+    """Each node tells what its own process was doing, once, by rank and name; each tells when it goes on."""
+    async with two_nodes(tmp_path) as (stage, other):
+        first, second = await both_started(stage, other)
+        await stage.until_state("RUNNING")
+        for node, part in ((other, second), (stage.trainer, first)):
+            stall = events_pb2.Stall(attempt=1, message="it stands still", stacks=f"thread of {node.name}")
+            part.status.stall.CopyFrom(stall)
+            for _ in range(2):  # said again, told once
+                await node.beat(stage.address)
+        assert jobs_pb2.JOB_CONDITION_STALLED in (await stage.get()).conditions
+        for node, part in ((other, second), (stage.trainer, first)):
+            part.status.ClearField("stall")
+            await node.beat(stage.address)
+            await node.end(part, SUCCEEDED)
+        told = [event.stall for event in await stage.all_events() if event.HasField("stall")]
+        assert [(each.node_rank, each.node, each.stacks) for each in told if not each.is_over] == [
+            (1, "nodes/n2", "thread of nodes/n2"),
+            (0, "nodes/n1", "thread of nodes/n1"),
+        ]
+        assert [(each.node_rank, each.node, each.stacks) for each in told if each.is_over] == [
+            (1, "nodes/n2", ""),
+            (0, "nodes/n1", ""),
+        ]

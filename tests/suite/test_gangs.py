@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tests.support.trainer_node import TrainerProcess, eventually
 from tuneforge import Client
-from tuneforge.events import CheckpointSaved, DeviceMetrics, Event, ResumedFrom, StepMetrics
+from tuneforge.events import CheckpointSaved, DeviceMetrics, Event, ResumedFrom, Stall, StepMetrics
 from tuneforge.job_values import AttemptState, JobState
 from tuneforge.specs.spec import (
     BaseModel,
@@ -25,6 +25,7 @@ from tuneforge.specs.spec import (
     DataConfig,
     DataSource,
     FullMethod,
+    Guards,
     LoraMethod,
     Method,
     Optimization,
@@ -189,6 +190,27 @@ def test_a_cancel_frees_all_nodes(two: Two) -> None:
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of both workers")
     after = two.client.jobs.create(spec(LoraMethod(rank=4), steps=2), job_id="afterwards")
     assert after.result(timeout_s=60).state is JobState.SUCCEEDED
+
+
+def test_a_stall_has_the_stacks_of_both_nodes(two: Two) -> None:
+    """Rank 0 hangs, so rank 1 waits for it: the log says of each where its threads stand."""
+    guards = Guards(stall_after_s=3.0, stall_ends_after_s=600.0)
+    job = two.client.jobs.create(replace(spec(LoraMethod(rank=4), steps=100_000), guards=guards), job_id="hangs")
+    pids: list[int] = []
+    stacks = {0: "", 1: ""}
+    for event in job.watch():
+        if isinstance(event.payload, StepMetrics) and event.payload.step == 3:
+            pids = [two.worker_pid("hangs", rank) for rank in (0, 1)]
+            os.mkfifo(two.attempt_folders("hangs")[0] / "stop.json")  # its next look for a stop waits for ever
+        if isinstance(event.payload, Stall) and pids:  # on a slow machine a start may have been one, too
+            stacks[event.payload.node_rank] = event.payload.stacks
+            if "read_json" in stacks[0] and "train_loop" in stacks[1]:
+                job.cancel()
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                pids = []
+    assert job.refresh().state is JobState.CANCELLED
+    assert "read_json" not in stacks[1], "it hangs at another place"
 
 
 def test_a_gang_takes_all_nodes_or_none(two: Two) -> None:

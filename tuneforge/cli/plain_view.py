@@ -163,7 +163,8 @@ def _outcome(outcome: AttemptOutcome, attempt: int) -> str:
 
 def _stall(stall: Stall, _attempt: int) -> str:
     stacks = "".join(f"\n    {printable(line)}" for line in stall.stacks.splitlines())
-    return f"attempt {stall.attempt}: {printable(stall.message)}{stacks}"
+    place = f" on {printable(short(stall.node))}" if stall.node else ""
+    return f"attempt {stall.attempt}{place}: {printable(stall.message)}{stacks}"
 
 
 _LINES: Final[Mapping[str, Callable[[Any, int], str]]] = {

@@ -911,6 +911,8 @@ class Stall(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     STACKS_FIELD_NUMBER: _builtins.int
     IS_OVER_FIELD_NUMBER: _builtins.int
+    NODE_RANK_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """Number of the attempt."""
     message: _builtins.str
@@ -921,6 +923,10 @@ class Stall(_message.Message):
     """
     is_over: _builtins.bool
     """It goes on."""
+    node_rank: _builtins.int
+    """Output only. Rank of the node inside the attempt, from 0: of several nodes each tells what its own process was doing."""
+    node: _builtins.str
+    """Output only. That node, `nodes/{node}`. Empty in what the node itself says, and in events of releases without."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Its last sign of progress."""
@@ -933,10 +939,12 @@ class Stall(_message.Message):
         message: _builtins.str = ...,
         stacks: _builtins.str = ...,
         is_over: _builtins.bool = ...,
+        node_rank: _builtins.int = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "is_over", b"is_over", "message", b"message", "since", b"since", "stacks", b"stacks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "is_over", b"is_over", "message", b"message", "node", b"node", "node_rank", b"node_rank", "since", b"since", "stacks", b"stacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

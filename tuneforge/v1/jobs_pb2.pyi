@@ -139,7 +139,9 @@ class _JobConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobCondi
     JOB_CONDITION_UNREACHABLE: _JobCondition.ValueType  # 1
     """The node of its attempt does not answer; the attempt may still be running."""
     JOB_CONDITION_STALLED: _JobCondition.ValueType  # 2
-    """Its attempt makes no progress; the job's newest `Stall` event has the stacks of its threads."""
+    """Its attempt makes no progress; the job's newest `Stall` events, one from each node of the attempt, have the stacks of
+    its threads.
+    """
     JOB_CONDITION_LATE: _JobCondition.ValueType  # 3
     """It will not end before its `scheduling.deadline`, or did not."""
 
@@ -151,7 +153,9 @@ JOB_CONDITION_UNSPECIFIED: JobCondition.ValueType  # 0
 JOB_CONDITION_UNREACHABLE: JobCondition.ValueType  # 1
 """The node of its attempt does not answer; the attempt may still be running."""
 JOB_CONDITION_STALLED: JobCondition.ValueType  # 2
-"""Its attempt makes no progress; the job's newest `Stall` event has the stacks of its threads."""
+"""Its attempt makes no progress; the job's newest `Stall` events, one from each node of the attempt, have the stacks of
+its threads.
+"""
 JOB_CONDITION_LATE: JobCondition.ValueType  # 3
 """It will not end before its `scheduling.deadline`, or did not."""
 Global___JobCondition: _TypeAlias = JobCondition  # noqa: Y015

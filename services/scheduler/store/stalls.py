@@ -23,7 +23,9 @@ def note(tx: Transaction, node: str, stalled: Mapping[str, bytes]) -> None:
         stalled: Serialised `Stall` by name of the attempt.
     """
     rows = tx.connection.execute(
-        select(attempts.c.job, attempts.c.attempt, attempts.c.stall, jobs.c.project, jobs.c.job_id)
+        select(
+            attempts.c.job, attempts.c.attempt, attempts.c.node_rank, attempts.c.stall, jobs.c.project, jobs.c.job_id
+        )
         .join(jobs, jobs.c.number == attempts.c.job)
         .where(
             attempts.c.is_closed.is_(False),
@@ -34,6 +36,7 @@ def note(tx: Transaction, node: str, stalled: Mapping[str, bytes]) -> None:
     for row in rows:
         name = JobName(row.project, row.job_id)
         now = stalled.get(str(name.attempt(row.attempt)))
+        now = now and wire.stall_of_part(now, row.node_rank, node)
         is_news = now is not None and (row.stall is None or (wire.has_stacks(now) and not wire.has_stacks(row.stall)))
         if not is_news and not (now is None and row.stall is not None):
             continue

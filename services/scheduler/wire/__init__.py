@@ -9,6 +9,7 @@ from services.scheduler.wire.events import (
     batch_bytes,
     has_stacks,
     stall_event,
+    stall_of_part,
     state_event,
     warning_event,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "scheduling_values",
     "spec_digest",
     "stall_event",
+    "stall_of_part",
     "state_event",
     "warning_event",
 ]

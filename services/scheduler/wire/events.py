@@ -76,9 +76,17 @@ def stall_event(job: str, stall: bytes, job_seq: int, now_ms: int, *, is_over: b
     """
     found = events_pb2.Stall.FromString(stall)
     if is_over:
-        found = events_pb2.Stall(attempt=found.attempt, since=found.since, message="it goes on", is_over=True)
+        found.message, found.is_over = "it goes on", True
+        found.ClearField("stacks")
     event = events_pb2.Event(job=job, job_seq=job_seq, time=timestamp(now_ms), stall=found)
     return [event_bytes(event)]
+
+
+def stall_of_part(stall: bytes, node_rank: int, node: str) -> bytes:
+    """Returns a serialised `Stall` with the part of the attempt that it is of: its rank, and the id of its node."""
+    found = events_pb2.Stall.FromString(stall)
+    found.node_rank, found.node = node_rank, f"nodes/{node}"
+    return found.SerializeToString()
 
 
 def has_stacks(stall: bytes) -> bool:
