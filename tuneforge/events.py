@@ -10,6 +10,8 @@ from tuneforge import _wire, durations
 from tuneforge.manifest import Manifest
 from tuneforge.specs.spec import TrainingSpec
 from tuneforge.specs.wire import spec_from_proto
+from tuneforge.stalls import Stall as Stall
+from tuneforge.stalls import stall_from_proto
 from tuneforge.telemetry import DeviceMetrics as DeviceMetrics
 from tuneforge.telemetry import DeviceSample as DeviceSample
 from tuneforge.telemetry import device_metrics_from_proto
@@ -199,23 +201,6 @@ class AttemptOutcome:
     metrics: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stall:
-    """An attempt makes no progress, or goes on after that."""
-
-    attempt: int
-    since: datetime
-    """Its last sign of progress."""
-    message: str
-    stacks: str
-    """What each thread of its process was doing; empty when it did not answer."""
-    is_over: bool
-    node_rank: int = 0
-    """Rank of the node inside the attempt: of several nodes each tells what its own process was doing."""
-    node: str = ""
-    """`nodes/{node}`; empty with schedulers of earlier releases."""
-
-
 Payload = (
     StepMetrics
     | DeviceMetrics
@@ -372,18 +357,6 @@ def _outcome(message: pb.AttemptOutcome) -> AttemptOutcome:
     )
 
 
-def _stall(message: pb.Stall) -> Stall:
-    return Stall(
-        attempt=message.attempt,
-        since=_wire.instant(message.since),
-        message=message.message,
-        stacks=message.stacks,
-        is_over=message.is_over,
-        node_rank=message.node_rank,
-        node=message.node,
-    )
-
-
 _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "step": _step,
     "device": device_metrics_from_proto,
@@ -398,5 +371,5 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Payload]]] = {
     "resumed_from": _resumed_from,
     "resolved": _resolved,
     "outcome": _outcome,
-    "stall": _stall,
+    "stall": stall_from_proto,
 }
