@@ -23,7 +23,9 @@ SERVICES = ("registry", "scheduler", "trainer", "inference")
 # The trainer goes first, so that its workers save their checkpoints while the others still answer.
 STOP_ORDER = ("trainer", "inference", "scheduler", "registry")
 DEFAULT_PORTS: Mapping[str, int] = {"registry": 7101, "scheduler": 7102, "trainer": 7103, "inference": 7104}
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
+"""How long services may take to be ready: four that import at once share what processors there are. One that ends is
+noticed at once."""
 STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 

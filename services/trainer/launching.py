@@ -28,7 +28,8 @@ JOB = "services.trainer.worker:run"
 STARTS_BEFORE_FAILING = 3
 """Starts in a row that may fail before a waiting attempt is told."""
 _STOP_TIMEOUT_S = 5.0
-_REPORT_TIMEOUT_S = 1.0
+_REPORT_TIMEOUT_S = 10.0
+"""How long the fork server's word of a worker's end is waited for: it comes at once, except where memory runs out."""
 _LOG_BYTES = 1024 * 1024
 _LIBRARY_SETTINGS = {
     # numpy's OpenBLAS starts its threads when it is imported, and a process with threads cannot be forked safely. Torch
