@@ -109,7 +109,7 @@ def test_each_method_ends_in_a_version_that_answers(client: Client, name: str, m
     for kind in (Resolved, CheckpointSaved, DeviceMetrics, AttemptOutcome):
         assert any(isinstance(event.payload, kind) for event in events), kind.__name__
 
-    ended = job.result(timeout_s=30)
+    ended = job.result()
     assert ended.state is JobState.SUCCEEDED
     assert ended.version is not None
     version = client.models.version(ended.version.version)
@@ -154,7 +154,7 @@ def test_output_of_a_job_is_the_base_of_the_next(client: Client) -> None:
         ),
         job_id="child",
     )
-    parent, child = first.result(timeout_s=120), second.result(timeout_s=120)
+    parent, child = first.result(), second.result()
     assert parent.version is not None
     assert child.version is not None
     lineage = client.models.version(child.version.version).lineage
@@ -199,7 +199,7 @@ def test_cancel_frees_the_node(suite: Suite, client: Client) -> None:
     assert middle < STOP_GRACE_S, "who answers is not waited for"
     assert STOP_GRACE_S <= deaf < STOP_GRACE_S + 10.0
     assert worst < STOP_GRACE_S + 10.0
-    assert client.jobs.create(spec(LoraMethod(rank=2)), job_id="next").result(timeout_s=60).version is not None
+    assert client.jobs.create(spec(LoraMethod(rank=2)), job_id="next").result().version is not None
 
 
 def _cancelled_in_s(suite: Suite, client: Client, job_id: str, *, is_deaf: bool) -> float:
@@ -280,7 +280,7 @@ def test_a_divided_table_is_learned_and_measured(client: Client, tmp_path: Path)
         replace(spec(LoraMethod(rank=4)), data=DataConfig(train=source, validation=source)), job_id="divided"
     )
     measured = [event.payload for event in job.watch() if isinstance(event.payload, EvaluationMetrics)]
-    assert job.result(timeout_s=30).state is JobState.SUCCEEDED
+    assert job.result().state is JobState.SUCCEEDED
     assert measured
     assert {each.rows for each in measured} == {len(validation)}
 

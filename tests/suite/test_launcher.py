@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from services.launcher import StartFailed
+from tests.support.patience import TEST_LIMIT_S
 from tests.support.suite import new_suite, tiny_inputs
 from tuneforge import Client
 
@@ -75,7 +76,7 @@ def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> No
         assert [line.split()[0] for line in lines[:4]] == ["registry", "scheduler", "trainer", "inference"]
         assert len(running_below(tmp_path)) >= 4
         process.send_signal(number)
-        assert process.wait(60) == 0
+        assert process.wait() == 0
     assert running_below(tmp_path) == []
 
 
@@ -86,8 +87,8 @@ def test_a_signal_before_everything_is_ready(tmp_path: Path, number: signal.Sign
         while len(running_below(tmp_path)) < 2:
             assert process.poll() is None
         process.send_signal(number)
-        assert process.wait(60) == 130
-    _, alive = psutil.wait_procs(running_below(tmp_path), timeout=20)
+        assert process.wait() == 130
+    _, alive = psutil.wait_procs(running_below(tmp_path), timeout=TEST_LIMIT_S)
     assert alive == []
 
 
@@ -111,7 +112,7 @@ def test_kill_of_the_launcher_leaves_nothing(tmp_path: Path) -> None:
         run_a_job(read_until(process, "Ctrl-C"), tmp_path / "inputs")
         running = running_below(tmp_path)
         process.kill()
-        _, alive = psutil.wait_procs(running, timeout=60)
+        _, alive = psutil.wait_procs(running, timeout=TEST_LIMIT_S)
         assert alive == []
 
 
@@ -121,8 +122,8 @@ def test_kill_of_the_trainer_leaves_no_worker(tmp_path: Path) -> None:
         run_a_job(read_until(process, "Ctrl-C"), tmp_path / "inputs")
         running = running_below(tmp_path)
         os.kill(service_pid(running, "trainer"), signal.SIGKILL)
-        assert process.wait(60) == 1
-        _, alive = psutil.wait_procs(running, timeout=30)
+        assert process.wait() == 1
+        _, alive = psutil.wait_procs(running, timeout=TEST_LIMIT_S)
         assert alive == []
     assert running_below(tmp_path) == []
 
@@ -160,7 +161,7 @@ def test_a_service_that_dies_ends_the_launcher(tmp_path: Path) -> None:
     with launched(tmp_path) as process:
         read_until(process, "Ctrl-C")
         os.kill(service_pid(running_below(tmp_path), "inference"), signal.SIGKILL)
-        assert process.wait(60) == 1
+        assert process.wait() == 1
         assert process.stderr is not None
         assert "inference ended" in process.stderr.read()
     assert running_below(tmp_path) == []

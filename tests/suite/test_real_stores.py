@@ -18,6 +18,7 @@ from services.launcher import SERVICES, Suite
 from services.stores.ports import free_ports
 from services.stores.real import BUCKET, RealStores
 from services.stores.seaweedfs import REGION
+from tests.support.patience import TEST_LIMIT_S
 from tests.support.suite import connect, tiny_inputs
 from tuneforge import GenerationOptions
 from tuneforge.job_values import JobState
@@ -65,7 +66,7 @@ def test_the_main_flow_on_postgres_and_s3(folder: Path) -> None:
             model, rows = tiny_inputs(folder / "inputs")
             client.models.import_folder(model, "tiny")
             client.datasets.upload(rows, "animals")
-            ended = client.jobs.create(SPEC, job_id="flow").result(timeout_s=120)
+            ended = client.jobs.create(SPEC, job_id="flow").result()
             assert ended.state is JobState.SUCCEEDED
             assert ended.version is not None
             version = client.models.version(ended.version.version)
@@ -115,8 +116,8 @@ def test_the_servers_end_with_the_launcher(folder: Path, number: signal.Signals)
         names = {child.name() for child in children}
         assert {"postgres", "weed"} <= names
         launcher.send_signal(number)
-        assert launcher.wait(60) == (0 if number == signal.SIGINT else -number)
-        _, alive = psutil.wait_procs(children, timeout=60)
+        assert launcher.wait() == (0 if number == signal.SIGINT else -number)
+        _, alive = psutil.wait_procs(children, timeout=TEST_LIMIT_S)
         assert alive == []
 
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tests.support.patience import TEST_LIMIT_S
+
 COMMIT = b"COMMIT"
 
 
@@ -83,7 +85,7 @@ class CuttingProxy:
                 link.deaf.set()
                 if where is Cut.AFTER:
                     link.server.sendall(data)
-                    link.answered.wait(10.0)
+                    link.answered.wait(TEST_LIMIT_S)
                 break
             with suppress(OSError):
                 link.server.sendall(data)

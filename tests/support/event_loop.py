@@ -5,9 +5,9 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
+from tests.support.patience import WAIT_LIMIT_S
+
 P = ParamSpec("P")
-LIMIT_S = 200.0
-"""Less than any test may take, so that what hangs is said by the loop."""
 ENDING_S = 30.0
 """How long the tasks of what was closed may take to end, on a machine that is busy with others."""
 
@@ -18,7 +18,7 @@ def on_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(WAIT_LIMIT_S):
                 await test(*args, **kwargs)
                 await _expect_no_tasks()
 

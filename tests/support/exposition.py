@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import TEST_LIMIT_S
+
 Sample = tuple[str, Mapping[str, str]]
 
 
@@ -26,7 +28,7 @@ class Page:
     @classmethod
     def fetch(cls, address: str) -> Page:
         """Scrapes an address."""
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=TEST_LIMIT_S) as answer:
             assert answer.headers["Content-Type"].startswith("text/plain; version=")
             return cls(answer.read().decode())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from tests.support.patience import TEST_LIMIT_S
 from tuneforge.v1 import events_pb2
 from tuneforge.v1 import jobs_pb2 as jobs
 from tuneforge.v1 import nodes_pb2 as nodes
@@ -49,7 +50,7 @@ class FakeScheduler:
         self.headers.append(dict(context.invocation_metadata()))
         self.deadlines.append(context.time_remaining())
         if self.is_slow:
-            self.released.wait(30)
+            self.released.wait(TEST_LIMIT_S)
         if self.refusals:
             self.refusals -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")

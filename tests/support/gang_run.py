@@ -20,6 +20,7 @@ from typing import Any
 from services.trainer.engine.training_task import Payload, Seat, StopRequest, TrainingFault, TrainingInputs
 from services.trainer.forkserver import PACKET_BYTES
 from services.trainer.launching import PRELOAD
+from tests.support.patience import TEST_LIMIT_S
 from tests.support.task_rows import write_task_rows
 from tests.support.trainer_node import eventually
 from tests.support.training_run import RecordingSink, tiny_inputs
@@ -141,7 +142,7 @@ class GangRunner:
         for rank, folder in enumerate(folders):
             folder.mkdir()
             orders = {"job": str(job), "rank": rank, "size": size, "attempt": attempt, "rows": rows}
-            orders |= {"validation": validation, "inputs": str(job), "timeout_s": 60.0}
+            orders |= {"validation": validation, "inputs": str(job), "timeout_s": TEST_LIMIT_S / 2}
             orders |= {"kill_after": 0, "freeze_after": 0, "stop_after": 0, "stop": "checkpoint"}
             orders |= (ranks or {}).get(rank, {})
             (folder / "orders.json").write_text(json.dumps(orders))
@@ -191,4 +192,4 @@ def gang_runner(log: Path) -> Iterator[GangRunner]:
         yield GangRunner(ours)
     finally:
         ours.close()
-        process.wait(60)
+        process.wait(TEST_LIMIT_S)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 from tests.support.certificates import Certificates
+from tests.support.patience import TEST_LIMIT_S
 
 
 @dataclass
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(rest[:half])
         self.wfile.flush()
         if path in self.state.held:
-            self.state.held[path].wait(30)
+            self.state.held[path].wait(TEST_LIMIT_S)
         self.wfile.write(rest[half:])
 
     def _plain(self, status: int, **headers: str) -> None:

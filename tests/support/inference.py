@@ -16,14 +16,13 @@ from services.grpckit.settings import ServerSettings
 from services.grpckit.testing import running_server
 from services.inference.__main__ import define
 from services.inference.settings import EngineSettings, InferenceSettings
+from tests.support.patience import WAIT_LIMIT_S
 from tests.support.postgres import postgres_of
 from tests.support.registry import PROJECT, RunningRegistry, folder_files, running_registry
 from tuneforge.v1 import events_pb2, inference_pb2, models_pb2, types_pb2
 from tuneforge.v1.inference_pb2_grpc import InferenceServiceStub
 
 ENGINE = EngineSettings(device="cpu", dtype="fp32", threads=1)
-READY_LIMIT_S = 200.0
-"""Seconds: less than a test may take, so that what did not come is named."""
 Result = TypeVar("Result")
 
 
@@ -40,7 +39,7 @@ class LoopThread:
         async def awaited() -> Result:
             return await work
 
-        return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result(READY_LIMIT_S)
+        return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result(WAIT_LIMIT_S)
 
 
 @contextmanager
@@ -95,7 +94,7 @@ class RunningInference:
         """Deletes a deployment."""
         return self.stub.DeleteDeployment(inference_pb2.DeleteDeploymentRequest(name=name_of(deployment), **fields))
 
-    def stream(self, deployment: str, *prompts: Any, timeout: float | None = READY_LIMIT_S, **fields: Any) -> Any:
+    def stream(self, deployment: str, *prompts: Any, timeout: float | None = WAIT_LIMIT_S, **fields: Any) -> Any:
         """Begins to complete prompts: texts, or lists of (role, content)."""
         request = inference_pb2.GenerateRequest(name=name_of(deployment), **fields)
         request.prompts.extend(prompt_of(prompt) for prompt in prompts)
@@ -124,7 +123,7 @@ def prompt_of(prompt: Any) -> inference_pb2.Prompt:
 
 def until(look: Callable[[], Result], is_enough: Callable[[Result], bool]) -> Result:
     """Looks again and again until what is seen is enough; fails when that does not come in time."""
-    end = time.monotonic() + READY_LIMIT_S
+    end = time.monotonic() + WAIT_LIMIT_S
     pause = threading.Event()
     while not is_enough(found := look()):
         assert time.monotonic() < end, f"still {found}"
@@ -146,7 +145,7 @@ def serving_inference(
     running: LoopThread, data: Path, registry_address: str, engine: EngineSettings = ENGINE
 ) -> Iterator[RunningInference]:
     """Serves the inference service while the block runs; what an earlier one left in `data` is gone on with."""
-    common = ServerSettings(service="inference", listen="127.0.0.1:0", data=data, drain_s=READY_LIMIT_S)
+    common = ServerSettings(service="inference", listen="127.0.0.1:0", data=data, drain_s=WAIT_LIMIT_S)
     settings = InferenceSettings(
         server=common,
         registry_address=registry_address,

@@ -31,8 +31,10 @@ from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
+from tests.support.patience import TEST_LIMIT_S
+
 SERVICES = ("services.registry", "services.scheduler")
-LIMIT_S = 60.0
+LIMIT_S = TEST_LIMIT_S
 """Seconds after which a service that should have died has not."""
 
 FORKS = get_context("forkserver")

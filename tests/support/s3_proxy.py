@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
+from tests.support.patience import TEST_LIMIT_S
 from tests.support.seaweedfs import Bucket
 
 Kind = Literal["status", "hang", "truncate", "flip", "reset"]
@@ -101,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             text = f"<Error><Code>{fault.code}</Code><Message>made up</Message></Error>".encode()
             self._answer(fault.status, {"Content-Type": "application/xml"}, text)
             return
-        upstream = http.client.HTTPConnection(proxy.upstream, timeout=30)
+        upstream = http.client.HTTPConnection(proxy.upstream, timeout=TEST_LIMIT_S)
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

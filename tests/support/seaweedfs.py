@@ -32,6 +32,7 @@ import urllib3
 
 from services.registry.blobs.presigning import Credentials
 from services.registry.blobs.settings import S3Settings
+from tests.support.patience import TEST_LIMIT_S
 
 ACCESS_KEY = "tuneforge-tests"
 SECRET_KEY = "not-a-secret-of-anyone"
@@ -39,7 +40,7 @@ REGION = "us-east-1"
 
 _TWIN = 10_000
 _FIRST_PORT, _LAST_PORT = 12_000, 22_000
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = TEST_LIMIT_S / 2
 _NAMES = ("s3", "master", "volume", "filer", "admin")
 # Without these it takes 900 MB while it receives 256 MiB. 400: with 300 MB at most it stays below, while at a limit of
 # 200 its collector never rests and costs 7 % of a core for as long as the server is idle.

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import pytest
 
-LIMIT_S = "240"
-"""Seconds: the longest test takes a quarter of it."""
+from tests.support.patience import TEST_LIMIT_S
+
 AGAIN_S = 20.0
 """Seconds after which a clean-up that hangs is interrupted too."""
 _STDERR = 2
@@ -23,7 +23,9 @@ _STDERR = 2
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the limit as a setting."""
-    parser.addini("limit_s", "seconds that the set-up, the call and the end of a test may take, each", default=LIMIT_S)
+    parser.addini(
+        "limit_s", "seconds that the set-up, the call and the end of a test may take, each", default=f"{TEST_LIMIT_S:g}"
+    )
 
 
 @pytest.hookimpl(wrapper=True)

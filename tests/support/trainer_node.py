@@ -22,14 +22,13 @@ from services.trainer import cgroups
 from services.trainer.__main__ import Node, become_subreaper
 from services.trainer.launching import WorkerLauncher
 from services.trainer.settings import TrainerSettings
+from tests.support.patience import WAIT_LIMIT_S
 from tuneforge.v1 import events_pb2, nodes_pb2, spec_pb2, trainer_pb2, trainer_pb2_grpc
 
-DEADLINE_S = 200.0
-"""Seconds: less than a test may take, so that what did not come is named."""
 Value = TypeVar("Value")
 
 
-def eventually(look: Callable[[], Value | None], what: str, deadline_s: float = DEADLINE_S) -> Value:
+def eventually(look: Callable[[], Value | None], what: str, deadline_s: float = WAIT_LIMIT_S) -> Value:
     """Returns the first value of `look` that is not `None` or false; fails when there is none in time."""
     end = time.monotonic() + deadline_s
     while True:
@@ -93,7 +92,7 @@ class TrainerProcess:
         assert self.process
         assert self._channel
         self.process.send_signal(number)
-        code = self.process.wait(DEADLINE_S)
+        code = self.process.wait(WAIT_LIMIT_S)
         self._channel.close()
         assert self.process.stdout
         self.process.stdout.close()
@@ -102,7 +101,7 @@ class TrainerProcess:
 
     def attempt(self, name: str) -> nodes_pb2.AttemptStatus | None:
         """Returns an attempt as `GetNode` shows it."""
-        node = self.stub.GetNode(trainer_pb2.GetNodeRequest(), timeout=DEADLINE_S)
+        node = self.stub.GetNode(trainer_pb2.GetNodeRequest(), timeout=WAIT_LIMIT_S)
         return next((each for each in node.attempts if each.name == name), None)
 
     def worker_pid(self, name: str) -> int:
@@ -120,12 +119,20 @@ class TrainerProcess:
         """Returns when an attempt has finished a step."""
         eventually(lambda: (status := self.attempt(name)) and status.step >= step, f"step {step} of {name}")
 
+    def wait_event(self, name: str, test: Callable[[events_pb2.Event], bool]) -> None:
+        """Returns when an attempt has told of an event that passes a test; fails when it ends without one."""
+        request = trainer_pb2.WatchAttemptRequest(name=name)
+        for message in self.stub.WatchAttempt(request, timeout=WAIT_LIMIT_S):
+            if any(map(test, message.events)):
+                return
+        raise AssertionError(f"{name} ended without the event")
+
     def watch(self, name: str, after_seq: int = 0) -> tuple[list[events_pb2.Event], nodes_pb2.AttemptStatus]:
         """Follows an attempt to its end; returns its events and its last status."""
         events: list[events_pb2.Event] = []
         status = nodes_pb2.AttemptStatus()
         request = trainer_pb2.WatchAttemptRequest(name=name, after_seq=after_seq)
-        for message in self.stub.WatchAttempt(request, timeout=DEADLINE_S):
+        for message in self.stub.WatchAttempt(request, timeout=WAIT_LIMIT_S):
             events += message.events
             status = message.status
         return events, status

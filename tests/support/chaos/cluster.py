@@ -20,6 +20,7 @@ from pathlib import Path
 from services.grpckit.parent import END_WITH_PARENT
 from services.stores.ports import free_ports
 from services.trainer.adoption import ProcessIdentity, is_alive
+from tests.support.patience import TEST_LIMIT_S
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import Client
 
@@ -33,7 +34,6 @@ QUICK = {
     "OMP_NUM_THREADS": "1",
 }
 """Lost nodes are noticed soon, and a kill never spends a job's budget: what is measured is that nothing gets lost."""
-_STOP_S = 60.0
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class Cluster:
         for member in self.members.values():
             if not member.is_running:
                 self.spawn(member)
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + TEST_LIMIT_S
         while not all(member.answers() for member in self.members.values()) and time.monotonic() < deadline:
             time.sleep(0.05)
         for name in reversed(list(self.members)):
@@ -153,7 +153,7 @@ class Cluster:
             assert process is not None
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(_STOP_S)
+                process.wait(TEST_LIMIT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -172,7 +172,7 @@ def running_cluster(folder: Path, nodes: int) -> Iterator[Cluster]:
         for member in cluster.members.values():
             cluster.spawn(member)
         with cluster.connect() as client:
-            deadline = time.monotonic() + _STOP_S
+            deadline = time.monotonic() + TEST_LIMIT_S
             while not all(member.answers() for member in cluster.members.values()):
                 assert time.monotonic() < deadline, "the cluster does not come up"
                 time.sleep(0.05)

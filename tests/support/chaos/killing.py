@@ -24,6 +24,7 @@ from typing import Any
 from services.scheduler.doctor import examine
 from services.scheduler.doctor.__main__ import read_only
 from tests.support.chaos.cluster import Cluster, running_cluster
+from tests.support.patience import TEST_LIMIT_S
 from tuneforge import Client
 from tuneforge.errors import AlreadyExists, DeadlineExceeded, TuneforgeError, Unavailable
 from tuneforge.events import CheckpointSaved, Event, ResumedFrom, StepMetrics
@@ -300,7 +301,7 @@ def kill_and_judge(folder: Path, plan: Plan) -> Findings:
         killer = Killer(cluster, client, plan)
         curves = killer.unbroken()
         killer.run()
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + TEST_LIMIT_S
         while not all(member.is_running and member.answers() for member in cluster.members.values()):
             cluster.tend()
             assert time.monotonic() < deadline, "not all processes come back"
