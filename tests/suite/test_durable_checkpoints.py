@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,14 @@ from tuneforge.specs.spec import (
 pytestmark = pytest.mark.heavy
 
 STEPS = 60
-QUICK = {"TUNEFORGE_SCHEDULER_HEARTBEAT_S": "0.2", "TUNEFORGE_SCHEDULER_LEASE_TTL_S": "1"}
+QUICK = {"TUNEFORGE_SCHEDULER_HEARTBEAT_S": "0.5", "TUNEFORGE_SCHEDULER_LEASE_TTL_S": "4"}
+"""A dead node is noticed soon, one that waits for a processor is not lost."""
 SPEC = TrainingSpec(
     base=BaseModel(model="small/1"),
     method=LoraMethod(rank=4, dropout=0.1),
     data=DataConfig(train=DataSource(dataset="animals")),
     optimization=Optimization(max_steps=STEPS, rows_per_step=16, learning_rate=1e-3),
     checkpointing=Checkpointing(every_steps=10),
-    resources=Resources(lost_after_s=1),
     seed=11,
 )
 
@@ -63,7 +64,7 @@ def test_a_job_outlives_its_node(tmp_path: Path) -> None:
     with running_suite(tmp_path / "suite", QUICK) as suite, connect(suite) as client:
         client.models.import_folder(make_tiny_model(tmp_path / "model", layers=2, hidden=128), "small")
         client.datasets.upload(write_rows(tmp_path / "rows.jsonl", 64), "animals")
-        job = client.jobs.create(SPEC, job_id="moved")
+        job = client.jobs.create(replace(SPEC, resources=Resources(lost_after_s=4)), job_id="moved")
         for event in job.watch():
             if isinstance(event.payload, CheckpointDurable):
                 break

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.suite.test_durable_checkpoints import QUICK, SPEC, curve, second_node
+from tests.suite.test_durable_checkpoints import SPEC, curve, second_node
 from tests.support.suite import connect, running_suite
 from tests.support.tiny_model import make_tiny_model, write_rows
 from tuneforge import PriorityClass, Scheduling
@@ -22,7 +25,7 @@ HIGH = Scheduling(priority=PriorityClass.HIGH, exclude_nodes=("n2",))
 
 def test_a_job_that_gives_way_goes_on_elsewhere_bit_for_bit(tmp_path: Path) -> None:
     """It saves and leaves for the high one, runs on at the second node, and ends with the curve of an unbroken run."""
-    with running_suite(tmp_path / "suite", QUICK) as suite, connect(suite) as client:
+    with running_suite(tmp_path / "suite") as suite, connect(suite) as client:
         client.models.import_folder(make_tiny_model(tmp_path / "model", layers=2, hidden=128), "small")
         client.datasets.upload(write_rows(tmp_path / "rows.jsonl", 64), "animals")
         low = client.jobs.create(SPEC, job_id="low", scheduling=LOW)
@@ -36,9 +39,16 @@ def test_a_job_that_gives_way_goes_on_elsewhere_bit_for_bit(tmp_path: Path) -> N
             if isinstance(event.payload, StateChange) and event.payload.to_state == "RUNNING":
                 break
         assert low.refresh().state is JobState.QUEUED
+        # The high one stands still meanwhile: its node is not free again before there is another one.
+        stopped = suite.data / "trainer/jobs/default/high/attempts/1-0/worker.json"
+        stopped_pid = int(json.loads(stopped.read_text())["pid"])
+        os.kill(stopped_pid, signal.SIGSTOP)
         node = second_node(tmp_path / "n2", suite.address("registry"), suite.address("scheduler")).start()
         try:
-            moved = curve(low)
+            try:
+                moved = curve(low)
+            finally:
+                os.kill(stopped_pid, signal.SIGCONT)
             ended = low.refresh()
             assert ended.state is JobState.SUCCEEDED
             newest, first = low.attempts()
