@@ -27,7 +27,8 @@ MODEL = f"{PROJECT}/models/tiny"
 VERSION = f"{MODEL}/versions/1"
 PLACE = "support/router/tickets/tiny-1"
 POLL_S = 0.3
-"""Longer than the work takes: each question is two steps of its own, at which a kill would prove nothing."""
+"""Longer than the work takes: each question is two steps of its own, at which a kill would prove nothing. Where it does
+take longer, every further wait is twice as long."""
 BUSY = {pb.PROMOTION_STATE_IN_PROGRESS, pb.PROMOTION_STATE_DELETING}
 PROMOTE = pb.PromoteVersionRequest(
     name=VERSION, path="support/router/tickets", patterns=["config.json"], request_id="one"
@@ -40,8 +41,10 @@ ENDS = {"promote": pb.PROMOTION_STATE_COMPLETED, "unpromote": pb.PROMOTION_STATE
 def act(stub: RegistryServiceStub, name: str) -> None:
     """Asks for a promotion or its end, and waits until it has ended."""
     promotion = stub.PromoteVersion(PROMOTE) if name == "promote" else stub.UnpromoteVersion(UNPROMOTE)
+    wait_s = POLL_S
     while promotion.state in BUSY:
-        time.sleep(POLL_S)
+        time.sleep(wait_s)
+        wait_s *= 2
         promotion = stub.GetPromotion(ASK)
     assert promotion.state == ENDS[name], promotion.message
 

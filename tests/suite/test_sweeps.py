@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from click.testing import CliRunner
 
 from services.launcher import Suite
 from tests.support.suite import connect, running_suite, tiny_inputs
+from tests.support.trainer_node import eventually
 from tuneforge import Client, InvalidArgument, JobFilter, JobState
 from tuneforge.cli.app import cli
 from tuneforge.events import StateChange
@@ -134,7 +134,12 @@ def test_the_command_line_begins_and_shows_a_sweep(client: Client, suite: Suite,
 def test_every_trial_gives_its_memory_back(client: Client, suite: Suite) -> None:
     """004-38: of six trials three fail, for no row fits; after them the trainer has no more processes than before."""
     trainer = psutil.Process(suite.processes["trainer"].pid)
-    idle = len(trainer.children(recursive=True))
+
+    def processes() -> int:
+        """Workers are children of the process that forks them, which the trainer begins once it listens."""
+        return len(trainer.children(recursive=True))
+
+    eventually(lambda: processes() == 1, "a trainer without workers")
     short = spec() | {"optimization": {"max_steps": 2, "rows_per_step": 4}}
     plan = {"space": {"data.max_tokens": [64, 8], RATE: [1e-3, 2e-3, 3e-3]}, "algorithm": "grid", "num_trials": 6}
     client.sweeps.create(short, plan, sweep_id="memory")
@@ -142,7 +147,4 @@ def test_every_trial_gives_its_memory_back(client: Client, suite: Suite) -> None
     assert (last.counts["succeeded"], last.counts["failed"]) == (3, 3)
     assert last.best is not None
     assert last.best.parameters["data.max_tokens"] == 64
-    gone = time.monotonic() + 20
-    while len(left := trainer.children(recursive=True)) > idle and time.monotonic() < gone:
-        psutil.wait_procs(left, timeout=0.5)
-    assert len(left) <= idle
+    eventually(lambda: processes() == 1, "the end of every worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -45,8 +46,9 @@ def _stop(trainer: TrainerProcess, name: str, mode: trainer_pb2.StopMode.ValueTy
 def _fork_server(trainer: TrainerProcess) -> psutil.Process | None:
     assert trainer.process
     for child in psutil.Process(trainer.process.pid).children():
-        if "services.trainer.forkserver" in child.cmdline():
-            return child
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just been killed
+            if "services.trainer.forkserver" in child.cmdline():
+                return child
     return None
 
 
