@@ -140,10 +140,9 @@ def test_killed_worker_resumes_bit_for_bit(
         seen.append(event)
         if isinstance(event.payload, CheckpointSaved):  # it is written beside the steps: a slow disk takes some of them
             saved = event.payload.step
-        is_due = kills and isinstance(event.payload, StepMetrics) and event.payload.step >= kills[0] and saved >= 30
-        if is_due and event.attempt == 3 - len(
-            kills
-        ):  # what the one that was killed had told before is no sign of life
+        is_newest = event.attempt == 3 - len(kills)  # what the killed one had told before is no sign of life
+        step = event.payload.step if isinstance(event.payload, StepMetrics) else 0
+        if kills and is_newest and saved >= 30 and step >= kills[0]:
             kills.pop(0)
             os.kill(_worker_pid(suite.data, job), signal.SIGKILL)
     assert job.refresh().state is JobState.SUCCEEDED
