@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from services.launcher import Suite
+from tests.support.patience import WAIT_LIMIT_S
 from tests.support.suite import connect, running_suite, tiny_inputs
 from tests.support.tiny_model import make_tiny_model
 from tests.unit.data.reading import parquet
@@ -214,7 +215,7 @@ def _cancelled_in_s(suite: Suite, client: Client, job_id: str, *, is_deaf: bool)
         worker.suspend()
     began = time.monotonic()
     long.cancel("the test has seen enough")
-    worker.wait(timeout=60)
+    worker.wait(timeout=WAIT_LIMIT_S)
     assert list(long.watch())[-1].kind == "state"
     seconds = time.monotonic() - began
     assert long.refresh().state is JobState.CANCELLED

@@ -16,6 +16,7 @@ from tests.support.event_loop import on_loop
 from tests.support.fake_registry import FakeRegistry, serve_registry
 from tests.support.fake_trainer import FakeTrainer, serve_trainer
 from tests.support.killed_at import Mortal, killed_at
+from tests.support.patience import WAIT_LIMIT_S
 from tests.support.trial_pilot import piloted
 from tests.unit.scheduler_sweeps.spaces import plan_of
 from tuneforge.v1 import jobs_pb2, scheduler_pb2, scheduler_pb2_grpc, sweeps_pb2
@@ -66,7 +67,7 @@ async def test_a_sweep_survives_a_kill_at_every_step(tmp_path: Path) -> None:
             with schedulers.started(0):
                 beating = asyncio.create_task(beats(trainer, schedulers.address))
                 request = sweeps_pb2.CreateSweepRequest(parent="projects/p", sweep_id="s", spec=spec(), plan=plan)
-                await stub.CreateSweep(request, wait_for_ready=True, timeout=30)
+                await stub.CreateSweep(request, wait_for_ready=True, timeout=WAIT_LIMIT_S)
             kills = 0
             try:
                 for kill_at in (*range(5, 60, 9), 0):

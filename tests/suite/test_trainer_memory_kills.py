@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import WAIT_LIMIT_S
 from tests.support.trainer_node import TrainerProcess, attempt_name, eventually, running_trainer, scripted_spec
 from tuneforge.v1 import errors_pb2, nodes_pb2, trainer_pb2, types_pb2
 
@@ -42,7 +43,7 @@ def _killed(trainer: TrainerProcess, cgroup: Path, *, limit: int) -> nodes_pb2.A
 
     def has_sample() -> bool:
         request = trainer_pb2.WatchAttemptRequest(name=name)
-        for message in trainer.stub.WatchAttempt(request, timeout=60):
+        for message in trainer.stub.WatchAttempt(request, timeout=WAIT_LIMIT_S):
             if any(event.HasField("device") for event in message.events):
                 return True
         return False
