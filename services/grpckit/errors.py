@@ -16,7 +16,7 @@ class ServiceError(Exception):
     """An answer other than a result.
 
     Args:
-        reason: Row of the table in `tuneforge/errors.py`; decides the gRPC code.
+        reason: Row of the table in `tuneforge/reason_table.py`; decides the gRPC code.
         message: What is wrong, with the value that is wrong: one sentence for a person.
         fields: All wrong fields of the request, for INVALID_FIELD, INVALID_DATA and INVALID_MODEL.
         metadata: All that varies in the message, by key.

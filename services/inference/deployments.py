@@ -41,7 +41,7 @@ class Failure:
     """Why a deployment could not be loaded."""
 
     reason: str
-    """Row of the table in `tuneforge/errors.py`."""
+    """Row of the table in `tuneforge/reason_table.py`."""
     message: str
     cure: str
     fault: Literal["user", "infrastructure"]

@@ -1,6 +1,8 @@
 """The table of errors: complete, usable, and the same at both ends of the wire."""
 
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import grpc
@@ -31,6 +33,16 @@ def test_every_reason_of_the_contract_has_a_row() -> None:
         assert row.code in codes, reason
         assert issubclass(row.exception, TuneforgeError), reason
         assert row.cure.endswith("."), reason
+
+
+@pytest.mark.parametrize("first", ["errors", "exceptions", "reason_table"])
+def test_an_exception_knows_its_cure_whichever_module_came_first(first: str) -> None:
+    """The table names the exceptions, and an exception looks up the table: neither needs the other one loaded."""
+    code = (
+        f"import tuneforge.{first}; from tuneforge.exceptions import NotFound; print(NotFound('NOT_FOUND', 'x').cure)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == TABLE[Reason.NOT_FOUND].cure
 
 
 def test_codes_are_those_that_the_contract_documents() -> None:

@@ -186,7 +186,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     A reason travels as `google.rpc.ErrorInfo.reason` (the name without its prefix, domain `tuneforge.dev`) on an RPC
     error, and as `Failure.reason` inside a resource for work that started and then failed. The SDK's table in
-    `tuneforge/errors.py` maps each reason to one exception and one sentence that says what to do.
+    `tuneforge/reason_table.py` maps each reason to one exception and one sentence that says what to do.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
