@@ -117,6 +117,7 @@ def main(argv: list[str]) -> int:
     control = socket.socket(fileno=int(argv[0]))
     control.set_inheritable(False)
     begin = time.monotonic()
+    gc.disable()  # nearly all that an import makes stays: to look through it again and again finds nothing
     try:
         find(argv[1])()
         job = find(argv[2])
@@ -125,6 +126,7 @@ def main(argv: list[str]) -> int:
         return EXIT_PRELOAD_FAILED
     gc.collect()
     gc.freeze()  # what is loaded stays; a collection in a child need not touch, and so copy, its pages
+    gc.enable()
     server = ForkServer(control, job)
     server.send({"ready": time.monotonic() - begin, "threads": threads()})
     server.serve()

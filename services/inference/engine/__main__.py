@@ -4,6 +4,7 @@ The service at the other end of the connection gives orders; when it is gone, th
 """
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service ends its engines itself
     threads = options.threads or len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    gc.disable()  # nearly all that an import makes stays: to look through it again and again finds nothing
 
     import torch
 
@@ -30,6 +32,8 @@ def main() -> None:
     from services.inference.engine.models import Models
     from services.inference.engine.orders import Engine
 
+    gc.freeze()
+    gc.enable()
     logging.configure("inference-engine", options.log_level)
     torch.set_num_threads(threads)
     connection = socket.socket(fileno=options.connection)
