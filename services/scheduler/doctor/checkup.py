@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from services.scheduler import wire
 from services.scheduler.doctor import logs, rows, usage
@@ -43,7 +43,7 @@ def examine(connection: Connection, only: Collection[int] | None = None) -> list
         )
         marks[row.job][row.attempt, row.node_rank] = row.last_seq
     pending: dict[int, list[int]] = defaultdict(list)
-    for job, token in connection.execute(select(outbox.c.job, outbox.c.token)):
+    for job, token in connection.execute(_PENDING):
         pending[job].append(token)
     found: list[Finding] = []
     for row in connection.execute(_JOBS).all():
@@ -75,11 +75,24 @@ _JOBS: Any = select(
     jobs.c.verifies, jobs.c.failure, jobs.c.end_ms, jobs.c.latest_seq, jobs.c.record_head,
     jobs.c.compacted_seq, jobs.c.removed_events, jobs.c.compacted_head,
 ).where(jobs.c.removal.is_(None)).order_by(jobs.c.number)  # fmt: skip
+_PENDING: Any = select(outbox.c.job, outbox.c.token)
+_CHUNKS: Any = (
+    select(chunks.c.first_seq, chunks.c.last_seq, chunks.c.payload)
+    .where(chunks.c.job == bindparam("job"))
+    .order_by(chunks.c.first_seq)
+)
+_TOKENS: Any = select(attempts.c.job, attempts.c.attempt, attempts.c.token).where(attempts.c.node_rank == 0)
+_FENCE: Any = select(counters.c.value).where(counters.c.name == "fence")
+_CAPACITIES: Any = select(nodes.c.node, nodes.c.capacity)
+_HOLDERS: Any = (
+    select(attempts.c.node, jobs.c.devices)
+    .join(jobs, jobs.c.number == attempts.c.job)
+    .where(attempts.c.state.in_(_LIVE))
+)
 
 
 def _log(connection: Connection, row: Any, name: str, marks: dict[tuple[int, int], int]) -> Log:
-    columns = (chunks.c.first_seq, chunks.c.last_seq, chunks.c.payload)
-    read = connection.execute(select(*columns).where(chunks.c.job == row.number).order_by(chunks.c.first_seq))
+    read = connection.execute(_CHUNKS, {"job": row.number})
     return Log(
         job=name,
         state=JobState(row.state),
@@ -95,14 +108,13 @@ def _log(connection: Connection, row: Any, name: str, marks: dict[tuple[int, int
 
 def _tokens(connection: Connection) -> Iterator[Finding]:
     """token.unique: no two attempts ever had the same token, and the counter is not behind them."""
-    query = select(attempts.c.job, attempts.c.attempt, attempts.c.token).where(attempts.c.node_rank == 0)
     owners: dict[int, tuple[int, int]] = {}
-    for job, attempt, token in connection.execute(query):
+    for job, attempt, token in connection.execute(_TOKENS):
         if token in owners:
             problem = f"job {job}, attempt {attempt} and job {owners[token][0]}, attempt {owners[token][1]} share it"
             yield Finding(rule="token.unique", subject=f"token {token}", problem=problem)
         owners[token] = (job, attempt)
-    last = connection.execute(select(counters.c.value).where(counters.c.name == "fence")).scalar_one_or_none() or 0
+    last = connection.execute(_FENCE).scalar_one_or_none() or 0
     if owners and max(owners) > last:
         problem = f"the counter is at {last}, an attempt has {max(owners)}"
         yield Finding(rule="token.unique", subject="counter fence", problem=problem)
@@ -110,13 +122,9 @@ def _tokens(connection: Connection) -> Iterator[Finding]:
 
 def _slots(connection: Connection) -> Iterator[Finding]:
     """node.slots: what runs on a node is not more than it has slots for."""
-    capacities = {
-        row.node: wire.capacity_from_bytes(row.capacity)
-        for row in connection.execute(select(nodes.c.node, nodes.c.capacity))
-    }
+    capacities = {row.node: wire.capacity_from_bytes(row.capacity) for row in connection.execute(_CAPACITIES)}
     taken: dict[str, int] = defaultdict(int)
-    query = select(attempts.c.node, jobs.c.devices).join(jobs, jobs.c.number == attempts.c.job)
-    for node, devices in connection.execute(query.where(attempts.c.state.in_(_LIVE))):
+    for node, devices in connection.execute(_HOLDERS):
         if node not in capacities:
             yield Finding(rule="node.known", subject=f"nodes/{node}", problem="an attempt lives on it, it is not known")
             continue

@@ -35,13 +35,15 @@ Snapshot = Mapping[str, Seen]
 
 def snapshot(connection: Connection) -> Snapshot:
     """Returns what later moments are compared with."""
-    columns = (jobs.c.project, jobs.c.job_id, jobs.c.state, jobs.c.token, jobs.c.latest_seq, jobs.c.version)
     return {
         str(JobName(row.project, row.job_id)): Seen(
             state=JobState(row.state), token=row.token, latest_seq=row.latest_seq, version=row.version
         )
-        for row in connection.execute(select(*columns))
+        for row in connection.execute(_JOBS)
     }
+
+
+_JOBS = select(jobs.c.project, jobs.c.job_id, jobs.c.state, jobs.c.token, jobs.c.latest_seq, jobs.c.version)
 
 
 def compare(before: Snapshot, after: Snapshot) -> list[Finding]:

@@ -334,8 +334,8 @@ def open_ones(connection: Connection) -> list[Attempt]:
 
 def find(connection: Connection, job: JobName, number: int, node: str) -> Attempt | None:
     """Returns an attempt by name, by its part on a node or else by its first one; None: there is no such attempt."""
-    query = _QUERY.where(jobs.c.project == job.project, jobs.c.job_id == job.job, attempts.c.attempt == number)
-    parts = [_attempt(row) for row in connection.execute(query.order_by(attempts.c.node_rank))]
+    asked = {"project": job.project, "job_id": job.job, "attempt": number}
+    parts = [_attempt(row) for row in connection.execute(_NAMED, asked)]
     return next((part for part in parts if part.node == node), parts[0] if parts else None)
 
 
@@ -353,6 +353,11 @@ _OPEN = _QUERY.where(attempts.c.is_closed.is_(False))
 _PARTS = _QUERY.where(attempts.c.job == bindparam("job"), attempts.c.attempt == bindparam("attempt")).order_by(
     attempts.c.node_rank
 )
+_NAMED = _QUERY.where(
+    jobs.c.project == bindparam("project"),
+    jobs.c.job_id == bindparam("job_id"),
+    attempts.c.attempt == bindparam("attempt"),
+).order_by(attempts.c.node_rank)
 _NEWEST = _QUERY.where(
     jobs.c.number.in_(bindparam("of_jobs", expanding=True)), attempts.c.attempt == jobs.c.attempt
 ).order_by(jobs.c.number, attempts.c.node_rank)

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, insert, select, update
 
 from services.scheduler.jobs import TERMINAL, JobState
 from services.scheduler.records import Checkpoint, Origin
 from services.scheduler.store import changes
+from services.scheduler.store.setting import set_values
 from services.scheduler.store.tables import attempts, blob_holds, checkpoints, jobs
 from services.scheduler.store.transaction import Transaction
 from services.scheduler.wire.events import Copied
@@ -128,7 +129,7 @@ def set_pinned(tx: Transaction, job: int, step: int, *, is_pinned: bool) -> None
 
 def find(connection: Connection, job: int, step: int) -> Checkpoint | None:
     """Returns a checkpoint of a job, or None."""
-    row = connection.execute(_query(job).where(_TABLE.step == step)).one_or_none()
+    row = connection.execute(_OF_STEP, {"job": job, "step": step}).one_or_none()
     return None if row is None else _checkpoint(row)
 
 
@@ -273,34 +274,33 @@ def _tell(tx: Transaction, name: str, manifest: bytes | None) -> None:
 
 def _put(tx: Transaction, job: int, checkpoint: Checkpoint, known: Checkpoint | None) -> None:
     """Writes a checkpoint in place of the one of the same step; a pin is of the step."""
-    tx.connection.execute(delete(checkpoints).where(_TABLE.job == job, _TABLE.step == checkpoint.step))
+    tx.connection.execute(_TAKE_OUT, {"job": job, "step": checkpoint.step})
     tx.connection.execute(
-        insert(checkpoints).values(
-            job=job,
-            step=checkpoint.step,
-            attempt=checkpoint.attempt,
-            node=checkpoint.node,
-            digest=checkpoint.digest,
-            size_bytes=checkpoint.size_bytes,
-            create_ms=checkpoint.create_ms,
-            is_pinned=known is not None and known.is_pinned,
-        )
+        _PUT_IN,
+        {
+            "job": job,
+            "step": checkpoint.step,
+            "attempt": checkpoint.attempt,
+            "node": checkpoint.node,
+            "digest": checkpoint.digest,
+            "size_bytes": checkpoint.size_bytes,
+            "create_ms": checkpoint.create_ms,
+            "is_pinned": known is not None and known.is_pinned,
+        },
     )
 
 
 def _drop_gone(tx: Transaction, job: int) -> None:
     """Takes out what neither a node nor the blob store has any more."""
-    is_gone = (_TABLE.job == job, _TABLE.node == "", _TABLE.manifest.is_(None))
-    tx.connection.execute(delete(checkpoints).where(*is_gone))
+    tx.connection.execute(_GONE, {"job": job})
 
 
 def _set(tx: Transaction, job: int, steps: Sequence[int], **values: Any) -> None:
-    tx.connection.execute(update(checkpoints).where(_TABLE.job == job, _TABLE.step.in_(steps)).values(**values))
+    set_values(tx.connection, _STEPS, {"of_job": job, "of_steps": list(steps), **values})
 
 
 def _policy(connection: Connection, job: int) -> _Policy:
-    columns = jobs.c.project, jobs.c.job_id, jobs.c.spec, jobs.c.keep_checkpoints, jobs.c.best_step
-    row = connection.execute(select(*columns).where(jobs.c.number == job)).one()
+    row = connection.execute(_POLICY, {"job": job}).one()
     spec = spec_from_bytes(row.spec)
     keeps_best = spec.checkpointing.keep_best or spec.evaluation.use_best
     return _Policy(
@@ -311,7 +311,20 @@ def _policy(connection: Connection, job: int) -> _Policy:
 
 
 def _query(job: int) -> Any:
-    return select(checkpoints, jobs.c.best_step).join(jobs, jobs.c.number == _TABLE.job).where(_TABLE.job == job)
+    return _ALL.where(_TABLE.job == job)
+
+
+_ALL = select(checkpoints, jobs.c.best_step).join(jobs, jobs.c.number == _TABLE.job)
+_OF_STEP = _ALL.where(_TABLE.job == bindparam("job"), _TABLE.step == bindparam("step"))
+_POLICY = select(
+    jobs.c.project, jobs.c.job_id, jobs.c.spec, jobs.c.keep_checkpoints, jobs.c.best_step
+).where(jobs.c.number == bindparam("job"))  # fmt: skip
+_STEPS = update(checkpoints).where(
+    _TABLE.job == bindparam("of_job"), _TABLE.step.in_(bindparam("of_steps", expanding=True))
+)
+_TAKE_OUT = delete(checkpoints).where(_TABLE.job == bindparam("job"), _TABLE.step == bindparam("step"))
+_GONE = delete(checkpoints).where(_TABLE.job == bindparam("job"), _TABLE.node == "", _TABLE.manifest.is_(None))
+_PUT_IN = insert(checkpoints)
 
 
 def _checkpoint(row: Row[Any]) -> Checkpoint:

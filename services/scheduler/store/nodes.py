@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from services.scheduler import wire
 from services.scheduler.records import Drain, Node
+from services.scheduler.store.setting import set_values
 from services.scheduler.store.tables import nodes
 from services.scheduler.store.transaction import Transaction
 
@@ -58,12 +59,9 @@ def register(tx: Transaction, new: Registration, ttl_ms: int) -> tuple[Node, boo
 def renew(tx: Transaction, node: str, generation: str, *, is_draining: bool, ttl_ms: int) -> int | None:
     """Renews a lease and returns its end; None when the node is not known by this generation."""
     until_ms = tx.now_ms + ttl_ms
-    renewed = tx.connection.execute(
-        update(nodes)
-        .where(nodes.c.node == node, nodes.c.generation == generation)
-        .values(lease_until_ms=until_ms, unreachable_ms=None, state=DRAINING if is_draining else READY)
-    )
-    return until_ms if renewed.rowcount == 1 else None
+    lease = {"lease_until_ms": until_ms, "unreachable_ms": None, "state": DRAINING if is_draining else READY}
+    renewed = set_values(tx.connection, _OF_GENERATION, {"of_node": node, "of_generation": generation, **lease})
+    return until_ms if renewed == 1 else None
 
 
 def mark_unreachable(tx: Transaction, node: str) -> bool:
@@ -119,6 +117,9 @@ def list_by_name(connection: Connection, after: str = "", limit: int | None = No
 
 _BY_ID = select(nodes).where(nodes.c.node == bindparam("id"))
 _BY_IDS = select(nodes).where(nodes.c.node.in_(bindparam("ids", expanding=True)))
+_OF_GENERATION = update(nodes).where(
+    nodes.c.node == bindparam("of_node"), nodes.c.generation == bindparam("of_generation")
+)
 _AFTER = select(nodes).where(nodes.c.node > bindparam("after")).order_by(nodes.c.node)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from services.scheduler import wire
 from services.scheduler.jobs import LIVE_ATTEMPT
@@ -22,18 +22,7 @@ def note(tx: Transaction, node: str, stalled: Mapping[str, bytes]) -> None:
         node: Id of the node.
         stalled: Serialised `Stall` by name of the attempt.
     """
-    rows = tx.connection.execute(
-        select(
-            attempts.c.job, attempts.c.attempt, attempts.c.node_rank, attempts.c.stall, jobs.c.project, jobs.c.job_id
-        )
-        .join(jobs, jobs.c.number == attempts.c.job)
-        .where(
-            attempts.c.is_closed.is_(False),
-            attempts.c.node == node,
-            attempts.c.state.in_([str(state) for state in LIVE_ATTEMPT]),
-        )
-    ).all()
-    for row in rows:
+    for row in tx.connection.execute(_LIVE, {"node": node}).all():
         name = JobName(row.project, row.job_id)
         now = stalled.get(str(name.attempt(row.attempt)))
         now = now and wire.stall_of_part(now, row.node_rank, node)
@@ -53,3 +42,14 @@ def note(tx: Transaction, node: str, stalled: Mapping[str, bytes]) -> None:
                 str(name), told, seq, tx.now_ms, is_over=is_over
             ),
         )
+
+
+_LIVE = (
+    select(attempts.c.job, attempts.c.attempt, attempts.c.node_rank, attempts.c.stall, jobs.c.project, jobs.c.job_id)
+    .join(jobs, jobs.c.number == attempts.c.job)
+    .where(
+        attempts.c.is_closed.is_(False),
+        attempts.c.node == bindparam("node"),
+        attempts.c.state.in_([str(state) for state in LIVE_ATTEMPT]),
+    )
+)
