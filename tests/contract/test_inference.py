@@ -1,8 +1,11 @@
 """Deployments and completions over a real socket, with a real registry and real engines on a tiny model."""
 
 import dataclasses
+import json
+import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,9 +25,10 @@ from tests.support.inference import (
 from tests.support.registry import PROJECT, RunningRegistry, fields_of
 from tests.support.tiny_model import make_tiny_adapter, make_tiny_model
 from tuneforge.errors import TABLE, Reason, TuneforgeError, from_rpc_error
-from tuneforge.v1 import aliases_pb2, inference_pb2, models_pb2
+from tuneforge.v1 import aliases_pb2, errors_pb2, inference_pb2, models_pb2, types_pb2
 
 CHAT = [("system", "Be brief."), ("user", "the user says")]
+FAILED = inference_pb2.DEPLOYMENT_STATE_FAILED
 LENGTH, STOP = inference_pb2.FINISH_REASON_LENGTH, inference_pb2.FINISH_REASON_STOP
 
 
@@ -166,6 +170,30 @@ def test_a_prompt_too_long_names_the_lengths(world: World) -> None:
     error = refused(world.inference.stream("base", "b" * 500, max_new_tokens=100), Reason.INVALID_FIELD)
     text = error.fields[0].description
     assert all(number in text for number in ("500", "100", "512", "12 or fewer"))
+
+
+def test_a_prompt_far_too_long_is_refused_by_its_characters(world: World) -> None:
+    """A prompt that cannot fit is refused before its tokens are made, with both lengths."""
+    for prompt in ("a" * 1_000_000, [("user", "a" * 1_000_000)]):
+        error = refused(world.inference.stream("base", prompt), Reason.INVALID_FIELD)
+        assert re.search(r"has 1000\d\d\d characters, but .* at most \d+", str(error))
+
+
+def test_an_adapter_that_cannot_be_loaded_fails(world: World, tmp_path: Path) -> None:
+    """An adapter that asks for too much fails alone, with a cure; the base beside it goes on answering."""
+    folder = make_tiny_adapter(tmp_path / "biased")
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"bias": "all"}))
+    adapter = publish_adapter(world.loop, world.registry, "biased", folder, world.base)
+    world.inference.create("biased", adapter.name)
+    try:
+        found = world.inference.loaded("biased")
+        assert (found.state, found.failure.reason) == (FAILED, errors_pb2.ERROR_REASON_INVALID_MODEL)
+        assert found.failure.fault == types_pb2.FAULT_CLASS_USER
+        assert "sets bias to 'all'" in found.failure.message
+        assert world.inference.texts("base", "the", max_new_tokens=4)
+    finally:
+        world.inference.delete("biased")
 
 
 def test_unknown_deployments_are_not_found(world: World) -> None:

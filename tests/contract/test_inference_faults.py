@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,17 +102,6 @@ def test_an_engine_that_hangs_is_restarted(
         assert inference.texts("base", "the", max_new_tokens=8) == before
 
 
-def test_a_prompt_far_too_long_is_refused_by_its_characters(
-    loop: LoopThread, registry: RunningRegistry, base: models_pb2.ModelVersion, tmp_path: Path
-) -> None:
-    """A prompt that cannot fit is refused before its tokens are made, with both lengths."""
-    with serving_inference(loop, tmp_path / "data", registry.address) as inference:
-        inference.deployed("base", base.name)
-        for prompt in ("a" * 1_000_000, [("user", "a" * 1_000_000)]):
-            error = refused(inference.stream("base", prompt), Reason.INVALID_FIELD)
-            assert re.search(r"has 1000\d\d\d characters, but .* at most \d+", str(error))
-
-
 def test_deployments_come_back_after_a_restart(
     loop: LoopThread, base: models_pb2.ModelVersion, tmp_path: Path, registry: RunningRegistry
 ) -> None:
@@ -153,24 +140,6 @@ def test_a_changed_byte_is_refused_by_name(
         inference.delete("base")
         inference.deployed("base", base.name)
         assert inference.texts("base", "the")
-
-
-def test_an_adapter_that_cannot_be_loaded_fails(
-    loop: LoopThread, registry: RunningRegistry, base: models_pb2.ModelVersion, tmp_path: Path
-) -> None:
-    """An adapter that asks for too much fails alone, with a cure; the base beside it goes on answering."""
-    folder = make_tiny_adapter(tmp_path / "biased")
-    config = folder / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"bias": "all"}))
-    adapter = publish_adapter(loop, registry, "biased", folder, base)
-    with serving_inference(loop, tmp_path / "data", registry.address) as inference:
-        inference.deployed("base", base.name)
-        inference.create("biased", adapter.name)
-        found = inference.loaded("biased")
-        assert (found.state, found.failure.reason) == (FAILED, errors_pb2.ERROR_REASON_INVALID_MODEL)
-        assert found.failure.fault == types_pb2.FAULT_CLASS_USER
-        assert "sets bias to 'all'" in found.failure.message
-        assert inference.texts("base", "the", max_new_tokens=4)
 
 
 def test_running_requests_outlive_their_deployment(

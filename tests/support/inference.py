@@ -23,6 +23,8 @@ from tuneforge.v1 import events_pb2, inference_pb2, models_pb2, types_pb2
 from tuneforge.v1.inference_pb2_grpc import InferenceServiceStub
 
 ENGINE = EngineSettings(device="cpu", dtype="fp32", threads=1)
+LOOK_EVERY_S = 0.1
+"""Seconds between two looks at a real condition: each costs both sides a call, and an engine takes seconds to load."""
 Result = TypeVar("Result")
 
 
@@ -127,7 +129,7 @@ def until(look: Callable[[], Result], is_enough: Callable[[Result], bool]) -> Re
     pause = threading.Event()
     while not is_enough(found := look()):
         assert time.monotonic() < end, f"still {found}"
-        pause.wait(0.02)
+        pause.wait(LOOK_EVERY_S)
     return found
 
 
