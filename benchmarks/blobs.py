@@ -1,8 +1,8 @@
 """Upload and download of a gigabyte through the registry on one disk, beside a plain copy of the file with hashing.
 
 Registry and client are processes of their own, whose peak memory is read. Each round copies, uploads and downloads a
-fresh file, so that nothing is stored already; the file is in the page cache, and all free memory has been used once, so
-that all of them write into pages that the machine has at hand. Upload and download verify the
+fresh file, so that nothing is stored already; the file is in the page cache, and before each of them as much memory is
+used and given back, so that all of them write into pages that the machine has at hand. Upload and download verify the
 digest on both sides and sync the file; the copy hashes once and syncs. The limit of an upload is the bare stream of
 `benchmarks.blob_wire`, with the same hashing and writing and nothing of the registry; that of any transfer is the bare
 socket of `benchmarks.blob_socket`.
@@ -43,7 +43,6 @@ def run(size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Record:
     client_mb = 0.0
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
-        _touch_memory(folder)
         ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         environment = Suite(data=folder / "data", ports=ports).environment("registry")
         with (
@@ -105,7 +104,9 @@ def _round(folder: Path, size_bytes: int, addresses: tuple[str, str, str], numbe
         ("wire", ("wire", wire, file)),
         ("upload", ("upload", registry, file)),
     ):
+        _touch_memory(folder, size_bytes)
         results[name] = measure(*arguments)
+    _touch_memory(folder, size_bytes)
     digest = results["copy"]["digest"]
     results["download"] = measure("download", registry, digest, size_bytes, back)
     if any(result["digest"] != digest for result in results.values()) or back.stat().st_size != size_bytes:
@@ -151,20 +152,10 @@ def measure(*arguments: object) -> dict[str, Any]:
     return result
 
 
-def _touch_memory(folder: Path) -> None:
-    """Fills the free memory with the cache of an empty file, once.
-
-    On a virtual machine, writing into memory that it never used costs several times a write, and the ways that a file
-    takes need different amounts of it.
-    """
-    file = folder / "touched"
-    file.touch()
-    os.truncate(file, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with file.open("rb", buffering=0) as reading:
-        piece = bytearray(_RANDOM_BYTES)
-        while reading.readinto(piece):
-            pass
-    file.unlink()
+def _touch_memory(folder: Path, size_bytes: int) -> None:
+    """Writes and removes a file: on a virtual machine, memory that was never used costs several times a write."""
+    write_file(folder / "touched", size_bytes, seed=0)
+    (folder / "touched").unlink()
 
 
 def write_file(path: Path, size_bytes: int, *, seed: int) -> None:
