@@ -23,6 +23,7 @@ from services.grpckit.errors import Reason, ServiceError
 from services.grpckit.settings import Environment
 from services.stores.postgres import LocalPostgres
 from tests.support.cut_commits import Cut, CuttingProxy
+from tests.support.held_up import held_up
 from tests.support.postgres import TestDatabases
 
 pytestmark = pytest.mark.postgres
@@ -339,8 +340,7 @@ def test_a_failed_statement_undoes_its_write_alone(service: Service, address: Po
 
     async def together() -> list[object]:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         pending = asyncio.gather(
             *(database.write(word(value)) for value in ("a", "b", "a", "c")), return_exceptions=True
         )

@@ -29,6 +29,7 @@ from services.grpckit.database import (
 )
 from services.grpckit.database.writer import LONGEST_RUN_S, PATIENT_PER_COMMIT, PROMPT_RUN_S, USUAL_PER_COMMIT
 from services.grpckit.errors import Reason, ServiceError
+from tests.support.held_up import held_up
 from tests.support.postgres import TestDatabases
 
 FIRST_REVISION = '''
@@ -189,8 +190,7 @@ def test_a_failed_write_undoes_itself_and_not_its_neighbours(database: Database)
 
     async def all_at_once() -> list[object]:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)  # hand over to the task, so that the gate is queued before the others
+        first = await held_up(database, gate)
         others = [database.write(_insert(1)), database.write(two_notes_then_fail), database.write(_insert(2))]
         pending = asyncio.gather(*others, return_exceptions=True)
         await asyncio.sleep(0)
@@ -211,8 +211,7 @@ def test_writes_that_wait_share_a_commit(database: Database, monkeypatch: pytest
 
     async def burst() -> None:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         pending = asyncio.gather(*(database.write(_insert(n)) for n in range(100)))
         await asyncio.sleep(0)
         gate.set()
@@ -241,8 +240,7 @@ def test_patient_writes_let_others_go_first_and_come_all_the_same(database: Data
 
     async def burst() -> None:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         pending = asyncio.gather(
             *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)),
             database.write(note(40), rank=Rank.PROMPT),
@@ -282,8 +280,7 @@ def test_a_prompt_write_that_comes_during_a_commit_ends_it_early(database: Datab
 
             return run
 
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         pending = asyncio.gather(*(database.write(note(number), rank=Rank.PATIENT) for number in range(40)))
         await asyncio.sleep(0)
         gate.set()
@@ -310,14 +307,8 @@ def test_a_commit_with_a_prompt_write_takes_few_others(database: Database) -> No
         return run
 
     async def burst() -> None:
-        running, gate = threading.Event(), threading.Event()
-
-        def hold(_: Connection) -> None:
-            running.set()
-            gate.wait()
-
-        first = asyncio.ensure_future(database.write(hold))
-        await asyncio.to_thread(running.wait)
+        gate = threading.Event()
+        first = await held_up(database, gate)
         pending = asyncio.gather(
             *(database.write(note(number)) for number in range(1, 9)), database.write(note(0), rank=Rank.PROMPT)
         )
@@ -347,8 +338,7 @@ def test_slow_patient_writes_do_not_keep_usual_ones_waiting(database: Database) 
 
     async def burst() -> None:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         pending = asyncio.gather(
             *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)), database.write(note(40))
         )
@@ -377,8 +367,7 @@ def test_neighbours_of_a_failed_write_run_again_and_count_once(database: Databas
 
     async def all_at_once() -> list[object]:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         pending = asyncio.gather(
             database.write(insert(1)), database.write(fail), database.write(insert(2)), return_exceptions=True
         )
@@ -398,8 +387,7 @@ def test_a_cancelled_caller_withdraws_a_queued_write(database: Database) -> None
 
     async def cancel_while_queued() -> None:
         gate = threading.Event()
-        first = asyncio.ensure_future(database.write(lambda _: gate.wait()))
-        await asyncio.sleep(0)
+        first = await held_up(database, gate)
         second = asyncio.ensure_future(database.write(_insert(5)))
         await asyncio.sleep(0)
         second.cancel()
