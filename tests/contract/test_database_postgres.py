@@ -339,14 +339,10 @@ def test_a_failed_statement_undoes_its_write_alone(service: Service, address: Po
         return run
 
     async def together() -> list[object]:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        pending = asyncio.gather(
-            *(database.write(word(value)) for value in ("a", "b", "a", "c")), return_exceptions=True
-        )
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(
+                *(database.write(word(value)) for value in ("a", "b", "a", "c")), return_exceptions=True
+            )
         return list(await pending)
 
     outcomes = asyncio.run(together())

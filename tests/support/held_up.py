@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
@@ -12,9 +14,10 @@ if TYPE_CHECKING:
     from services.grpckit.database import Database
 
 
-async def held_up(database: Database, gate: threading.Event) -> asyncio.Future[None]:
-    """Returns a write that runs until the gate is open; it runs already, alone in its commit."""
-    running = threading.Event()
+@asynccontextmanager
+async def held_up(database: Database) -> AsyncIterator[None]:
+    """Keeps the writer in a commit of its own, and lets it go when what the block has begun is queued."""
+    running, gate = threading.Event(), threading.Event()
 
     def hold(_: Connection) -> None:
         running.set()
@@ -22,4 +25,9 @@ async def held_up(database: Database, gate: threading.Event) -> asyncio.Future[N
 
     holding = asyncio.ensure_future(database.write(hold))
     await asyncio.to_thread(running.wait)
-    return holding
+    try:
+        yield
+        await asyncio.sleep(0)
+    finally:
+        gate.set()
+    await holding

@@ -189,13 +189,9 @@ def test_a_failed_write_undoes_itself_and_not_its_neighbours(database: Database)
         _insert(1)(connection)
 
     async def all_at_once() -> list[object]:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        others = [database.write(_insert(1)), database.write(two_notes_then_fail), database.write(_insert(2))]
-        pending = asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            others = [database.write(_insert(1)), database.write(two_notes_then_fail), database.write(_insert(2))]
+            pending = asyncio.gather(*others, return_exceptions=True)
         return list(await pending)
 
     outcomes = asyncio.run(all_at_once())
@@ -210,12 +206,8 @@ def test_writes_that_wait_share_a_commit(database: Database, monkeypatch: pytest
     monkeypatch.setattr(writer, "LONGEST_RUN_S", math.inf)  # on a slow machine a hundred would be cut for their time
 
     async def burst() -> None:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        pending = asyncio.gather(*(database.write(_insert(n)) for n in range(100)))
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(*(database.write(_insert(n)) for n in range(100)))
         await pending
 
     before = database.commits
@@ -239,15 +231,11 @@ def test_patient_writes_let_others_go_first_and_come_all_the_same(database: Data
         return run
 
     async def burst() -> None:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        pending = asyncio.gather(
-            *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)),
-            database.write(note(40), rank=Rank.PROMPT),
-        )
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(
+                *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)),
+                database.write(note(40), rank=Rank.PROMPT),
+            )
         assert await pending == list(range(41))
 
     before = database.commits
@@ -263,7 +251,7 @@ def test_a_prompt_write_that_comes_during_a_commit_ends_it_early(database: Datab
     order: list[int] = []
 
     async def burst() -> None:
-        loop, gate, asked = asyncio.get_running_loop(), threading.Event(), threading.Event()
+        loop, asked = asyncio.get_running_loop(), threading.Event()
         prompt: list[asyncio.Future[int]] = []
 
         def ask() -> None:
@@ -280,11 +268,8 @@ def test_a_prompt_write_that_comes_during_a_commit_ends_it_early(database: Datab
 
             return run
 
-        first = await held_up(database, gate)
-        pending = asyncio.gather(*(database.write(note(number), rank=Rank.PATIENT) for number in range(40)))
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(*(database.write(note(number), rank=Rank.PATIENT) for number in range(40)))
         assert await pending == list(range(40))
         assert await prompt[0] == 40
 
@@ -307,14 +292,10 @@ def test_a_commit_with_a_prompt_write_takes_few_others(database: Database) -> No
         return run
 
     async def burst() -> None:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        pending = asyncio.gather(
-            *(database.write(note(number)) for number in range(1, 9)), database.write(note(0), rank=Rank.PROMPT)
-        )
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(
+                *(database.write(note(number)) for number in range(1, 9)), database.write(note(0), rank=Rank.PROMPT)
+            )
         await pending
 
     asyncio.run(burst())
@@ -337,14 +318,10 @@ def test_slow_patient_writes_do_not_keep_usual_ones_waiting(database: Database) 
         return run
 
     async def burst() -> None:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        pending = asyncio.gather(
-            *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)), database.write(note(40))
-        )
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(
+                *(database.write(note(number), rank=Rank.PATIENT) for number in range(40)), database.write(note(40))
+            )
         await pending
 
     asyncio.run(burst())
@@ -366,14 +343,10 @@ def test_neighbours_of_a_failed_write_run_again_and_count_once(database: Databas
         raise ValueError("no")
 
     async def all_at_once() -> list[object]:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        pending = asyncio.gather(
-            database.write(insert(1)), database.write(fail), database.write(insert(2)), return_exceptions=True
-        )
-        await asyncio.sleep(0)
-        gate.set()
-        await first
+        async with held_up(database):
+            pending = asyncio.gather(
+                database.write(insert(1)), database.write(fail), database.write(insert(2)), return_exceptions=True
+            )
         return list(await pending)
 
     one, refused, two = asyncio.run(all_at_once())
@@ -386,14 +359,11 @@ def test_a_cancelled_caller_withdraws_a_queued_write(database: Database) -> None
     """A write whose caller went away before it ran is never run."""
 
     async def cancel_while_queued() -> None:
-        gate = threading.Event()
-        first = await held_up(database, gate)
-        second = asyncio.ensure_future(database.write(_insert(5)))
-        await asyncio.sleep(0)
-        second.cancel()
-        await asyncio.gather(second, return_exceptions=True)
-        gate.set()
-        await first
+        async with held_up(database):
+            second = asyncio.ensure_future(database.write(_insert(5)))
+            await asyncio.sleep(0)
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
 
     asyncio.run(cancel_while_queued())
     assert database.read_sync(_count) == 0
