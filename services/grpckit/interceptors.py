@@ -15,6 +15,7 @@ import grpc
 from services.grpckit.calls import Call, Gate, Handler, Method
 
 _FIRST_MESSAGE_S = 1.0
+"""Seconds that a client which is refused has for its first message."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
